@@ -1,0 +1,86 @@
+"""Proof that the file works where its users load it: read back by the stock loader, compared with the live adapter."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline.adapter import lora
+from pipeline.errors import TrainingStopped, listed
+
+HANDOVER = "handover"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How far the reloaded adapter is from the live one, in units of what the adapter does."""
+
+    distance: float  # ||live - reloaded|| / ||live - base||
+    effect: float  # ||live - base|| / ||base||
+    num_layers: int
+
+
+def verify(
+    file: Path, denoiser: Any, pipeline_class: Any, predict: Callable[[], Tensor], *, tolerance: float
+) -> Verdict:
+    """Load `file` with diffusers' own loader onto the live denoiser and compare predictions.
+
+    `predict` runs the denoiser on fixed inputs. Raises TrainingStopped naming what is wrong: a
+    tensor that is not finite, a B that is zero, a layer that did not load, a different prediction.
+    """
+    _check_tensors(load_file(file))
+    live_layers = set(lora.scales(denoiser))
+    with torch.no_grad():
+        live = predict()
+        denoiser.disable_adapters()
+        base = predict()
+        denoiser.enable_adapters()
+        try:
+            _load(file, denoiser, pipeline_class, live_layers)
+            denoiser.set_adapter(HANDOVER)
+            reloaded = predict()
+        finally:
+            if HANDOVER in denoiser.peft_config:
+                denoiser.delete_adapters(HANDOVER)
+            denoiser.set_adapter(lora.NAME)
+    effect = (live - base).norm().item()
+    distance = (live - reloaded).norm().item() / max(effect, 1e-12)
+    if not distance <= tolerance:
+        raise TrainingStopped(
+            f"{file} does not hold the adapter that was trained: reloaded, it is {distance:.2g} of the adapter's own "
+            f"effect away (allowed: {tolerance:g}). The checkpoints of the run hold the trained weights."
+        )
+    return Verdict(distance, effect / base.norm().item(), len(live_layers))
+
+
+def _check_tensors(tensors: dict[str, Tensor]) -> None:
+    problems = [f"{name} is not finite" for name, value in tensors.items() if not torch.isfinite(value).all()]
+    problems += [
+        f"{name} is zero: nothing was learnt there" for name, value in tensors.items() if ".lora_B." in name and not value.any()
+    ]
+    if problems:
+        raise TrainingStopped(f"The adapter is not fit to hand over:\n{listed(problems)}")
+
+
+def _load(file: Path, denoiser: Any, pipeline_class: Any, expected: set[str]) -> None:
+    from peft.tuners.lora import LoraLayer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what the loader only warns of means a wrong file to us
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # that is the trained adapter
+        tensors, alphas = pipeline_class.lora_state_dict(file.parent, weight_name=file.name, local_files_only=True)
+        pipeline_class.load_lora_into_unet(
+            tensors, network_alphas=alphas, unet=denoiser, adapter_name=HANDOVER, low_cpu_mem_usage=False
+        )
+    loaded = {
+        name for name, module in denoiser.named_modules() if isinstance(module, LoraLayer) and HANDOVER in module.scaling
+    }
+    problems = [f"{name}: trained, but not in the file" for name in sorted(expected - loaded)]
+    problems += [f"{name}: in the file, but not trained" for name in sorted(loaded - expected)]
+    if problems:
+        raise TrainingStopped(f"{file} does not load completely:\n{listed(problems)}")

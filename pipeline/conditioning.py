@@ -1,0 +1,34 @@
+"""Text states as the denoiser takes them, and the null condition that replaces some of them in training."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pipeline import draws
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Named tensors per example: {'prompt_embeds': [b l d], ...}. Which names there are, the family decides."""
+
+    tensors: dict[str, Float[Tensor, "b ..."]]
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Conditioning":
+        """The same conditioning on another device, in another precision."""
+        return Conditioning({name: value.to(device, dtype) for name, value in self.tensors.items()})
+
+    def row(self, index: int) -> dict[str, Tensor]:
+        """The tensors of one example."""
+        return {name: value[index] for name, value in self.tensors.items()}
+
+
+def stack(rows: list[dict[str, Tensor]]) -> Conditioning:
+    """One conditioning from the text states of single captions."""
+    return Conditioning({name: torch.stack([row[name] for row in rows]) for name in rows[0]})
+
+
+def is_dropped(seed: int, epoch: int, example_id: str, probability: float) -> bool:
+    """Whether this example trains with the null condition in this epoch (Ho & Salimans 2022, algorithm 1)."""
+    return draws.uniform(seed, epoch, example_id, "caption dropout") < probability

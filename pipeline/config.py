@@ -1,0 +1,197 @@
+"""Every option once: a flag, a key of run.toml and a field of a dataclass are the same name.
+
+The sections live beside their owners; this file assembles them in the order of the method, and
+is the only place that knows the command line. It imports nothing heavy.
+"""
+
+import dataclasses
+import json
+import tomllib
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import cyclopts
+from cyclopts import App, Parameter
+
+import pipeline
+from pipeline.adapter.options import AdapterOptions
+from pipeline.data.options import DataOptions
+from pipeline.errors import ConfigError, listed
+from pipeline.families.options import ModelOptions
+from pipeline.objective.options import ObjectiveOptions
+from pipeline.training.options import OptimOptions, PreviewOptions, TrainOptions
+
+HELP = """Fine-tune a text-to-image model with LoRA, and prove the adapter that comes out.
+
+With no flags: the starter base on the starter dataset. Any flag is also a key of --config run.toml.
+
+Examples:
+
+    accelerate launch train_lora.py
+    accelerate launch train_lora.py --pretrained_model_name_or_path runwayml/stable-diffusion-v1-5 --train_data_dir photos
+    python train_lora.py --config outputs/demo/run.toml --resume_from_checkpoint latest
+"""
+
+# Flags of diffusers' train_text_to_image_lora.py that are refused, each with its alternative.
+REFUSED = {
+    "dataset_name": "Hub datasets are not read yet: download the images into a folder and give --train_data_dir.",
+    "dataset_config_name": "Hub datasets are not read yet: download the images into a folder and give --train_data_dir.",
+    "use_8bit_adam": "8-bit AdamW is not offered yet: leave it out; the adapter's optimizer state is small.",
+    "push_to_hub": "Uploading is not part of a run yet: use `hf upload USER/NAME OUTPUT_DIR` afterwards.",
+    "hub_token": "Uploading is not part of a run yet: use `hf auth login` and `hf upload` afterwards.",
+    "hub_model_id": "Uploading is not part of a run yet: use `hf upload USER/NAME OUTPUT_DIR` afterwards.",
+    "local_rank": "accelerate launch tells each process its rank: leave it out.",
+    "enable_xformers_memory_efficient_attention": "PyTorch's own memory-efficient attention is always on: leave it out.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run, complete: what is adapted, to what, how, for how long and where to."""
+
+    model: Annotated[ModelOptions, Parameter(name="*")] = ModelOptions()
+    data: Annotated[DataOptions, Parameter(name="*")] = DataOptions()
+    objective: Annotated[ObjectiveOptions, Parameter(name="*")] = ObjectiveOptions()
+    adapter: Annotated[AdapterOptions, Parameter(name="*")] = AdapterOptions()
+    optim: Annotated[OptimOptions, Parameter(name="*")] = OptimOptions()
+    train: Annotated[TrainOptions, Parameter(name="*")] = TrainOptions()
+    preview: Annotated[PreviewOptions, Parameter(name="*")] = PreviewOptions()
+
+    @property
+    def sections(self) -> tuple[Any, ...]:
+        """The sections, in the order of the method."""
+        return tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+
+    def flat(self) -> dict[str, Any]:
+        """Every option by its flag's name."""
+        return {name: value for section in self.sections for name, value in dataclasses.asdict(section).items()}
+
+    def to_toml(self) -> str:
+        """The run as run.toml; reading it back gives an equal Run."""
+        lines = [
+            f"{name} = {json.dumps(value, ensure_ascii=False)}"
+            for name, value in self.flat().items()
+            if value is not None and value != ()
+        ]
+        return "\n".join(lines) + "\n"
+
+    def replaced(self, **values: Any) -> "Run":
+        """The run with some options changed, by flag name."""
+        sections = {}
+        for field in dataclasses.fields(self):
+            section = getattr(self, field.name)
+            own = {name: value for name, value in values.items() if name in dataclasses.asdict(section)}
+            sections[field.name] = dataclasses.replace(section, **own)
+        return Run(**sections)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A parsed command line."""
+
+    run: Run
+    dry_run: bool
+    debug: bool
+
+
+def parse(argv: list[str]) -> Command | None:
+    """The command line as a checked Command; None when it only asked for help or the version.
+
+    Values come from the command line, else --config, else --recipe (where no model is named: the
+    starter recipe), else the defaults. Raises ConfigError for an unknown name, a wrong type or a
+    value out of bounds.
+    """
+    config, recipe = _value_of(argv, "config"), _value_of(argv, "recipe")
+    keys = _keys_of(Path(config)) if config is not None else set()
+    given = keys | {word.lstrip("-").split("=")[0] for word in argv if word.startswith("--")}
+    refusals = [f"--{name}: {REFUSED[name]}" for name in sorted(given & REFUSED.keys())]
+    if refusals:
+        raise ConfigError("\n".join(refusals))
+    if recipe is None and "pretrained_model_name_or_path" not in given:
+        recipe = "starter"
+    sources = [Path(config)] if config is not None else []
+    sources += [recipe_path(recipe)] if recipe is not None else []
+    app = _app([cyclopts.config.Toml(path, allow_unknown=False, must_exist=True) for path in sources])
+    try:
+        command = app(argv, exit_on_error=False, print_error=False)
+    except cyclopts.CycloptsError as error:
+        raise ConfigError(str(error).strip()) from error
+    if not isinstance(command, Command):
+        return None
+    problems = [problem for section in command.run.sections for problem in section.problems()]
+    if problems:
+        raise ConfigError(problems[0] if len(problems) == 1 else f"{len(problems)} options:\n{listed(problems)}")
+    return command
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a shipped recipe; ConfigError lists what there is."""
+    folder = Path(str(files("pipeline").joinpath("recipes")))
+    names = sorted(path.stem for path in folder.glob("*.toml"))
+    if name not in names:
+        raise ConfigError(f"--recipe {name!r} is not a shipped recipe; there is {', '.join(names)}.")
+    return folder / f"{name}.toml"
+
+
+def _app(configs: list[Any]) -> App:
+    app = App(
+        name="train_lora.py",
+        help=HELP,
+        help_format="plaintext",
+        version=pipeline.__version__,
+        default_parameter=Parameter(name_transform=str, negative_iterable=(), show_env_var=False),
+        config=configs,
+        result_action="return_value",
+    )
+
+    @app.default
+    def _main(
+        *,
+        run: Annotated[Run, Parameter(name="*")] = Run(),
+        config: Path | None = None,
+        recipe: str | None = None,
+        dry_run: bool = False,
+        debug: bool = False,
+    ) -> Command:
+        """Fine-tune.
+
+        Parameters
+        ----------
+        config
+            A run.toml to start from; flags override it.
+        recipe
+            A shipped recipe to start from; --config and flags override it.
+        dry_run
+            Check everything and print the plan, without loading a denoiser.
+        debug
+            Show tracebacks.
+        """
+        return Command(run, dry_run, debug)
+
+    return app
+
+
+def _value_of(argv: list[str], name: str) -> str | None:
+    for position, word in enumerate(argv):
+        if word == f"--{name}":
+            if position + 1 == len(argv):
+                raise ConfigError(f"--{name} needs a value after it.")
+            return argv[position + 1]
+        if word.startswith(f"--{name}="):
+            return word.split("=", 1)[1]
+    return None
+
+
+def _keys_of(path: Path) -> set[str]:
+    if not path.is_file():
+        raise ConfigError(f"--config {path}: there is no such file.")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path} is not valid TOML: {error}") from error
+    nested = sorted(key for key, value in table.items() if isinstance(value, dict))
+    if nested:
+        raise ConfigError(f"--config {path} has the table [{nested[0]}]; run.toml is flat: one key per flag, no tables.")
+    return set(table)

@@ -1,0 +1,119 @@
+"""Encoded examples on disk, keyed by content alone: a stale hit is impossible, a changed input is another key.
+
+Latents are kept as the posterior's mean and standard deviation, never as one draw of it. Text
+states are kept per caption, and the null condition is the text states of the empty caption.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline import draws, durable
+from pipeline.data import images
+from pipeline.data.manifest import Example, digest
+from pipeline.data.options import DataOptions
+
+VERSION = "1"  # raise it when the meaning of a cached value changes
+
+EncodeImage = Callable[[Float[Tensor, "b 3 h w"]], tuple[Tensor, Tensor]]
+EncodeText = Callable[[str], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Where encoded examples lie, and the encoders they were made with."""
+
+    folder: Path
+    image_encoder: str  # content hash of the autoencoder and its precision
+    text_encoder: str  # the same of tokenizer and text encoders
+
+    def latent_path(self, example: Example, view: images.View, alpha_background: str) -> Path:
+        """Where the latents of one view of one image are kept."""
+        key = digest(f"{VERSION}\n{example.image_id}\n{view}\n{alpha_background}\n{self.image_encoder}".encode())
+        return self.folder / "latents" / key[:2] / f"{key}.safetensors"
+
+    def text_path(self, caption: str) -> Path:
+        """Where the text states of one caption are kept."""
+        key = digest(f"{VERSION}\n{caption}\n{self.text_encoder}".encode())
+        return self.folder / "text" / key[:2] / f"{key}.safetensors"
+
+
+def view_of(example: Example, variant: int, seed: int, resolution: int, options: DataOptions) -> images.View:
+    """The crop and flip of one of an image's views; the views are the same in every epoch and resume."""
+    left, top, flip = 0.5, 0.5, False
+    if not options.center_crop:
+        left = draws.uniform(seed, variant, example.id, "crop left")
+        top = draws.uniform(seed, variant, example.id, "crop top")
+    if options.random_flip:
+        flip = draws.uniform(seed, variant, example.id, "flip") < 0.5
+    if example.width == example.height:
+        left, top = 0.5, 0.5  # nothing to choose: let the views share one entry
+    return images.View(resolution, options.image_interpolation_mode, left, top, flip)
+
+
+def variant_of(example: Example, epoch: int, seed: int, options: DataOptions) -> int:
+    """Which of its views an example shows in an epoch."""
+    return draws.integer(seed, epoch, example.id, "variant", options.variants)
+
+
+def missing_views(
+    cache: Cache, examples: Iterable[Example], seed: int, resolution: int, options: DataOptions
+) -> list[tuple[Example, images.View]]:
+    """The views that still have to be encoded."""
+    missing: dict[Path, tuple[Example, images.View]] = {}
+    for example in examples:
+        for variant in range(options.variants):
+            view = view_of(example, variant, seed, resolution, options)
+            path = cache.latent_path(example, view, options.alpha_background)
+            if not path.is_file():
+                missing[path] = (example, view)
+    return list(missing.values())
+
+
+def missing_captions(cache: Cache, captions: Iterable[str]) -> list[str]:
+    """The captions, and the empty one, that still have to be encoded."""
+    return [caption for caption in dict.fromkeys(["", *captions]) if not cache.text_path(caption).is_file()]
+
+
+def store_latents(
+    cache: Cache, example: Example, view: images.View, options: DataOptions, encode: EncodeImage
+) -> None:
+    """Encode one view and keep it. Raises ValueError naming the file if a latent is not finite."""
+    pixels = images.to_pixels(images.decode(example.path, options.alpha_background), view)
+    mean, std = (value[0].float().cpu() for value in encode(pixels[None]))
+    if not (torch.isfinite(mean).all() and torch.isfinite(std).all()):
+        raise ValueError(f"{example.path}: the autoencoder makes non-finite latents of it (half precision overflow?)")
+    path = cache.latent_path(example, view, options.alpha_background)
+    durable.write_tensors(path, {"mean": mean, "std": std})
+
+
+def store_text(cache: Cache, caption: str, encode: EncodeText) -> None:
+    """Encode one caption and keep its text states."""
+    durable.write_tensors(cache.text_path(caption), encode(caption))
+
+
+def load(path: Path) -> dict[str, Tensor]:
+    """One cached entry."""
+    return load_file(path)
+
+
+def fingerprint_of(folder: Path, parts: Iterable[str], extra: str = "") -> str:
+    """A hash of the files of some parts of a model folder, the same wherever the folder lies."""
+    pieces = [extra]
+    for part in sorted(parts):
+        for path in sorted((folder / part).rglob("*")):
+            if path.is_file():
+                pieces.append(f"{path.relative_to(folder).as_posix()} {_digest_of_file(path)}")
+    return digest("\n".join(pieces).encode())
+
+
+def _digest_of_file(path: Path) -> str:
+    import hashlib
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -1,0 +1,79 @@
+"""Cached examples with their draws, one micro-batch at a time, from any number of worker processes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline import conditioning, draws
+from pipeline.conditioning import Conditioning
+from pipeline.data import cache as caches
+from pipeline.data.manifest import Manifest
+from pipeline.data.options import DataOptions
+from pipeline.data.sampler import MicroBatches, Position
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch: everything random in it is drawn already."""
+
+    ids: tuple[str, ...]
+    latents: Float[Tensor, "b c h w"]  # a draw from the autoencoder's posterior
+    noise: Float[Tensor, "b c h w"]
+    u: Float[Tensor, " b"]  # uniform in [0, 1), to become times
+    conditioning: Conditioning
+
+
+class CachedExamples(Dataset[dict[str, Any]]):
+    """Looks examples up in the cache by position in the stream."""
+
+    def __init__(
+        self, manifest: Manifest, cache: caches.Cache, options: DataOptions, *, seed: int, resolution: int, offset: float
+    ) -> None:
+        self.manifest, self.cache, self.options = manifest, cache, options
+        self.seed, self.resolution, self.noise_offset = seed, resolution, offset
+
+    def __getitem__(self, position: Position) -> dict[str, Any]:
+        """The tensors of one example in one epoch."""
+        example, epoch, seed = self.manifest.examples[position.index], position.epoch, self.seed
+        variant = caches.variant_of(example, epoch, seed, self.options)
+        view = caches.view_of(example, variant, seed, self.resolution, self.options)
+        entry = caches.load(self.cache.latent_path(example, view, self.options.alpha_background))
+        shape = tuple(entry["mean"].shape)
+        latents = entry["mean"] + entry["std"] * draws.normal(seed, epoch, example.id, "posterior", shape)
+        noise = draws.normal(seed, epoch, example.id, "noise", shape)
+        if self.noise_offset:
+            noise = noise + self.noise_offset * draws.normal(seed, epoch, example.id, "offset", (shape[0], 1, 1))
+        dropped = conditioning.is_dropped(seed, epoch, example.id, self.options.caption_dropout)
+        return {
+            "id": example.id,
+            "latents": latents,
+            "noise": noise,
+            "u": torch.tensor(draws.uniform(seed, epoch, example.id, "time"), dtype=torch.float64),  # 1 - 1e-9 is 1 in float32
+            "text": caches.load(self.cache.text_path("" if dropped else example.caption)),
+        }
+
+
+def collate(rows: list[dict[str, Any]]) -> Batch:
+    """Rows of CachedExamples as one Batch."""
+    return Batch(
+        ids=tuple(row["id"] for row in rows),
+        latents=torch.stack([row["latents"] for row in rows]),
+        noise=torch.stack([row["noise"] for row in rows]),
+        u=torch.stack([row["u"] for row in rows]),
+        conditioning=conditioning.stack([row["text"] for row in rows]),
+    )
+
+
+def loader_for(examples: CachedExamples, batches: MicroBatches, num_workers: int) -> "DataLoader[Any]":
+    """A loader over the micro-batches still to come."""
+    return DataLoader(
+        examples,
+        batch_sampler=batches,  # type: ignore[arg-type]  # torch types indices as int; ours are Positions
+        collate_fn=collate,
+        num_workers=num_workers,
+        multiprocessing_context="spawn" if num_workers else None,
+    )

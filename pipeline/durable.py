@@ -1,0 +1,72 @@
+"""Writing that survives a kill or a full disk: aside, to the disk, then renamed into place."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors.torch import save
+from torch import Tensor
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Put `content` at `path`: afterwards it is there whole, or what was there before still is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def write_text(path: Path, content: str) -> None:
+    """The same for text, as UTF-8."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], note: str | None = None) -> None:
+    """The same for tensors, as safetensors with equal bytes for equal content.
+
+    The header holds at most one entry beside the tensors, `note`: safetensors writes several in
+    random order, and then equal files have different hashes.
+    """
+    ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    write_bytes(path, save(ordered, metadata={"t2i_lora": note} if note is not None else None))
+
+
+def commit_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Make `folder` by filling another one beside it: it exists complete or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        fill(aside)
+        _sync_folder(aside)
+        if folder.exists():
+            remove_folder(folder)
+        os.rename(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    _sync_folder(folder.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder so that a kill half-way leaves no half folder under its name."""
+    trash = folder.with_name(f".{folder.name}.trash")
+    shutil.rmtree(trash, ignore_errors=True)
+    os.rename(folder, trash)
+    shutil.rmtree(trash)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

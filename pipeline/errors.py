@@ -1,0 +1,58 @@
+"""The errors users meet. Each says what was given, what the rule is, and what to do.
+
+    UserError            exit code 2
+    |- ConfigError       an option or a combination of options
+    |- DataError         the dataset
+    `- CheckpointError   a base model, an adapter or a checkpoint to resume from
+    TrainingStopped      exit code 4: training stopped itself
+    Interrupted          exit code 75 (SIGTERM) or 130 (Ctrl-C): checkpointed first
+"""
+
+EXIT_DONE, EXIT_BUG, EXIT_USER, EXIT_AFTERWARDS, EXIT_STOPPED, EXIT_TERMINATED, EXIT_CTRL_C = 0, 1, 2, 3, 4, 75, 130
+
+
+class UserError(ValueError):
+    """Something the user can put right; shown without a traceback."""
+
+
+class ConfigError(UserError):
+    """An option, or a combination of options, that cannot be honoured."""
+
+
+class DataError(UserError):
+    """A dataset that cannot be trained on as it is; names every culprit."""
+
+
+class CheckpointError(UserError):
+    """A base model, adapter or checkpoint that is missing, damaged or unsuited."""
+
+
+class TrainingStopped(RuntimeError):
+    """Training cannot go on or has nothing to hand over: non-finite loss, no gradient, failed hand-over check."""
+
+
+class Interrupted(RuntimeError):
+    """Training was asked to stop and has written a checkpoint."""
+
+    def __init__(self, exit_code: int, step: int) -> None:
+        super().__init__(f"stopped at step {step} on {'Ctrl-C' if exit_code == EXIT_CTRL_C else 'SIGTERM'}")
+        self.exit_code, self.step = exit_code, step
+
+
+def listed(problems: list[str], limit: int = 20) -> str:
+    """One problem per line; past `limit`, the number of those left out."""
+    lines = [f"  - {problem}" for problem in problems[:limit]]
+    if len(problems) > limit:
+        lines.append(f"  - ... and {len(problems) - limit} more")
+    return "\n".join(lines)
+
+
+def out_of_bounds(section: object, **bounds: tuple[float, float]) -> list[str]:
+    """A sentence for every field of `section` outside its bounds (both ends allowed); None is always inside."""
+    problems = []
+    for name, (low, high) in bounds.items():
+        value = getattr(section, name)
+        if value is not None and not low <= value <= high:
+            rule = f"at least {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
+            problems.append(f"--{name} is {value:g}, but must be {rule}.")
+    return problems

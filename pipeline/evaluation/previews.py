@@ -1,0 +1,66 @@
+"""Pictures kept on disk with all that is needed to make them again: prompt, seed, guidance, steps."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pipeline import durable
+from pipeline.adapter import lora
+from pipeline.evaluation.sample import Sampler, Shot
+
+INDEX = "index.json"
+
+
+@dataclass(frozen=True)
+class Previews:
+    """Draws the same shots with the adapter off and on, so that they differ in nothing but the adapter."""
+
+    folder: Path  # OUT/samples
+    sampler: Sampler
+    denoiser: Any
+    shots: tuple[Shot, ...]
+
+    def draw_base(self) -> Path:
+        """The shots of the base model, drawn once."""
+        folder = self.folder / "base"
+        if not (folder / INDEX).is_file():
+            keep(folder, self.base_pictures(list(self.shots)), list(self.shots), self.sampler)
+        return folder
+
+    def draw_tuned(self, step: int) -> Path:
+        """The shots with the adapter as it is after `step` steps."""
+        folder = self.folder / f"step-{step:06d}"
+        keep(folder, self.sampler.draw(list(self.shots)), list(self.shots), self.sampler)
+        return folder
+
+    def base_pictures(self, shots: list[Shot]) -> list[Image.Image]:
+        """Any shots with the adapter off."""
+        self.denoiser.disable_adapters()
+        try:
+            return self.sampler.draw(shots)
+        finally:
+            self.denoiser.enable_adapters()
+            self.denoiser.set_adapter(lora.NAME)
+
+
+def keep(folder: Path, pictures: list[Image.Image], shots: list[Shot], sampler: Sampler) -> None:
+    """Write pictures as PNG and their index; the folder appears complete or not at all."""
+
+    def fill(aside: Path) -> None:
+        rows = []
+        for number, (picture, shot) in enumerate(zip(pictures, shots, strict=True)):
+            name = f"{number:04d}.png"
+            picture.save(aside / name)
+            rows.append({"file": name, **asdict(shot), **asdict(sampler.settings)})
+        durable.write_text(aside / INDEX, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+
+    durable.commit_folder(folder, fill)
+
+
+def kept(folder: Path) -> list[dict[str, Any]]:
+    """The index of a folder of pictures, each row with the path of its file."""
+    rows = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    return [{**row, "path": folder / row["file"]} for row in rows]

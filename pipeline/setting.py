@@ -1,0 +1,151 @@
+"""Everything about a run that is decided before anything large is loaded, and whose output folder it is."""
+
+import json
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pipeline
+from pipeline import durable, errors, starter
+from pipeline.adapter import formats
+from pipeline.config import Command, Run
+from pipeline.data import cache as caches
+from pipeline.data.manifest import Manifest, digest, read_manifest
+from pipeline.engine import Engine
+from pipeline.families import base
+from pipeline.families.base import Family
+from pipeline.plan import Plan, cache_folder, make_plan
+from pipeline.status import Status
+from pipeline.training import checkpoint
+from pipeline.training.checkpoint import Checkpoints
+
+# What may differ between a run and its continuation without changing a single weight.
+NOT_IDENTITY = frozenset(
+    """pretrained_model_name_or_path revision variant train_data_dir evaluation_data_dir cache_dir dataloader_num_workers
+    output_dir overwrite_output_dir resume_from_checkpoint gradient_checkpointing checkpointing_steps
+    checkpoints_total_limit report_to logging_dir validation_prompt num_validation_images validation_epochs
+    validation_steps guidance_scale num_inference_steps num_train_epochs max_train_steps""".split()
+)
+OWN_NAMES = ("samples", "logs", "report.html", "run.toml", "environment.json", "status.json", "metrics.jsonl")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A planned run: everything known before anything large is loaded."""
+
+    run: Run
+    engine: Engine
+    family: Family
+    manifest: Manifest
+    unseen: Manifest | None  # images never trained on
+    plan: Plan
+    cache: caches.Cache
+    folder: Path
+
+
+def prepare(command: Command, folder: Path) -> Setting:
+    """Check everything that can be checked without loading weights."""
+    run = command.run
+    engine = Engine(run.train.mixed_precision, allow_tf32=run.train.allow_tf32)
+    run = run.replaced(mixed_precision=engine.precision.name, output_dir=str(folder))
+    family = base.detect(base.resolve(run.model, starter.BASE, run.data.cache_dir))
+    asserted, found = run.model.prediction_type, family.path().prediction
+    if asserted not in (None, found):
+        raise errors.ConfigError(
+            f"--prediction_type {asserted}: the scheduler of {family.folder} says {found}. "
+            "If that is wrong, correct its scheduler_config.json, so that sampling agrees with training."
+        )
+    data_folder = Path(run.data.train_data_dir) if run.data.train_data_dir else starter.TRAIN
+    unseen_folder = Path(run.data.evaluation_data_dir) if run.data.evaluation_data_dir else None
+    if unseen_folder is None and run.data.train_data_dir is None:
+        unseen_folder = starter.UNSEEN
+    manifest = read_manifest(data_folder, run.data)
+    held_out = read_manifest(unseen_folder, run.data.for_evaluation()) if unseen_folder else None
+    plan = make_plan(run, family, manifest, engine.precision, 1, folder)
+    precision = engine.precision.name
+    cache = caches.Cache(
+        cache_folder(run),
+        image_encoder=caches.fingerprint_of(family.folder, ("vae",), precision),
+        text_encoder=caches.fingerprint_of(family.folder, family.encoders, precision),
+    )
+    return Setting(run, engine, family, manifest, held_out, plan, cache, folder)
+
+
+def identity_of(setting: Setting) -> dict[str, Any]:
+    """All that decides the trained weights, by name; equal identities make a resume exact."""
+    kept = {name: value for name, value in setting.run.flat().items() if name not in NOT_IDENTITY}
+    return {
+        **kept,
+        "dataset": setting.manifest.fingerprint,
+        "base_model": caches.fingerprint_of(setting.family.folder, (setting.family.denoiser, "scheduler")),
+        "encoders": digest((setting.cache.image_encoder + setting.cache.text_encoder).encode()),
+        "num_steps": setting.plan.num_steps,
+        "resolution": setting.plan.resolution,
+    }
+
+
+def claim(setting: Setting, checkpoints: Checkpoints, status: Status) -> Path | None:
+    """Make the output folder this run's; returns the checkpoint to go on from. Refuses a folder that is in use."""
+    train_options, folder = setting.run.train, setting.folder
+    resume = train_options.resume_from_checkpoint
+    found = checkpoints.find(resume) if resume else None
+    if found is not None:
+        checkpoints.require_identity(found)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if train_options.overwrite_output_dir:
+            _remove_own(folder)
+        elif resume is None and any(folder.iterdir()):
+            raise errors.ConfigError(
+                f"{folder} is not empty. Go on with --resume_from_checkpoint latest, start anew with "
+                "--overwrite_output_dir, or give another --output_dir."
+            )
+        if found is not None and is_complete(setting, found):
+            return found
+        status.claimed = True
+        kept = setting.run.replaced(overwrite_output_dir=False, resume_from_checkpoint=None)
+        durable.write_text(folder / "run.toml", kept.to_toml())
+        durable.write_text(folder / "environment.json", json.dumps(environment(setting), indent=2) + "\n")
+        status.write("starting", "encoding images and captions")
+    except OSError as error:
+        raise errors.ConfigError(f"--output_dir {folder} cannot be written: {error.strerror}.") from error
+    return found
+
+
+def is_complete(setting: Setting, found: Path) -> bool:
+    """Whether the run has reached its last step and said 'done'."""
+    path = setting.folder / "status.json"
+    done = path.is_file() and json.loads(path.read_text(encoding="utf-8"))["state"] == "done"
+    return done and found.name == f"checkpoint-{setting.plan.num_steps}" and (setting.folder / formats.FILE).is_file()
+
+
+def environment(setting: Setting) -> dict[str, Any]:
+    """Versions, threads and the plan: what a run.toml alone does not say."""
+    packages = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "numpy", "pillow")
+    return {
+        "t2i_lora": pipeline.__version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": str(setting.engine.device),
+        "threads": torch.get_num_threads(),
+        **{name: version(name) for name in packages},
+        "plan": [list(row) for row in setting.plan.rows],
+        "notes": list(setting.plan.notes),
+        "dataset": setting.manifest.fingerprint,
+        "base_model": setting.run.model.pretrained_model_name_or_path or str(starter.BASE),
+        "unseen": str(setting.unseen.folder) if setting.unseen else None,
+    }
+
+
+def _remove_own(folder: Path) -> None:
+    own = [folder / name for name in (*OWN_NAMES, formats.FILE, "result.json")] + checkpoint.existing(folder)
+    for path in own:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

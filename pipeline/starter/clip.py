@@ -1,0 +1,67 @@
+"""Contrastive training of the two CLIP towers (Radford et al. 2021, fig. 3); the text tower is then frozen."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.starter import fitting, parts, pixels, world
+
+BATCH = 128
+RESTYLED_SHARE = 0.4  # pictures whose colours are redrawn, so that the vision tower also reads styles
+PLAN = fitting.Fit("clip", num_steps=700, learning_rate=1e-3, weight_decay=0.1, ema_decay=0.99)
+
+
+class Towers(nn.Module):
+    """Text and vision tower with CLIP's learned temperature."""
+
+    def __init__(self, text: Any, vision: Any) -> None:
+        super().__init__()
+        self.text, self.vision = text, vision
+        self.log_scale = nn.Parameter(torch.tensor(2.659))  # ln(1 / 0.07)
+
+    def logits(self, pixel_values: Tensor, tokens: Tensor) -> Tensor:
+        """Scaled cosine similarity, [images, captions]."""
+        image = nn.functional.normalize(self.vision(pixel_values=pixel_values).image_embeds, dim=-1)
+        text = nn.functional.normalize(self.text(input_ids=tokens).text_embeds, dim=-1)
+        return self.log_scale.clamp(max=4.6).exp() * image @ text.T
+
+
+def tokenize(tokenizer: Any, captions: list[str]) -> Tensor:
+    """Token ids as the pipeline makes them, [b, MAX_TOKENS]."""
+    tokens: Tensor = tokenizer(
+        captions, padding="max_length", max_length=parts.MAX_TOKENS, truncation=True, return_tensors="pt"
+    ).input_ids
+    return tokens
+
+
+def example(seed: int, index: int) -> tuple[np.ndarray, str]:
+    """A scene and its caption; where the colours are redrawn, the caption names none."""
+    scene, caption = world.training_scene(seed, index)
+    generator = np.random.default_rng((seed, 3, index))
+    if generator.random() >= RESTYLED_SHARE:
+        return pixels.to_array(scene.image()), caption
+    templates = world.COLOURLESS_TEMPLATES
+    caption = scene.caption(templates[int(generator.integers(len(templates)))])
+    return pixels.to_array(pixels.restyled(scene.image(), generator)), caption
+
+
+def train(folder: Path, seed: int = 0) -> Towers:
+    """Train both towers; resumes from `folder`."""
+    torch.manual_seed(seed)
+    tokenizer = parts.build_tokenizer(folder / "tokenizer")
+    towers = Towers(parts.build_text_encoder(tokenizer), parts.build_vision_encoder())
+
+    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
+        batch = [example(seed, step * BATCH + offset) for offset in range(BATCH)]
+        logits = towers.logits(
+            torch.from_numpy(np.stack([pixel for pixel, _ in batch])), tokenize(tokenizer, [text for _, text in batch])
+        )
+        target = torch.arange(BATCH)
+        loss = (nn.functional.cross_entropy(logits, target) + nn.functional.cross_entropy(logits.T, target)) / 2
+        return loss, {"accuracy": (logits.argmax(1) == target).float().mean().item()}
+
+    fitting.fit(PLAN, towers, loss_of, folder)
+    return towers

@@ -1,0 +1,47 @@
+"""The starter dataset: captioned neon scenes to train on, and true ones of other concepts to measure against."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.starter import style, world
+
+SEED = 2026
+NUM_TRAIN_CONCEPTS, NUM_UNSEEN_CONCEPTS = 60, 80
+PER_CONCEPT = 2
+OFL = Path("/usr/share/doc/fonts-noto-color-emoji/copyright")
+
+
+def concept_lists() -> tuple[list[world.Concept], list[world.Concept]]:
+    """Concepts trained on and concepts kept unseen: two lists without a common member."""
+    order = np.random.default_rng(SEED).permutation(len(world.concepts()))
+    chosen = [world.concepts()[int(index)] for index in order]
+    return chosen[:NUM_TRAIN_CONCEPTS], chosen[NUM_TRAIN_CONCEPTS : NUM_TRAIN_CONCEPTS + NUM_UNSEEN_CONCEPTS]
+
+
+def build(folder: Path) -> None:
+    """Render both halves into `folder`/train and `folder`/unseen, replacing what is there."""
+    train, unseen = concept_lists()
+    for name, concepts in (("train", train), ("unseen", unseen)):
+        target = folder / name
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        rows = []
+        for number in range(PER_CONCEPT * len(concepts)):
+            generator = np.random.default_rng((SEED, len(name), number))
+            scene = world.draw_scene(generator, concepts[number % len(concepts)])
+            while name == "unseen" and not scene.held_out:
+                scene = world.draw_scene(generator, concepts[number % len(concepts)])
+            file = f"{number:03d}.png"
+            style.neon(scene).save(target / file, optimize=True)
+            caption = scene.caption(world.TEMPLATES[number % len(world.TEMPLATES)])
+            rows.append({"file_name": file, "text": caption, "concept": scene.concept.name})
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (target / "metadata.jsonl").write_text(text, encoding="utf-8")
+    shutil.copyfile(OFL, folder / "OFL.txt")
+
+
+if __name__ == "__main__":
+    build(Path(__file__).parent / "dataset")

@@ -1,0 +1,138 @@
+"""The judge: a small convolutional network that says what a picture of the starter world shows.
+
+Trained on renders only, never on anything a model has drawn, so that it can be believed about
+what models draw. Its last features also serve as a named extractor for KID.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pipeline.starter import fitting, pixels, world
+
+FOLDER = Path(__file__).parent / "judge"
+NAME = "starter-judge"
+WIDTHS = (32, 64, 128, 192)
+BATCH = 64
+RESTYLED_SHARE = 0.4
+PLAN = fitting.Fit("judge", num_steps=2400, learning_rate=2e-3, weight_decay=0.05, ema_decay=0.99)
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What the judge sees: one score per concept, count and size."""
+
+    concept: Float[Tensor, "b k"]
+    count: Float[Tensor, "b 3"]
+    size: Float[Tensor, "b 2"]
+
+
+class Judge(nn.Module):
+    """Four strided stages of residual blocks, mean-pooled, with one linear head per question."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        stages: list[nn.Module] = []
+        previous = 3
+        for width in WIDTHS:
+            stages += [nn.Conv2d(previous, width, 3, stride=2, padding=1), _Residual(width), _Residual(width)]
+            previous = width
+        self.stages = nn.Sequential(*stages, nn.GroupNorm(8, previous), nn.SiLU())
+        self.concept = nn.Linear(previous, len(world.concepts()))
+        self.count = nn.Linear(previous * 2, len(world.COUNTS))
+        self.size = nn.Linear(previous * 2, len(world.SIZES))
+
+    def features(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Mean and maximum of the last stage over the picture."""
+        field = self.stages(images)
+        return torch.cat([field.mean((2, 3)), field.amax((2, 3))], dim=1)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Verdicts:
+        """Scores for every question."""
+        features = self.features(images)
+        return Verdicts(self.concept(features[:, : WIDTHS[-1]]), self.count(features), self.size(features))
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
+        )
+
+    def forward(self, field: Tensor) -> Tensor:
+        return field + self.body(field)
+
+
+def train(folder: Path, seed: int = 0) -> Judge:
+    """Train the judge on renders; resumes from `folder`."""
+    torch.manual_seed(seed)
+    judge = Judge()
+    names = {concept.name: index for index, concept in enumerate(world.concepts())}
+
+    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
+        scenes, rows = [], []
+        for index in range(step * BATCH, (step + 1) * BATCH):
+            scene, _ = world.training_scene(seed + 1, index)
+            generator = np.random.default_rng((seed, 5, index))
+            picture = scene.image()
+            if generator.random() < RESTYLED_SHARE:
+                picture = pixels.restyled(picture, generator)
+            scenes.append(scene)
+            rows.append(pixels.to_array(picture))
+        seen = judge(torch.from_numpy(np.stack(rows)))
+        concept = torch.tensor([names[scene.concept.name] for scene in scenes])
+        cross_entropy = nn.functional.cross_entropy
+        loss = cross_entropy(seen.concept, concept, label_smoothing=0.05)
+        loss = loss + 0.3 * cross_entropy(seen.count, torch.tensor([scene.count - 1 for scene in scenes]))
+        loss = loss + 0.3 * cross_entropy(seen.size, torch.tensor([world.SIZES.index(scene.size) for scene in scenes]))
+        return loss, {"concept_accuracy": (seen.concept.argmax(1) == concept).float().mean().item()}
+
+    fitting.fit(PLAN, judge, loss_of, folder)
+    return judge
+
+
+def save(judge: Judge) -> None:
+    """Keep the judge beside this file, in half precision."""
+    FOLDER.mkdir(exist_ok=True)
+    tensors = {name: value.half().contiguous() for name, value in judge.state_dict().items()}
+    save_file(tensors, FOLDER / "judge.safetensors")
+
+
+def load() -> Judge:
+    """The judge that ships."""
+    judge = Judge()
+    judge.load_state_dict({name: value.float() for name, value in load_file(FOLDER / "judge.safetensors").items()})
+    return judge.eval()
+
+
+def batches(images: list[Image.Image]) -> Iterator[Float[Tensor, "b 3 h w"]]:
+    """Pictures of any size as the judge takes them."""
+    side = world.SIDE_PIXELS
+    for first in range(0, len(images), BATCH):
+        chosen = [image.convert("RGB") for image in images[first : first + BATCH]]
+        resized = [image if image.size == (side, side) else image.resize((side, side)) for image in chosen]
+        yield torch.from_numpy(np.stack([pixels.to_array(image) for image in resized]))
+
+
+@torch.no_grad()
+def features(judge: Judge, images: list[Image.Image]) -> Float[Tensor, "n d"]:
+    """Features of all pictures."""
+    return torch.cat([judge.features(batch) for batch in batches(images)])
+
+
+@torch.no_grad()
+def concept_ranks(judge: Judge, images: list[Image.Image], names: list[str]) -> Int[Tensor, " n"]:
+    """For each picture, how many concepts the judge finds likelier than the true one; 0 = found at once."""
+    index = {concept.name: number for number, concept in enumerate(world.concepts())}
+    truth = torch.tensor([index[name] for name in names])
+    scores = torch.cat([judge(batch).concept for batch in batches(images)])
+    return (scores > scores.gather(1, truth[:, None])).sum(1)

@@ -1,0 +1,50 @@
+"""status.json: what the run is doing, whether it can be believed, and what to type next. True at every moment."""
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Literal
+
+from pipeline import durable
+
+State = Literal["starting", "training", "finishing", "done", "interrupted", "failed", "incomplete"]
+FILE = "status.json"
+
+
+class Status:
+    """Writes status.json in the output folder, once the folder is this run's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.step = 0
+        self.claimed = False
+
+    def write(self, state: State, message: str, *, exit_code: int | None = None, next_command: str | None = None) -> None:
+        """Replace the file; `exit_code` is None while the process lives."""
+        command = next_command if next_command is not None else resume_command(self.folder)
+        row = {
+            "state": state,
+            "exit_code": exit_code,
+            "step": self.step,
+            "message": message,
+            "next_command": None if state == "done" else command,
+        }
+        durable.write_text(self.folder / FILE, json.dumps(row, indent=2, ensure_ascii=False) + "\n")
+
+
+def resume_command(folder: Path) -> str:
+    """The line that goes on from the last checkpoint of a run, or starts it when there is none."""
+    return _command("--config", str(folder / "run.toml"), "--resume_from_checkpoint", "latest")
+
+
+def launched_by_accelerate() -> bool:
+    """Whether `accelerate launch` started this process."""
+    return "ACCELERATE_MIXED_PRECISION" in os.environ
+
+
+def _command(*words: str) -> str:
+    script = sys.argv[0] if sys.argv[0].endswith(".py") else "train_lora.py"
+    start = ["accelerate", "launch"] if launched_by_accelerate() else ["python"]
+    return shlex.join([*start, script, *words])

@@ -1,0 +1,135 @@
+"""Checkpoints that are complete or absent, and a resume that is exact.
+
+Nothing random has state (see draws), so a checkpoint is the adapter, the optimizer and the step.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pipeline import durable
+from pipeline.adapter import formats
+from pipeline.data.manifest import digest
+from pipeline.errors import CheckpointError, listed
+from pipeline.training.tracking import tell
+
+STATE, FACTS = "state.safetensors", "state.json"
+MOMENTS = ("exp_avg", "exp_avg_sq")
+NAME = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one run: `identity` is everything that must be equal for a resume to be exact."""
+
+    folder: Path
+    identity: dict[str, Any]
+    limit: int | None
+
+    def save(
+        self, step: int, denoiser: Any, component: str, named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+    ) -> Path:
+        """Write checkpoint-<step>, then remove what exceeds the limit."""
+        tensors: dict[str, Tensor] = {f"adapter/{name}": value.detach() for name, value in named.items()}
+        for name, value in named.items():
+            for moment in MOMENTS:
+                tensors[f"{moment}/{name}"] = optimizer.state[value][moment]
+
+        def fill(folder: Path) -> None:
+            durable.write_tensors(folder / STATE, tensors)
+            formats.write(folder, denoiser, component, json.dumps({"step": step}))
+            facts = {"step": step, "digest": digest((folder / STATE).read_bytes()), "identity": self.identity}
+            durable.write_text(folder / FACTS, json.dumps(facts, indent=2) + "\n")
+
+        path = self.folder / f"checkpoint-{step}"
+        durable.commit_folder(path, fill)
+        self._remove_oldest(path)
+        return path
+
+    def find(self, which: str) -> Path | None:
+        """The folder of 'latest' (None when there is none, damaged ones passed over aloud) or of a path."""
+        if which != "latest":
+            path = Path(which)
+            problem = damage(path)
+            if problem:
+                raise CheckpointError(f"--resume_from_checkpoint {which}: {problem}.")
+            return path
+        for path in reversed(existing(self.folder)):
+            problem = damage(path)
+            if not problem:
+                return path
+            tell(f"{path} is passed over: {problem}")
+        return None
+
+    def restore(self, path: Path, named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
+        """Load a checkpoint into the adapter and the optimizer; returns its step."""
+        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+        tensors = load_file(path / STATE)
+        wanted = {f"{kind}/{name}" for kind in ("adapter", *MOMENTS) for name in named}
+        if wanted != tensors.keys():
+            odd = sorted(wanted ^ tensors.keys())
+            raise CheckpointError(f"{path} holds other tensors than this adapter has:\n{listed(odd)}")
+        with torch.no_grad():
+            for name, parameter in named.items():
+                parameter.copy_(tensors[f"adapter/{name}"])
+                optimizer.state[parameter] = {
+                    "step": torch.tensor(float(facts["step"])),
+                    **{moment: tensors[f"{moment}/{name}"].to(parameter.device) for moment in MOMENTS},
+                }
+        return int(facts["step"])
+
+    def require_identity(self, path: Path) -> None:
+        """Raise CheckpointError with every difference if a checkpoint was made by another run."""
+        before = json.loads((path / FACTS).read_text(encoding="utf-8"))["identity"]
+        now = json.loads(json.dumps(self.identity))
+        changed = [
+            f"{name}: {before.get(name)!r} then, {now.get(name)!r} now"
+            for name in sorted(before.keys() | now.keys())
+            if before.get(name) != now.get(name)
+        ]
+        if changed:
+            raise CheckpointError(
+                f"{path} belongs to another run, so going on from it would not be exact. "
+                f"Give the same options and data, or another --output_dir:\n{listed(changed)}"
+            )
+
+    def _remove_oldest(self, newest: Path) -> None:
+        if self.limit is None:
+            return
+        own = [path for path in existing(self.folder) if _same_run(path, self.identity) and path != newest]
+        for path in own[: max(0, len(own) + 1 - self.limit)]:
+            durable.remove_folder(path)
+
+
+def existing(folder: Path) -> list[Path]:
+    """The checkpoint folders in an output folder, by step."""
+    found = [(int(match[1]), path) for path in folder.glob("checkpoint-*") if (match := NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def damage(path: Path) -> str:
+    """Why a checkpoint cannot be used, or an empty string."""
+    for name in (FACTS, STATE, formats.FILE):
+        if not (path / name).is_file():
+            return f"{path / name} is missing"
+    try:
+        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+        if facts["digest"] != digest((path / STATE).read_bytes()):
+            return f"{path / STATE} is damaged"
+    except (ValueError, KeyError):
+        return f"{path / FACTS} is damaged"
+    return ""
+
+
+def _same_run(path: Path, identity: dict[str, Any]) -> bool:
+    try:
+        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(facts.get("identity") == json.loads(json.dumps(identity)))

@@ -1,0 +1,121 @@
+"""The loop: report, save, step. One function for every family."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.data.loader import CachedExamples, loader_for
+from pipeline.data.sampler import MicroBatches, StepSampler
+from pipeline.engine import Engine
+from pipeline.errors import Interrupted, TrainingStopped, listed
+from pipeline.families.base import Family
+from pipeline.objective.paths import VariancePreserving
+from pipeline.objective.weighting import MinSNR, Uniform
+from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.optim import Schedule
+from pipeline.training.signals import StopSignal
+from pipeline.training.step import training_loss
+from pipeline.training.tracking import Metrics, Progress, Tensorboard
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained: the model, the maths and the stream of examples."""
+
+    family: Family
+    denoiser: Any
+    path: VariancePreserving
+    weighting: Uniform | MinSNR
+    examples: CachedExamples
+    sampler: StepSampler
+    schedule: Schedule
+    parameters: dict[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    num_micro_steps: int
+    max_grad_norm: float
+    num_workers: int
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a run reports and saves, and when."""
+
+    checkpoints: Checkpoints
+    checkpointing_steps: int
+    metrics: Metrics
+    tensorboard: Tensorboard
+    progress: Progress
+    on_step: Callable[[int], None]  # called after each step: previews and the status file
+
+
+def train(engine: Engine, task: Task, outputs: Outputs, first_step: int, stop: StopSignal) -> None:
+    """Train from `first_step` to the schedule's end. Raises TrainingStopped or Interrupted; both leave a checkpoint."""
+    num_steps, global_batch = task.schedule.num_steps, task.sampler.batch_size
+    batches = MicroBatches(task.sampler, first_step, num_steps, task.num_micro_steps)
+    stream = iter(loader_for(task.examples, batches, task.num_workers))
+    optimizer = engine.prepare(task.optimizer)
+    trained = list(task.parameters.values())
+    task.denoiser.train()
+
+    for step in range(first_step, num_steps):
+        # Step: gradients of the mean over the whole optimizer step, whatever it was cut into.
+        started = time.perf_counter()
+        learning_rate = task.schedule(step)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        optimizer.zero_grad(set_to_none=True)
+        total, ids = 0.0, []
+        for _ in range(task.num_micro_steps):
+            batch = next(stream)
+            losses = training_loss(
+                task.family, task.denoiser, task.path, task.weighting, batch, engine.device, engine.precision.dtype
+            )
+            loss = losses.sum() / global_batch
+            engine.backward(loss)
+            total += loss.item()
+            ids += batch.ids
+        if step == first_step:
+            require_gradients(task.parameters)
+        norm = engine.clip(trained, task.max_grad_norm)
+        require_finite(step + 1, total, norm, learning_rate, ids)
+        optimizer.step()
+        seconds = time.perf_counter() - started
+
+        # Report.
+        done = step + 1
+        row = {"loss": total, "learning_rate": learning_rate, "grad_norm": norm, "seconds": seconds}
+        outputs.metrics.write({"step": done, **row, "ids": ids})
+        outputs.tensorboard.write(done, row)
+        outputs.progress.update(done, total, learning_rate)
+
+        # Save.
+        asked = stop.exit_code
+        if done % outputs.checkpointing_steps == 0 or done == num_steps or asked is not None:
+            outputs.checkpoints.save(done, task.denoiser, task.family.denoiser, task.parameters, task.optimizer)
+        if asked is not None and done < num_steps:
+            raise Interrupted(asked, done)
+        outputs.on_step(done)
+
+
+def require_gradients(parameters: dict[str, nn.Parameter]) -> None:
+    """Raise TrainingStopped if a B gets no gradient: such a layer would never learn anything."""
+    dead = [
+        name
+        for name, value in parameters.items()
+        if value.grad is None or (".lora_B." in name and not value.grad.any())
+    ]
+    if dead:
+        raise TrainingStopped(f"{len(dead)} adapter tensors get no gradient, so they would stay as they are:\n{listed(dead)}")
+
+
+def require_finite(step: int, loss: float, norm: float, learning_rate: float, ids: list[str]) -> None:
+    """Raise TrainingStopped if the loss or the gradient is not a number, before it reaches the weights."""
+    if not (torch.isfinite(torch.tensor(loss)) and torch.isfinite(torch.tensor(norm))):
+        raise TrainingStopped(
+            f"Step {step} has loss {loss:g} and gradient norm {norm:g}: the adapter cannot be trained on. "
+            f"Learning rate {learning_rate:g}; examples {', '.join(ids)}. Try a tenth of the learning rate."
+        )
