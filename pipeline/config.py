@@ -30,20 +30,20 @@ With no flags: the starter base on the starter dataset. Any flag is also a key o
 Examples:
 
     accelerate launch train_lora.py
-    accelerate launch train_lora.py --pretrained_model_name_or_path runwayml/stable-diffusion-v1-5 --train_data_dir photos
+    accelerate launch train_lora.py --pretrained_model_name_or_path user/model --train_data_dir photos
     python train_lora.py --config outputs/demo/run.toml --resume_from_checkpoint latest
 """
 
 # Flags of diffusers' train_text_to_image_lora.py that are refused, each with its alternative.
 REFUSED = {
-    "dataset_name": "Hub datasets are not read yet: download the images into a folder and give --train_data_dir.",
-    "dataset_config_name": "Hub datasets are not read yet: download the images into a folder and give --train_data_dir.",
+    "dataset_name": "Hub datasets are not read yet: download the images and give their folder as --train_data_dir.",
+    "dataset_config_name": "Hub datasets are not read yet: download the images, give their folder as --train_data_dir.",
     "use_8bit_adam": "8-bit AdamW is not offered yet: leave it out; the adapter's optimizer state is small.",
     "push_to_hub": "Uploading is not part of a run yet: use `hf upload USER/NAME OUTPUT_DIR` afterwards.",
     "hub_token": "Uploading is not part of a run yet: use `hf auth login` and `hf upload` afterwards.",
     "hub_model_id": "Uploading is not part of a run yet: use `hf upload USER/NAME OUTPUT_DIR` afterwards.",
     "local_rank": "accelerate launch tells each process its rank: leave it out.",
-    "enable_xformers_memory_efficient_attention": "PyTorch's own memory-efficient attention is always on: leave it out.",
+    "enable_xformers_memory_efficient_attention": "PyTorch's own efficient attention is always on: leave it out.",
 }
 
 
@@ -193,5 +193,7 @@ def _keys_of(path: Path) -> set[str]:
         raise ConfigError(f"--config {path} is not valid TOML: {error}") from error
     nested = sorted(key for key, value in table.items() if isinstance(value, dict))
     if nested:
-        raise ConfigError(f"--config {path} has the table [{nested[0]}]; run.toml is flat: one key per flag, no tables.")
+        raise ConfigError(
+            f"--config {path} has the table [{nested[0]}]; run.toml is flat: one key per flag, no tables."
+        )
     return set(table)

@@ -36,7 +36,5 @@ def integer(seed: int, epoch: int, example_id: str, purpose: str, bound: int) ->
 
 def order(seed: int, epoch: int, num_examples: int) -> list[int]:
     """The order in which one epoch visits the examples."""
-    permutation: list[int] = torch.randperm(
-        num_examples, generator=generator_for(seed, epoch, "", "order")
-    ).tolist()
+    permutation: list[int] = torch.randperm(num_examples, generator=generator_for(seed, epoch, "", "order")).tolist()
     return permutation

@@ -1,11 +1,11 @@
 """The errors users meet. Each says what was given, what the rule is, and what to do.
 
-    UserError            exit code 2
-    |- ConfigError       an option or a combination of options
-    |- DataError         the dataset
-    `- CheckpointError   a base model, an adapter or a checkpoint to resume from
-    TrainingStopped      exit code 4: training stopped itself
-    Interrupted          exit code 75 (SIGTERM) or 130 (Ctrl-C): checkpointed first
+UserError            exit code 2
+|- ConfigError       an option or a combination of options
+|- DataError         the dataset
+`- CheckpointError   a base model, an adapter or a checkpoint to resume from
+TrainingStopped      exit code 4: training stopped itself
+Interrupted          exit code 75 (SIGTERM) or 130 (Ctrl-C): checkpointed first
 """
 
 EXIT_DONE, EXIT_BUG, EXIT_USER, EXIT_AFTERWARDS, EXIT_STOPPED, EXIT_TERMINATED, EXIT_CTRL_C = 0, 1, 2, 3, 4, 75, 130

@@ -66,7 +66,10 @@ def make_plan(
         ("steps", f"{num_steps} of {_batch_text(run, num_processes)}"),
         ("epochs", f"{num_steps * global_batch / num_examples:.1f} ({_length_reason(run)})"),
         ("learning rate", f"{schedule.peak:g}, {schedule.kind} after {schedule.warmup_steps} steps of warm-up"),
-        ("adapter", f"rank {run.adapter.rank}, alpha {alpha:g}, {num_layers} layers, {num_trainable:,} weights, float32"),
+        (
+            "adapter",
+            f"rank {run.adapter.rank}, alpha {alpha:g}, {num_layers} layers, {num_trainable:,} weights, float32",
+        ),
         ("precision", f"{precision.name} ({precision.reason})"),
         ("null caption", f"{data.caption_dropout:.0%} of examples, the encoding of an empty prompt as in sampling"),
         ("checkpoints", f"every {train.checkpointing_steps} steps and at the end, {_kept_text(run)}"),
@@ -75,7 +78,16 @@ def make_plan(
         ("output", str(output_dir)),
     )
     return Plan(
-        num_examples, resolution, global_batch, num_steps, schedule, num_trainable, views, needed, rows, _notes(manifest)
+        num_examples,
+        resolution,
+        global_batch,
+        num_steps,
+        schedule,
+        num_trainable,
+        views,
+        needed,
+        rows,
+        _notes(manifest),
     )
 
 
@@ -130,5 +142,3 @@ def _notes(manifest: Manifest) -> tuple[str, ...]:
     notes = [f"left out: {problem}" for problem in manifest.skipped]
     notes += [f"the same image and caption: {names}" for names in manifest.duplicates]
     return tuple(notes)
-
-

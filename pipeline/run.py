@@ -58,7 +58,7 @@ def execute(command: Command, status: Status) -> int:
 
 
 def quieten_libraries() -> None:
-    """Errors only from the libraries: what of their warnings concerns a user is checked here, and said in a sentence."""
+    """Only errors from the libraries: what of their warnings concerns a user is checked and said by us."""
     import diffusers
     import transformers
 
@@ -70,9 +70,7 @@ def quieten_libraries() -> None:
 def encode(setting: Setting) -> None:
     """Fill the cache with what it lacks; the encoders are gone again afterwards."""
     run, family, cache = setting.run, setting.family, setting.cache
-    views = caches.missing_views(
-        cache, setting.manifest.examples, run.train.seed, setting.plan.resolution, run.data
-    )
+    views = caches.missing_views(cache, setting.manifest.examples, run.train.seed, setting.plan.resolution, run.data)
     prompts = [example.caption for example in setting.manifest.examples] + [shot.prompt for shot in shots_of(setting)]
     prompts += [example.caption for example in setting.unseen.examples] if setting.unseen else []
     captions = caches.missing_captions(cache, prompts)
@@ -129,7 +127,12 @@ def previews_for(setting: Setting, denoiser: Any) -> Previews | None:
 
 
 def fit(
-    setting: Setting, denoiser: Any, previews: Previews | None, checkpoints: Checkpoints, found: Path | None, status: Status
+    setting: Setting,
+    denoiser: Any,
+    previews: Previews | None,
+    checkpoints: Checkpoints,
+    found: Path | None,
+    status: Status,
 ) -> None:
     """Restore, train, and keep metrics, status and previews on the way."""
     run, plan = setting.run, setting.plan
@@ -153,14 +156,27 @@ def fit(
     status.step = first_step
     status.write("training", f"from step {first_step} of {plan.num_steps}")
     examples = CachedExamples(
-        setting.manifest, setting.cache, run.data,
-        seed=run.train.seed, resolution=plan.resolution, offset=run.objective.noise_offset,
+        setting.manifest,
+        setting.cache,
+        run.data,
+        seed=run.train.seed,
+        resolution=plan.resolution,
+        offset=run.objective.noise_offset,
     )
     path = setting.family.path()
     task = Task(
-        setting.family, denoiser, path, weighting_for(run.objective.snr_gamma, path.prediction), examples,
-        StepSampler(plan.num_examples, plan.global_batch, run.train.seed), plan.schedule, named, optimizer,
-        run.train.gradient_accumulation_steps, run.optim.max_grad_norm, run.data.dataloader_num_workers,
+        setting.family,
+        denoiser,
+        path,
+        weighting_for(run.objective.snr_gamma, path.prediction),
+        examples,
+        StepSampler(plan.num_examples, plan.global_batch, run.train.seed),
+        plan.schedule,
+        named,
+        optimizer,
+        run.train.gradient_accumulation_steps,
+        run.optim.max_grad_norm,
+        run.data.dataloader_num_workers,
     )
     outputs = Outputs(checkpoints, run.train.checkpointing_steps, metrics, tensorboard, progress, on_step)
     try:
@@ -185,7 +201,12 @@ def hand_over(setting: Setting, denoiser: Any) -> verify.Verdict:
     import diffusers
 
     family, engine, run = setting.family, setting.engine, setting.run
-    note = {"version": pipeline.__version__, "family": family.name, "rank": run.adapter.rank, "step": setting.plan.num_steps}
+    note = {
+        "version": pipeline.__version__,
+        "family": family.name,
+        "rank": run.adapter.rank,
+        "step": setting.plan.num_steps,
+    }
     file = formats.write(setting.folder, denoiser, family.denoiser, json.dumps(note, sort_keys=True))
     example = setting.manifest.examples[0]
     rows = [caches.load(setting.cache.text_path(caption)) for caption in (example.caption, "")]
@@ -226,8 +247,6 @@ def finish(setting: Setting, previews: Previews | None, verdict: verify.Verdict,
     status.write("done", f"trained {setting.plan.num_steps} steps", exit_code=errors.EXIT_DONE)
     tell(f"Adapter  {folder / formats.FILE}\nReport   {folder / page.FILE}")
     return errors.EXIT_DONE
-
-
 
 
 def starter_judge(folder: Path) -> unseen.Judge:

@@ -26,10 +26,37 @@ from pipeline.training.checkpoint import Checkpoints
 
 # What may differ between a run and its continuation without changing a single weight.
 NOT_IDENTITY = frozenset(
-    """pretrained_model_name_or_path revision variant train_data_dir evaluation_data_dir cache_dir dataloader_num_workers
-    output_dir overwrite_output_dir resume_from_checkpoint gradient_checkpointing checkpointing_steps
-    checkpoints_total_limit report_to logging_dir validation_prompt num_validation_images validation_epochs
-    validation_steps guidance_scale num_inference_steps num_train_epochs max_train_steps""".split()
+    {
+        "pretrained_model_name_or_path",
+        "revision",
+        "variant",
+        "train_data_dir",
+        "evaluation_data_dir",
+        "cache_dir",
+        "dataloader_num_workers",
+        "output_dir",
+        "overwrite_output_dir",
+        "resume_from_checkpoint",
+        "gradient_checkpointing",
+        "checkpointing_steps",
+        "checkpoints_total_limit",
+        "report_to",
+        "logging_dir",
+        "validation_prompt",
+        "num_validation_images",
+        "validation_epochs",
+        "validation_steps",
+        "guidance_scale",
+        "num_inference_steps",
+        "num_train_epochs",
+        "max_train_steps",
+        "prediction_type",
+        "image_column",
+        "caption_column",
+        "max_train_samples",
+        "on_bad_image",
+        "missing_caption",
+    }
 )
 OWN_NAMES = ("samples", "logs", "report.html", "run.toml", "environment.json", "status.json", "metrics.jsonl")
 

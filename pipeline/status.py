@@ -21,7 +21,9 @@ class Status:
         self.step = 0
         self.claimed = False
 
-    def write(self, state: State, message: str, *, exit_code: int | None = None, next_command: str | None = None) -> None:
+    def write(
+        self, state: State, message: str, *, exit_code: int | None = None, next_command: str | None = None
+    ) -> None:
         """Replace the file; `exit_code` is None while the process lives."""
         command = next_command if next_command is not None else resume_command(self.folder)
         row = {

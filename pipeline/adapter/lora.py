@@ -44,7 +44,9 @@ def targeted(denoiser: nn.Module, options: AdapterOptions, targets: tuple[str, .
     unmatched = [target for target in wanted if not any(_matches(name, target) for name in layers)]
     if unmatched:
         endings = sorted({name.rsplit(".", 1)[-1] for name in layers if not name.rsplit(".", 1)[-1].isdigit()})
-        raise ConfigError(f"--lora_layers: {', '.join(unmatched)} matches no layer; layers end in {', '.join(endings)}.")
+        raise ConfigError(
+            f"--lora_layers: {', '.join(unmatched)} matches no layer; layers end in {', '.join(endings)}."
+        )
     return {name: layer for name, layer in layers.items() if any(_matches(name, target) for target in wanted)}
 
 
@@ -65,7 +67,9 @@ def scales(denoiser: nn.Module) -> dict[str, float]:
     """What each adapted layer multiplies its addition by: alpha / rank, by the layer's name."""
     from peft.tuners.lora import LoraLayer
 
-    return {name: float(module.scaling[NAME]) for name, module in denoiser.named_modules() if isinstance(module, LoraLayer)}
+    return {
+        name: float(module.scaling[NAME]) for name, module in denoiser.named_modules() if isinstance(module, LoraLayer)
+    }
 
 
 def state(denoiser: Any) -> dict[str, Float[Tensor, "..."]]:

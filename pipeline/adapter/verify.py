@@ -61,7 +61,9 @@ def verify(
 def _check_tensors(tensors: dict[str, Tensor]) -> None:
     problems = [f"{name} is not finite" for name, value in tensors.items() if not torch.isfinite(value).all()]
     problems += [
-        f"{name} is zero: nothing was learnt there" for name, value in tensors.items() if ".lora_B." in name and not value.any()
+        f"{name} is zero: nothing was learnt there"
+        for name, value in tensors.items()
+        if ".lora_B." in name and not value.any()
     ]
     if problems:
         raise TrainingStopped(f"The adapter is not fit to hand over:\n{listed(problems)}")
@@ -78,7 +80,9 @@ def _load(file: Path, denoiser: Any, pipeline_class: Any, expected: set[str]) ->
             tensors, network_alphas=alphas, unet=denoiser, adapter_name=HANDOVER, low_cpu_mem_usage=False
         )
     loaded = {
-        name for name, module in denoiser.named_modules() if isinstance(module, LoraLayer) and HANDOVER in module.scaling
+        name
+        for name, module in denoiser.named_modules()
+        if isinstance(module, LoraLayer) and HANDOVER in module.scaling
     }
     problems = [f"{name}: trained, but not in the file" for name in sorted(expected - loaded)]
     problems += [f"{name}: in the file, but not trained" for name in sorted(loaded - expected)]

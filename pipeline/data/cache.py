@@ -80,9 +80,7 @@ def missing_captions(cache: Cache, captions: Iterable[str]) -> list[str]:
     return [caption for caption in dict.fromkeys(["", *captions]) if not cache.text_path(caption).is_file()]
 
 
-def store_latents(
-    cache: Cache, example: Example, view: images.View, options: DataOptions, encode: EncodeImage
-) -> None:
+def store_latents(cache: Cache, example: Example, view: images.View, options: DataOptions, encode: EncodeImage) -> None:
     """Encode one view and keep it. Raises ValueError naming the file if a latent is not finite."""
     pixels = images.to_pixels(images.decode(example.path, options.alpha_background), view)
     mean, std = (value[0].float().cpu() for value in encode(pixels[None]))

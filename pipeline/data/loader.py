@@ -31,7 +31,14 @@ class CachedExamples(Dataset[dict[str, Any]]):
     """Looks examples up in the cache by position in the stream."""
 
     def __init__(
-        self, manifest: Manifest, cache: caches.Cache, options: DataOptions, *, seed: int, resolution: int, offset: float
+        self,
+        manifest: Manifest,
+        cache: caches.Cache,
+        options: DataOptions,
+        *,
+        seed: int,
+        resolution: int,
+        offset: float,
     ) -> None:
         self.manifest, self.cache, self.options = manifest, cache, options
         self.seed, self.resolution, self.noise_offset = seed, resolution, offset
@@ -52,7 +59,9 @@ class CachedExamples(Dataset[dict[str, Any]]):
             "id": example.id,
             "latents": latents,
             "noise": noise,
-            "u": torch.tensor(draws.uniform(seed, epoch, example.id, "time"), dtype=torch.float64),  # 1 - 1e-9 is 1 in float32
+            "u": torch.tensor(
+                draws.uniform(seed, epoch, example.id, "time"), dtype=torch.float64
+            ),  # 1 - 1e-9 is 1 in float32
             "text": caches.load(self.cache.text_path("" if dropped else example.caption)),
         }
 
@@ -72,7 +81,7 @@ def loader_for(examples: CachedExamples, batches: MicroBatches, num_workers: int
     """A loader over the micro-batches still to come."""
     return DataLoader(
         examples,
-        batch_sampler=batches,  # type: ignore[arg-type]  # torch types indices as int; ours are Positions
+        batch_sampler=batches,
         collate_fn=collate,
         num_workers=num_workers,
         multiprocessing_context="spawn" if num_workers else None,

@@ -148,8 +148,4 @@ def _read_example(path: Path, caption: str, options: DataOptions) -> Example | s
     except Exception as error:  # Pillow raises many kinds; each means the same to the user
         return f"cannot be decoded ({type(error).__name__}: {str(error).replace(str(path), path.name)})"
     image_id = digest(content)
-    return Example(
-        digest(f"{image_id}\n{caption}".encode()), image_id, path, caption, picture.width, picture.height
-    )
-
-
+    return Example(digest(f"{image_id}\n{caption}".encode()), image_id, path, caption, picture.width, picture.height)

@@ -56,7 +56,9 @@ def evaluate(manifest: Manifest, previews: Previews, judge: Judge | None, seed: 
     sets = {"truth": truth, "base": pictures_in(base_folder), "tuned": pictures_in(tuned_folder)}
     with torch.no_grad():
         features = {name: judge.features(pictures) for name, pictures in sets.items()}
-        ranks = {name: judge.ranks(pictures, [example.path.name for example in examples]) for name, pictures in sets.items()}
+        ranks = {
+            name: judge.ranks(pictures, [example.path.name for example in examples]) for name, pictures in sets.items()
+        }
     rows: dict[str, dict[str, object]] = {name: {} for name in sets}
     for name in ("base", "tuned"):
         rows[name]["kid"] = asdict(kid(features["truth"], features[name], judge.name))

@@ -55,7 +55,7 @@ class Family(ABC):
     def is_truncated(self, pipe: Any, caption: str) -> bool:
         """Whether the caption has more tokens than the text encoder reads."""
         tokenizer = pipe.tokenizer
-        return len(tokenizer(caption).input_ids) > tokenizer.model_max_length
+        return bool(len(tokenizer(caption).input_ids) > tokenizer.model_max_length)
 
     def part_config(self, part: str) -> dict[str, Any]:
         """The configuration of one part, read without loading it."""

@@ -15,7 +15,7 @@ MAX_TOKENS = 77
 
 
 def write(family: str, folder: Path, *, prediction: str = "epsilon", seed: int = 0) -> None:
-    """Write a miniature of a family as a diffusers folder. Raises ConfigError for an unknown family or a full folder."""
+    """Write a miniature of a family as a diffusers folder. ConfigError for an unknown family or a full folder."""
     if family not in FAMILIES:
         raise ConfigError(f"There is no miniature of {family!r}; there is {', '.join(sorted(FAMILIES))}.")
     if folder.exists() and any(folder.iterdir()):
@@ -34,27 +34,56 @@ def _sd(prediction: str) -> Any:
     tokenizer = _tokenizer()
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-            max_position_embeddings=MAX_TOKENS, projection_dim=32, bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id,
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=MAX_TOKENS,
+            projection_dim=32,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.eos_token_id,
         )
     )
     autoencoder = AutoencoderKL(
-        block_out_channels=(16, 16, 32), down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3, latent_channels=4, norm_num_groups=8, sample_size=64,
+        block_out_channels=(16, 16, 32),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=64,
     )
     denoiser = UNet2DConditionModel(
-        sample_size=SIDE_LATENTS, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=32, attention_head_dim=2, norm_num_groups=8,
+        sample_size=SIDE_LATENTS,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=2,
+        norm_num_groups=8,
     )
     scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
-        steps_offset=1, prediction_type=prediction,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction,
     )
     return StableDiffusionPipeline(
-        autoencoder, text_encoder, tokenizer, denoiser, scheduler,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        autoencoder,
+        text_encoder,
+        tokenizer,
+        denoiser,
+        scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
     )
 
 

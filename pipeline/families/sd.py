@@ -31,7 +31,7 @@ class StableDiffusion(Family):
     @property
     def native_pixels(self) -> int:
         """The side the UNet was trained at: its latents times the autoencoder's factor."""
-        factor = 2 ** (len(self.part_config("vae")["block_out_channels"]) - 1)
+        factor = 1 << (len(self.part_config("vae")["block_out_channels"]) - 1)
         return int(self.part_config("unet")["sample_size"]) * factor
 
     def path(self) -> VariancePreserving:

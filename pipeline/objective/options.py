@@ -19,5 +19,7 @@ class ObjectiveOptions:
         """What is wrong with these values, one sentence each."""
         problems = out_of_bounds(self, noise_offset=(0, 1))
         if self.snr_gamma is not None and self.snr_gamma <= 0:
-            problems.append(f"--snr_gamma is {self.snr_gamma:g}, which would weigh every loss 0; use 5, or leave it out.")
+            problems.append(
+                f"--snr_gamma is {self.snr_gamma:g}, which would weigh every loss 0; use 5, or leave it out."
+            )
         return problems

@@ -39,9 +39,7 @@ class VariancePreserving:
         """The index i of t = i / N. By rounding: truncation is wrong for five of 1000 indices in float32."""
         return (t * len(self.alphas_cumprod)).round().long()
 
-    def noise(
-        self, x_0: Float[Tensor, "b c h w"], noise: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]
-    ) -> Noised:
+    def noise(self, x_0: Float[Tensor, "b c h w"], noise: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]) -> Noised:
         """Move x_0 along the path to time t."""
         signal = self.alphas_cumprod.to(x_0.device)[self.index(t)]  # [b]
         alpha, sigma = signal.sqrt()[:, None, None, None], (1 - signal).sqrt()[:, None, None, None]

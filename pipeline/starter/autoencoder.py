@@ -14,7 +14,9 @@ CROP_BATCH = 12
 WHOLE_BATCH = 4
 WHOLE_SHARE = 0.25  # the last quarter sees whole pictures, so that group statistics fit those
 KL_WEIGHT = 1e-7
-PLAN = fitting.Fit("autoencoder", num_steps=5200, learning_rate=2e-3, weight_decay=0.0, decay_share=0.5, ema_decay=0.995)
+PLAN = fitting.Fit(
+    "autoencoder", num_steps=5200, learning_rate=2e-3, weight_decay=0.0, decay_share=0.5, ema_decay=0.995
+)
 
 
 def batch_of(seed: int, step: int) -> Tensor:
@@ -62,8 +64,10 @@ def standardise(autoencoder: Any, seed: int, num_pictures: int = 512) -> None:
 
     pictures = [pixels.to_array(world.training_scene(seed, index)[0].image()) for index in range(num_pictures)]
     latents = torch.cat(
-        [autoencoder.encode(torch.from_numpy(np.stack(pictures[i : i + 64]))).latent_dist.mean
-         for i in range(0, num_pictures, 64)]
+        [
+            autoencoder.encode(torch.from_numpy(np.stack(pictures[i : i + 64]))).latent_dist.mean
+            for i in range(0, num_pictures, 64)
+        ]
     )
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     channels = len(mean)

@@ -56,7 +56,7 @@ def fit(plan: Fit, module: nn.Module, loss_of: Callable[[int], tuple[Tensor, dic
             group["lr"] = plan.learning_rate_at(step)
         loss, extra = loss_of(step)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         nn.utils.clip_grad_norm_(named.values(), plan.max_grad_norm, error_if_nonfinite=True)
         optimizer.step()
         decay = min(plan.ema_decay, (step + 1) / (step + 10))

@@ -22,7 +22,7 @@ NAME = "starter-judge"
 WIDTHS = (32, 64, 128, 192)
 BATCH = 64
 RESTYLED_SHARE = 0.4
-PLAN = fitting.Fit("judge", num_steps=2400, learning_rate=2e-3, weight_decay=0.05, ema_decay=0.99)
+PLAN = fitting.Fit("judge", num_steps=900, learning_rate=2e-3, weight_decay=0.05, ema_decay=0.99)
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,17 @@ class _Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(8, width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(8, width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
         )
 
     def forward(self, field: Tensor) -> Tensor:
-        return field + self.body(field)
+        changed: Tensor = self.body(field)
+        return field + changed
 
 
 def train(folder: Path, seed: int = 0) -> Judge:

@@ -37,7 +37,7 @@ def build_tokenizer(folder: Path) -> Any:
     merges = [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
     # CLIP's order: bytes, bytes that end a word, merges, start, end.
     tokens = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(pair) for pair in merges)]
-    tokens = list(dict.fromkeys(tokens)) + ["<|startoftext|>", "<|endoftext|>"]
+    tokens = [*dict.fromkeys(tokens), "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
     tokenizer.save_pretrained(folder)

@@ -79,7 +79,12 @@ def _abstract(generator: np.random.Generator) -> Image.Image:
             draw.ellipse((left, top, right, bottom), fill=_colour(generator))
         else:
             letters = "".join(chr(int(code)) for code in generator.integers(33, 127, size=5))
-            draw.text(points[0], letters, fill=_colour(generator), font=ImageFont.load_default(float(generator.integers(8, 30))))
+            draw.text(
+                points[0],
+                letters,
+                fill=_colour(generator),
+                font=ImageFont.load_default(float(generator.integers(8, 30))),
+            )
     return canvas
 
 

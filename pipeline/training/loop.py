@@ -109,7 +109,9 @@ def require_gradients(parameters: dict[str, nn.Parameter]) -> None:
         if value.grad is None or (".lora_B." in name and not value.grad.any())
     ]
     if dead:
-        raise TrainingStopped(f"{len(dead)} adapter tensors get no gradient, so they would stay as they are:\n{listed(dead)}")
+        raise TrainingStopped(
+            f"{len(dead)} adapter tensors get no gradient, so they would stay as they are:\n{listed(dead)}"
+        )
 
 
 def require_finite(step: int, loss: float, norm: float, learning_rate: float, ids: list[str]) -> None:

@@ -119,9 +119,7 @@ class TrainOptions:
             checkpoints_total_limit=(1, infinity),
         )
         if self.report_to not in ("none", "tensorboard"):
-            problems.append(
-                f"--report_to is {self.report_to!r}; 'tensorboard' and 'none' are offered (metrics.jsonl is always written)."
-            )
+            problems.append(f"--report_to is {self.report_to!r}; 'tensorboard' and 'none' are offered.")
         if self.overwrite_output_dir and self.resume_from_checkpoint:
             problems.append("--overwrite_output_dir removes what --resume_from_checkpoint would start from; give one.")
         return problems

@@ -59,7 +59,7 @@ class Tensorboard:
         if folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(folder, purge_step=first_step + 1)  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(folder, purge_step=first_step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Log scalars at a step."""

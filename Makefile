@@ -1,0 +1,41 @@
+# One definition for people and for CI. PYTHON picks the interpreter the environment is made from.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check docs starter clean
+
+demo: $(VENV)/.run
+	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml train_lora.py \
+	  --output_dir outputs/demo --overwrite_output_dir
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/python docs/make_flags.py --check
+
+docs: $(VENV)/.dev
+	$(BIN)/python docs/make_flags.py
+
+# Rebuild the starter base model and dataset from nothing (hours; resumes; needs fonts-noto-color-emoji).
+starter: $(VENV)/.dev
+	$(BIN)/python -m pipeline.starter.build --work outputs/starter
+
+$(VENV)/.run: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	touch $(VENV)/.run $@
+
+clean:
+	rm -rf $(VENV) outputs
