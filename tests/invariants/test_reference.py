@@ -1,0 +1,139 @@
+"""Invariants 1, 5, 8 and 10: the loss is diffusers' own, nothing is added at the start, bytes repeat, the null is the pipeline's."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler, StableDiffusionPipeline
+from PIL import Image
+
+from pipeline import draws
+from pipeline.adapter import lora
+from pipeline.adapter.options import AdapterOptions
+from pipeline.data.manifest import read_manifest
+from pipeline.data.options import DataOptions
+from pipeline.data.sampler import StepSampler
+from pipeline.families import base
+from tests.conftest import metrics
+
+pytestmark = pytest.mark.invariant
+
+
+@pytest.mark.parametrize("gamma", [None, 5.0])
+@pytest.mark.parametrize("model", ["miniature", "miniature_v"])
+def test_first_losses_equal_a_loop_of_diffusers_pieces(trainer, small, colours, tmp_path, request, model, gamma):
+    folder, out = request.getfixturevalue(model), tmp_path / "out"
+    flags = [*small, "--pretrained_model_name_or_path", folder, "--center_crop", "--max_train_steps", 3]
+    flags += ["--caption_dropout", 0.5, "--seed", 3, "--output_dir", out, "--learning_rate", 1e-12]
+    ended = trainer(*dedupe(flags), *([] if gamma is None else ["--snr_gamma", gamma]))
+    assert ended.code == 0, ended.output
+
+    pipe = StableDiffusionPipeline.from_pretrained(folder)
+    scheduler = DDPMScheduler.from_config(pipe.scheduler.config)
+    examples = read_manifest(colours, DataOptions()).examples
+    sampler = StepSampler(len(examples), 2, seed=3)
+    for step, row in enumerate(metrics(out)):
+        losses = []
+        for position in sampler.step(step):
+            example, epoch = examples[position.index], position.epoch
+            losses.append(reference_loss(pipe, scheduler, example, epoch, gamma))
+        assert row["loss"] == pytest.approx(sum(losses) / 2, abs=1e-5, rel=1e-5)
+
+
+def dedupe(flags: list) -> list:
+    """Flags given twice: the last one counts."""
+    values, words = {}, [str(word) for word in flags]
+    while words:
+        name = words.pop(0)
+        values[name] = [] if not words or words[0].startswith("--") else [words.pop(0)]
+    return [word for name, rest in values.items() for word in (name, *rest)]
+
+
+@torch.no_grad()
+def reference_loss(pipe, scheduler, example, epoch, gamma) -> float:
+    """As in diffusers' train_text_to_image_lora.py, on the draws that belong to the example."""
+    picture = Image.open(example.path).convert("RGB")
+    square = picture.crop((8, 0, 72, 64))  # 80 x 64, centred
+    pixels = torch.tensor(list(square.getdata()), dtype=torch.float32).view(64, 64, 3).permute(2, 0, 1)[None] / 127.5 - 1
+    posterior = pipe.vae.encode(pixels).latent_dist
+    latents = posterior.mean + posterior.std * draws.normal(3, epoch, example.id, "posterior", posterior.mean.shape[1:])
+    latents = latents * pipe.vae.config.scaling_factor
+    noise = draws.normal(3, epoch, example.id, "noise", latents.shape[1:])[None]
+    index = torch.tensor([int(draws.uniform(3, epoch, example.id, "time") * 1000)])
+    caption = "" if draws.uniform(3, epoch, example.id, "caption dropout") < 0.5 else example.caption
+    tokens = pipe.tokenizer([caption], padding="max_length", truncation=True, max_length=77, return_tensors="pt")
+    states = pipe.text_encoder(tokens.input_ids)[0]
+    prediction = pipe.unet(scheduler.add_noise(latents, noise, index), index, states).sample
+    is_v = scheduler.config.prediction_type == "v_prediction"
+    target = scheduler.get_velocity(latents, noise, index) if is_v else noise
+    loss = F.mse_loss(prediction, target)
+    if gamma is not None:
+        snr = scheduler.alphas_cumprod[index] / (1 - scheduler.alphas_cumprod[index])
+        loss = loss * (torch.minimum(snr, torch.tensor(gamma)) / (snr + 1 if is_v else snr)).squeeze()
+    return loss.item()
+
+
+def test_an_adapter_at_the_start_is_the_base_exactly(miniature):
+    family = base.detect(miniature)
+    denoiser = family.load("unet").unet
+    generator = torch.Generator().manual_seed(0)
+    x_t, states = torch.randn(2, 4, 16, 16, generator=generator), torch.randn(2, 77, 32, generator=generator)
+    with torch.no_grad():
+        before = denoiser(x_t, torch.tensor([10, 900]), states).sample
+        lora.attach(denoiser, AdapterOptions(rank=4), family.lora_targets, seed=0)
+        after = denoiser(x_t, torch.tensor([10, 900]), states).sample
+        for name, value in lora.parameters(denoiser).items():
+            if ".lora_B." in name:
+                value.data = torch.ones_like(value)
+        moved = denoiser(x_t, torch.tensor([10, 900]), states).sample
+        from diffusers.utils import set_weights_and_activate_adapters
+
+        set_weights_and_activate_adapters(denoiser, ["default"], [0.0])
+        at_zero = denoiser(x_t, torch.tensor([10, 900]), states).sample
+    assert torch.equal(before, after)
+    assert not torch.allclose(before, moved)
+    assert torch.equal(before, at_zero)
+
+
+def test_two_hash_seeds_give_the_same_bytes(small, tmp_path):
+    files = []
+    for hash_seed in ("1", "2"):
+        out = tmp_path / hash_seed
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        flags = [*small, "--max_train_steps", "2", "--random_flip", "--output_dir", str(out)]
+        command = [sys.executable, "train_lora.py", *dedupe(flags)]
+        subprocess.run(command, check=True, env=environment, capture_output=True)
+        files.append((out / "pytorch_lora_weights.safetensors").read_bytes())
+    assert files[0] == files[1]
+
+
+def test_the_null_in_training_is_the_null_of_the_pipeline(miniature):
+    family = base.detect(miniature)
+    pipe = StableDiffusionPipeline.from_pretrained(miniature)
+    ours = family.encode_text(family.load(*family.encoders), "")["prompt_embeds"]
+    with torch.no_grad():
+        _, theirs = pipe.encode_prompt("a red square", torch.device("cpu"), 1, True)
+    assert torch.equal(ours, theirs[0])
+
+
+def test_a_caption_is_encoded_as_the_pipeline_does(miniature):
+    family = base.detect(miniature)
+    pipe = StableDiffusionPipeline.from_pretrained(miniature)
+    ours = family.encode_text(family.load(*family.encoders), "a red square")["prompt_embeds"]
+    with torch.no_grad():
+        theirs, _ = pipe.encode_prompt("a red square", torch.device("cpu"), 1, True)
+    assert torch.equal(ours, theirs[0])
+
+
+def test_the_unit_of_time_is_the_samplers(miniature):
+    family = base.detect(miniature)
+    path = family.path()
+    indices = torch.arange(1000)
+    assert torch.equal(path.index(indices / 1000), indices)
+    assert torch.equal(path.index(path.time((indices.double() + 0.999) / 1000)), indices)
+    assert json.loads((Path(miniature) / "scheduler" / "scheduler_config.json").read_text())["num_train_timesteps"] == 1000
