@@ -4,9 +4,10 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from safetensors.torch import save
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -29,12 +30,14 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode("utf-8"))
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], note: str | None = None) -> None:
+def write_tensors(path: Path, tensors: "dict[str, Tensor]", note: str | None = None) -> None:
     """The same for tensors, as safetensors with equal bytes for equal content.
 
     The header holds at most one entry beside the tensors, `note`: safetensors writes several in
     random order, and then equal files have different hashes.
     """
+    from safetensors.torch import save  # here, so that a wrong flag is answered without loading torch
+
     ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     write_bytes(path, save(ordered, metadata={"t2i_lora": note} if note is not None else None))
 

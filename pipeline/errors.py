@@ -47,7 +47,7 @@ def listed(problems: list[str], limit: int = 20) -> str:
     return "\n".join(lines)
 
 
-def out_of_bounds(section: object, **bounds: tuple[float, float]) -> list[str]:
+def out_of_bounds(section: object, **bounds: tuple[float | int, float | int]) -> list[str]:
     """A sentence for every field of `section` outside its bounds (both ends allowed); None is always inside."""
     problems = []
     for name, (low, high) in bounds.items():

@@ -20,7 +20,7 @@ class AdapterOptions:
 
     def problems(self) -> list[str]:
         """What is wrong with these values, one sentence each."""
-        problems = out_of_bounds(self, rank=(1, 4096))
+        problems = out_of_bounds(self, rank=(1, float("inf")))
         if self.lora_alpha is not None and self.lora_alpha <= 0:
             problems.append(f"--lora_alpha is {self.lora_alpha:g}, but must be above 0.")
         return problems

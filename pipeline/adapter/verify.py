@@ -1,7 +1,8 @@
 """Proof that the file works where its users load it: read back by the stock loader, compared with the live adapter."""
 
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,9 @@ def verify(
             denoiser.set_adapter(HANDOVER)
             reloaded = predict()
         finally:
+            denoiser.set_adapter(lora.NAME)
             if HANDOVER in denoiser.peft_config:
                 denoiser.delete_adapters(HANDOVER)
-            denoiser.set_adapter(lora.NAME)
     effect = (live - base).norm().item()
     distance = (live - reloaded).norm().item() / max(effect, 1e-12)
     if not distance <= tolerance:
@@ -56,6 +57,14 @@ def verify(
             f"effect away (allowed: {tolerance:g}). The checkpoints of the run hold the trained weights."
         )
     return Verdict(distance, effect / base.norm().item(), len(live_layers))
+
+
+@contextlib.contextmanager
+def _as_stopped(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever the loader stumbles over, its users would stumble over too
+        raise TrainingStopped(f"{file} cannot be loaded by diffusers: {type(error).__name__}: {error}") from error
 
 
 def _check_tensors(tensors: dict[str, Tensor]) -> None:
@@ -72,7 +81,7 @@ def _check_tensors(tensors: dict[str, Tensor]) -> None:
 def _load(file: Path, denoiser: Any, pipeline_class: Any, expected: set[str]) -> None:
     from peft.tuners.lora import LoraLayer
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _as_stopped(file):
         warnings.simplefilter("error")  # what the loader only warns of means a wrong file to us
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # that is the trained adapter
         tensors, alphas = pipeline_class.lora_state_dict(file.parent, weight_name=file.name, local_files_only=True)

@@ -11,6 +11,7 @@ from pipeline.starter import style, world
 SEED = 2026
 NUM_TRAIN_CONCEPTS, NUM_UNSEEN_CONCEPTS = 60, 80
 PER_CONCEPT = 2
+FOLDER = Path(__file__).parent / "dataset"
 OFL = Path("/usr/share/doc/fonts-noto-color-emoji/copyright")
 
 
@@ -44,4 +45,4 @@ def build(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    build(Path(__file__).parent / "dataset")
+    build(FOLDER)

@@ -13,9 +13,9 @@ from pipeline.starter import clip, fitting, parts, pixels, world
 
 BATCH = 32
 CAPTION_DROPOUT = 0.1
-POOL_SCENES = 40_000  # scenes encoded once; one pass over them is 1250 steps
+POOL_SCENES = 24_000  # scenes encoded once; one pass over them is 750 steps
 SHARD_SCENES = 2_000
-PLAN = fitting.Fit("denoiser", num_steps=4500, learning_rate=1.2e-3, weight_decay=0.01, ema_decay=0.998)
+PLAN = fitting.Fit("denoiser", num_steps=2600, learning_rate=1e-3, weight_decay=0.01, ema_decay=0.998)
 
 
 def train(folder: Path, autoencoder: Any, towers: clip.Towers, tokenizer: Any, seed: int = 0) -> Any:
@@ -61,6 +61,6 @@ def encode_pool(folder: Path, autoencoder: Any, seed: int) -> Tensor:
                 images = [world.training_scene(seed, index)[0].image() for index in range(start, start + 100)]
                 batch = torch.from_numpy(np.stack([pixels.to_array(image) for image in images]))
                 rows.append(autoencoder.encode(batch).latent_dist.mean.half())
-            save_file({"mean": torch.cat(rows)}, path)
+            save_file({"mean": torch.cat(rows).contiguous()}, path)
         shards.append(load_file(path)["mean"])
     return torch.cat(shards)

@@ -133,4 +133,5 @@ def build_scheduler() -> Any:
         timestep_spacing="trailing",
         clip_sample=False,
         set_alpha_to_one=True,
+        steps_offset=1,  # without effect on trailing steps; the pipeline warns of 0
     )

@@ -59,7 +59,9 @@ def reference_loss(pipe, scheduler, example, epoch, gamma) -> float:
     """As in diffusers' train_text_to_image_lora.py, on the draws that belong to the example."""
     picture = Image.open(example.path).convert("RGB")
     square = picture.crop((8, 0, 72, 64))  # 80 x 64, centred
-    pixels = torch.tensor(list(square.getdata()), dtype=torch.float32).view(64, 64, 3).permute(2, 0, 1)[None] / 127.5 - 1
+    pixels = (
+        torch.tensor(list(square.getdata()), dtype=torch.float32).view(64, 64, 3).permute(2, 0, 1)[None] / 127.5 - 1
+    )
     posterior = pipe.vae.encode(pixels).latent_dist
     latents = posterior.mean + posterior.std * draws.normal(3, epoch, example.id, "posterior", posterior.mean.shape[1:])
     latents = latents * pipe.vae.config.scaling_factor
@@ -136,4 +138,6 @@ def test_the_unit_of_time_is_the_samplers(miniature):
     indices = torch.arange(1000)
     assert torch.equal(path.index(indices / 1000), indices)
     assert torch.equal(path.index(path.time((indices.double() + 0.999) / 1000)), indices)
-    assert json.loads((Path(miniature) / "scheduler" / "scheduler_config.json").read_text())["num_train_timesteps"] == 1000
+    assert (
+        json.loads((Path(miniature) / "scheduler" / "scheduler_config.json").read_text())["num_train_timesteps"] == 1000
+    )

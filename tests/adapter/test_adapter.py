@@ -1,0 +1,128 @@
+"""Invariants 6 and 7 at the level of the file: what is handed over is what was trained, and a wrong file is refused."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
+
+from pipeline.adapter import formats, lora, verify
+from pipeline.adapter.options import AdapterOptions
+from pipeline.errors import ConfigError, TrainingStopped
+from pipeline.families import base
+
+pytestmark = pytest.mark.invariant
+
+
+@pytest.fixture
+def adapted(miniature):
+    """A denoiser with a random adapter of alpha 16 at rank 4, and fixed inputs."""
+    family = base.detect(miniature)
+    denoiser = family.load("unet").unet.eval()
+    lora.attach(denoiser, AdapterOptions(rank=4, lora_alpha=10.0), family.lora_targets, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    for value in lora.parameters(denoiser).values():
+        value.data = torch.randn(value.shape, generator=generator) * 0.2
+    x_t, states = torch.randn(2, 4, 16, 16, generator=generator), torch.randn(2, 77, 32, generator=generator)
+    return denoiser, lambda model=denoiser: model(x_t, torch.tensor([10, 900]), states).sample
+
+
+def check(file: Path, adapted) -> verify.Verdict:
+    denoiser, predict = adapted
+    return verify.verify(file, denoiser, StableDiffusionPipeline, predict, tolerance=1e-3)
+
+
+def test_the_file_means_the_same_to_stock_diffusers(adapted, miniature, tmp_path):
+    denoiser, predict = adapted
+    file = formats.write(tmp_path, denoiser, "unet", "{}")
+    assert check(file, adapted).distance < 1e-5
+    with torch.no_grad():
+        live = predict()
+        pipe = StableDiffusionPipeline.from_pretrained(miniature)
+        base_prediction = predict(pipe.unet)
+        pipe.load_lora_weights(tmp_path)
+        loaded = predict(pipe.unet)
+    assert (live - loaded).norm() <= 1e-5 * (live - base_prediction).norm()
+    assert (live - base_prediction).norm() > 0.01 * base_prediction.norm()
+
+
+def test_verifying_leaves_the_live_adapter_as_it_was(adapted, tmp_path):
+    denoiser, predict = adapted
+    before = {name: value.detach().clone() for name, value in lora.parameters(denoiser).items()}
+    with torch.no_grad():
+        output = predict()
+    check(formats.write(tmp_path, denoiser, "unet", "{}"), adapted)
+    after = lora.parameters(denoiser)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    with torch.no_grad():
+        assert torch.equal(predict(), output)
+
+
+def tampered(tmp_path, adapted, change) -> Path:
+    file = formats.write(tmp_path, adapted[0], "unet", "{}")
+    tensors = load_file(file)
+    change(tensors, sorted(tensors))
+    save_file(tensors, file)
+    return file
+
+
+CHANGES = {
+    "renamed": lambda t, names: t.update({names[0].replace("to_k", "to_kk"): t.pop(names[0])}),
+    "prefix": lambda t, names: [t.update({name.replace("unet.", "model."): t.pop(name)}) for name in names],
+    "half missing": lambda t, names: [t.pop(name) for name in names[: len(names) // 2]],
+    "stronger": lambda t, names: [t.update({name: t[name] * 1.1}) for name in names if "lora_B" in name],
+    "not finite": lambda t, names: t[names[0]].view(-1)[:1].fill_(float("nan")),
+    "zero": lambda t, names: [t[name].zero_() for name in names if "lora_B" in name][:1],
+}
+
+
+@pytest.mark.parametrize("harm", CHANGES)
+def test_a_wrong_file_is_refused(adapted, tmp_path, harm):
+    file = tampered(tmp_path, adapted, CHANGES[harm])
+    with pytest.raises(TrainingStopped):
+        check(file, adapted)
+
+
+def test_a_fresh_process_without_this_package_loads_it(trainer, small, miniature, tmp_path):
+    out = tmp_path / "out"
+    ended = trainer(*small, "--lora_alpha", "10", "--output_dir", out)
+    assert ended.code == 0, ended.output
+    code = f"""
+import sys, torch
+from diffusers import StableDiffusionPipeline
+pipe = StableDiffusionPipeline.from_pretrained({str(miniature)!r})
+draw = lambda: pipe("a red square", num_inference_steps=2, height=64, width=64, output_type="pt",
+                    generator=torch.Generator().manual_seed(0)).images
+before = draw()
+pipe.load_lora_weights({str(out)!r})
+after = draw()
+assert not any(name.startswith("pipeline.") for name in sys.modules)
+print((before - after).abs().max().item())
+pipe.set_adapters("default_0", 0.0)
+assert torch.equal(draw(), before)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert float(ended.stdout) > 1e-4
+
+
+def test_equal_adapters_give_equal_bytes(adapted, tmp_path):
+    first = formats.write(tmp_path / "a", adapted[0], "unet", '{"step": 1}').read_bytes()
+    assert formats.write(tmp_path / "b", adapted[0], "unet", '{"step": 1}').read_bytes() == first
+
+
+def test_a_target_that_matches_nothing_is_named(miniature):
+    denoiser = base.detect(miniature).load("unet").unet
+    with pytest.raises(ConfigError, match="to_z"):
+        lora.attach(denoiser, AdapterOptions(lora_layers="to_q,to_z"), (), seed=0)
+
+
+def test_chosen_layers_are_the_trained_ones(miniature):
+    denoiser = base.detect(miniature).load("unet").unet
+    lora.attach(denoiser, AdapterOptions(lora_layers="to_q, conv1"), (), seed=0)
+    endings = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in lora.parameters(denoiser)}
+    assert endings == {"to_q", "conv1"}

@@ -1,0 +1,97 @@
+"""What is encoded again, counted at the encoders themselves."""
+
+import collections
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline import config
+from pipeline.data import cache as caches
+from pipeline.errors import DataError
+from pipeline.families.sd import StableDiffusion
+from pipeline.run import encode
+from pipeline.setting import prepare
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    counts = collections.Counter()
+    encode_image, encode_text = StableDiffusion.encode_image, StableDiffusion.encode_text
+    monkeypatch.setattr(StableDiffusion, "encode_image", lambda *given: counts.update(image=1) or encode_image(*given))
+    monkeypatch.setattr(StableDiffusion, "encode_text", lambda *given: counts.update(text=1) or encode_text(*given))
+    return counts
+
+
+def encoded(flags, tmp_path, calls, *more):
+    calls.clear()
+    command = config.parse([*flags, "--center_crop", *map(str, more)])
+    encode(prepare(command, tmp_path / "out"))
+    return calls["image"], calls["text"]
+
+
+def test_only_what_changed_is_encoded_again(small, colours, tmp_path, calls, miniature_v):
+    assert encoded(small, tmp_path, calls) == (8, 9)  # eight captions and the empty one
+    assert encoded(small, tmp_path, calls) == (0, 0)
+    for flag in (("--learning_rate", 1), ("--rank", 7), ("--seed", 5), ("--output_dir", tmp_path / "x")):
+        flags = list(small)
+        if flag[0] in flags:
+            at = flags.index(flag[0])
+            del flags[at : at + 2]
+        assert encoded(flags, tmp_path, calls, *flag) == (0, 0)
+
+    stat = (colours / "red.png").stat()
+    pixels = np.asarray(Image.open(colours / "red.png")).copy()
+    pixels[0, 0] ^= 1
+    Image.fromarray(pixels).save(colours / "red.png")
+    import os
+
+    os.utime(colours / "red.png", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert encoded(small, tmp_path, calls) == (1, 0)
+
+    rows = [json.loads(line) for line in (colours / "metadata.jsonl").read_text().splitlines()]
+    rows[0]["text"] = "another caption"
+    (colours / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    assert encoded(small, tmp_path, calls) == (0, 1)
+
+    at = small.index("--resolution")
+    assert encoded([*small[:at], "--resolution", "32", *small[at + 2 :]], tmp_path, calls) == (8, 0)
+
+
+def test_another_autoencoder_is_another_key(small, miniature, tmp_path, calls):
+    import shutil
+
+    encoded(small, tmp_path, calls)
+    other = tmp_path / "other"
+    shutil.copytree(miniature, other)
+    path = other / "vae" / "config.json"
+    path.write_text(path.read_text().replace('"scaling_factor": 0.18215', '"scaling_factor": 0.5'))
+    flags = [str(other) if word == str(miniature) else word for word in small]
+    assert encoded(flags, tmp_path, calls) == (8, 0)
+
+
+def test_random_views_are_kept_and_chosen_by_epoch(small, tmp_path, calls):
+    command = config.parse([*small, "--random_flip", "--cache_variants", "3"])
+    setting = prepare(command, tmp_path / "out")
+    encode(setting)
+    assert calls["image"] == 24
+    example, options = setting.manifest.examples[0], setting.run.data
+    chosen = {caches.variant_of(example, epoch, 0, options) for epoch in range(40)}
+    assert chosen == {0, 1, 2}
+    flips = [
+        caches.view_of(example, variant, 0, 64, options).flip
+        for example in setting.manifest.examples
+        for variant in range(40)
+    ]
+    assert 0.4 < sum(flips) / len(flips) < 0.6
+
+
+def test_latents_that_are_not_finite_name_the_image(small, tmp_path, monkeypatch):
+    nan = torch.full((1, 4, 16, 16), float("nan"))
+    monkeypatch.setattr(StableDiffusion, "encode_image", lambda *given: (nan, nan))
+    with pytest.raises(DataError, match=r"\.png"):
+        encode(prepare(config.parse(small), tmp_path / "out"))

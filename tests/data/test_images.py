@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.data.images import View, decode, to_picture, to_pixels
+
+pytestmark = pytest.mark.unit
+
+
+def upright() -> Image.Image:
+    pixels = np.zeros((40, 60, 3), dtype=np.uint8)
+    pixels[:20, :30] = (255, 0, 0)
+    pixels[20:, 30:] = (0, 0, 255)
+    return Image.fromarray(pixels)
+
+
+TRANSPOSED = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90",
+              7: "TRANSVERSE", 8: "ROTATE_270"}  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_comes_out_upright(tmp_path, orientation):
+    picture = upright()
+    if orientation > 1:
+        picture = picture.transpose(Image.Transpose[TRANSPOSED[orientation]])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / "x.png", exif=exif)
+    assert np.array_equal(np.asarray(decode(tmp_path / "x.png", "white")), np.asarray(upright()))
+
+
+def test_colours_hidden_under_transparency_do_not_show(tmp_path):
+    pixels = np.zeros((8, 8, 4), dtype=np.uint8)
+    pixels[..., 1] = 255  # green that nobody sees
+    pixels[:4, :, 3] = 128
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    seen = np.asarray(decode(tmp_path / "x.png", "white"))
+    assert (seen[4:] == 255).all()
+    assert np.abs(seen[:4].astype(int) - [127, 255, 127]).max() <= 1
+    assert (np.asarray(decode(tmp_path / "x.png", "#102030"))[4:] == [0x10, 0x20, 0x30]).all()
+
+
+def test_palette_transparency_is_laid_on_the_background(tmp_path):
+    picture = Image.new("P", (4, 4), 0)
+    picture.putpalette([255, 0, 0, 0, 0, 255])
+    picture.putpixel((0, 0), 1)
+    picture.save(tmp_path / "x.png", transparency=0)
+    seen = np.asarray(decode(tmp_path / "x.png", "white"))
+    assert tuple(seen[0, 0]) == (0, 0, 255)
+    assert tuple(seen[1, 1]) == (255, 255, 255)
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
+    ramp = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
+    Image.fromarray(ramp).save(tmp_path / "x.png")
+    seen = np.asarray(decode(tmp_path / "x.png", "white"))[..., 0]
+    assert np.abs(seen.astype(float) - ramp / 257).max() <= 0.51
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "CMYK", "RGB"])
+def test_other_modes_become_rgb(tmp_path, mode):
+    picture = upright().convert(mode)
+    name = "x.tif" if mode == "CMYK" else "x.png"
+    picture.save(tmp_path / name)
+    seen = decode(tmp_path / name, "white")
+    assert seen.mode == "RGB"
+    assert np.array_equal(np.asarray(seen), np.asarray(picture.convert("RGB")))
+
+
+def test_the_first_frame_of_an_animation(tmp_path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    assert tuple(np.asarray(decode(tmp_path / "x.gif", "white"))[0, 0]) == (255, 0, 0)
+
+
+def test_a_picture_of_the_right_size_passes_pixel_exact():
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    assert np.array_equal(np.asarray(to_picture(to_pixels(Image.fromarray(pixels), View(64, "lanczos")))), pixels)
+
+
+def test_crop_and_flip_are_where_the_view_says():
+    pixels = np.tile(np.arange(80, dtype=np.uint8)[None, :, None], (64, 1, 3))
+    picture = Image.fromarray(pixels)
+    left = to_pixels(picture, View(64, "lanczos", left=0.0))
+    right = to_pixels(picture, View(64, "lanczos", left=1.0))
+    mirrored = to_pixels(picture, View(64, "lanczos", left=1.0, flip=True))
+    assert ((left[0, 0, 0] + 1) * 127.5).round() == 0
+    assert ((right[0, 0, 0] + 1) * 127.5).round() == 16
+    assert (mirrored == right.flip(-1)).all()

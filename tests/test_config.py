@@ -1,0 +1,168 @@
+import dataclasses
+import re
+import resource
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from pipeline import config
+from pipeline.errors import ConfigError
+
+pytestmark = pytest.mark.unit
+
+DIFFUSERS = [
+    "pretrained_model_name_or_path",
+    "revision",
+    "variant",
+    "dataset_name",
+    "dataset_config_name",
+    "train_data_dir",
+    "image_column",
+    "caption_column",
+    "validation_prompt",
+    "num_validation_images",
+    "validation_epochs",
+    "max_train_samples",
+    "output_dir",
+    "cache_dir",
+    "seed",
+    "resolution",
+    "center_crop",
+    "random_flip",
+    "train_batch_size",
+    "num_train_epochs",
+    "max_train_steps",
+    "gradient_accumulation_steps",
+    "gradient_checkpointing",
+    "learning_rate",
+    "scale_lr",
+    "lr_scheduler",
+    "lr_warmup_steps",
+    "snr_gamma",
+    "use_8bit_adam",
+    "allow_tf32",
+    "dataloader_num_workers",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_weight_decay",
+    "adam_epsilon",
+    "max_grad_norm",
+    "push_to_hub",
+    "hub_token",
+    "prediction_type",
+    "hub_model_id",
+    "logging_dir",
+    "mixed_precision",
+    "report_to",
+    "local_rank",
+    "checkpointing_steps",
+    "checkpoints_total_limit",
+    "resume_from_checkpoint",
+    "enable_xformers_memory_efficient_attention",
+    "noise_offset",
+    "rank",
+    "image_interpolation_mode",
+]
+
+
+def test_every_flag_of_diffusers_script_is_taken_or_refused_with_an_alternative():
+    known = config.Run().flat().keys() | config.REFUSED.keys()
+    assert set(DIFFUSERS) <= known
+    assert not config.Run().flat().keys() & config.REFUSED.keys()
+    for name, sentence in config.REFUSED.items():
+        with pytest.raises(ConfigError, match=re.escape(sentence)):
+            config.parse([f"--{name}", "x"])
+
+
+def test_a_run_survives_its_toml(tmp_path):
+    run = config.Run().replaced(
+        learning_rate=3e-4, validation_prompt=('a "quoted"\nprompt', "日本"), random_flip=True, seed=7, output_dir="x y"
+    )
+    path = tmp_path / "run.toml"
+    path.write_text(run.to_toml(), encoding="utf-8")
+    assert config.parse(["--config", str(path), "--pretrained_model_name_or_path", "m"]).run == run.replaced(
+        pretrained_model_name_or_path="m"
+    )
+    assert tomllib.loads(run.to_toml())["learning_rate"] == 3e-4
+
+
+def test_a_flag_wins_over_the_file_and_the_file_over_the_recipe(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text("learning_rate = 5e-4\nrank = 3\n")
+    run = config.parse(["--config", str(path), "--rank", "9"]).run
+    assert (run.optim.learning_rate, run.adapter.rank, run.train.train_batch_size) == (5e-4, 9, 8)
+    assert config.parse(["--pretrained_model_name_or_path", "m"]).run.train.train_batch_size == 4
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--learning_rat", "1"], "--learning_rate"),
+        (["--resol", "64"], "--resolution"),
+        (["--resolution", "abc"], "abc"),
+        (["--lr_scheduler", "cosin"], "cosin"),
+        (["extra"], "extra"),
+        (["--config", "nowhere.toml"], "nowhere.toml"),
+        (["--config"], "--config"),
+        (["--recipe", "sculpture"], "starter"),
+        (["--rank", "0"], "at least 1"),
+        (["--snr_gamma", "0"], "--snr_gamma"),
+        (["--learning_rate", "nan"], "--learning_rate"),
+        (["--max_grad_norm", "0"], "--max_grad_norm"),
+        (["--caption_dropout", "1.5"], "between 0 and 1"),
+        (["--report_to", "wandb"], "tensorboard"),
+        (["--overwrite_output_dir", "--resume_from_checkpoint", "latest"], "give one"),
+        (["--validation_epochs", "1", "--validation_steps", "1"], "give one"),
+    ],
+)
+def test_mistakes_are_answered(argv, said):
+    with pytest.raises(ConfigError) as error:
+        config.parse(argv)
+    assert said in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+def test_all_values_out_of_bounds_are_named_at_once():
+    with pytest.raises(ConfigError) as error:
+        config.parse(["--rank", "0", "--train_batch_size", "-1", "--snr_gamma", "-2"])
+    assert all(name in str(error.value) for name in ("--rank", "--train_batch_size", "--snr_gamma"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("ranks = 3", "--rank"), ("[lora]\nrank = 3", "no tables"), ("rank = ", "TOML"), ('rank = "many"', "many")],
+)
+def test_mistakes_in_a_file_are_answered(tmp_path, text, said):
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        config.parse(["--config", str(path)])
+    assert said in str(error.value)
+
+
+def test_every_option_is_documented_and_unique():
+    names = [field.name for section in config.Run().sections for field in dataclasses.fields(section)]
+    assert len(names) == len(set(names))
+    assert len(names) < 120
+
+
+def cpu_seconds(*words: str) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *words], capture_output=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize("flag", ["--help", "--learning_rat"])
+def test_help_and_a_wrong_flag_cost_less_than_half_of_importing_torch(flag):
+    ours = min(cpu_seconds("train_lora.py", flag) for _ in range(2))
+    torch = min(cpu_seconds("-c", "import torch") for _ in range(2))
+    assert ours < torch / 2, f"{ours:.2f} s against {torch:.2f} s"
+
+
+def test_nothing_heavy_is_imported_before_the_arguments_are_checked():
+    code = "import sys, train_lora; train_lora.main(['--rank', '0']); print('torch' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "False"

@@ -1,0 +1,116 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline import durable
+from pipeline.adapter import lora
+from pipeline.adapter.options import AdapterOptions
+from pipeline.errors import CheckpointError
+from pipeline.families import base
+from pipeline.training import checkpoint
+from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.tracking import Metrics, read
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def trained(miniature):
+    family = base.detect(miniature)
+    denoiser = family.load("unet").unet
+    lora.attach(denoiser, AdapterOptions(rank=2), family.lora_targets, seed=0)
+    named = lora.parameters(denoiser)
+    optimizer = torch.optim.AdamW(named.values())
+    for value in named.values():
+        value.grad = torch.ones_like(value)
+    optimizer.step()
+    return denoiser, named, optimizer
+
+
+def save(checkpoints: Checkpoints, step: int, trained: tuple) -> None:
+    denoiser, named, optimizer = trained
+    checkpoints.save(step, denoiser, "unet", named, optimizer)
+
+
+def test_the_newest_are_kept_and_another_runs_are_not_touched(tmp_path, trained):
+    save(Checkpoints(tmp_path, {"rank": 8}, None), 700, trained)
+    checkpoints = Checkpoints(tmp_path, {"rank": 2}, 2)
+    for step in (2, 4, 10):
+        save(checkpoints, step, trained)
+    assert [path.name for path in checkpoint.existing(tmp_path)] == ["checkpoint-4", "checkpoint-10", "checkpoint-700"]
+
+
+def test_a_full_disk_costs_neither_the_old_nor_leaves_half_of_the_new(tmp_path, trained, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, {}, 1)
+    save(checkpoints, 2, trained)
+
+    def full(path, *rest, **named):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(durable, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        save(checkpoints, 4, trained)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
+    assert checkpoint.damage(tmp_path / "checkpoint-2") == ""
+
+
+@pytest.mark.parametrize("harm", ["cut", "missing", "flipped", "facts"])
+def test_damage_is_found(tmp_path, trained, harm):
+    checkpoints = Checkpoints(tmp_path, {}, None)
+    save(checkpoints, 2, trained)
+    save(checkpoints, 4, trained)
+    state = tmp_path / "checkpoint-4" / "state.safetensors"
+    if harm == "cut":
+        state.write_bytes(state.read_bytes()[:-9])
+    if harm == "missing":
+        state.unlink()
+    if harm == "flipped":
+        state.write_bytes(state.read_bytes()[:-1] + b"\xff")
+    if harm == "facts":
+        (tmp_path / "checkpoint-4" / "state.json").write_text("{")
+    assert checkpoints.find("latest") == tmp_path / "checkpoint-2"
+    with pytest.raises(CheckpointError):
+        checkpoints.find(str(tmp_path / "checkpoint-4"))
+
+
+def test_restoring_gives_back_every_tensor(tmp_path, trained):
+    denoiser, named, optimizer = trained
+    checkpoints = Checkpoints(tmp_path, {"seed": 1}, None)
+    save(checkpoints, 5, trained)
+    before = {name: value.detach().clone() for name, value in named.items()}
+    moments = {name: optimizer.state[value]["exp_avg_sq"].clone() for name, value in named.items()}
+    fresh = torch.optim.AdamW(named.values())
+    with torch.no_grad():
+        for value in named.values():
+            value.zero_()
+    assert checkpoints.restore(tmp_path / "checkpoint-5", named, fresh) == 5
+    assert all(torch.equal(named[name], before[name]) for name in named)
+    assert all(torch.equal(fresh.state[named[name]]["exp_avg_sq"], moments[name]) for name in named)
+
+
+def test_no_pickle_is_written(tmp_path, trained):
+    save(Checkpoints(tmp_path, {}, None), 1, trained)
+    assert {path.suffix for path in (tmp_path / "checkpoint-1").iterdir()} == {".safetensors", ".json"}
+
+
+def test_other_tensors_are_refused(tmp_path, trained):
+    save(Checkpoints(tmp_path, {}, None), 1, trained)
+    named = {**trained[1], "extra": nn.Parameter(torch.zeros(1))}
+    with pytest.raises(CheckpointError, match="extra"):
+        Checkpoints(tmp_path, {}, None).restore(tmp_path / "checkpoint-1", named, trained[2])
+
+
+def test_metrics_hold_each_step_once_after_a_resume(tmp_path):
+    metrics = Metrics(tmp_path, 0)
+    for step in range(1, 6):
+        metrics.write({"step": step, "loss": float("nan") if step == 2 else 1.0})
+    metrics.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')  # killed in mid-line
+    metrics = Metrics(tmp_path, 3)
+    metrics.write({"step": 4, "loss": 2.0})
+    metrics.close()
+    assert [(row["step"], row["loss"]) for row in read(tmp_path)] == [(1, 1.0), (2, "nan"), (3, 1.0), (4, 2.0)]
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
