@@ -17,8 +17,16 @@ from PIL import Image
 
 from tests.offline import guard
 
-COLOURS = {"red": (220, 30, 30), "green": (20, 180, 40), "blue": (20, 60, 220), "yellow": (240, 220, 30),
-           "black": (10, 10, 10), "white": (250, 250, 250), "purple": (130, 40, 170), "teal": (20, 170, 170)}  # fmt: skip
+COLOURS = {
+    "red": (220, 30, 30),
+    "green": (20, 180, 40),
+    "blue": (20, 60, 220),
+    "yellow": (240, 220, 30),
+    "black": (10, 10, 10),
+    "white": (250, 250, 250),
+    "purple": (130, 40, 170),
+    "teal": (20, 170, 170),
+}
 SPAWNER = multiprocessing.get_context("forkserver")
 SPAWNER.set_forkserver_preload(["tests.warm"])
 

@@ -106,16 +106,29 @@ def train(folder: Path, seed: int = 0) -> Judge:
 
 
 def save(judge: Judge) -> None:
-    """Keep the judge beside this file, in half precision."""
+    """Keep the judge beside this file: weights as 8-bit integers with a scale per output, the rest in float16."""
     FOLDER.mkdir(exist_ok=True)
-    tensors = {name: value.half().contiguous() for name, value in judge.state_dict().items()}
+    tensors = {}
+    for name, value in judge.state_dict().items():
+        if value.dim() == 1:
+            tensors[name] = value.half().contiguous()
+            continue
+        scale = value.flatten(1).abs().amax(1) / 127
+        tensors[name] = (value / scale.view(-1, *[1] * (value.dim() - 1))).round().to(torch.int8).contiguous()
+        tensors[f"{name}.scale"] = scale
     save_file(tensors, FOLDER / "judge.safetensors")
 
 
 def load() -> Judge:
     """The judge that ships."""
     judge = Judge()
-    judge.load_state_dict({name: value.float() for name, value in load_file(FOLDER / "judge.safetensors").items()})
+    kept = load_file(FOLDER / "judge.safetensors")
+    scales = {name.removesuffix(".scale"): kept.pop(name) for name in list(kept) if name.endswith(".scale")}
+    weights = {
+        name: value.float() * scales[name].view(-1, *[1] * (value.dim() - 1)) if name in scales else value.float()
+        for name, value in kept.items()
+    }
+    judge.load_state_dict(weights)
     return judge.eval()
 
 

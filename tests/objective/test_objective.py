@@ -61,8 +61,7 @@ def test_without_gamma_everything_weighs_one():
 
 
 def test_the_error_is_per_example_and_in_float32():
-    error = squared_error(
-        torch.ones(2, 1, 2, 2, dtype=torch.bfloat16), torch.tensor([0.0, 3.0])[:, None, None, None].expand(2, 1, 2, 2)
-    )
+    target = torch.tensor([0.0, 3.0])[:, None, None, None].expand(2, 1, 2, 2)
+    error = squared_error(torch.ones(2, 1, 2, 2, dtype=torch.bfloat16), target)
     assert error.dtype == torch.float32
     assert error.tolist() == [1.0, 4.0]

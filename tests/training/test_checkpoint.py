@@ -76,7 +76,7 @@ def test_damage_is_found(tmp_path, trained, harm):
 
 
 def test_restoring_gives_back_every_tensor(tmp_path, trained):
-    denoiser, named, optimizer = trained
+    _, named, optimizer = trained
     checkpoints = Checkpoints(tmp_path, {"seed": 1}, None)
     save(checkpoints, 5, trained)
     before = {name: value.detach().clone() for name, value in named.items()}
