@@ -27,6 +27,7 @@ def read_metadata(path: Path, image_column: str, caption_column: str) -> tuple[d
     """File name -> caption (None where empty) from a metadata.jsonl, and what is wrong with its rows."""
     captions: dict[str, str | None] = {}
     problems: list[str] = []
+    uncaptioned: dict[str, list[int]] = {}  # the columns there are -> the lines that have only those
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
@@ -42,9 +43,7 @@ def read_metadata(path: Path, image_column: str, caption_column: str) -> tuple[d
         name = str(row[image_column])
         if caption_column not in row:
             available = ", ".join(sorted(key for key in row if key != image_column)) or "nothing else"
-            problems.append(
-                f"{path.name}, line {number}: no {caption_column!r} (there is {available}); see --caption_column"
-            )
+            uncaptioned.setdefault(available, []).append(number)
             continue
         caption = row[caption_column]
         if not isinstance(caption, str | None):
@@ -54,4 +53,7 @@ def read_metadata(path: Path, image_column: str, caption_column: str) -> tuple[d
             problems.append(f"{path.name}, line {number}: {name} already has a row")
             continue
         captions[name] = " ".join(caption.split()) or None if caption else None
+    for available, lines in uncaptioned.items():
+        where = f"line {lines[0]}" + (f" and {len(lines) - 1} more" if len(lines) > 1 else "")
+        problems.append(f"{path.name}, {where}: no {caption_column!r} (there is {available}); see --caption_column")
     return captions, problems

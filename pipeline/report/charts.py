@@ -22,7 +22,7 @@ def curve(steps: Sequence[int], values: Sequence[float], label: str) -> str:
     top = sorted(ys)[max(0, math.ceil(0.99 * len(ys)) - 1)] * 1.1 or 1.0
     average = smoothed(ys, max(3, len(ys) // 15))
 
-    def place(step: float, value: float) -> str:
+    def place(step: int, value: float) -> str:
         x = LEFT + (step - xs[0]) / max(1, xs[-1] - xs[0]) * (WIDTH - LEFT - 12)
         y = HEIGHT - BOTTOM - min(value, top) / top * (HEIGHT - BOTTOM - 12)
         return f"{x:.1f},{y:.1f}"

@@ -77,3 +77,14 @@ def standardise(autoencoder: Any, seed: int, num_pictures: int = 512) -> None:
     encode.bias[channels:] -= 2 * std.log()  # log-variance
     decode.bias += (decode.weight[:, :, 0, 0] * mean).sum(1)
     decode.weight *= std[None, :, None, None]
+
+
+@torch.no_grad()
+def psnr(autoencoder: Any, pictures: list[np.ndarray]) -> float:
+    """Mean peak signal-to-noise ratio in dB of pictures [3, h, w] in [-1, 1] after encoding and decoding."""
+    values = []
+    for first in range(0, len(pictures), 64):
+        batch = torch.from_numpy(np.stack(pictures[first : first + 64]))
+        decoded = autoencoder.decode(autoencoder.encode(batch).latent_dist.mode()).sample.clamp(-1, 1)
+        values.append(10 * torch.log10(4 / (decoded - batch).square().mean((1, 2, 3))))
+    return float(torch.cat(values).mean())

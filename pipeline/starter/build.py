@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
-from torch import nn
 
 from pipeline.starter import autoencoder, clip, dataset, denoiser, judge, parts
 
@@ -75,7 +74,7 @@ def assemble(folder: Path, tokenizer: Any, towers: clip.Towers, vae: Any, unet: 
         shutil.copyfile(dataset.OFL, target / "OFL.txt")
 
 
-def plain_text_encoder(towers: clip.Towers) -> nn.Module:
+def plain_text_encoder(towers: clip.Towers) -> Any:
     """The text tower without its projection, as a Stable Diffusion pipeline holds it."""
     from transformers import CLIPTextModel
 
@@ -83,7 +82,8 @@ def plain_text_encoder(towers: clip.Towers) -> nn.Module:
     wanted = encoder.state_dict()
     found = {name.removeprefix("text_model."): value for name, value in towers.text.state_dict().items()}
     encoder.load_state_dict({name: found[name.removeprefix("text_model.")] for name in wanted})
-    return encoder.float()
+    encoder.float()
+    return encoder
 
 
 if __name__ == "__main__":

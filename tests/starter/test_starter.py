@@ -1,0 +1,108 @@
+"""The base model and the dataset that ship."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+
+from pipeline import starter
+from pipeline.data.manifest import read_manifest
+from pipeline.data.options import DataOptions
+from pipeline.starter import judge, world
+
+pytestmark = pytest.mark.unit
+font = pytest.mark.skipif(not world.FONT.exists(), reason="only rebuilding needs the font")
+
+
+def concepts_of(folder: Path) -> set[str]:
+    return {json.loads(line)["concept"] for line in (folder / "metadata.jsonl").read_text().splitlines()}
+
+
+def test_what_is_trained_on_and_what_is_measured_share_no_concept():
+    train, unseen = concepts_of(starter.TRAIN), concepts_of(starter.UNSEEN)
+    assert len(train) == 60
+    assert len(unseen) == 80
+    assert not train & unseen
+    assert train | unseen <= {concept.name for concept in world.concepts()}
+
+
+def test_the_dataset_is_clean():
+    for folder, count in ((starter.TRAIN, 120), (starter.UNSEEN, 160)):
+        manifest = read_manifest(folder, DataOptions())
+        assert len(manifest.examples) == count
+        assert not manifest.duplicates
+        assert not manifest.skipped
+
+
+def test_the_base_opens_with_the_plain_lines_and_is_small():
+    pipe = StableDiffusionPipeline.from_pretrained(starter.BASE)
+    assert {part.dtype for part in (pipe.unet, pipe.vae, pipe.text_encoder)} == {torch.float32}
+    pipe.set_progress_bar_config(disable=True)
+    picture = pipe("a large fox on a blue background", num_inference_steps=2).images[0]
+    assert picture.size == (world.SIDE_PIXELS, world.SIDE_PIXELS)
+    assert sum(path.stat().st_size for path in starter.ROOM.rglob("*.safetensors")) <= 40_000_000
+
+
+def test_the_licence_of_the_pictures_travels_with_model_and_data():
+    for folder in (starter.BASE, starter.ROOM / "vision", starter.ROOM / "dataset"):
+        text = (folder / "OFL.txt").read_text(encoding="utf-8")
+        assert "SIL OPEN FONT LICENSE" in text
+        assert "Google" in text
+
+
+@font
+def test_no_training_draws_a_held_out_combination_and_every_concept_has_some():
+    scenes = [world.training_scene(3, index)[0] for index in range(3000)]
+    assert not any(scene.held_out for scene in scenes)
+    held_out = world.held_out_scenes(3, 2 * len(world.concepts()))
+    assert all(scene.held_out for scene in held_out)
+    assert {scene.concept.name for scene in held_out} == {concept.name for concept in world.concepts()}
+
+
+@font
+def test_the_world_is_a_function_of_seed_and_index():
+    first, again, other = (world.training_scene(seed, 17) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+    assert first[0].image().tobytes() == again[0].image().tobytes()
+
+
+@font
+def test_no_styled_pixel_was_in_the_bases_training():
+    """The base saw renders and the broad set; the dataset's pictures are neither."""
+    from pipeline.starter import pixels
+
+    styled = {
+        hashlib.sha256(Image.open(path).convert("RGB").tobytes()).digest()
+        for folder in (starter.TRAIN, starter.UNSEEN)
+        for path in folder.glob("*.png")
+    }
+    assert len(styled) == 280
+    seen = {hashlib.sha256(pixels.broad_picture(0, index).tobytes()).digest() for index in range(500)}
+    seen |= {hashlib.sha256(world.training_scene(0, index)[0].image().tobytes()).digest() for index in range(500)}
+    assert not styled & seen
+    source = {
+        name: (starter.ROOM / name).read_text() for name in ("pixels.py", "clip.py", "autoencoder.py", "denoiser.py")
+    }
+    assert not [name for name, text in source.items() if "style import" in text or "import style" in text]
+
+
+@font
+def test_the_judge_knows_held_out_renders():
+    scenes = world.held_out_scenes(8, len(world.concepts()))
+    ranks = judge.concept_ranks(judge.load(), [s.image() for s in scenes], [s.concept.name for s in scenes])
+    assert (ranks < 1).float().mean() > 0.95
+    assert (ranks < 5).float().mean() > 0.99
+
+
+def test_captions_are_english():
+    fox = next(concept for concept in world.concepts() if concept.name == "fox")
+    scene = world.Scene(fox, 2, "small", "side by side", "orange")
+    assert scene.caption() == "two small foxes side by side on an orange background"
+    assert scene.caption("{bare}") == "two foxes"
+    assert world.with_article("unicorn") == "a unicorn"
+    assert world.with_article("axe") == "an axe"

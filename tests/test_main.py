@@ -1,0 +1,72 @@
+"""The verbs, as typed."""
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image, ImageChops
+
+from pipeline.__main__ import main
+from pipeline.evaluation.previews import kept
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def trained(trainer, small, tmp_path):
+    out = tmp_path / "out"
+    prompt = ["--validation_prompt", "a red square", "--num_validation_images", "1", "--num_inference_steps", "2"]
+    ended = trainer(*small, *prompt, "--output_dir", out)
+    assert ended.code == 0, ended.output
+    return out
+
+
+def test_sample_draws_what_the_preview_drew_and_what_plain_diffusers_draws(trained, miniature, tmp_path):
+    assert main(["sample", str(trained), "--prompt", "a red square", "--to", str(tmp_path / "drawn")]) == 0
+    ours = Image.open(tmp_path / "drawn" / "tuned" / "0000.png")
+    preview = kept(trained / "samples" / "step-000012")[0]
+    assert largest_difference(ours, Image.open(preview["path"])) <= 1
+
+    pipe = StableDiffusionPipeline.from_pretrained(miniature)
+    pipe.load_lora_weights(trained, weight_name="pytorch_lora_weights.safetensors")
+    plain = pipe(
+        "a red square", guidance_scale=preview["guidance_scale"], num_inference_steps=2, height=64, width=64,
+        generator=torch.Generator().manual_seed(preview["seed"]),
+    ).images[0]  # fmt: skip
+    assert largest_difference(plain, ours) <= 1
+    assert largest_difference(plain, Image.open(tmp_path / "drawn" / "base" / "0000.png")) > 1
+
+
+def largest_difference(first: Image.Image, second: Image.Image) -> int:
+    return max(high for _, high in ImageChops.difference(first.convert("RGB"), second.convert("RGB")).getextrema())
+
+
+def test_strength_zero_is_the_base(trained, tmp_path):
+    words = ["sample", str(trained), "--prompt", "a red square", "--scale", "0", "--to", str(tmp_path / "drawn")]
+    assert main(words) == 0
+    base, tuned = (Image.open(tmp_path / "drawn" / name / "0000.png") for name in ("base", "tuned"))
+    assert largest_difference(base, tuned) == 0
+
+
+def test_report_is_made_again_from_the_folder_alone(trained):
+    page = trained / "report.html"
+    before = page.read_text(encoding="utf-8")
+    page.unlink()
+    assert main(["report", str(trained)]) == 0
+    assert page.read_text(encoding="utf-8") == before
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["sample", "nowhere", "--prompt", "x"], "nowhere"),
+        (["sample", "docs"], "--prompt"),
+        (["report", "nowhere"], "nowhere"),
+        (["report", "docs"], "no finished run"),
+        (["miniature", "sdxl", "/tmp/x"], "there is sd"),
+        (["miniature", "sd", "docs"], "not empty"),
+        (["sampel", "docs"], "sample"),
+    ],
+)
+def test_mistakes_are_answered(argv, said, capsys):
+    assert main(argv) == 2
+    assert said in capsys.readouterr().err

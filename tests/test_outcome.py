@@ -1,0 +1,166 @@
+"""How a run ends: mistakes answered in a sentence, exit codes, status.json."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.conftest import metrics, status
+
+pytestmark = pytest.mark.invariant
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(trainer, small, tmp_path):
+    ended = trainer(*small, "--output_dir", tmp_path / "out", "--dry_run")
+    assert ended.code == 0, ended.output
+    assert "12 of 2 examples" in ended.output
+    assert "32 layers" in ended.output
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_plan_counts_what_is_really_trained(trainer, small, tmp_path):
+    out = tmp_path / "out"
+    ended = trainer(*small, "--output_dir", out)
+    assert ended.code == 0, ended.output
+    from safetensors.torch import load_file
+
+    weights = sum(value.numel() for value in load_file(out / "pytorch_lora_weights.safetensors").values())
+    assert f"{weights:,} weights" in ended.output
+    assert len(metrics(out)) == 12
+    assert status(out) == {
+        "state": "done", "exit_code": 0, "step": 12, "message": "trained 12 steps", "next_command": None,
+    }  # fmt: skip
+    assert {path.name for path in out.iterdir()} >= {"report.html", "run.toml", "environment.json", "checkpoint-12"}
+
+
+MISTAKES = {
+    "no such data": (["--train_data_dir", "nowhere"], "does not exist"),
+    "a file as data": (["--train_data_dir", "README.md"], "is a file"),
+    "no such model": (["--pretrained_model_name_or_path", "./nowhere"], "does not exist"),
+    "a file as model": (["--pretrained_model_name_or_path", "README.md"], "is a file"),
+    "a folder that is no model": (["--pretrained_model_name_or_path", "docs"], "model_index.json"),
+    "resolution": (["--resolution", "67"], "multiple of 8; 64"),
+    "column": (["--caption_column", "title"], "there is text"),
+    "layers": (["--lora_layers", "attention"], "matches no layer"),
+    "prediction": (["--prediction_type", "v_prediction"], "says epsilon"),
+    "fp16": (["--mixed_precision", "fp16"], "CPU"),
+    "no such checkpoint": (["--resume_from_checkpoint", "nowhere"], "missing"),
+    "output is a file": (["--output_dir", "README.md"], "cannot be written"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_answered_in_a_sentence(trainer, small, tmp_path, name):
+    argv, said = MISTAKES[name]
+    flags = [*small, "--output_dir", str(tmp_path / "out")]
+    if argv[0] in flags:
+        at = flags.index(argv[0])
+        del flags[at : at + 2]
+    ended = trainer(*flags, *argv)
+    assert ended.code == 2, ended.output
+    assert said in ended.output
+    assert "Traceback" not in ended.output
+    assert len(ended.output.split("Error: ")[1]) < 600
+
+
+def test_a_rate_that_explodes_stops_the_training_and_spoils_no_file(trainer, small, tmp_path):
+    out, flags = tmp_path / "out", list(small)
+    flags[flags.index("--learning_rate") + 1] = "1e18"
+    ended = trainer(*flags, "--output_dir", out, "--checkpointing_steps", "1")
+    assert ended.code == 4, ended.output
+    assert "Step" in ended.output
+    assert "Learning rate" in ended.output
+    assert status(out)["exit_code"] == 4
+    from safetensors.torch import load_file
+
+    for path in out.rglob("*.safetensors"):
+        assert all(torch.isfinite(value).all() for value in load_file(path).values()), path
+
+
+def test_a_failure_afterwards_keeps_the_adapter(trainer, small, tmp_path, colours):
+    out, truth = tmp_path / "out", tmp_path / "truth"
+    shutil.copytree(colours, truth)
+    out.mkdir()
+    (out / "samples").write_text("a file where the pictures should go")
+    ended = trainer(*small, "--output_dir", out, "--evaluation_data_dir", truth, "--resume_from_checkpoint", "latest")
+    assert ended.code == 3, ended.output
+    assert (out / "pytorch_lora_weights.safetensors").is_file()
+    assert status(out)["state"] == "incomplete"
+    (out / "samples").unlink()
+    again = status(out)["next_command"].split("train_lora.py ")[1].split()
+    assert trainer(*again).code == 0
+    assert status(out)["state"] == "done"
+
+
+def test_previews_checkpoints_and_trackers_do_not_change_the_result(trainer, small, tmp_path):
+    plain, watched = tmp_path / "plain", tmp_path / "watched"
+    assert trainer(*small, "--output_dir", plain).code == 0
+    ended = trainer(
+        *small, "--output_dir", watched, "--checkpointing_steps", "3", "--checkpoints_total_limit", "2",
+        "--validation_prompt", "a red square", "--validation_prompt", "a red square, again", "--validation_steps", "4",
+        "--num_validation_images", "2", "--num_inference_steps", "2", "--report_to", "tensorboard",
+    )  # fmt: skip
+    assert ended.code == 0, ended.output
+    name = "pytorch_lora_weights.safetensors"
+    assert (plain / name).read_bytes() == (watched / name).read_bytes()
+    assert sorted(path.name for path in watched.glob("checkpoint-*")) == ["checkpoint-12", "checkpoint-9"]
+    folders = sorted(path.name for path in (watched / "samples").iterdir())
+    assert folders == ["base", "step-000004", "step-000008", "step-000012"]
+    pictures = [path.read_bytes() for folder in folders for path in (watched / "samples" / folder).glob("*.png")]
+    assert len(set(pictures)) == len(pictures) == 16
+    assert any((watched / "logs").iterdir())
+
+
+def test_gradient_checkpointing_changes_nothing(trainer, small, tmp_path):
+    losses = []
+    for flags in ([], ["--gradient_checkpointing"]):
+        out = tmp_path / str(len(flags))
+        assert trainer(*small, *flags, "--output_dir", out).code == 0
+        losses.append([row["loss"] for row in metrics(out)])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_accumulation_changes_nothing_but_the_rounding(trainer, small, tmp_path):
+    rows = []
+    for batch, accumulation in ((4, 1), (1, 4)):
+        flags = list(small)
+        flags[flags.index("--train_batch_size") + 1] = str(batch)
+        out = tmp_path / str(batch)
+        assert trainer(*flags, "--gradient_accumulation_steps", accumulation, "--output_dir", out).code == 0
+        rows.append([(row["loss"], row["grad_norm"]) for row in metrics(out)])
+    assert [row[0] for row in rows[0]] == pytest.approx([row[0] for row in rows[1]], abs=1e-5)
+    assert [row[1] for row in rows[0]] == pytest.approx([row[1] for row in rows[1]], rel=1e-3)
+
+
+def test_clipping_clips(trainer, small, tmp_path):
+    out = tmp_path / "out"
+    assert trainer(*small, "--max_grad_norm", "1e-9", "--adam_weight_decay", "0", "--output_dir", out).code == 0
+    assert all(row["grad_norm"] > 1e-6 for row in metrics(out))
+
+
+@pytest.mark.parametrize("script", [["-m", "accelerate.commands.launch", "--num_processes", "1", "--cpu"], []])
+def test_through_the_launcher(small, tmp_path, script):
+    out = tmp_path / "out"
+    command = [sys.executable, *script, "train_lora.py", *small, "--output_dir", str(out)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert ended.returncode == 0, ended.stderr
+    assert str(out / "report.html") in ended.stderr.splitlines()[-1]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert refused.returncode == (1 if script else 2)
+    assert "not empty" in refused.stderr
+
+
+def test_the_environment_is_written_down(trainer, small, tmp_path):
+    out = tmp_path / "out"
+    assert trainer(*small, "--output_dir", out).code == 0
+    environment = json.loads((out / "environment.json").read_text())
+    assert environment["torch"] == torch.__version__
+    assert environment["threads"] >= 1
+    again = trainer("--config", out / "run.toml", "--output_dir", tmp_path / "again")
+    assert again.code == 0, again.output
+    name = "pytorch_lora_weights.safetensors"
+    assert (out / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
