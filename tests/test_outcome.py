@@ -49,7 +49,7 @@ MISTAKES = {
     "prediction": (["--prediction_type", "v_prediction"], "says epsilon"),
     "fp16": (["--mixed_precision", "fp16"], "CPU"),
     "no such checkpoint": (["--resume_from_checkpoint", "nowhere"], "missing"),
-    "output is a file": (["--output_dir", "README.md"], "cannot be written"),
+    "output is a file": (["--output_dir", "LICENSE"], "cannot be written"),
 }
 
 

@@ -36,9 +36,10 @@ def test_the_jackknife_agrees_with_many_repetitions():
     assert torch.tensor(halves).mean().item() == pytest.approx(torch.tensor(values).std().item(), rel=0.25)
 
 
-@pytest.mark.parametrize(
-    ("hits", "n", "low", "high"), [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0)]
-)
+SHARES = [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0)]
+
+
+@pytest.mark.parametrize(("hits", "n", "low", "high"), SHARES)
 def test_shares_have_wilsons_interval(hits, n, low, high):
     found = share("x", hits, n)
     assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)

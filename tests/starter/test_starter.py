@@ -85,9 +85,8 @@ def test_no_styled_pixel_was_in_the_bases_training():
     seen = {hashlib.sha256(pixels.broad_picture(0, index).tobytes()).digest() for index in range(500)}
     seen |= {hashlib.sha256(world.training_scene(0, index)[0].image().tobytes()).digest() for index in range(500)}
     assert not styled & seen
-    source = {
-        name: (starter.ROOM / name).read_text() for name in ("pixels.py", "clip.py", "autoencoder.py", "denoiser.py")
-    }
+    rooms = ("pixels.py", "clip.py", "autoencoder.py", "denoiser.py")
+    source = {name: (starter.ROOM / name).read_text() for name in rooms}
     assert not [name for name, text in source.items() if "style import" in text or "import style" in text]
 
 

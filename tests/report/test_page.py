@@ -1,0 +1,54 @@
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+
+from pipeline.report import charts, page
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def finished(trainer, small, colours, tmp_path):
+    out, truth = tmp_path / "out <b>", tmp_path / "truth"
+    shutil.copytree(colours, truth)
+    ended = trainer(*small, "--num_inference_steps", "2", "--evaluation_data_dir", truth, "--output_dir", out)
+    assert ended.code == 0, ended.output
+    return out
+
+
+class Checker(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.links, self.images, self.text = [], 0, []
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.images += tag == "img"
+        self.links += [found[key] for key in ("src", "href") if key in found]
+        assert tag != "script"
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_page_is_whole_and_needs_nothing_beside_it(finished):
+    text = (finished / page.FILE).read_text(encoding="utf-8")
+    checker = Checker()
+    checker.feed(text)
+    assert all(link.startswith("data:image/png;base64,") for link in checker.links)
+    assert checker.images >= 8 * 3
+    words = " ".join(checker.text)
+    for said in ("a purple square", "Proof of the hand-over", "load_lora_weights", "12 of 2 examples", "out <b>"):
+        assert said in words
+    assert "<svg" in text
+    assert len(text) < 3_000_000
+
+
+def test_the_chart_holds_every_finite_value_and_a_smooth_line():
+    drawn = charts.curve(list(range(1, 31)), [1.0] * 29 + [float("nan")], "loss")
+    lines = re.findall(r'points="([^"]+)"', drawn)
+    assert [len(line.split()) for line in lines] == [29, 29]
+    assert charts.curve([1], [1.0], "loss") == ""
+    assert charts.smoothed([0.0, 3.0, 0.0], 3) == [1.5, 1.0, 1.5]
