@@ -35,7 +35,7 @@ class Interrupted(RuntimeError):
     """Training was asked to stop and has written a checkpoint."""
 
     def __init__(self, exit_code: int, step: int) -> None:
-        super().__init__(f"stopped at step {step} on {'Ctrl-C' if exit_code == EXIT_CTRL_C else 'SIGTERM'}")
+        super().__init__(f"stopped on {'Ctrl-C' if exit_code == EXIT_CTRL_C else 'SIGTERM'} after step {step}")
         self.exit_code, self.step = exit_code, step
 
 

@@ -1,8 +1,10 @@
 """How a run ends: exit code, last sentence, status.json. Imports nothing heavy until the arguments are checked."""
 
+import signal
 import sys
 import traceback
 from pathlib import Path
+from types import FrameType
 
 from pipeline import config, errors
 from pipeline.config import Command
@@ -18,6 +20,11 @@ def run_and_report(argv: list[str]) -> int:
     if command is None:
         return errors.EXIT_DONE
     status = Status(output_folder(command))
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise errors.Interrupted(errors.EXIT_TERMINATED, status.step)
+
+    signal.signal(signal.SIGTERM, terminate)  # while training, the loop has its own way of stopping
     try:
         from pipeline.run import execute
 
@@ -29,7 +36,7 @@ def run_and_report(argv: list[str]) -> int:
             status.write("failed", str(error), exit_code=errors.EXIT_USER)
         return _refuse(error)
     except errors.Interrupted as stopped:
-        return _end(status, "interrupted", f"{stopped}; checkpoint saved", stopped.exit_code)
+        return _end(status, "interrupted", str(stopped), stopped.exit_code)
     except errors.TrainingStopped as stopped:
         return _end(status, "failed", str(stopped), errors.EXIT_STOPPED)
     except KeyboardInterrupt:

@@ -1,6 +1,7 @@
 """A run from end to end: plan -> data -> train -> verify -> report. The only module that may import every room."""
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from pipeline.training.loop import Outputs, Task, train
 from pipeline.training.optim import optimizer_for
 from pipeline.training.signals import StopSignal
 from pipeline.training.tracking import tell
+
+TOLERANCE = 1e-3  # of the hand-over check, in units of the adapter's own effect
 
 
 def execute(command: Command, status: Status) -> int:
@@ -153,6 +156,8 @@ def fit(
         if previews is not None and every and step % every == 0 and step < plan.num_steps:
             previews.draw_tuned(step)
 
+    if previews is not None and every and first_step % every == 0 and 0 < first_step < plan.num_steps:
+        previews.draw_tuned(first_step)  # a kill may have come between the checkpoint and its pictures
     status.step = first_step
     status.write("training", f"from step {first_step} of {plan.num_steps}")
     examples = CachedExamples(
@@ -207,22 +212,24 @@ def hand_over(setting: Setting, denoiser: Any) -> verify.Verdict:
         "rank": run.adapter.rank,
         "step": setting.plan.num_steps,
     }
-    file = formats.write(setting.folder, denoiser, family.denoiser, json.dumps(note, sort_keys=True))
     example = setting.manifest.examples[0]
     rows = [caches.load(setting.cache.text_path(caption)) for caption in (example.caption, "")]
-    states = stack(rows).to(engine.device, engine.precision.dtype)
+    states = stack(rows).to(engine.device, torch.float32)
     channels, side = denoiser.config.in_channels, denoiser.config.sample_size
-    x_t = draws.normal(0, 0, "", "verify", (2, channels, side, side)).to(engine.device, engine.precision.dtype)
+    x_t = draws.normal(0, 0, "", "verify", (2, channels, side, side)).to(engine.device)
     t = torch.tensor([0.3, 0.8], device=engine.device)
+    aside = setting.folder / ".handover"  # under its own name only once it is proven
+    file = formats.write(aside, denoiser, family.denoiser, json.dumps(note, sort_keys=True))
     denoiser.eval()
-    tolerance = 1e-3 if engine.precision.name == "no" else 2e-2
-    return verify.verify(
-        file,
-        denoiser,
-        getattr(diffusers, family.pipeline_class),
-        lambda: family.denoise(denoiser, x_t, t, states).float(),
-        tolerance=tolerance,
+    lora.cast_base(denoiser, torch.float32)  # half precision would drown a small effect in rounding
+    stock = getattr(diffusers, family.pipeline_class)
+    verdict = verify.verify(
+        file, denoiser, stock, lambda: family.denoise(denoiser, x_t, t, states), tolerance=TOLERANCE
     )
+    lora.cast_base(denoiser, engine.precision.dtype)
+    os.replace(file, setting.folder / formats.FILE)
+    aside.rmdir()
+    return verdict
 
 
 def finish(setting: Setting, previews: Previews | None, verdict: verify.Verdict, status: Status, started: float) -> int:
@@ -238,6 +245,8 @@ def finish(setting: Setting, previews: Previews | None, verdict: verify.Verdict,
         facts = {"verdict": vars(verdict), "seconds": time.monotonic() - started}
         durable.write_text(folder / "result.json", json.dumps(facts, indent=2) + "\n")
         page.write(folder)
+    except errors.Interrupted:
+        raise
     except Exception as error:  # whatever it is, the adapter is trained, saved and proven
         command = resume_command(folder)
         sentence = f"Trained and saved, but afterwards: {type(error).__name__}: {error}"

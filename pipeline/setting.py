@@ -23,6 +23,7 @@ from pipeline.plan import Plan, cache_folder, make_plan
 from pipeline.status import Status
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.tracking import tell
 
 # What may differ between a run and its continuation without changing a single weight.
 NOT_IDENTITY = frozenset(
@@ -58,7 +59,7 @@ NOT_IDENTITY = frozenset(
         "missing_caption",
     }
 )
-OWN_NAMES = ("samples", "logs", "report.html", "run.toml", "environment.json", "status.json", "metrics.jsonl")
+OWN_NAMES = (".handover", "samples", "logs", "report.html", "run.toml", "environment.json", "status.json", "metrics.jsonl")
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ def claim(setting: Setting, checkpoints: Checkpoints, status: Status) -> Path | 
         if found is not None and is_complete(setting, found):
             return found
         status.claimed = True
+        _note_other_threads(folder)
         kept = setting.run.replaced(overwrite_output_dir=False, resume_from_checkpoint=None)
         durable.write_text(folder / "run.toml", kept.to_toml())
         durable.write_text(folder / "environment.json", json.dumps(environment(setting), indent=2) + "\n")
@@ -142,6 +144,13 @@ def claim(setting: Setting, checkpoints: Checkpoints, status: Status) -> Path | 
     except OSError as error:
         raise errors.ConfigError(f"--output_dir {folder} cannot be written: {error.strerror}.") from error
     return found
+
+
+def _note_other_threads(folder: Path) -> None:
+    path = folder / "environment.json"
+    before = json.loads(path.read_text(encoding="utf-8"))["threads"] if path.is_file() else torch.get_num_threads()
+    if before != torch.get_num_threads():
+        tell(f"note: {torch.get_num_threads()} threads now, {before} before: sums are rounded in another order")
 
 
 def is_complete(setting: Setting, found: Path) -> bool:

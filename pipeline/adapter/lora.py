@@ -72,6 +72,13 @@ def scales(denoiser: nn.Module) -> dict[str, float]:
     }
 
 
+def cast_base(denoiser: nn.Module, dtype: torch.dtype) -> None:
+    """Change the precision of the frozen weights alone; up to float32 and back is exact."""
+    for name, value in denoiser.named_parameters():
+        if ".lora_" not in name:
+            value.data = value.data.to(dtype)
+
+
 def state(denoiser: Any) -> dict[str, Float[Tensor, "..."]]:
     """The adapter's tensors under the names PEFT shares with diffusers: '<layer>.lora_A.weight'."""
     from peft import get_peft_model_state_dict

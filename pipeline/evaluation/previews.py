@@ -26,7 +26,7 @@ class Previews:
     def draw_base(self) -> Path:
         """The shots of the base model, drawn once."""
         folder = self.folder / "base"
-        if not (folder / INDEX).is_file():
+        if not is_kept(folder, list(self.shots), self.sampler):
             keep(folder, self.base_pictures(list(self.shots)), list(self.shots), self.sampler)
         return folder
 
@@ -49,15 +49,26 @@ class Previews:
 def keep(folder: Path, pictures: list[Image.Image], shots: list[Shot], sampler: Sampler) -> None:
     """Write pictures as PNG and their index; the folder appears complete or not at all."""
 
+    rows = index_of(shots, sampler)
+
     def fill(aside: Path) -> None:
-        rows = []
-        for number, (picture, shot) in enumerate(zip(pictures, shots, strict=True)):
-            name = f"{number:04d}.png"
-            picture.save(aside / name)
-            rows.append({"file": name, **asdict(shot), **asdict(sampler.settings)})
+        for picture, row in zip(pictures, rows, strict=True):
+            picture.save(aside / row["file"])
         durable.write_text(aside / INDEX, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
 
     durable.commit_folder(folder, fill)
+
+
+def index_of(shots: list[Shot], sampler: Sampler) -> list[dict[str, Any]]:
+    """One row per picture: its file, and all that is needed to make it again."""
+    settings = asdict(sampler.settings)
+    return [{"file": f"{number:04d}.png", **asdict(shot), **settings} for number, shot in enumerate(shots)]
+
+
+def is_kept(folder: Path, shots: list[Shot], sampler: Sampler) -> bool:
+    """Whether these very pictures lie in the folder already."""
+    path = folder / INDEX
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == index_of(shots, sampler)
 
 
 def kept(folder: Path) -> list[dict[str, Any]]:

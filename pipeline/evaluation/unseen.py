@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline import durable
 from pipeline.data.manifest import Example, Manifest
 from pipeline.evaluation.estimates import Estimate, kid, share
-from pipeline.evaluation.previews import INDEX, Previews, keep, kept
+from pipeline.evaluation.previews import Previews, is_kept, keep, kept
 from pipeline.evaluation.sample import Shot
 
 FILE = "evaluation.json"
@@ -47,7 +47,7 @@ def evaluate(manifest: Manifest, previews: Previews, judge: Judge | None, seed: 
     examples = by_name(manifest)
     shots = [Shot(example.caption, seed + 100_000 + number) for number, example in enumerate(examples)]
     base_folder, tuned_folder = previews.folder / "unseen-base", previews.folder / "unseen-tuned"
-    if not (base_folder / INDEX).is_file():
+    if not is_kept(base_folder, shots, previews.sampler):
         keep(base_folder, previews.base_pictures(shots), shots, previews.sampler)
     keep(tuned_folder, previews.sampler.draw(shots), shots, previews.sampler)
     if judge is None:
