@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Run
+from pipeline.data import cache as caches
 from pipeline.data.manifest import Manifest
 from pipeline.engine import Precision
 from pipeline.errors import ConfigError
@@ -55,8 +56,9 @@ def make_plan(
     num_trainable, num_layers = count_trainable(run, family)
     num_checkpoints = math.ceil(num_steps / train.checkpointing_steps)
     kept = min(num_checkpoints, train.checkpoints_total_limit or num_checkpoints) + 1
-    views = num_examples * data.variants
-    latent_bytes = 2 * BYTES_PER_WEIGHT * int(family.part_config("vae")["latent_channels"]) * (resolution // 4) ** 2
+    seed = train.seed
+    views = sum(len(caches.views_of(example, seed, resolution, data)) for example in manifest.examples)
+    latent_bytes = 2 * BYTES_PER_WEIGHT * math.prod(family.latent_shape(resolution))
     needed = kept * WEIGHTS_PER_CHECKPOINT * BYTES_PER_WEIGHT * num_trainable + views * latent_bytes
     _require_space(needed, output_dir)
     alpha = run.adapter.alpha

@@ -215,8 +215,7 @@ def hand_over(setting: Setting, denoiser: Any) -> verify.Verdict:
     example = setting.manifest.examples[0]
     rows = [caches.load(setting.cache.text_path(caption)) for caption in (example.caption, "")]
     states = stack(rows).to(engine.device, torch.float32)
-    channels, side = denoiser.config.in_channels, denoiser.config.sample_size
-    x_t = draws.normal(0, 0, "", "verify", (2, channels, side, side)).to(engine.device)
+    x_t = draws.normal(0, 0, "", "verify", (2, *family.latent_shape(family.native_pixels))).to(engine.device)
     t = torch.tensor([0.3, 0.8], device=engine.device)
     aside = setting.folder / ".handover"  # under its own name only once it is proven
     file = formats.write(aside, denoiser, family.denoiser, json.dumps(note, sort_keys=True))

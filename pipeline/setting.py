@@ -59,7 +59,16 @@ NOT_IDENTITY = frozenset(
         "missing_caption",
     }
 )
-OWN_NAMES = (".handover", "samples", "logs", "report.html", "run.toml", "environment.json", "status.json", "metrics.jsonl")
+OWN_NAMES = (
+    ".handover",
+    "samples",
+    "logs",
+    "report.html",
+    "run.toml",
+    "environment.json",
+    "status.json",
+    "metrics.jsonl",
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,9 @@ def prepare(command: Command, folder: Path) -> Setting:
     if unseen_folder is None and run.data.train_data_dir is None:
         unseen_folder = starter.UNSEEN
     manifest = read_manifest(data_folder, run.data)
-    held_out = read_manifest(unseen_folder, run.data.for_evaluation()) if unseen_folder else None
+    held_out = (
+        read_manifest(unseen_folder, run.data.for_evaluation(), "--evaluation_data_dir") if unseen_folder else None
+    )
     plan = make_plan(run, family, manifest, engine.precision, 1, folder)
     precision = engine.precision.name
     cache = caches.Cache(

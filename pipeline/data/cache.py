@@ -61,14 +61,18 @@ def variant_of(example: Example, epoch: int, seed: int, options: DataOptions) ->
     return draws.integer(seed, epoch, example.id, "variant", options.variants)
 
 
+def views_of(example: Example, seed: int, resolution: int, options: DataOptions) -> set[images.View]:
+    """The different views a run shows of an image; fewer than the variants where chance has nothing to choose."""
+    return {view_of(example, variant, seed, resolution, options) for variant in range(options.variants)}
+
+
 def missing_views(
     cache: Cache, examples: Iterable[Example], seed: int, resolution: int, options: DataOptions
 ) -> list[tuple[Example, images.View]]:
     """The views that still have to be encoded."""
     missing: dict[Path, tuple[Example, images.View]] = {}
     for example in examples:
-        for variant in range(options.variants):
-            view = view_of(example, variant, seed, resolution, options)
+        for view in sorted(views_of(example, seed, resolution, options), key=repr):
             path = cache.latent_path(example, view, options.alpha_background)
             if not path.is_file():
                 missing[path] = (example, view)

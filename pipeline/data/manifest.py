@@ -50,7 +50,7 @@ def digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def read_manifest(folder: Path, options: DataOptions) -> Manifest:
+def read_manifest(folder: Path, options: DataOptions, flag: str = "--train_data_dir") -> Manifest:
     """Read a dataset folder: metadata.jsonl at its top, else one .txt per image; sub-folders included.
 
     Raises DataError with every unreadable image, missing or undecodable caption, row without a
@@ -58,7 +58,7 @@ def read_manifest(folder: Path, options: DataOptions) -> Manifest:
     """
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        raise DataError(f"--train_data_dir {folder} {what}; give a folder of images.")
+        raise DataError(f"{flag} {folder} {what}; give a folder of images.")
     problems: list[str] = []
     skipped: list[str] = []
     captioned = list(_captioned_files(folder, options, problems))

@@ -72,6 +72,10 @@ class Family(ABC):
         """The side the model was trained at."""
 
     @abstractmethod
+    def latent_shape(self, pixels: int) -> tuple[int, int, int]:
+        """Channels, height and width of the latents of a square picture."""
+
+    @abstractmethod
     def path(self) -> VariancePreserving:
         """The path from data to noise, read from the checkpoint's scheduler."""
 

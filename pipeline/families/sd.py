@@ -31,8 +31,17 @@ class StableDiffusion(Family):
     @property
     def native_pixels(self) -> int:
         """The side the UNet was trained at: its latents times the autoencoder's factor."""
-        factor = 1 << (len(self.part_config("vae")["block_out_channels"]) - 1)
-        return int(self.part_config("unet")["sample_size"]) * factor
+        return int(self.part_config("unet")["sample_size"]) * self.factor
+
+    @functools.cached_property
+    def factor(self) -> int:
+        """Pixels per latent: the autoencoder halves between two of its blocks."""
+        return 1 << (len(self.part_config("vae")["block_out_channels"]) - 1)
+
+    def latent_shape(self, pixels: int) -> tuple[int, int, int]:
+        """Channels, height and width of the latents of a square picture."""
+        side = pixels // self.factor
+        return int(self.part_config("vae")["latent_channels"]), side, side
 
     def path(self) -> VariancePreserving:
         """The variance-preserving path of the checkpoint's own scheduler."""

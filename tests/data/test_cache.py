@@ -95,3 +95,13 @@ def test_latents_that_are_not_finite_name_the_image(small, tmp_path, monkeypatch
     monkeypatch.setattr(StableDiffusion, "encode_image", lambda *given: (nan, nan))
     with pytest.raises(DataError, match=r"\.png"):
         encode(prepare(config.parse(small), tmp_path / "out"))
+
+
+def test_the_encoders_are_gone_before_training_starts(small, tmp_path):
+    import gc
+
+    from transformers import CLIPTextModel
+
+    encode(prepare(config.parse(small), tmp_path / "out"))
+    gc.collect()
+    assert not [thing for thing in gc.get_objects() if isinstance(thing, CLIPTextModel)]

@@ -1,0 +1,91 @@
+"""Write docs/starter.md: how the starter base was trained and what it can do, from its logs and measured figures.
+
+python -m pipeline.starter.measure                         writes docs/starter.json and docs/starter.png
+python docs/make_starter.py --work outputs/starter         copies the logs of a build, draws the curves
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from pipeline.report import charts
+
+DOCS = Path(__file__).parent
+STAGES = {
+    "clip": ("accuracy", "contrastive CLIP: share of captions matched in the batch"),
+    "autoencoder": ("psnr", "autoencoder: PSNR of the training batch, dB (crops, then whole pictures)"),
+    "denoiser": ("loss", "denoiser: squared error of v"),
+    "judge": ("concept_accuracy", "judge: concepts named right in the training batch"),
+}
+STYLE = (
+    "<style>text{font:12px sans-serif;fill:#5b6478}.grid{stroke:#e3e6ee}"
+    ".faint{stroke:#0f8fa8;opacity:.3}.bold{stroke:#0f8fa8;stroke-width:2.5}</style>"
+)
+
+
+def main() -> None:
+    """Copy the logs if a build folder is given, then write curves and page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, help="folder of pipeline.starter.build, whose logs are to be kept")
+    arguments = parser.parse_args()
+    logs = DOCS / "starter"
+    logs.mkdir(exist_ok=True)
+    for stage, (key, _) in STAGES.items():
+        if arguments.work:
+            shutil.copyfile(arguments.work / f"{stage}.jsonl", logs / f"{stage}.jsonl")
+        rows = [json.loads(line) for line in (logs / f"{stage}.jsonl").read_text(encoding="utf-8").splitlines()]
+        drawn = charts.curve([row["step"] for row in rows], [row[key] for row in rows], stage)
+        svg = drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(">", f">{STYLE}", 1)
+        (logs / f"{stage}.svg").write_text(svg + "\n", encoding="utf-8")
+    (DOCS / "starter.md").write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
+    """The page, from docs/starter.json."""
+    found = json.loads((DOCS / "starter.json").read_text(encoding="utf-8"))
+    drawn, real = found["drawn"], found["real renders"]
+    lines = [
+        "# The starter base model",
+        "",
+        "A small Stable Diffusion, trained from nothing on scenes of colour emoji; made so that `make demo` has a real",
+        "pretrained model to adapt where nothing can be downloaded. Rebuild it with `make starter` (hours; it resumes).",
+        "",
+        "![what it draws, on combinations held out of all training](starter.png)",
+        "",
+        "## What it can do",
+        "",
+        "Prompts are combinations of thing, count, size and background held out of all training, seeds are used for",
+        f"nothing else, guidance {found['guidance']['chosen']} was chosen on other prompts. The judge is a convolutional",
+        "network trained on renders only; its own accuracy on real renders of the same scenes is the right column, and",
+        "the ceiling. Values with their 95 % (Wilson) interval. Made by `python -m pipeline.starter.measure`.",
+        "",
+        "| | drawn by the model | real renders |",
+        "|---|---|---|",
+        *(f"| {name} | {value} | {real[name]} |" for name, value in drawn.items()),
+        "",
+        "Autoencoder, mean PSNR on held-out pictures: "
+        + ", ".join(f"{name} {value} dB" for name, value in found["autoencoder"].items())
+        + ".",
+        "",
+        "Guidance sweep (concept top-1, top-5): "
+        + "; ".join(
+            f"{scale}: {rows['concept top-1']}, {rows['concept top-5']}"
+            for scale, rows in found["guidance"].items()
+            if scale != "chosen"
+        )
+        + ".",
+        "",
+        "## How it was trained",
+        "",
+        "CLIP first, its text tower then frozen; the autoencoder on pictures far broader than the renders; the denoiser",
+        "last, a tenth of its captions dropped, averaged weights kept. Logs lie in [starter/](starter/).",
+        "",
+    ]
+    for stage, (_, title) in STAGES.items():
+        lines += [f"{title}", "", f"![{title}](starter/{stage}.svg)", ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
