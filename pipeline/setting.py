@@ -68,6 +68,8 @@ OWN_NAMES = (
     "environment.json",
     "status.json",
     "metrics.jsonl",
+    "evaluation.json",
+    "result.json",
 )
 
 
@@ -101,10 +103,9 @@ def prepare(command: Command, folder: Path) -> Setting:
     unseen_folder = Path(run.data.evaluation_data_dir) if run.data.evaluation_data_dir else None
     if unseen_folder is None and run.data.train_data_dir is None:
         unseen_folder = starter.UNSEEN
-    manifest = read_manifest(data_folder, run.data)
-    held_out = (
-        read_manifest(unseen_folder, run.data.for_evaluation(), "--evaluation_data_dir") if unseen_folder else None
-    )
+    manifest, held_out = read_manifest(data_folder, run.data), None
+    if unseen_folder is not None:
+        held_out = read_manifest(unseen_folder, run.data.for_evaluation(), "--evaluation_data_dir")
     plan = make_plan(run, family, manifest, engine.precision, 1, folder)
     precision = engine.precision.name
     cache = caches.Cache(
@@ -190,7 +191,7 @@ def environment(setting: Setting) -> dict[str, Any]:
 
 
 def _remove_own(folder: Path) -> None:
-    own = [folder / name for name in (*OWN_NAMES, formats.FILE, "result.json")] + checkpoint.existing(folder)
+    own = [folder / name for name in (*OWN_NAMES, formats.FILE)] + checkpoint.existing(folder)
     for path in own:
         if path.is_dir():
             shutil.rmtree(path)

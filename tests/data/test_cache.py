@@ -1,7 +1,11 @@
 """What is encoded again, counted at the encoders themselves."""
 
 import collections
+import gc
 import json
+import os
+import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -48,8 +52,6 @@ def test_only_what_changed_is_encoded_again(small, colours, tmp_path, calls, min
     pixels = np.asarray(Image.open(colours / "red.png")).copy()
     pixels[0, 0] ^= 1
     Image.fromarray(pixels).save(colours / "red.png")
-    import os
-
     os.utime(colours / "red.png", ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert encoded(small, tmp_path, calls) == (1, 0)
 
@@ -63,8 +65,6 @@ def test_only_what_changed_is_encoded_again(small, colours, tmp_path, calls, min
 
 
 def test_another_autoencoder_is_another_key(small, miniature, tmp_path, calls):
-    import shutil
-
     encoded(small, tmp_path, calls)
     other = tmp_path / "other"
     shutil.copytree(miniature, other)
@@ -97,11 +97,16 @@ def test_latents_that_are_not_finite_name_the_image(small, tmp_path, monkeypatch
         encode(prepare(config.parse(small), tmp_path / "out"))
 
 
-def test_the_encoders_are_gone_before_training_starts(small, tmp_path):
-    import gc
+def test_the_encoders_are_gone_before_training_starts(small, tmp_path, monkeypatch):
+    load, encoders = StableDiffusion.load, []
 
-    from transformers import CLIPTextModel
+    def watched(self, *parts, **options):
+        pipe = load(self, *parts, **options)
+        encoders.extend([weakref.ref(pipe.text_encoder), weakref.ref(pipe.vae)])
+        return pipe
 
+    monkeypatch.setattr(StableDiffusion, "load", watched)
     encode(prepare(config.parse(small), tmp_path / "out"))
     gc.collect()
-    assert not [thing for thing in gc.get_objects() if isinstance(thing, CLIPTextModel)]
+    assert len(encoders) == 2
+    assert not any(encoder() for encoder in encoders)
