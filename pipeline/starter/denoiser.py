@@ -15,7 +15,7 @@ BATCH = 32
 CAPTION_DROPOUT = 0.1
 POOL_SCENES = 24_000  # scenes encoded once; one pass over them is 750 steps
 SHARD_SCENES = 2_000
-PLAN = fitting.Fit("denoiser", num_steps=1950, learning_rate=1e-3, weight_decay=0.01, ema_decay=0.998)
+PLAN = fitting.Fit("denoiser", num_steps=1750, learning_rate=1e-3, weight_decay=0.01, ema_decay=0.998)
 
 
 def train(folder: Path, autoencoder: Any, towers: clip.Towers, tokenizer: Any, seed: int = 0) -> Any:
