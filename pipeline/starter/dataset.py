@@ -29,12 +29,13 @@ def build(folder: Path) -> None:
         target = folder / name
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        rows = []
+        rows, drawn = [], set()
         for number in range(PER_CONCEPT * len(concepts)):
             generator = np.random.default_rng((SEED, len(name), number))
             scene = world.draw_scene(generator, concepts[number % len(concepts)])
-            while name == "unseen" and not scene.held_out:
+            while scene in drawn or (name == "unseen" and not scene.held_out):
                 scene = world.draw_scene(generator, concepts[number % len(concepts)])
+            drawn.add(scene)
             file = f"{number:03d}.png"
             style.neon(scene).save(target / file, optimize=True)
             caption = scene.caption(world.TEMPLATES[number % len(world.TEMPLATES)])
