@@ -160,6 +160,22 @@ def fit(
         previews.draw_tuned(first_step)  # a kill may have come between the checkpoint and its pictures
     status.step = first_step
     status.write("training", f"from step {first_step} of {plan.num_steps}")
+    task = task_for(setting, denoiser, named, optimizer)
+    outputs = Outputs(checkpoints, run.train.checkpointing_steps, metrics, tensorboard, progress, on_step)
+    try:
+        with StopSignal(watch_parent=launched_by_accelerate()) as stop:
+            train(setting.engine, task, outputs, first_step, stop)
+    finally:
+        metrics.close()
+        tensorboard.close()
+        progress.close()
+
+
+def task_for(
+    setting: Setting, denoiser: Any, named: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> Task:
+    """What is trained: the model, the maths and the stream of examples."""
+    run, plan = setting.run, setting.plan
     examples = CachedExamples(
         setting.manifest,
         setting.cache,
@@ -169,7 +185,7 @@ def fit(
         offset=run.objective.noise_offset,
     )
     path = setting.family.path()
-    task = Task(
+    return Task(
         setting.family,
         denoiser,
         path,
@@ -183,14 +199,6 @@ def fit(
         run.optim.max_grad_norm,
         run.data.dataloader_num_workers,
     )
-    outputs = Outputs(checkpoints, run.train.checkpointing_steps, metrics, tensorboard, progress, on_step)
-    try:
-        with StopSignal(watch_parent=launched_by_accelerate()) as stop:
-            train(setting.engine, task, outputs, first_step, stop)
-    finally:
-        metrics.close()
-        tensorboard.close()
-        progress.close()
 
 
 def preview_interval(setting: Setting) -> int:

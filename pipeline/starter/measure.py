@@ -18,8 +18,8 @@ from pipeline.evaluation.estimates import Estimate, share
 from pipeline.starter import autoencoder, judge, parts, pixels, style, world
 
 SWEEP_SEED, FIGURE_SEED = 31, 32  # used for nothing else
-SCALES = (1.5, 2.5, 4.0, 6.0)
-NUM_INFERENCE_STEPS = 25
+SCALES = (1.5, 3.0, 5.0)
+NUM_INFERENCE_STEPS = 15
 Draw = Callable[[list[world.Scene], int, float], list[Image.Image]]
 
 
