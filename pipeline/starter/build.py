@@ -12,6 +12,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from pipeline import starter
 from pipeline.starter import autoencoder, clip, dataset, denoiser, judge, parts
 
 log = logging.getLogger(__name__)
@@ -48,8 +49,8 @@ def build(work: Path, only: str | None = None, seed: int = 0) -> None:
     log.info("denoiser")
     tokenizer = parts.build_tokenizer(work / "tokenizer")
     unet = denoiser.train(work, vae, towers, tokenizer, seed)
-    assemble(parts.BASE, tokenizer, towers, vae, unet)
-    log.info("written to %s", parts.BASE)
+    assemble(starter.BASE, tokenizer, towers, vae, unet)
+    log.info("written to %s", starter.BASE)
 
 
 def assemble(folder: Path, tokenizer: Any, towers: clip.Towers, vae: Any, unet: Any) -> None:

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from pipeline import starter
 from pipeline.evaluation.estimates import Estimate, share
-from pipeline.starter import autoencoder, judge, parts, pixels, style, world
+from pipeline.starter import autoencoder, judge, pixels, style, world
 
 SWEEP_SEED, FIGURE_SEED = 31, 32  # used for nothing else
 SCALES = (1.5, 3.0, 5.0)
@@ -32,7 +33,7 @@ def main() -> None:
     arguments = parser.parse_args()
     from diffusers import StableDiffusionPipeline
 
-    pipe = StableDiffusionPipeline.from_pretrained(parts.BASE)
+    pipe = StableDiffusionPipeline.from_pretrained(starter.BASE)
     pipe.set_progress_bar_config(disable=True)
     model = judge.load()
 

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.starter import world
+from pipeline.starter import ROOM, world
 
-BASE = Path(__file__).parent / "base"  # a diffusers folder
-VISION = Path(__file__).parent / "vision"  # the CLIP vision tower, for evaluation
+VISION = ROOM / "vision"  # the CLIP vision tower, for evaluation
 LATENT_CHANNELS = 8
 MAX_TOKENS = 24
 VOCABULARY = 1024
