@@ -23,9 +23,12 @@ check: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python docs/make_flags.py
 
-# Rebuild the starter base model and dataset from nothing (hours; resumes; needs fonts-noto-color-emoji).
+# Rebuild the starter base model and dataset from nothing, measure it and write docs/starter.md (hours; resumes;
+# needs fonts-noto-color-emoji).
 starter: $(VENV)/.dev
 	$(BIN)/python -m pipeline.starter.build --work outputs/starter
+	$(BIN)/python -m pipeline.starter.measure
+	$(BIN)/python docs/make_starter.py --work outputs/starter
 
 $(VENV)/.run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

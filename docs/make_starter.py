@@ -33,12 +33,18 @@ def main() -> None:
     logs.mkdir(exist_ok=True)
     for stage, (key, _) in STAGES.items():
         if arguments.work:
-            shutil.copyfile(arguments.work / f"{stage}.jsonl", logs / f"{stage}.jsonl")
+            copy_log(arguments.work / f"{stage}.jsonl", logs / f"{stage}.jsonl")
         rows = [json.loads(line) for line in (logs / f"{stage}.jsonl").read_text(encoding="utf-8").splitlines()]
         drawn = charts.curve([row["step"] for row in rows], [row[key] for row in rows], stage)
         svg = drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(">", f">{STYLE}", 1)
         (logs / f"{stage}.svg").write_text(svg + "\n", encoding="utf-8")
     (DOCS / "starter.md").write_text(page(), encoding="utf-8")
+
+
+def copy_log(source: Path, target: Path) -> None:
+    """Keep the log of a stage; the log of a part that a warm start took over stays as it is."""
+    if source.is_file():
+        shutil.copyfile(source, target)
 
 
 def page() -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 
 from tests.offline import guard
 
@@ -157,9 +157,22 @@ def small_flags(model: Path, data: Path, cache: Path) -> list[str]:
     ]  # fmt: skip
 
 
+def replaced(flags: list[str], **values: object) -> list[str]:
+    """The same flags with some values changed."""
+    changed = list(flags)
+    for name, value in values.items():
+        changed[changed.index(f"--{name}") + 1] = str(value)
+    return changed
+
+
 def metrics(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def status(folder: Path) -> dict:
     return json.loads((folder / "status.json").read_text(encoding="utf-8"))
+
+
+def largest_difference(first: Image.Image, second: Image.Image) -> int:
+    """The largest difference of two pictures in any pixel and channel, of 255."""
+    return max(high for _, high in ImageChops.difference(first.convert("RGB"), second.convert("RGB")).getextrema())

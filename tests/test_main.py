@@ -3,10 +3,11 @@
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from PIL import Image, ImageChops
+from PIL import Image
 
 from pipeline.__main__ import main
 from pipeline.evaluation.previews import kept
+from tests.conftest import largest_difference
 
 pytestmark = pytest.mark.unit
 
@@ -34,10 +35,6 @@ def test_sample_draws_what_the_preview_drew_and_what_plain_diffusers_draws(train
     ).images[0]  # fmt: skip
     assert largest_difference(plain, ours) <= 1
     assert largest_difference(plain, Image.open(tmp_path / "drawn" / "base" / "0000.png")) > 1
-
-
-def largest_difference(first: Image.Image, second: Image.Image) -> int:
-    return max(high for _, high in ImageChops.difference(first.convert("RGB"), second.convert("RGB")).getextrema())
 
 
 def test_strength_zero_is_the_base(trained, tmp_path):

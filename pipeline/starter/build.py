@@ -23,32 +23,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for states and logs; kept between starts")
     parser.add_argument("--only", choices=["clip", "autoencoder", "denoiser", "judge", "dataset"], help="one stage")
+    parser.add_argument(
+        "--warm_start", action="store_true", help="start from the weights that ship, and keep their autoencoder"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    build(arguments.work, arguments.only)
+    build(arguments.work, arguments.only, warm_start=arguments.warm_start)
 
 
-def build(work: Path, only: str | None = None, seed: int = 0) -> None:
+def build(work: Path, only: str | None = None, seed: int = 0, *, warm_start: bool = False) -> None:
     """All stages, or one of them; what is finished is loaded from `work`."""
     if only in (None, "dataset"):
         dataset.build(dataset.FOLDER)
     if only in (None, "judge"):
         log.info("judge")
-        judge.save(judge.train(work, seed))
+        judge.save(judge.train(work, seed, warm_start=warm_start))
     if only in ("judge", "dataset"):
         return
     log.info("CLIP")
-    towers = clip.train(work, seed).eval().requires_grad_(False)
+    towers = clip.train(work, seed, warm_start=warm_start).eval().requires_grad_(False)
     if only == "clip":
         return
     log.info("autoencoder")
-    vae = autoencoder.train(work, seed).eval().requires_grad_(False)
-    autoencoder.standardise(vae, seed)
+    vae = parts.load_autoencoder() if warm_start else autoencoder.train(work, seed)
+    vae.eval().requires_grad_(False)
+    if not warm_start:
+        autoencoder.standardise(vae, seed)
     if only == "autoencoder":
         return
     log.info("denoiser")
     tokenizer = parts.build_tokenizer(work / "tokenizer")
-    unet = denoiser.train(work, vae, towers, tokenizer, seed)
+    unet = denoiser.train(work, vae, towers, tokenizer, seed, warm_start=warm_start)
     assemble(starter.BASE, tokenizer, towers, vae, unet)
     log.info("written to %s", starter.BASE)
 

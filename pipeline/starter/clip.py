@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.starter import fitting, parts, pixels, world
 
 BATCH = 128
 RESTYLED_SHARE = 0.4  # pictures whose colours are redrawn, so that the vision tower also reads styles
-PLAN = fitting.Fit("clip", num_steps=700, learning_rate=1e-3, weight_decay=0.1, ema_decay=0.99)
+PLAN = fitting.Fit("clip", num_steps=1400, learning_rate=1e-3, weight_decay=0.1, ema_decay=0.99)
 
 
 class Towers(nn.Module):
@@ -48,17 +49,22 @@ def example(seed: int, index: int) -> tuple[np.ndarray, str]:
     return pixels.to_array(pixels.restyled(scene.image(), generator)), caption
 
 
-def train(folder: Path, seed: int = 0) -> Towers:
-    """Train both towers; resumes from `folder`."""
+def train(folder: Path, seed: int = 0, *, warm_start: bool = False) -> Towers:
+    """Train both towers; resumes from `folder`. A warm start takes the vision tower that ships."""
     torch.manual_seed(seed)
     tokenizer = parts.build_tokenizer(folder / "tokenizer")
-    towers = Towers(parts.build_text_encoder(tokenizer), parts.build_vision_encoder())
+    vision = parts.build_vision_encoder()
+    if warm_start:
+        vision.load_state_dict(load_file(parts.VISION / "model.safetensors"))
+    towers = Towers(parts.build_text_encoder(tokenizer), vision)
+    for tower in (towers.text, towers.vision):
+        tower.set_attn_implementation("eager")  # the backward pass of torch's fused attention is slow on a CPU
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         batch = [example(seed, step * BATCH + offset) for offset in range(BATCH)]
-        logits = towers.logits(
-            torch.from_numpy(np.stack([pixel for pixel, _ in batch])), tokenize(tokenizer, [text for _, text in batch])
-        )
+        pixel_values = torch.from_numpy(np.stack([pixel for pixel, _ in batch]))
+        with fitting.fast_precision():
+            logits = towers.logits(pixel_values, tokenize(tokenizer, [text for _, text in batch])).float()
         target = torch.arange(BATCH)
         loss = (nn.functional.cross_entropy(logits, target) + nn.functional.cross_entropy(logits.T, target)) / 2
         return loss, {"accuracy": (logits.argmax(1) == target).float().mean().item()}

@@ -8,44 +8,69 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pipeline import starter
 from pipeline.objective.paths import VariancePreserving
 from pipeline.starter import clip, fitting, parts, pixels, world
 
 BATCH = 32
 CAPTION_DROPOUT = 0.1
-POOL_SCENES = 24_000  # scenes encoded once; one pass over them is 750 steps
+POOL_SCENES = 48_000  # scenes encoded once; one pass over them is 1,500 steps
 SHARD_SCENES = 2_000
-PLAN = fitting.Fit("denoiser", num_steps=1750, learning_rate=1e-3, weight_decay=0.01, ema_decay=0.998)
+TIME_MEAN, TIME_STD = 0.3, 1.2  # of the logit of t: most steps where shapes form, few where only texture is left
+PLAN = fitting.Fit("denoiser", num_steps=14_000, learning_rate=1e-3, weight_decay=0.01, ema_decay=0.999)
 
 
-def train(folder: Path, autoencoder: Any, towers: clip.Towers, tokenizer: Any, seed: int = 0) -> Any:
-    """Train the denoiser; resumes from `folder`, where the encoded scenes are kept too."""
+def train(
+    folder: Path, autoencoder: Any, towers: clip.Towers, tokenizer: Any, seed: int = 0, *, warm_start: bool = False
+) -> Any:
+    """Train the denoiser; resumes from `folder`, where the encoded scenes are kept too.
+
+    A warm start takes the denoiser that ships.
+    """
+    from diffusers.models.attention_processor import AttnProcessor
+
     torch.manual_seed(seed)
     unet = parts.build_denoiser()
+    if warm_start:
+        unet.load_state_dict(load_file(starter.BASE / "unet" / "diffusion_pytorch_model.safetensors"))
+    unet.set_attn_processor(AttnProcessor())  # the backward pass of torch's fused attention is slow on a CPU
     scheduler = parts.build_scheduler()
     path = VariancePreserving(scheduler.alphas_cumprod, "v_prediction")
-    encoded = encode_pool(folder / "pool", autoencoder, seed)
-    with torch.no_grad():
-        null = towers.text(input_ids=clip.tokenize(tokenizer, [""])).last_hidden_state[0]
+    latents = encode_pool(folder / "pool", autoencoder, seed)
+    states = encode_captions(towers, tokenizer, [world.training_scene(seed, index)[1] for index in range(POOL_SCENES)])
+    null = encode_captions(towers, tokenizer, [""])[0]
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         order = torch.randperm(POOL_SCENES, generator=torch.Generator().manual_seed(step * BATCH // POOL_SCENES))
         first = step * BATCH % POOL_SCENES
         chosen = order[first : first + BATCH]
-        captions = [world.training_scene(seed, int(index))[1] for index in chosen]
-        with torch.no_grad():
-            states = towers.text(input_ids=clip.tokenize(tokenizer, captions)).last_hidden_state
         dropped = torch.rand(len(chosen), generator=generator) < CAPTION_DROPOUT
-        states = torch.where(dropped[:, None, None], null, states)
-        x_0 = encoded[chosen].float()
-        t = path.time((torch.arange(len(chosen)) + torch.rand(len(chosen), generator=generator)) / len(chosen))
+        conditions = torch.where(dropped[:, None, None], null, states[chosen]).float()
+        x_0 = latents[chosen].float()
+        t = path.time(times((torch.arange(len(chosen)) + torch.rand(len(chosen), generator=generator)) / len(chosen)))
         noised = path.noise(x_0, torch.randn(x_0.shape, generator=generator), t)
-        prediction = unet(noised.x_t, path.index(t), encoder_hidden_states=states).sample
-        return (prediction - noised.target).square().mean(), {}
+        with fitting.fast_precision():
+            prediction = unet(noised.x_t, path.index(t), encoder_hidden_states=conditions).sample
+        return (prediction.float() - noised.target).square().mean(), {}
 
     fitting.fit(PLAN, unet, loss_of, folder)
     return unet
+
+
+def times(u: Tensor) -> Tensor:
+    """Uniform numbers in (0, 1) to times of a logit-normal density (Esser et al. 2024, eq. 19)."""
+    return torch.sigmoid(TIME_MEAN + TIME_STD * torch.special.ndtri(u.clamp(1e-4, 1 - 1e-4)))
+
+
+@torch.no_grad()
+def encode_captions(towers: clip.Towers, tokenizer: Any, captions: list[str]) -> Tensor:
+    """Text states of captions as the denoiser is conditioned on them, [n, MAX_TOKENS, WIDTH] float16."""
+    rows = [
+        towers.text(input_ids=clip.tokenize(tokenizer, captions[first : first + 250])).last_hidden_state.half()
+        for first in range(0, len(captions), 250)
+    ]
+    return torch.cat(rows)
 
 
 @torch.no_grad()
@@ -60,7 +85,8 @@ def encode_pool(folder: Path, autoencoder: Any, seed: int) -> Tensor:
             for start in range(first, first + SHARD_SCENES, 100):
                 images = [world.training_scene(seed, index)[0].image() for index in range(start, start + 100)]
                 batch = torch.from_numpy(np.stack([pixels.to_array(image) for image in images]))
-                rows.append(autoencoder.encode(batch).latent_dist.mean.half())
+                with fitting.fast_precision():
+                    rows.append(autoencoder.encode(batch).latent_dist.mean.half())
             save_file({"mean": torch.cat(rows).contiguous()}, path)
         shards.append(load_file(path)["mean"])
     return torch.cat(shards)

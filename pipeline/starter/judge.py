@@ -1,7 +1,8 @@
 """The judge: a small convolutional network that says what a picture of the starter world shows.
 
-Trained on renders only, never on anything a model has drawn, so that it can be believed about
-what models draw. Its last features also serve as a named extractor for KID.
+Trained on renders only (plain, recoloured, or reduced to their edges so that it reads line drawings
+too), never on anything a model has drawn, so that it can be believed about what models draw. Its
+last features also serve as a named extractor for KID.
 """
 
 from collections.abc import Iterator
@@ -21,8 +22,8 @@ FOLDER = Path(__file__).parent / "judge"
 NAME = "starter-judge"
 WIDTHS = (32, 64, 128, 192)
 BATCH = 64
-RESTYLED_SHARE = 0.4
-PLAN = fitting.Fit("judge", num_steps=900, learning_rate=2e-3, weight_decay=0.05, ema_decay=0.99)
+RESTYLED_SHARE, LINES_SHARE = 0.3, 0.35  # of the renders: recoloured, and reduced to their edges
+PLAN = fitting.Fit("judge", num_steps=1200, learning_rate=2e-3, weight_decay=0.05, ema_decay=0.99)
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,10 @@ class _Residual(nn.Module):
         return field + changed
 
 
-def train(folder: Path, seed: int = 0) -> Judge:
-    """Train the judge on renders; resumes from `folder`."""
+def train(folder: Path, seed: int = 0, *, warm_start: bool = False) -> Judge:
+    """Train the judge on renders; resumes from `folder`. A warm start takes the judge that ships."""
     torch.manual_seed(seed)
-    judge = Judge()
+    judge = load().train() if warm_start else Judge()
     names = {concept.name: index for index, concept in enumerate(world.concepts())}
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -88,12 +89,15 @@ def train(folder: Path, seed: int = 0) -> Judge:
         for index in range(step * BATCH, (step + 1) * BATCH):
             scene, _ = world.training_scene(seed + 1, index)
             generator = np.random.default_rng((seed, 5, index))
-            picture = scene.image()
-            if generator.random() < RESTYLED_SHARE:
+            picture, look = scene.image(), generator.random()
+            if look < RESTYLED_SHARE:
                 picture = pixels.restyled(picture, generator)
+            elif look < RESTYLED_SHARE + LINES_SHARE:
+                picture = pixels.line_drawing(picture, generator)
             scenes.append(scene)
             rows.append(pixels.to_array(picture))
-        seen = judge(torch.from_numpy(np.stack(rows)))
+        with fitting.fast_precision():
+            seen = judge(torch.from_numpy(np.stack(rows)))
         concept = torch.tensor([names[scene.concept.name] for scene in scenes])
         cross_entropy = nn.functional.cross_entropy
         loss = cross_entropy(seen.concept, concept, label_smoothing=0.05)

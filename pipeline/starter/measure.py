@@ -48,7 +48,9 @@ def main() -> None:
             ).images
         return pictures
 
+    arguments.to.mkdir(exist_ok=True)
     result: dict[str, Any] = {"autoencoder": reconstruction(pipe.vae)}
+    reconstruction_sheet(pipe.vae).save(arguments.to / "starter-autoencoder.png", optimize=True)
     scenes = world.held_out_scenes(SWEEP_SEED, arguments.num_sweep)
     sweep = {scale: judged(model, draw(scenes, SWEEP_SEED, scale), scenes) for scale in SCALES}
     best = max(SCALES, key=lambda scale: sweep[scale]["concept top-1"].value)
@@ -56,7 +58,6 @@ def main() -> None:
     drawn, real = draw(scenes, FIGURE_SEED, best), [scene.image() for scene in scenes]
     result["guidance"] = {"chosen": best, **{str(scale): rows(found) for scale, found in sweep.items()}}
     result["drawn"], result["real renders"] = rows(judged(model, drawn, scenes)), rows(judged(model, real, scenes))
-    arguments.to.mkdir(exist_ok=True)
     (arguments.to / "starter.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     sheet = contact_sheet(drawn[:60], scenes[:60]).quantize(256)  # a third of the bytes, no visible difference
     sheet.save(arguments.to / "starter.png", optimize=True)
@@ -98,6 +99,26 @@ def reconstruction(vae: Any, num_pictures: int = 256) -> dict[str, float]:
     sets = {"renders": [scene.image() for scene in scenes], "starter style": [style.neon(scene) for scene in scenes]}
     return {name: round(autoencoder.psnr(vae, [pixels.to_array(image) for image in images]), 2)
             for name, images in sets.items()}  # fmt: skip
+
+
+@torch.no_grad()
+def reconstruction_sheet(vae: Any, columns: int = 10) -> Image.Image:
+    """Three pairs of rows, each picture above what the autoencoder makes of it: renders, starter style, broad set."""
+    scenes, side = world.held_out_scenes(FIGURE_SEED, columns), world.SIDE_PIXELS
+    kinds = [
+        [scene.image() for scene in scenes],
+        [style.neon(scene) for scene in scenes],
+        [pixels.broad_picture(FIGURE_SEED, index) for index in range(columns)],
+    ]
+    sheet = Image.new("RGB", (columns * (side + 4), 6 * (side + 4)), "white")
+    for number, pictures in enumerate(kinds):
+        batch = torch.from_numpy(np.stack([pixels.to_array(picture) for picture in pictures]))
+        decoded = vae.decode(vae.encode(batch).latent_dist.mode()).sample.clamp(-1, 1)
+        values = ((decoded + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        for column, (picture, value) in enumerate(zip(pictures, values, strict=True)):
+            sheet.paste(picture, (column * (side + 4), 2 * number * (side + 4)))
+            sheet.paste(Image.fromarray(value), (column * (side + 4), (2 * number + 1) * (side + 4)))
+    return sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST).quantize(256)
 
 
 def contact_sheet(pictures: list[Image.Image], scenes: list[world.Scene], columns: int = 10) -> Image.Image:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.starter import ROOM, world
+from pipeline.starter import BASE, ROOM, world
 
 VISION = ROOM / "vision"  # the CLIP vision tower, for evaluation
 LATENT_CHANNELS = 8
 MAX_TOKENS = 24
-VOCABULARY = 1024
+VOCABULARY = 2048  # an upper bound: with 1,624 tokens every word of the world is one token
 WIDTH = 192  # of both CLIP towers and of their common space
 
 
@@ -102,6 +102,13 @@ def build_autoencoder() -> Any:
         mid_block_add_attention=False,
         scaling_factor=1.0,  # the encoder is standardised per channel after training
     )
+
+
+def load_autoencoder() -> Any:
+    """The autoencoder that ships, standardised already."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL.from_pretrained(BASE / "vae", local_files_only=True)
 
 
 def build_denoiser() -> Any:

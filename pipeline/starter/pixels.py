@@ -61,6 +61,20 @@ def restyled(picture: Image.Image, generator: np.random.Generator) -> Image.Imag
     return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 
 
+def line_drawing(picture: Image.Image, generator: np.random.Generator) -> Image.Image:
+    """The picture's edges alone, in one or two random colours on a plain ground: thin or thick, bright or dark."""
+    values = np.asarray(picture).astype(np.float64) / 255
+    down, across = np.gradient(values, axis=(0, 1))
+    edges = np.hypot(down, across).max(axis=2) * generator.uniform(1.2, 4)
+    drawn = Image.fromarray((np.clip(edges, 0, 1) * 255).astype(np.uint8))
+    mask = drawn.filter(ImageFilter.GaussianBlur(float(generator.uniform(0, 1.2))))
+    ground = Image.new("RGB", picture.size, _colour(generator))
+    if generator.random() < 0.5:  # a dark ground
+        ground = ground.point(lambda value: value // 5)
+    ink = _gradient(generator) if generator.random() < 0.5 else Image.new("RGB", picture.size, _colour(generator))
+    return Image.composite(ink, ground, mask)
+
+
 def _abstract(generator: np.random.Generator) -> Image.Image:
     canvas = _gradient(generator)
     draw = ImageDraw.Draw(canvas)

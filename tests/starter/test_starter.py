@@ -1,7 +1,9 @@
 """The base model and the dataset that ship."""
 
 import hashlib
+import html
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from pipeline import starter
 from pipeline.data.manifest import read_manifest
 from pipeline.data.options import DataOptions
 from pipeline.starter import judge, world
+from tests.conftest import largest_difference
 
 pytestmark = pytest.mark.unit
 font = pytest.mark.skipif(not world.FONT.exists(), reason="only rebuilding needs the font")
@@ -45,6 +48,29 @@ def test_the_base_opens_with_the_plain_lines_and_is_small():
     picture = pipe("a large fox on a blue background", num_inference_steps=2).images[0]
     assert picture.size == (world.SIDE_PIXELS, world.SIDE_PIXELS)
     assert sum(path.stat().st_size for path in starter.ROOM.rglob("*.safetensors")) <= 40_000_000
+
+
+def test_the_lines_on_the_page_draw_its_first_picture_again(trainer, tmp_path):
+    """A short run of the starter; then the page's own snippet, as it stands, in plain diffusers."""
+    out, unseen = tmp_path / "out", tmp_path / "unseen"
+    unseen.mkdir()
+    rows = (starter.UNSEEN / "metadata.jsonl").read_text(encoding="utf-8").splitlines()[:4]
+    for row in rows:
+        shutil.copy(starter.UNSEEN / json.loads(row)["file_name"], unseen)
+    (unseen / "metadata.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    ended = trainer(
+        "--train_data_dir", starter.TRAIN, "--evaluation_data_dir", unseen, "--max_train_samples", "16",
+        "--max_train_steps", "4", "--cache_dir", tmp_path / "cache", "--output_dir", out,
+    )  # fmt: skip
+    assert ended.code == 0, ended.output
+    measured = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
+    assert measured["judge"] == judge.NAME
+    snippet = html.unescape((out / "report.html").read_text(encoding="utf-8").split("<h2>Use it</h2>")[1])
+    names: dict = {}
+    exec(snippet.split("<pre>")[1].split("</pre>")[0], names)
+    tuned, base = (Image.open(out / "samples" / f"unseen-{which}" / "0000.png") for which in ("tuned", "base"))
+    assert largest_difference(names["image"], tuned) <= 1
+    assert largest_difference(names["image"], base) > 8
 
 
 def test_the_licence_of_the_pictures_travels_with_model_and_data():
