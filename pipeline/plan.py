@@ -11,11 +11,14 @@ from pipeline.data import cache as caches
 from pipeline.data.manifest import Manifest
 from pipeline.engine import Precision
 from pipeline.errors import ConfigError
+from pipeline.evaluation import validation
 from pipeline.families.base import Family
 from pipeline.training.optim import Schedule, schedule_for
 
 BYTES_PER_WEIGHT = 4
-WEIGHTS_PER_CHECKPOINT = 4  # the adapter twice (raw and as handed over) and AdamW's two moments
+WEIGHTS_PER_CHECKPOINT = 6  # the adapter raw and as handed over, AdamW's two moments, the average and the best
+VALIDATION_SHARE, MAX_VALIDATIONS = 0.1, 10  # of a run's work, and in number, where no interval is asked for
+PASSES_PER_EXAMPLE = 3  # of the denoiser: forward once, backward about twice
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Plan:
     global_batch: int
     num_steps: int
     schedule: Schedule
+    validation_steps: int  # optimizer steps between two held-out losses; 0: never
+    preview_steps: int  # between two previews; 0: at the end only
     num_trainable: int
     num_views: int  # images to keep encoded
     bytes_needed: int
@@ -41,7 +46,13 @@ class Plan:
 
 
 def make_plan(
-    run: Run, family: Family, manifest: Manifest, precision: Precision, num_processes: int, output_dir: Path
+    run: Run,
+    family: Family,
+    manifest: Manifest,
+    held_out: Manifest | None,
+    precision: Precision,
+    num_processes: int,
+    output_dir: Path,
 ) -> Plan:
     """Work out the run. Raises ConfigError where the numbers do not fit together."""
     train, data = run.train, run.data
@@ -53,11 +64,13 @@ def make_plan(
     global_batch = train.train_batch_size * train.gradient_accumulation_steps * num_processes
     num_steps = train.max_train_steps or math.ceil(train.num_train_epochs * num_examples / global_batch)
     schedule = schedule_for(run.optim, num_steps, global_batch)
+    interval, interval_reason = _validation_interval(run, held_out, num_examples, global_batch, num_steps)
     num_trainable, num_layers = count_trainable(run, family)
     num_checkpoints = math.ceil(num_steps / train.checkpointing_steps)
     kept = min(num_checkpoints, train.checkpoints_total_limit or num_checkpoints) + 1
     seed = train.seed
     views = sum(len(caches.views_of(example, seed, resolution, data)) for example in manifest.examples)
+    views += 2 * num_measured(held_out)
     latent_bytes = 2 * BYTES_PER_WEIGHT * math.prod(family.latent_shape(resolution))
     needed = kept * WEIGHTS_PER_CHECKPOINT * BYTES_PER_WEIGHT * num_trainable + views * latent_bytes
     _require_space(needed, output_dir)
@@ -74,6 +87,8 @@ def make_plan(
         ),
         ("precision", f"{precision.name} ({precision.reason})"),
         ("null caption", f"{data.caption_dropout:.0%} of examples, the encoding of an empty prompt as in sampling"),
+        ("held out", _held_out_text(held_out, interval, interval_reason)),
+        ("handed over", _keep_text(run, held_out)),
         ("checkpoints", f"every {train.checkpointing_steps} steps and at the end, {_kept_text(run)}"),
         ("cache", f"{views} views and their captions, in {cache_folder(run)}"),
         ("disk", f"at most {needed / 1e6:.0f} MB for checkpoints and cache"),
@@ -85,12 +100,61 @@ def make_plan(
         global_batch,
         num_steps,
         schedule,
+        interval,
+        _asked_interval(run, num_examples, global_batch),
         num_trainable,
         views,
         needed,
         rows,
         _notes(manifest),
     )
+
+
+def num_measured(held_out: Manifest | None) -> int:
+    """Held-out examples whose loss is measured."""
+    return min(len(held_out.examples), validation.MAX_EXAMPLES) if held_out else 0
+
+
+def _asked_interval(run: Run, num_examples: int, global_batch: int) -> int:
+    """Optimizer steps between validations as the flags say; 0 where they say nothing."""
+    preview = run.preview
+    if preview.validation_epochs is not None:
+        return max(1, round(preview.validation_epochs * num_examples / global_batch))
+    return preview.validation_steps or 0
+
+
+def _validation_interval(
+    run: Run, held_out: Manifest | None, num_examples: int, global_batch: int, num_steps: int
+) -> tuple[int, str]:
+    """Optimizer steps between held-out losses, and why; ConfigError where stopping early has nothing to go by."""
+    if held_out is None:
+        if run.train.early_stopping_patience is not None:
+            raise ConfigError(
+                "--early_stopping_patience needs held-out images: give --validation_split, for example 0.1."
+            )
+        return 0, ""
+    asked = _asked_interval(run, num_examples, global_batch)
+    if asked:
+        return asked, "asked for"
+    passes = validation.num_passes(num_measured(held_out), num_measured(held_out))
+    affordable = math.ceil(passes / (VALIDATION_SHARE * PASSES_PER_EXAMPLE * global_batch))
+    tenth = math.ceil(num_steps / MAX_VALIDATIONS)
+    if affordable > tenth:
+        return min(affordable, num_steps), f"as often as {VALIDATION_SHARE:.0%} of the run's work allows"
+    return tenth, f"{MAX_VALIDATIONS} times in all"
+
+
+def _held_out_text(held_out: Manifest | None, interval: int, reason: str) -> str:
+    if held_out is None:
+        return "nothing, so the last step cannot be compared with earlier ones"
+    return f"{len(held_out.examples)} examples; their loss every {interval} steps ({reason}) and at the end"
+
+
+def _keep_text(run: Run, held_out: Manifest | None) -> str:
+    what = "average of the weights" if run.optim.use_ema else "weights"
+    if run.train.keep == "best" and held_out is not None:
+        return f"the {what} with the lowest held-out loss (--keep best)"
+    return f"the {what} of the last step ({'--keep last' if held_out else 'nothing is held out'})"
 
 
 def cache_folder(run: Run) -> Path:

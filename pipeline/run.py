@@ -9,24 +9,19 @@ from typing import Any
 import torch
 
 import pipeline
-from pipeline import draws, durable, errors, starter
+from pipeline import assemble, draws, durable, errors, starter
 from pipeline.adapter import formats, lora, verify
-from pipeline.conditioning import Conditioning, stack
+from pipeline.conditioning import stack
 from pipeline.config import Command
 from pipeline.data import cache as caches
-from pipeline.data.loader import CachedExamples
-from pipeline.data.sampler import StepSampler
 from pipeline.evaluation import unseen
 from pipeline.evaluation.previews import Previews
-from pipeline.evaluation.sample import Sampler, SampleSettings, Shot
-from pipeline.objective.weighting import weighting_for
 from pipeline.report import page
 from pipeline.setting import Setting, claim, identity_of, is_complete, prepare
 from pipeline.status import Status, launched_by_accelerate, resume_command
 from pipeline.training import tracking
 from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.loop import Outputs, Task, train
-from pipeline.training.optim import optimizer_for
+from pipeline.training.loop import Outputs, train
 from pipeline.training.signals import StopSignal
 from pipeline.training.tracking import tell
 
@@ -45,19 +40,19 @@ def execute(command: Command, status: Status) -> int:
     checkpoints = Checkpoints(setting.folder, identity_of(setting), setting.run.train.checkpoints_total_limit)
     found = claim(setting, checkpoints, status)
     if found is not None and is_complete(setting, found):
-        tell(f"Already complete: {setting.folder / formats.FILE} holds step {setting.plan.num_steps}.")
+        tell(f"Already complete: {setting.folder / formats.FILE} is the adapter of this run.")
         return errors.EXIT_DONE
     encode(setting)
-    denoiser = load_denoiser(setting)
-    previews = previews_for(setting, denoiser)
-    fit(setting, denoiser, previews, checkpoints, found, status)
-    status.write("finishing", "trained; checking the adapter")
-    verdict = hand_over(setting, denoiser)
+    denoiser = assemble.load_denoiser(setting)
+    previews = assemble.previews_for(setting, denoiser)
+    kept_step = fit(setting, denoiser, previews, checkpoints, found, status)
+    status.write("finishing", f"trained; checking the adapter of step {kept_step}")
+    verdict = hand_over(setting, denoiser, kept_step)
     tell(
-        f"Handed over {setting.folder / formats.FILE}: reloaded by diffusers it is {verdict.distance:.1e} of its own "
-        f"effect from the trained adapter ({verdict.num_layers} layers)."
+        f"Handed over {setting.folder / formats.FILE}, step {kept_step}: reloaded by diffusers it is "
+        f"{verdict.distance:.1e} of its own effect from the trained adapter ({verdict.num_layers} layers)."
     )
-    return finish(setting, previews, verdict, status, started)
+    return finish(setting, previews, kept_step, verdict, status, started)
 
 
 def quieten_libraries() -> None:
@@ -73,10 +68,8 @@ def quieten_libraries() -> None:
 def encode(setting: Setting) -> None:
     """Fill the cache with what it lacks; the encoders are gone again afterwards."""
     run, family, cache = setting.run, setting.family, setting.cache
-    views = caches.missing_views(cache, setting.manifest.examples, run.train.seed, setting.plan.resolution, run.data)
-    prompts = [example.caption for example in setting.manifest.examples] + [shot.prompt for shot in shots_of(setting)]
-    prompts += [example.caption for example in setting.unseen.examples] if setting.unseen else []
-    captions = caches.missing_captions(cache, prompts)
+    views = caches.missing_views(cache, assemble.views_of(setting), run.data)
+    captions = caches.missing_captions(cache, assemble.captions_of(setting))
     if not views and not captions:
         return
     tell(f"Encoding {len(views)} views and {len(captions)} captions")
@@ -93,42 +86,6 @@ def encode(setting: Setting) -> None:
             raise errors.DataError(f"{error}.") from error
 
 
-def load_denoiser(setting: Setting) -> Any:
-    """The frozen denoiser with a new adapter on it."""
-    run, family, engine = setting.run, setting.family, setting.engine
-    denoiser = getattr(family.load(family.denoiser, dtype=engine.precision.dtype), family.denoiser).to(engine.device)
-    if run.train.gradient_checkpointing:
-        denoiser.enable_gradient_checkpointing()
-    lora.attach(denoiser, run.adapter, family.lora_targets, run.train.seed)
-    return denoiser
-
-
-def shots_of(setting: Setting) -> tuple[Shot, ...]:
-    """What the previews show: the prompts given, or else a few captions of images never trained on."""
-    preview = setting.run.preview
-    prompts, per_prompt = preview.validation_prompt, preview.num_validation_images
-    if not prompts and setting.unseen:
-        prompts, per_prompt = unseen.preview_prompts(setting.unseen), 1
-    return tuple(Shot(prompt, setting.run.train.seed + number) for prompt in prompts for number in range(per_prompt))
-
-
-def previews_for(setting: Setting, denoiser: Any) -> Previews | None:
-    """The previews, with only the decoder loaded beside the denoiser; None where there is nothing to show."""
-    shots = shots_of(setting)
-    if not shots:
-        return None
-    preview, cache, device = setting.run.preview, setting.cache, setting.engine.device
-    dtype = setting.engine.precision.dtype
-    pipe = setting.family.around(denoiser, dtype=dtype).to(device)
-
-    def states(prompt: str) -> dict[str, torch.Tensor]:
-        return stack([caches.load(cache.text_path(prompt))]).to(device, dtype).row(0)
-
-    settings = SampleSettings(preview.guidance_scale, preview.num_inference_steps, setting.plan.resolution)
-    null = Conditioning({name: value[None] for name, value in states("").items()})
-    return Previews(setting.folder / "samples", Sampler(pipe, states, null, settings), denoiser, shots)
-
-
 def fit(
     setting: Setting,
     denoiser: Any,
@@ -136,32 +93,24 @@ def fit(
     checkpoints: Checkpoints,
     found: Path | None,
     status: Status,
-) -> None:
-    """Restore, train, and keep metrics, status and previews on the way."""
+) -> int:
+    """Restore, train, and keep metrics, status and previews on the way; returns the step whose weights are kept.
+
+    Afterwards the denoiser holds those weights.
+    """
     run, plan = setting.run, setting.plan
-    named = lora.parameters(denoiser)
-    optimizer = optimizer_for(named.values(), run.optim)
-    first_step = checkpoints.restore(found, named, optimizer) if found else 0
-    every = preview_interval(setting)
+    state = assemble.state_of(setting, denoiser)
+    watch = assemble.watch_for(setting, denoiser, state, previews, status)
+    first_step = checkpoints.restore(found, state) if found else 0
     if found:
         tell(f"Going on from {found}, step {first_step} of {plan.num_steps}")
     metrics = tracking.Metrics(setting.folder, first_step)
     board = setting.folder / run.train.logging_dir if run.train.report_to == "tensorboard" else None
     tensorboard, progress = tracking.Tensorboard(board, first_step), tracking.Progress(first_step, plan.num_steps)
-
-    def on_step(step: int) -> None:
-        status.step = step
-        if step % run.train.checkpointing_steps == 0:
-            status.write("training", f"step {step} of {plan.num_steps}")
-        if previews is not None and every and step % every == 0 and step < plan.num_steps:
-            previews.draw_tuned(step)
-
-    if previews is not None and every and first_step % every == 0 and 0 < first_step < plan.num_steps:
-        previews.draw_tuned(first_step)  # a kill may have come between the checkpoint and its pictures
     status.step = first_step
     status.write("training", f"from step {first_step} of {plan.num_steps}")
-    task = task_for(setting, denoiser, named, optimizer)
-    outputs = Outputs(checkpoints, run.train.checkpointing_steps, metrics, tensorboard, progress, on_step)
+    task = assemble.task_for(setting, denoiser, state)
+    outputs = Outputs(checkpoints, run.train.checkpointing_steps, metrics, tensorboard, progress, watch)
     try:
         with StopSignal(watch_parent=launched_by_accelerate()) as stop:
             train(setting.engine, task, outputs, first_step, stop)
@@ -169,47 +118,14 @@ def fit(
         metrics.close()
         tensorboard.close()
         progress.close()
+    if run.train.keep == "best" and state.best is not None:
+        state.put(state.best.weights)
+        return state.best.step
+    state.put(state.current)
+    return status.step
 
 
-def task_for(
-    setting: Setting, denoiser: Any, named: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
-) -> Task:
-    """What is trained: the model, the maths and the stream of examples."""
-    run, plan = setting.run, setting.plan
-    examples = CachedExamples(
-        setting.manifest,
-        setting.cache,
-        run.data,
-        seed=run.train.seed,
-        resolution=plan.resolution,
-        offset=run.objective.noise_offset,
-    )
-    path = setting.family.path()
-    return Task(
-        setting.family,
-        denoiser,
-        path,
-        weighting_for(run.objective.snr_gamma, path.prediction),
-        examples,
-        StepSampler(plan.num_examples, plan.global_batch, run.train.seed),
-        plan.schedule,
-        named,
-        optimizer,
-        run.train.gradient_accumulation_steps,
-        run.optim.max_grad_norm,
-        run.data.dataloader_num_workers,
-    )
-
-
-def preview_interval(setting: Setting) -> int:
-    """Optimizer steps between previews; 0 for none on the way."""
-    preview, plan = setting.run.preview, setting.plan
-    if preview.validation_epochs is not None:
-        return max(1, round(preview.validation_epochs * plan.num_examples / plan.global_batch))
-    return preview.validation_steps or 0
-
-
-def hand_over(setting: Setting, denoiser: Any) -> verify.Verdict:
+def hand_over(setting: Setting, denoiser: Any, kept_step: int) -> verify.Verdict:
     """Write the canonical adapter and prove it; raises TrainingStopped where it is not what was trained."""
     import diffusers
 
@@ -218,7 +134,7 @@ def hand_over(setting: Setting, denoiser: Any) -> verify.Verdict:
         "version": pipeline.__version__,
         "family": family.name,
         "rank": run.adapter.rank,
-        "step": setting.plan.num_steps,
+        "step": kept_step,
     }
     example = setting.manifest.examples[0]
     rows = [caches.load(setting.cache.text_path(caption)) for caption in (example.caption, "")]
@@ -239,17 +155,24 @@ def hand_over(setting: Setting, denoiser: Any) -> verify.Verdict:
     return verdict
 
 
-def finish(setting: Setting, previews: Previews | None, verdict: verify.Verdict, status: Status, started: float) -> int:
+def finish(
+    setting: Setting,
+    previews: Previews | None,
+    kept_step: int,
+    verdict: verify.Verdict,
+    status: Status,
+    started: float,
+) -> int:
     """Pictures, measurements and the page. A failure here costs none of them the adapter: exit code 3."""
     folder = setting.folder
     try:
         if previews is not None:
             previews.draw_base()
-            previews.draw_tuned(setting.plan.num_steps)
+            previews.draw_tuned(kept_step)
         if setting.unseen is not None and previews is not None:
             judge = starter_judge(setting.unseen.folder) if setting.family.folder == starter.BASE else None
             unseen.evaluate(setting.unseen, previews, judge, setting.run.train.seed)
-        facts = {"verdict": vars(verdict), "seconds": time.monotonic() - started}
+        facts = {"verdict": vars(verdict), "seconds": time.monotonic() - started, "kept_step": kept_step}
         durable.write_text(folder / "result.json", json.dumps(facts, indent=2) + "\n")
         page.write(folder)
     except errors.Interrupted:
@@ -260,7 +183,8 @@ def finish(setting: Setting, previews: Previews | None, verdict: verify.Verdict,
         status.write("incomplete", sentence, exit_code=errors.EXIT_AFTERWARDS, next_command=command)
         tell(f"{sentence}. Try again with: {command}")
         return errors.EXIT_AFTERWARDS
-    status.write("done", f"trained {setting.plan.num_steps} steps", exit_code=errors.EXIT_DONE)
+    kept = "" if kept_step == status.step else f", handed over step {kept_step}"
+    status.write("done", f"trained {status.step} steps{kept}", exit_code=errors.EXIT_DONE)
     tell(f"Adapter  {folder / formats.FILE}\nReport   {folder / page.FILE}")
     return errors.EXIT_DONE
 

@@ -16,6 +16,7 @@ from pipeline.adapter import formats
 from pipeline.config import Command, Run
 from pipeline.data import cache as caches
 from pipeline.data.manifest import Manifest, digest, read_manifest
+from pipeline.data.split import split
 from pipeline.engine import Engine
 from pipeline.families import base
 from pipeline.families.base import Family
@@ -43,6 +44,9 @@ NOT_IDENTITY = frozenset(
         "checkpoints_total_limit",
         "report_to",
         "logging_dir",
+        "keep",
+        "early_stopping_patience",
+        "validation_split",
         "validation_prompt",
         "num_validation_images",
         "validation_epochs",
@@ -80,7 +84,8 @@ class Setting:
     run: Run
     engine: Engine
     family: Family
-    manifest: Manifest
+    manifest: Manifest  # what is trained on
+    held_out: Manifest | None  # of the same dataset, for the held-out loss
     unseen: Manifest | None  # images never trained on
     plan: Plan
     cache: caches.Cache
@@ -103,17 +108,17 @@ def prepare(command: Command, folder: Path) -> Setting:
     unseen_folder = Path(run.data.evaluation_data_dir) if run.data.evaluation_data_dir else None
     if unseen_folder is None and run.data.train_data_dir is None:
         unseen_folder = starter.UNSEEN
-    manifest, held_out = read_manifest(data_folder, run.data), None
-    if unseen_folder is not None:
-        held_out = read_manifest(unseen_folder, run.data.for_evaluation(), "--evaluation_data_dir")
-    plan = make_plan(run, family, manifest, engine.precision, 1, folder)
+    manifest, held_out = split(read_manifest(data_folder, run.data), run.data.validation_split)
+    manifest = manifest.limited(run.data.max_train_samples)
+    unseen = read_manifest(unseen_folder, run.data, "--evaluation_data_dir") if unseen_folder is not None else None
+    plan = make_plan(run, family, manifest, held_out, engine.precision, 1, folder)
     precision = engine.precision.name
     cache = caches.Cache(
         cache_folder(run),
         image_encoder=caches.fingerprint_of(family.folder, ("vae",), precision),
         text_encoder=caches.fingerprint_of(family.folder, family.encoders, precision),
     )
-    return Setting(run, engine, family, manifest, held_out, plan, cache, folder)
+    return Setting(run, engine, family, manifest, held_out, unseen, plan, cache, folder)
 
 
 def identity_of(setting: Setting) -> dict[str, Any]:
@@ -122,6 +127,7 @@ def identity_of(setting: Setting) -> dict[str, Any]:
     return {
         **kept,
         "dataset": setting.manifest.fingerprint,
+        "held_out": setting.held_out.fingerprint if setting.held_out else None,
         "base_model": caches.fingerprint_of(setting.family.folder, (setting.family.denoiser, "scheduler")),
         "encoders": digest((setting.cache.image_encoder + setting.cache.text_encoder).encode()),
         "num_steps": setting.plan.num_steps,
@@ -166,10 +172,11 @@ def _note_other_threads(folder: Path) -> None:
 
 
 def is_complete(setting: Setting, found: Path) -> bool:
-    """Whether the run has reached its last step and said 'done'."""
+    """Whether the run has said 'done' after the very step of this checkpoint, its last."""
     path = setting.folder / "status.json"
-    done = path.is_file() and json.loads(path.read_text(encoding="utf-8"))["state"] == "done"
-    return done and found.name == f"checkpoint-{setting.plan.num_steps}" and (setting.folder / formats.FILE).is_file()
+    said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"state": "none"}
+    done = said["state"] == "done" and said["step"] == checkpoint.step_of(found)
+    return done and (setting.folder / formats.FILE).is_file()
 
 
 def environment(setting: Setting) -> dict[str, Any]:

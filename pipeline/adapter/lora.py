@@ -1,5 +1,7 @@
 """LoRA on a denoiser: attach it, name its parameters, read its strength."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -70,6 +72,17 @@ def scales(denoiser: nn.Module) -> dict[str, float]:
     return {
         name: float(module.scaling[NAME]) for name, module in denoiser.named_modules() if isinstance(module, LoraLayer)
     }
+
+
+@contextlib.contextmanager
+def switched_off(denoiser: Any) -> Iterator[None]:
+    """The base model for a while: what the adapter adds is left out."""
+    denoiser.disable_adapters()
+    try:
+        yield
+    finally:
+        denoiser.enable_adapters()
+        denoiser.set_adapter(NAME)
 
 
 def cast_base(denoiser: nn.Module, dtype: torch.dtype) -> None:

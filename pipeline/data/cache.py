@@ -56,26 +56,31 @@ def view_of(example: Example, variant: int, seed: int, resolution: int, options:
     return images.View(resolution, options.image_interpolation_mode, left, top, flip)
 
 
+def centre_view(resolution: int, options: DataOptions) -> images.View:
+    """The view that validation looks at: nothing of it is left to chance."""
+    return images.View(resolution, options.image_interpolation_mode, 0.5, 0.5, False)
+
+
 def variant_of(example: Example, epoch: int, seed: int, options: DataOptions) -> int:
     """Which of its views an example shows in an epoch."""
     return draws.integer(seed, epoch, example.id, "variant", options.variants)
 
 
-def views_of(example: Example, seed: int, resolution: int, options: DataOptions) -> set[images.View]:
+def views_of(example: Example, seed: int, resolution: int, options: DataOptions) -> list[images.View]:
     """The different views a run shows of an image; fewer than the variants where chance has nothing to choose."""
-    return {view_of(example, variant, seed, resolution, options) for variant in range(options.variants)}
+    views = {view_of(example, variant, seed, resolution, options) for variant in range(options.variants)}
+    return sorted(views, key=repr)
 
 
 def missing_views(
-    cache: Cache, examples: Iterable[Example], seed: int, resolution: int, options: DataOptions
+    cache: Cache, views: Iterable[tuple[Example, images.View]], options: DataOptions
 ) -> list[tuple[Example, images.View]]:
-    """The views that still have to be encoded."""
+    """The views that still have to be encoded, each once."""
     missing: dict[Path, tuple[Example, images.View]] = {}
-    for example in examples:
-        for view in sorted(views_of(example, seed, resolution, options), key=repr):
-            path = cache.latent_path(example, view, options.alpha_background)
-            if not path.is_file():
-                missing[path] = (example, view)
+    for example, view in views:
+        path = cache.latent_path(example, view, options.alpha_background)
+        if not path.is_file():
+            missing[path] = (example, view)
     return list(missing.values())
 
 

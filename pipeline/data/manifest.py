@@ -39,6 +39,10 @@ class Manifest:
     skipped: tuple[str, ...] = ()
     duplicates: tuple[str, ...] = ()
 
+    def limited(self, limit: int | None) -> "Manifest":
+        """The first examples only; the order is by content, so they are the same ones every time."""
+        return dataclasses.replace(self, examples=self.examples[:limit])
+
     @property
     def fingerprint(self) -> str:
         """A hash of every image and caption."""
@@ -84,11 +88,11 @@ def read_manifest(folder: Path, options: DataOptions, flag: str = "--train_data_
         raise DataError(f"{folder}: {len(problems)} problem(s) in the dataset.\n{listed(problems)}")
     if not examples:
         raise DataError(f"{folder} holds no usable image ({', '.join(sorted(images.EXTENSIONS))}).")
-    return _in_order(folder, examples, skipped, options.max_train_samples)
+    return _in_order(folder, examples, skipped)
 
 
-def _in_order(folder: Path, examples: list[Example], skipped: list[str], limit: int | None) -> Manifest:
-    chosen = sorted(examples, key=lambda example: (example.id, str(example.path)))[:limit]
+def _in_order(folder: Path, examples: list[Example], skipped: list[str]) -> Manifest:
+    chosen = sorted(examples, key=lambda example: (example.id, str(example.path)))
     seen: dict[str, list[str]] = collections.defaultdict(list)
     distinct = []
     for example in chosen:

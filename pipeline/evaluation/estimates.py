@@ -58,6 +58,28 @@ def kid(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"], extractor: str) 
     return Estimate(f"kid[{extractor}]", value.item(), value.item() - half, value.item() + half, min(n, m))
 
 
+def paired_change(name: str, now: Float[Tensor, " n"], before: Float[Tensor, " n"]) -> Estimate:
+    """The mean of now - before over the same n examples, with Student's interval; infinite for one example."""
+    change = now.double() - before.double()
+    n, value = len(change), change.mean().item()
+    half = student_95(n - 1) * change.std().item() / n**0.5 if n > 1 else float("inf")
+    return Estimate(name, value, value - half, value + half, n)
+
+
+def student_95(degrees: int) -> float:
+    """The 97.5 % point of Student's t (Abramowitz & Stegun 1964, 26.7.5; exact below three degrees of freedom)."""
+    if degrees < 3:
+        return (12.7062, 4.3027)[degrees - 1]
+    z, v = Z_95, degrees
+    return (
+        z
+        + (z**3 + z) / (4 * v)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
+        + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * v**4)
+    )
+
+
 def share(name: str, hits: int, n: int) -> Estimate:
     """A share with its Wilson interval (Wilson 1927)."""
     p = hits / n

@@ -33,17 +33,14 @@ class Previews:
     def draw_tuned(self, step: int) -> Path:
         """The shots with the adapter as it is after `step` steps."""
         folder = self.folder / f"step-{step:06d}"
-        keep(folder, self.sampler.draw(list(self.shots)), list(self.shots), self.sampler)
+        if not is_kept(folder, list(self.shots), self.sampler):
+            keep(folder, self.sampler.draw(list(self.shots)), list(self.shots), self.sampler)
         return folder
 
     def base_pictures(self, shots: list[Shot]) -> list[Image.Image]:
         """Any shots with the adapter off."""
-        self.denoiser.disable_adapters()
-        try:
+        with lora.switched_off(self.denoiser):
             return self.sampler.draw(shots)
-        finally:
-            self.denoiser.enable_adapters()
-            self.denoiser.set_adapter(lora.NAME)
 
 
 def keep(folder: Path, pictures: list[Image.Image], shots: list[Shot], sampler: Sampler) -> None:

@@ -1,9 +1,44 @@
 """Curves as inline SVG: no script, no font, no file beside the page."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 760, 260, 56, 34  # pixels
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 260, 56, 12, 12, 34  # pixels
+GRID_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where values lie in the picture."""
+
+    first_step: int
+    last_step: int
+    low: float
+    high: float
+
+    def x(self, step: int | float) -> float:
+        return LEFT + (step - self.first_step) / max(1, self.last_step - self.first_step) * (WIDTH - LEFT - RIGHT)
+
+    def y(self, value: float) -> float:
+        inside = min(max(value, self.low), self.high)
+        return HEIGHT - BOTTOM - (inside - self.low) / (self.high - self.low) * (HEIGHT - BOTTOM - TOP)
+
+    def line(self, steps: Sequence[int], values: Sequence[float], style: str) -> str:
+        points = " ".join(f"{self.x(step):.1f},{self.y(value):.1f}" for step, value in zip(steps, values, strict=True))
+        return f'<polyline points="{points}" fill="none" class="{style}"/>'
+
+    def grid(self, form: str) -> list[str]:
+        rows = []
+        for share in GRID_SHARES:
+            value = self.low + share * (self.high - self.low)
+            y = self.y(value)
+            rows.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
+            rows.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{form.format(value)}</text>')
+        for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
+            step = self.first_step + share * (self.last_step - self.first_step)
+            rows.append(f'<text x="{self.x(step):.1f}" y="{HEIGHT - 10}" text-anchor="{anchor}">step {step:.0f}</text>')
+        return rows
 
 
 def smoothed(values: Sequence[float], span: int) -> list[float]:
@@ -20,27 +55,31 @@ def curve(steps: Sequence[int], values: Sequence[float], label: str) -> str:
         return ""
     xs, ys = [point[0] for point in points], [point[1] for point in points]
     top = sorted(ys)[max(0, math.ceil(0.99 * len(ys)) - 1)] * 1.1 or 1.0
+    frame = _Frame(xs[0], xs[-1], 0.0, top)
     average = smoothed(ys, max(3, len(ys) // 15))
+    return _svg(label, [*frame.grid("{:.2g}"), frame.line(xs, ys, "faint"), frame.line(xs, average, "bold")])
 
-    def place(step: int, value: float) -> str:
-        x = LEFT + (step - xs[0]) / max(1, xs[-1] - xs[0]) * (WIDTH - LEFT - 12)
-        y = HEIGHT - BOTTOM - min(value, top) / top * (HEIGHT - BOTTOM - 12)
-        return f"{x:.1f},{y:.1f}"
 
-    def line(series: Sequence[float], style: str) -> str:
-        joined = " ".join(place(step, value) for step, value in zip(xs, series, strict=True))
-        return f'<polyline points="{joined}" fill="none" {style}/>'
+def changes(series: Mapping[str, Sequence[float]], steps: Sequence[int], marked_step: int, label: str) -> str:
+    """Relative changes from the base over steps, one line per name, the first one bold, from zero at step 0."""
+    xs = [0, *steps]
+    lines = {name: [0.0, *values] for name, values in series.items()}
+    values = [value for line in lines.values() for value in line]
+    low, high = min(values), max(values)
+    margin = 0.08 * (high - low) or 0.01
+    frame = _Frame(0, xs[-1], low - margin, high + margin)
+    rows = [*frame.grid("{:+.1%}")]
+    x = frame.x(marked_step)
+    rows.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" class="mark"/>')
+    for number, line in enumerate(lines.values()):
+        style = "bold" if number == 0 else "second"
+        rows.append(frame.line(xs, line, style))
+        rows += [
+            f'<circle cx="{frame.x(step):.1f}" cy="{frame.y(value):.1f}" r="3.5" class="dot-{style}"/>'
+            for step, value in zip(xs, line, strict=True)
+        ]
+    return _svg(label, rows)
 
-    rows = []
-    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        y = HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - 12)
-        rows.append(f'<line x1="{LEFT}" x2="{WIDTH - 12}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
-        rows.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{share * top:.2g}</text>')
-    for share in (0.0, 0.5, 1.0):
-        step = xs[0] + share * (xs[-1] - xs[0])
-        x = LEFT + share * (WIDTH - LEFT - 12)
-        anchor = ("start", "middle", "end")[round(share * 2)]
-        rows.append(f'<text x="{x:.1f}" y="{HEIGHT - 10}" text-anchor="{anchor}">step {step:.0f}</text>')
-    rows.append(line(ys, 'class="faint"'))
-    rows.append(line(average, 'class="bold"'))
+
+def _svg(label: str, rows: list[str]) -> str:
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(rows)}</svg>'

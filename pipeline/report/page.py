@@ -17,7 +17,7 @@ from pipeline.data import captions
 from pipeline.errors import CheckpointError
 from pipeline.evaluation import unseen
 from pipeline.evaluation.previews import INDEX, kept
-from pipeline.report import charts
+from pipeline.report import charts, heldout
 from pipeline.training import tracking
 from pipeline.training.tracking import clock
 
@@ -53,6 +53,7 @@ def content(folder: Path) -> dict[str, Any]:
         "figures": figures(evaluation),
         "judge": evaluation["judge"] if evaluation else "",
         "chart": charts.curve([row["step"] for row in steps], losses, "training loss over optimizer steps"),
+        "held_out": heldout.section(steps, result["kept_step"]),
         "plan": environment["plan"],
         "notes": environment["notes"],
         "cost": cost(steps, result, environment),

@@ -49,7 +49,7 @@ def fit(plan: Fit, module: nn.Module, loss_of: Callable[[int], tuple[Tensor, dic
     """
     named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     optimizer = torch.optim.AdamW(
-        list(named.values()), lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=plan.weight_decay, foreach=True
+        list(named.values()), lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=plan.weight_decay, fused=True
     )
     average = {name: parameter.detach().clone() for name, parameter in named.items()}
     folder.mkdir(parents=True, exist_ok=True)

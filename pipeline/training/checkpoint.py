@@ -1,7 +1,4 @@
-"""Checkpoints that are complete or absent, and a resume that is exact.
-
-Nothing random has state (see draws), so a checkpoint is the adapter, the optimizer and the step.
-"""
+"""Checkpoints that are complete or absent, and a resume that is exact."""
 
 import json
 import re
@@ -9,18 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
 
 from pipeline import durable
 from pipeline.adapter import formats
 from pipeline.data.manifest import digest
 from pipeline.errors import CheckpointError, listed
+from pipeline.training.state import TrainState
 from pipeline.training.tracking import tell
 
 STATE, FACTS = "state.safetensors", "state.json"
-MOMENTS = ("exp_avg", "exp_avg_sq")
 NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -32,19 +27,14 @@ class Checkpoints:
     identity: dict[str, Any]
     limit: int | None
 
-    def save(
-        self, step: int, denoiser: Any, component: str, named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
-    ) -> Path:
+    def save(self, step: int, state: TrainState, denoiser: Any, component: str) -> Path:
         """Write checkpoint-<step>, then remove what exceeds the limit."""
-        tensors: dict[str, Tensor] = {f"adapter/{name}": value.detach() for name, value in named.items()}
-        for name, value in named.items():
-            for moment in MOMENTS:
-                tensors[f"{moment}/{name}"] = optimizer.state[value][moment]
 
         def fill(folder: Path) -> None:
-            durable.write_tensors(folder / STATE, tensors)
+            durable.write_tensors(folder / STATE, state.tensors())
             formats.write(folder, denoiser, component, json.dumps({"step": step}))
-            facts = {"step": step, "digest": digest((folder / STATE).read_bytes()), "identity": self.identity}
+            facts = {"step": step, "identity": self.identity, "state": state.facts()}
+            facts["digest"] = _digest(facts, folder)
             durable.write_text(folder / FACTS, json.dumps(facts, indent=2) + "\n")
 
         path = self.folder / f"checkpoint-{step}"
@@ -67,21 +57,13 @@ class Checkpoints:
             tell(f"{path} is passed over: {problem}")
         return None
 
-    def restore(self, path: Path, named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
-        """Load a checkpoint into the adapter and the optimizer; returns its step."""
+    def restore(self, path: Path, state: TrainState) -> int:
+        """Load a checkpoint into the adapter, the optimizer and what goes with them; returns its step."""
         facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
-        tensors = load_file(path / STATE)
-        wanted = {f"{kind}/{name}" for kind in ("adapter", *MOMENTS) for name in named}
-        if wanted != tensors.keys():
-            odd = sorted(wanted ^ tensors.keys())
-            raise CheckpointError(f"{path} holds other tensors than this adapter has:\n{listed(odd)}")
-        with torch.no_grad():
-            for name, parameter in named.items():
-                parameter.copy_(tensors[f"adapter/{name}"])
-                optimizer.state[parameter] = {
-                    "step": torch.tensor(float(facts["step"])),
-                    **{moment: tensors[f"{moment}/{name}"].to(parameter.device) for moment in MOMENTS},
-                }
+        try:
+            state.load(load_file(path / STATE), facts["state"])
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
         return int(facts["step"])
 
     def require_identity(self, path: Path) -> None:
@@ -120,11 +102,21 @@ def damage(path: Path) -> str:
             return f"{path / name} is missing"
     try:
         facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
-        if facts["digest"] != digest((path / STATE).read_bytes()):
-            return f"{path / STATE} is damaged"
+        if facts.pop("digest") != _digest(facts, path):
+            return f"{path / STATE} or {FACTS} beside it is damaged"
     except (ValueError, KeyError):
         return f"{path / FACTS} is damaged"
     return ""
+
+
+def _digest(facts: dict[str, Any], folder: Path) -> str:
+    """A hash of everything a resume reads: the tensors, and the facts without the hash itself."""
+    return digest((folder / STATE).read_bytes() + json.dumps(facts, sort_keys=True).encode())
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint folder."""
+    return int(json.loads((path / FACTS).read_text(encoding="utf-8"))["step"])
 
 
 def _same_run(path: Path, identity: dict[str, Any]) -> bool:

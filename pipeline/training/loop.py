@@ -1,7 +1,6 @@
 """The loop: report, save, step. One function for every family."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +17,10 @@ from pipeline.objective.weighting import MinSNR, Uniform
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.optim import Schedule
 from pipeline.training.signals import StopSignal
+from pipeline.training.state import TrainState
 from pipeline.training.step import training_loss
 from pipeline.training.tracking import Metrics, Progress, Tensorboard
+from pipeline.training.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,7 @@ class Task:
     examples: CachedExamples
     sampler: StepSampler
     schedule: Schedule
-    parameters: dict[str, nn.Parameter]
-    optimizer: torch.optim.Optimizer
+    state: TrainState
     num_micro_steps: int
     max_grad_norm: float
     num_workers: int
@@ -49,19 +49,23 @@ class Outputs:
     metrics: Metrics
     tensorboard: Tensorboard
     progress: Progress
-    on_step: Callable[[int], None]  # called after each step: previews and the status file
+    watch: Watch  # previews, the held-out loss, early stopping
 
 
 def train(engine: Engine, task: Task, outputs: Outputs, first_step: int, stop: StopSignal) -> None:
-    """Train from `first_step` to the schedule's end. Raises TrainingStopped or Interrupted; both leave a checkpoint."""
+    """Train from `first_step` until the schedule or the patience ends; the last step leaves a checkpoint.
+
+    Raises TrainingStopped, or Interrupted, which leaves a checkpoint too.
+    """
     num_steps, global_batch = task.schedule.num_steps, task.sampler.batch_size
     batches = MicroBatches(task.sampler, first_step, num_steps, task.num_micro_steps)
     stream = iter(loader_for(task.examples, batches, task.num_workers))
-    optimizer = engine.prepare(task.optimizer)
-    trained = list(task.parameters.values())
+    state = task.state
+    optimizer = engine.prepare(state.optimizer)
+    trained = list(state.named.values())
     task.denoiser.train()
 
-    for step in range(first_step, num_steps):
+    for step in range(first_step, first_step if outputs.watch.has_ended else num_steps):
         # Step: gradients of the mean over the whole optimizer step, whatever it was cut into.
         started = time.perf_counter()
         learning_rate = task.schedule(step)
@@ -79,26 +83,29 @@ def train(engine: Engine, task: Task, outputs: Outputs, first_step: int, stop: S
             total += loss.item()
             ids += batch.ids
         if step == first_step:
-            require_gradients(task.parameters)
+            require_gradients(state.named)
         norm = engine.clip(trained, task.max_grad_norm)
         require_finite(step + 1, total, norm, learning_rate, ids)
         optimizer.step()
+        state.update_average(step)
         seconds = time.perf_counter() - started
 
         # Report.
         done = step + 1
         row = {"loss": total, "learning_rate": learning_rate, "grad_norm": norm, "seconds": seconds}
-        outputs.metrics.write({"step": done, **row, "ids": ids})
-        outputs.tensorboard.write(done, row)
+        seen = outputs.watch(done)
+        outputs.metrics.write({"step": done, **row, **seen, "ids": ids})
+        outputs.tensorboard.write(done, row, seen)
         outputs.progress.update(done, total, learning_rate)
 
         # Save.
-        asked = stop.exit_code
-        if done % outputs.checkpointing_steps == 0 or done == num_steps or asked is not None:
-            outputs.checkpoints.save(done, task.denoiser, task.family.denoiser, task.parameters, task.optimizer)
-        if asked is not None and done < num_steps:
+        asked, ended = stop.exit_code, done == num_steps or outputs.watch.has_ended
+        if done % outputs.checkpointing_steps == 0 or ended or asked is not None:
+            outputs.checkpoints.save(done, state, task.denoiser, task.family.denoiser)
+        if ended:
+            return
+        if asked is not None:
             raise Interrupted(asked, done)
-        outputs.on_step(done)
 
 
 def require_gradients(parameters: dict[str, nn.Parameter]) -> None:

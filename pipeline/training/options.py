@@ -39,6 +39,12 @@ class OptimOptions:
     max_grad_norm: float = 1.0
     """Gradients are clipped to this total norm."""
 
+    use_ema: bool = False
+    """Average the adapter's weights over the steps; the average is what is measured, drawn with and handed over."""
+
+    ema_decay: float = 0.999
+    """How much of the average each step keeps, once the run is long enough for it."""
+
     def problems(self) -> list[str]:
         """What is wrong with these values, one sentence each."""
         infinity = float("inf")
@@ -49,6 +55,7 @@ class OptimOptions:
             adam_beta2=(0, 0.999999),
             adam_weight_decay=(0, infinity),
             max_grad_norm=(1e-12, infinity),
+            ema_decay=(0, 0.999999),
         )
         for name in ("learning_rate", "adam_epsilon"):
             value = getattr(self, name)
@@ -100,6 +107,13 @@ class TrainOptions:
     checkpoints_total_limit: int | None = None
     """Checkpoints kept; the oldest goes only when a newer one is safely on disk. Not given: all."""
 
+    keep: Literal["best", "last"] = "best"
+    """What is handed over: the weights with the lowest held-out loss, or those of the last step. Where nothing is held
+    out, the last."""
+
+    early_stopping_patience: int | None = None
+    """Stop after this many validations in a row without a lower held-out loss. Not given: never."""
+
     report_to: str = "none"
     """'tensorboard' or 'none'; metrics.jsonl is always written."""
 
@@ -117,6 +131,7 @@ class TrainOptions:
             num_train_epochs=(1, infinity),
             checkpointing_steps=(1, infinity),
             checkpoints_total_limit=(1, infinity),
+            early_stopping_patience=(1, infinity),
         )
         if self.report_to not in ("none", "tensorboard"):
             problems.append(f"--report_to is {self.report_to!r}; 'tensorboard' and 'none' are offered.")
@@ -136,10 +151,11 @@ class PreviewOptions:
     """Pictures per prompt."""
 
     validation_epochs: int | None = None
-    """Epochs between previews; validation_steps says the same in optimizer steps."""
+    """Epochs between validations; validation_steps says the same in optimizer steps."""
 
     validation_steps: int | None = None
-    """Optimizer steps between previews. Neither given: at the end only."""
+    """Optimizer steps between validations, previews and held-out loss alike. Neither given: previews at the end only,
+    the held-out loss as often as a tenth of the run's work allows, at most ten times."""
 
     guidance_scale: float = 7.5
     """Classifier-free guidance of the previews."""

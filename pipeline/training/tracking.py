@@ -61,12 +61,14 @@ class Tensorboard:
 
             self._writer = SummaryWriter(folder, purge_step=first_step + 1)
 
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Log scalars at a step."""
+    def write(self, step: int, values: dict[str, float], seen: dict[str, Any]) -> None:
+        """Log the scalars of a step, and of the validation after it."""
         if self._writer is None:
             return
+        validation = seen.get("validation", {})
+        measured = {f"validation/{name}": value for name, value in validation.items() if isinstance(value, float)}
         try:
-            for name, value in values.items():
+            for name, value in {**values, **measured}.items():
                 self._writer.add_scalar(name, value, step)
         except Exception as error:  # a tracker is an extra: nothing it does may cost the run
             tell(f"tensorboard: {error}; logging there stops, training goes on")

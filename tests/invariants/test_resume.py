@@ -10,7 +10,10 @@ import pytest
 from tests.conftest import metrics, status
 
 pytestmark = pytest.mark.invariant
-EXACT = ["--checkpointing_steps", "2", "--random_flip", "--caption_dropout", "0.3"]
+EXACT = [
+    "--checkpointing_steps", "2", "--random_flip", "--caption_dropout", "0.3",
+    "--validation_split", "0.5", "--validation_steps", "3", "--use_ema", "--ema_decay", "0.9",
+]  # fmt: skip
 
 
 def adapter(folder: Path) -> bytes:
@@ -18,7 +21,9 @@ def adapter(folder: Path) -> bytes:
 
 
 def stream(folder: Path) -> list[tuple]:
-    return [(row["step"], row["loss"], row["learning_rate"], row["ids"]) for row in metrics(folder)]
+    return [
+        (row["step"], row["loss"], row["learning_rate"], row["ids"], row.get("validation")) for row in metrics(folder)
+    ]
 
 
 def next_argv(folder: Path) -> list[str]:

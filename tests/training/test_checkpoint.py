@@ -11,6 +11,7 @@ from pipeline.errors import CheckpointError
 from pipeline.families import base
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.state import TrainState
 from pipeline.training.tracking import Metrics, read
 
 pytestmark = pytest.mark.unit
@@ -26,12 +27,12 @@ def trained(miniature):
     for value in named.values():
         value.grad = torch.ones_like(value)
     optimizer.step()
-    return denoiser, named, optimizer
+    return denoiser, TrainState(named, optimizer)
 
 
 def save(checkpoints: Checkpoints, step: int, trained: tuple) -> None:
-    denoiser, named, optimizer = trained
-    checkpoints.save(step, denoiser, "unet", named, optimizer)
+    denoiser, state = trained
+    checkpoints.save(step, state, denoiser, "unet")
 
 
 def test_the_newest_are_kept_and_another_runs_are_not_touched(tmp_path, trained):
@@ -56,7 +57,7 @@ def test_a_full_disk_costs_neither_the_old_nor_leaves_half_of_the_new(tmp_path, 
     assert checkpoint.damage(tmp_path / "checkpoint-2") == ""
 
 
-@pytest.mark.parametrize("harm", ["cut", "missing", "flipped", "facts"])
+@pytest.mark.parametrize("harm", ["cut", "missing", "flipped", "facts", "number"])
 def test_damage_is_found(tmp_path, trained, harm):
     checkpoints = Checkpoints(tmp_path, {}, None)
     save(checkpoints, 2, trained)
@@ -70,24 +71,35 @@ def test_damage_is_found(tmp_path, trained, harm):
         state.write_bytes(state.read_bytes()[:-1] + b"\xff")
     if harm == "facts":
         (tmp_path / "checkpoint-4" / "state.json").write_text("{")
+    if harm == "number":
+        facts = tmp_path / "checkpoint-4" / "state.json"
+        facts.write_text(facts.read_text().replace('"num_worse": 0', '"num_worse": 1'))
     assert checkpoints.find("latest") == tmp_path / "checkpoint-2"
     with pytest.raises(CheckpointError):
         checkpoints.find(str(tmp_path / "checkpoint-4"))
 
 
 def test_restoring_gives_back_every_tensor(tmp_path, trained):
-    _, named, optimizer = trained
+    denoiser, state = trained
+    state = TrainState(state.named, state.optimizer, ema_decay=0.9)
+    state.note(3, 0.5)
+    state.note(4, 0.6)
+    state.put({name: value + 1 for name, value in state.current.items()})
+    state.update_average(1)
     checkpoints = Checkpoints(tmp_path, {"seed": 1}, None)
-    save(checkpoints, 5, trained)
-    before = {name: value.detach().clone() for name, value in named.items()}
-    moments = {name: optimizer.state[value]["exp_avg_sq"].clone() for name, value in named.items()}
-    fresh = torch.optim.AdamW(named.values())
-    with torch.no_grad():
-        for value in named.values():
-            value.zero_()
-    assert checkpoints.restore(tmp_path / "checkpoint-5", named, fresh) == 5
-    assert all(torch.equal(named[name], before[name]) for name in named)
-    assert all(torch.equal(fresh.state[named[name]]["exp_avg_sq"], moments[name]) for name in named)
+    save(checkpoints, 5, (denoiser, state))
+    before, facts = {name: value.clone() for name, value in state.tensors().items()}, state.facts()
+    assert {name.split("/")[0] for name in before} == {
+        "adapter", "average", "best", "optimizer.exp_avg", "optimizer.exp_avg_sq", "optimizer.step",
+    }  # fmt: skip
+    fresh = TrainState(state.named, torch.optim.AdamW(state.named.values(), lr=7.0), ema_decay=0.9)
+    fresh.put({name: torch.zeros_like(value) for name, value in state.current.items()})
+    assert checkpoints.restore(tmp_path / "checkpoint-5", fresh) == 5
+    after = fresh.tensors()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert fresh.facts() == json.loads(json.dumps(facts))
+    assert (fresh.best.step, fresh.num_worse) == (3, 1)
 
 
 def test_no_pickle_is_written(tmp_path, trained):
@@ -97,9 +109,12 @@ def test_no_pickle_is_written(tmp_path, trained):
 
 def test_other_tensors_are_refused(tmp_path, trained):
     save(Checkpoints(tmp_path, {}, None), 1, trained)
-    named = {**trained[1], "extra": nn.Parameter(torch.zeros(1))}
+    checkpoints, state = Checkpoints(tmp_path, {}, None), trained[1]
+    other = TrainState({**state.named, "extra": nn.Parameter(torch.zeros(1))}, state.optimizer)
     with pytest.raises(CheckpointError, match="extra"):
-        Checkpoints(tmp_path, {}, None).restore(tmp_path / "checkpoint-1", named, trained[2])
+        checkpoints.restore(tmp_path / "checkpoint-1", other)
+    with pytest.raises(CheckpointError, match="average"):
+        checkpoints.restore(tmp_path / "checkpoint-1", TrainState(state.named, state.optimizer, ema_decay=0.9))
 
 
 def test_metrics_hold_each_step_once_after_a_resume(tmp_path):

@@ -1,0 +1,165 @@
+"""The parts of a run, put together from its setting."""
+
+from typing import Any
+
+import torch
+
+from pipeline.adapter import lora
+from pipeline.conditioning import Conditioning, stack
+from pipeline.data import cache as caches
+from pipeline.data import images
+from pipeline.data.loader import CachedExamples
+from pipeline.data.manifest import Example
+from pipeline.data.sampler import StepSampler
+from pipeline.evaluation import unseen
+from pipeline.evaluation.previews import Previews
+from pipeline.evaluation.sample import Sampler, SampleSettings, Shot
+from pipeline.evaluation.validation import MAX_EXAMPLES, Ruler, Subject, Validation, validation_for
+from pipeline.objective.weighting import weighting_for
+from pipeline.setting import Setting
+from pipeline.status import Status
+from pipeline.training.loop import Task
+from pipeline.training.optim import optimizer_for
+from pipeline.training.state import TrainState
+from pipeline.training.watch import Watch
+
+
+def load_denoiser(setting: Setting) -> Any:
+    """The frozen denoiser with a new adapter on it."""
+    run, family, engine = setting.run, setting.family, setting.engine
+    denoiser = getattr(family.load(family.denoiser, dtype=engine.precision.dtype), family.denoiser).to(engine.device)
+    if run.train.gradient_checkpointing:
+        denoiser.enable_gradient_checkpointing()
+    lora.attach(denoiser, run.adapter, family.lora_targets, run.train.seed)
+    return denoiser
+
+
+def views_of(setting: Setting) -> list[tuple[Example, images.View]]:
+    """Every view the run will look at: what it trains on, and what it is measured on."""
+    data, seed, resolution = setting.run.data, setting.run.train.seed, setting.plan.resolution
+    views = [
+        (example, view)
+        for example in setting.manifest.examples
+        for view in caches.views_of(example, seed, resolution, data)
+    ]
+    return views + [(example, caches.centre_view(resolution, data)) for example in sum(measured_on(setting), ())]
+
+
+def captions_of(setting: Setting) -> list[str]:
+    """Every caption the run will need encoded."""
+    examples = [*setting.manifest.examples, *(setting.held_out.examples if setting.held_out else ())]
+    examples += setting.unseen.examples if setting.unseen else ()
+    return [example.caption for example in examples] + [shot.prompt for shot in shots_of(setting)]
+
+
+def measured_on(setting: Setting) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """The held-out examples whose loss is measured, and as many training examples to compare them with."""
+    if setting.held_out is None:
+        return (), ()
+    held_out = setting.held_out.examples[:MAX_EXAMPLES]
+    return held_out, setting.manifest.examples[: len(held_out)]
+
+
+def shots_of(setting: Setting) -> tuple[Shot, ...]:
+    """What the previews show: the prompts given, or else a few captions of images never trained on."""
+    preview = setting.run.preview
+    prompts, per_prompt = preview.validation_prompt, preview.num_validation_images
+    if not prompts and setting.unseen:
+        prompts, per_prompt = unseen.preview_prompts(setting.unseen), 1
+    return tuple(Shot(prompt, setting.run.train.seed + number) for prompt in prompts for number in range(per_prompt))
+
+
+def previews_for(setting: Setting, denoiser: Any) -> Previews | None:
+    """The previews, with only the decoder loaded beside the denoiser; None where there is nothing to show."""
+    shots = shots_of(setting)
+    if not shots:
+        return None
+    preview, cache, device = setting.run.preview, setting.cache, setting.engine.device
+    dtype = setting.engine.precision.dtype
+    pipe = setting.family.around(denoiser, dtype=dtype).to(device)
+
+    def states(prompt: str) -> dict[str, torch.Tensor]:
+        return stack([caches.load(cache.text_path(prompt))]).to(device, dtype).row(0)
+
+    settings = SampleSettings(preview.guidance_scale, preview.num_inference_steps, setting.plan.resolution)
+    null = Conditioning({name: value[None] for name, value in states("").items()})
+    return Previews(setting.folder / "samples", Sampler(pipe, states, null, settings), denoiser, shots)
+
+
+def validation_of(setting: Setting, denoiser: Any) -> Validation | None:
+    """The held-out loss, with the base measured; None where nothing is held out."""
+    held_out, probe = measured_on(setting)
+    if not held_out:
+        return None
+    cache, data, engine, family = setting.cache, setting.run.data, setting.engine, setting.family
+    view = caches.centre_view(setting.plan.resolution, data)
+
+    def subject(example: Example) -> Subject:
+        entry = caches.load(cache.latent_path(example, view, data.alpha_background))
+        return Subject(example.id, entry["mean"], entry["std"], caches.load(cache.text_path(example.caption)))
+
+    ruler = Ruler(
+        family,
+        family.path(),
+        caches.load(cache.text_path("")),
+        setting.run.train.train_batch_size,
+        engine.device,
+        engine.precision.dtype,
+    )
+    with lora.switched_off(denoiser):
+        return validation_for(ruler, denoiser, [subject(e) for e in held_out], [subject(e) for e in probe])
+
+
+def state_of(setting: Setting, denoiser: Any) -> TrainState:
+    """The adapter, its optimizer and, with --use_ema, its average."""
+    optim, named = setting.run.optim, lora.parameters(denoiser)
+    return TrainState(named, optimizer_for(named.values(), optim), optim.ema_decay if optim.use_ema else None)
+
+
+def task_for(setting: Setting, denoiser: Any, state: TrainState) -> Task:
+    """What is trained: the model, the maths and the stream of examples."""
+    run, plan = setting.run, setting.plan
+    examples = CachedExamples(
+        setting.manifest,
+        setting.cache,
+        run.data,
+        seed=run.train.seed,
+        resolution=plan.resolution,
+        offset=run.objective.noise_offset,
+    )
+    path = setting.family.path()
+    return Task(
+        setting.family,
+        denoiser,
+        path,
+        weighting_for(run.objective.snr_gamma, path.prediction),
+        examples,
+        StepSampler(plan.num_examples, plan.global_batch, run.train.seed),
+        plan.schedule,
+        state,
+        run.train.gradient_accumulation_steps,
+        run.optim.max_grad_norm,
+        run.data.dataloader_num_workers,
+    )
+
+
+def watch_for(setting: Setting, denoiser: Any, state: TrainState, previews: Previews | None, status: Status) -> Watch:
+    """What is looked at between two steps, and when."""
+    run, plan = setting.run, setting.plan
+
+    def told(step: int) -> None:
+        status.step = step
+        if step % run.train.checkpointing_steps == 0:
+            status.write("training", f"step {step} of {plan.num_steps}")
+
+    return Watch(
+        state,
+        denoiser,
+        validation_of(setting, denoiser),
+        previews,
+        plan.num_steps,
+        plan.validation_steps,
+        plan.preview_steps,
+        run.train.early_stopping_patience,
+        told,
+    )

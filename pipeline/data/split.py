@@ -1,0 +1,37 @@
+"""Some images are held out of training, chosen by their content, so that what is learnt can be measured."""
+
+import dataclasses
+
+from pipeline.data.manifest import Manifest, digest
+from pipeline.errors import ConfigError
+
+DEFAULT_SHARE = 0.1
+MIN_HELD_OUT = 4  # images: fewer say nothing
+MIN_IMAGES = 40  # below, every image is needed for training unless a share is asked for
+
+
+def split(manifest: Manifest, share: float | None) -> tuple[Manifest, Manifest | None]:
+    """Cut a dataset into what is trained on and what is held out (None when nothing is).
+
+    Whole images are held out, with all their captions and copies, or a caption would leak its
+    image. The choice is by hash of the image: renaming, reordering or another seed changes nothing,
+    and a few added images change it little. `share` is --validation_split; None stands for a tenth,
+    and for none at all under MIN_IMAGES images. Raises ConfigError if a share leaves nothing to train on.
+    """
+    image_ids = sorted({example.image_id for example in manifest.examples}, key=_rank)
+    if share == 0 or (share is None and len(image_ids) < MIN_IMAGES):
+        return manifest, None
+    num_held_out = max(MIN_HELD_OUT, round((DEFAULT_SHARE if share is None else share) * len(image_ids)))
+    if num_held_out >= len(image_ids):
+        raise ConfigError(
+            f"--validation_split {share:g} holds out {num_held_out} of {len(image_ids)} images (never fewer than "
+            f"{MIN_HELD_OUT}), which leaves none to train on; give more images or --validation_split 0."
+        )
+    chosen = set(image_ids[:num_held_out])
+    train = tuple(example for example in manifest.examples if example.image_id not in chosen)
+    held_out = tuple(example for example in manifest.examples if example.image_id in chosen)
+    return dataclasses.replace(manifest, examples=train), Manifest(manifest.folder, held_out)
+
+
+def _rank(image_id: str) -> str:
+    return digest(f"held out\n{image_id}".encode())

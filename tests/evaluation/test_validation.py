@@ -1,0 +1,140 @@
+"""The held-out loss: what it is, that nothing but the model moves it, and what follows from it."""
+
+import math
+
+import pytest
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from safetensors.torch import load_file
+
+from pipeline import assemble, config, draws
+from pipeline.evaluation import validation
+from pipeline.evaluation.estimates import paired_change, student_95
+from pipeline.evaluation.validation import NUM_LEVELS
+from pipeline.run import encode
+from pipeline.setting import prepare
+from tests.conftest import metrics, replaced, status
+
+FILE = "pytorch_lora_weights.safetensors"
+
+
+@pytest.fixture
+def measured(small, tmp_path):
+    """A setting with half of the images held out, its denoiser and its validation."""
+    setting = prepare(config.parse([*small, "--validation_split", "0.5"]), tmp_path / "out")
+    encode(setting)
+    denoiser = assemble.load_denoiser(setting)
+    return setting, denoiser, assemble.validation_of(setting, denoiser)
+
+
+@pytest.mark.reference
+def test_it_is_the_loss_diffusers_own_parts_give(measured, miniature):
+    _, _, found = measured
+    scheduler = DDPMScheduler.from_pretrained(miniature, subfolder="scheduler")
+    unet = UNet2DConditionModel.from_pretrained(miniature, subfolder="unet").eval()
+    assert len(found.held_out) == 4
+    for row, subject in enumerate(found.held_out):
+        shape = tuple(subject.mean.shape)
+        latents = subject.mean + subject.std * draws.normal(0, 0, subject.id, "validation posterior", shape)
+        for level in range(NUM_LEVELS):
+            noise = draws.normal(0, level, subject.id, "validation noise", shape)
+            index = torch.tensor([int((level + 0.5) / NUM_LEVELS * 1000)])
+            x_t = scheduler.add_noise(latents[None], noise[None], index)
+            for text, errors in ((subject.text, found.base.held_out), (found.ruler.null, found.base.held_out_null)):
+                with torch.no_grad():
+                    said = unet(x_t, index, encoder_hidden_states=text["prompt_embeds"][None]).sample
+                loss = torch.nn.functional.mse_loss(said, noise[None]).item()
+                assert errors[row, level].item() == pytest.approx(loss, abs=1e-5)
+
+
+@pytest.mark.unit
+def test_an_adapter_that_adds_nothing_changes_nothing_at_all(measured):
+    _, denoiser, found = measured
+    row = found.measure(denoiser)
+    assert row["held_out_change"] == {"value": 0.0, "low": 0.0, "high": 0.0, "n": 4}
+    assert row["held_out_loss"] == row["held_out_base"]
+    assert row["levels"]["probe"] == row["levels"]["probe_base"]
+
+
+@pytest.mark.unit
+def test_it_depends_on_neither_seed_nor_batch(small, tmp_path, measured):
+    again = prepare(
+        config.parse([*replaced(small, train_batch_size=5), "--validation_split", "0.5", "--seed", "9"]),
+        tmp_path / "out",
+    )
+    encode(again)
+    other = assemble.validation_of(again, assemble.load_denoiser(again))
+    assert [subject.id for subject in other.held_out] == [subject.id for subject in measured[2].held_out]
+    assert torch.allclose(other.base.held_out, measured[2].base.held_out, atol=1e-6)
+
+
+@pytest.mark.unit
+def test_the_held_out_are_never_trained_on(measured):
+    setting, _, found = measured
+    trained = {example.image_id for example in setting.manifest.examples}
+    assert not trained & {example.image_id for example in setting.held_out.examples}
+    assert {subject.id for subject in found.probe} <= {example.id for example in setting.manifest.examples}
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 11, 31])
+def test_the_interval_is_students(degrees):
+    """Integrated numerically, 95 % of the density lies between the two ends."""
+    x = torch.linspace(0, student_95(degrees), 200_001, dtype=torch.float64)
+    log_norm = math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2) - 0.5 * math.log(degrees * math.pi)
+    density = torch.exp(log_norm - (degrees + 1) / 2 * torch.log1p(x**2 / degrees))
+    assert 2 * torch.trapezoid(density, x).item() == pytest.approx(0.95, abs=2e-4)
+    values = torch.arange(degrees + 1, dtype=torch.float64)
+    found = paired_change("x", values + 1, torch.ones(degrees + 1))
+    half = student_95(degrees) * values.std().item() / (degrees + 1) ** 0.5
+    assert (found.value, found.low, found.high) == pytest.approx((degrees / 2, degrees / 2 - half, degrees / 2 + half))
+
+
+FLAGS = [
+    "--validation_split", "0.5", "--validation_steps", "2", "--checkpointing_steps", "2",
+    "--lr_scheduler", "constant",
+]  # fmt: skip
+
+
+@pytest.mark.invariant
+def test_the_best_is_handed_over_and_the_last_on_request(trainer, small, tmp_path):
+    """A rate far too high: the held-out loss gets worse, so the best is not the last."""
+    flags = [*replaced(small, learning_rate=2), *FLAGS]
+    best, last = tmp_path / "best", tmp_path / "last"
+    ended = trainer(*flags, "--output_dir", best)
+    assert ended.code == 0, ended.output
+    losses = {row["step"]: row["validation"]["held_out_loss"] for row in metrics(best) if "validation" in row}
+    assert list(losses) == [2, 4, 6, 8, 10, 12]
+    chosen = min(losses, key=losses.get)
+    assert chosen != 12
+    assert (best / FILE).read_bytes() != (best / "checkpoint-12" / FILE).read_bytes()
+    ours, theirs = load_file(best / FILE), load_file(best / f"checkpoint-{chosen}" / FILE)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert status(best)["message"] == f"trained 12 steps, handed over step {chosen}"
+    assert trainer(*flags, "--keep", "last", "--output_dir", last).code == 0
+    ours, theirs = load_file(last / FILE), load_file(last / "checkpoint-12" / FILE)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.invariant
+def test_patience_ends_a_run_that_gets_no_better_and_it_is_then_complete(trainer, small, tmp_path):
+    out = tmp_path / "out"
+    flags = [*replaced(small, learning_rate=2), *FLAGS]
+    ended = trainer(*flags, "--early_stopping_patience", "1", "--output_dir", out)
+    assert ended.code == 0, ended.output
+    losses = [(row["step"], row["validation"]["held_out_loss"]) for row in metrics(out) if "validation" in row]
+    assert losses[-1][0] < 12
+    assert losses[-1][1] >= min(loss for _, loss in losses)
+    assert status(out)["step"] == losses[-1][0]
+    assert (out / f"checkpoint-{losses[-1][0]}").is_dir()
+    again = trainer("--config", out / "run.toml", "--resume_from_checkpoint", "latest")
+    assert again.code == 0
+    assert "Already complete" in again.output
+    refused = trainer(*small, "--early_stopping_patience", "1", "--output_dir", tmp_path / "other")
+    assert refused.code == 2
+    assert "--validation_split" in refused.output
+
+
+@pytest.mark.unit
+def test_a_measurement_is_what_the_plan_counts():
+    assert validation.num_passes(4, 4) == NUM_LEVELS * 12
