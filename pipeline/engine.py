@@ -1,15 +1,26 @@
-"""Processes, devices and precision. The only module that knows accelerate."""
+"""Processes, devices and precision. The only module that knows accelerate.
 
+Every process holds the whole model and a part of each optimizer step's examples. The loss is a sum
+divided by the size of the whole step, so gradients are added over processes, never averaged, and
+two processes of one micro-step do bit for bit what one process does in two.
+"""
+
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 from torch import Tensor, nn
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PeerLost
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+PATIENCE = timedelta(hours=2)  # of a process that waits for another one, which may be drawing pictures
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -26,20 +37,34 @@ class Precision:
 
 
 class Engine:
-    """The little the training loop needs to know about where it runs."""
+    """The little a run needs to know about where it runs, and the few things processes say to each other."""
 
     def __init__(self, mixed_precision: str | None, *, allow_tf32: bool = False) -> None:
+        # Several processes on a machine without a GPU: accelerate's launcher does not tell them to use the CPU.
         # The loop divides by the size of the whole optimizer step itself, so accelerate must not.
-        self._accelerator = Accelerator(mixed_precision=mixed_precision, gradient_accumulation_steps=1)
+        self._accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),
+            mixed_precision=mixed_precision,
+            gradient_accumulation_steps=1,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        )
         self.device: torch.device = self._accelerator.device
         self.precision = _precision(self._accelerator.mixed_precision, mixed_precision, self.device)
-        if self._accelerator.num_processes != 1:
+        self.rank: int = self._accelerator.process_index
+        self.num_processes: int = self._accelerator.num_processes
+        asked = int(os.environ.get("WORLD_SIZE", "1"))
+        if asked != self.num_processes:
             raise ConfigError(
-                f"accelerate started {self._accelerator.num_processes} processes; this version trains with one "
-                "(accelerate launch --num_processes 1 train_lora.py ...)."
+                f"{asked} processes were started, but accelerate runs {self.num_processes}: give a configuration made "
+                "for several (accelerate_configs/cpu_2proc.yaml, multi_gpu.yaml)."
             )
         if allow_tf32 and self.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = True
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes and speaks."""
+        return self.rank == 0
 
     def prepare(self, optimizer: torch.optim.Optimizer) -> Any:
         """The optimizer with loss scaling where fp16 needs it."""
@@ -49,10 +74,71 @@ class Engine:
         """Accumulate gradients."""
         self._accelerator.backward(loss)
 
+    def add_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Add up the gradients of all processes, in one message."""
+        if self.num_processes == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = self.add(torch.cat([gradient.flatten() for gradient in gradients]))
+        first = 0
+        for gradient in gradients:
+            gradient.copy_(flat[first : first + gradient.numel()].view_as(gradient))
+            first += gradient.numel()
+
+    def add(self, values: Tensor) -> Tensor:
+        """The sum over all processes. Raises PeerLost if one of them is gone."""
+        if self.num_processes == 1:
+            return values
+        total: Tensor = self._talk(lambda: self._accelerator.reduce(values, reduction="sum"))
+        return total
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value of every process, in the order of their ranks. Raises PeerLost if one of them is gone."""
+        if self.num_processes == 1:
+            return [value]
+        return self._talk(lambda: gather_object([value]))
+
+    def on_main(self, work: Callable[[], Result]) -> Result:
+        """Let the main process do something while the others wait; all get its result, or raise its error."""
+        if self.num_processes == 1:
+            return work()
+        said: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                said[0] = work()
+            except Exception as error:  # handed on to the others and raised below
+                said[1] = error
+        self._talk(lambda: broadcast_object_list(said))
+        if said[1] is not None:
+            raise said[1]
+        result: Result = said[0]
+        return result
+
+    def together(self, work: Callable[[], None]) -> None:
+        """Let every process do its part; where one fails, all raise its error."""
+        if self.num_processes == 1:
+            return work()
+        failure: Exception | None = None
+        try:
+            work()
+        except Exception as error:  # handed on to the others and raised below
+            failure = error
+        failures = [found for found in self.gather(failure) if found is not None]
+        if failures:
+            raise failures[0]
+        return None
+
     def clip(self, parameters: list[nn.Parameter], max_norm: float) -> float:
         """Scale all gradients down to a total norm of `max_norm`; returns the norm before."""
         norm: Tensor = self._accelerator.clip_grad_norm_(parameters, max_norm)
         return float(norm)
+
+    def _talk(self, say: Callable[[], Result]) -> Result:
+        try:
+            return say()
+        except RuntimeError as error:  # every backend has its own kind; each means that a process does not answer
+            reason = str(error).splitlines()[0]
+            raise PeerLost(f"Another process of this run is gone, so process {self.rank} stops ({reason})") from error
 
 
 def _precision(effective: str, asked: str | None, device: torch.device) -> Precision:

@@ -6,6 +6,7 @@ UserError            exit code 2
 `- CheckpointError   a base model, an adapter or a checkpoint to resume from
 TrainingStopped      exit code 4: training stopped itself
 Interrupted          exit code 75 (SIGTERM) or 130 (Ctrl-C): checkpointed first
+PeerLost             exit code 1: another process of the run is gone
 """
 
 EXIT_DONE, EXIT_BUG, EXIT_USER, EXIT_AFTERWARDS, EXIT_STOPPED, EXIT_TERMINATED, EXIT_CTRL_C = 0, 1, 2, 3, 4, 75, 130
@@ -37,6 +38,10 @@ class Interrupted(RuntimeError):
     def __init__(self, exit_code: int, step: int) -> None:
         super().__init__(f"stopped on {'Ctrl-C' if exit_code == EXIT_CTRL_C else 'SIGTERM'} after step {step}")
         self.exit_code, self.step = exit_code, step
+
+
+class PeerLost(RuntimeError):
+    """Another process of the same run has died or does not answer."""
 
 
 def listed(problems: list[str], limit: int = 20) -> str:

@@ -8,7 +8,7 @@ from types import FrameType
 
 from pipeline import config, errors
 from pipeline.config import Command
-from pipeline.status import Status, resume_command
+from pipeline.status import Status, is_main_process, resume_command
 
 
 def run_and_report(argv: list[str]) -> int:
@@ -32,7 +32,7 @@ def run_and_report(argv: list[str]) -> int:
     except errors.UserError as error:
         if command.debug:
             traceback.print_exc()
-        if status.claimed:
+        if status.claimed and is_main_process():
             status.write("failed", str(error), exit_code=errors.EXIT_USER)
         return _refuse(error)
     except errors.Interrupted as stopped:
@@ -41,6 +41,8 @@ def run_and_report(argv: list[str]) -> int:
         return _end(status, "failed", str(stopped), errors.EXIT_STOPPED)
     except KeyboardInterrupt:
         return _end(status, "interrupted", "stopped at once; the last checkpoint stands", errors.EXIT_CTRL_C)
+    except errors.PeerLost as error:  # whoever is left speaks, for the first process may be the one that is gone
+        return _end(status, "failed", f"{error}. The last checkpoint stands", errors.EXIT_BUG, speaks=True)
     except Exception as error:  # the last line of defence: say what stands, then show where it broke
         traceback.print_exc()
         sentence = f"{type(error).__name__}: {error}. The last checkpoint stands"
@@ -56,11 +58,14 @@ def output_folder(command: Command) -> Path:
 
 
 def _refuse(error: Exception) -> int:
-    _say(f"Error: {error}")
+    if is_main_process():
+        _say(f"Error: {error}")
     return errors.EXIT_USER
 
 
-def _end(status: Status, state: str, sentence: str, exit_code: int) -> int:
+def _end(status: Status, state: str, sentence: str, exit_code: int, *, speaks: bool = False) -> int:
+    if not (speaks or is_main_process()):
+        return exit_code
     if status.claimed:
         try:
             status.write("interrupted" if state == "interrupted" else "failed", sentence, exit_code=exit_code)

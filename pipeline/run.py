@@ -1,5 +1,6 @@
 """A run from end to end: plan -> data -> train -> verify -> report. The only module that may import every room."""
 
+import contextlib
 import json
 import os
 import time
@@ -38,14 +39,23 @@ def execute(command: Command, status: Status) -> int:
         tell("Dry run: everything checked, nothing written.")
         return errors.EXIT_DONE
     checkpoints = Checkpoints(setting.folder, identity_of(setting), setting.run.train.checkpoints_total_limit)
-    found = claim(setting, checkpoints, status)
-    if found is not None and is_complete(setting, found):
+    engine = setting.engine
+
+    def claimed() -> tuple[Path | None, bool]:
+        found = claim(setting, checkpoints, status)
+        return found, found is not None and is_complete(setting, found)
+
+    found, complete = engine.on_main(claimed)
+    if complete:
         tell(f"Already complete: {setting.folder / formats.FILE} is the adapter of this run.")
         return errors.EXIT_DONE
-    encode(setting)
+    status.claimed = True
+    engine.together(lambda: encode(setting))
     denoiser = assemble.load_denoiser(setting)
-    previews = assemble.previews_for(setting, denoiser)
+    previews = assemble.previews_for(setting, denoiser) if engine.is_main else None
     kept_step = fit(setting, denoiser, previews, checkpoints, found, status)
+    if not engine.is_main:
+        return errors.EXIT_DONE
     status.write("finishing", f"trained; checking the adapter of step {kept_step}")
     verdict = hand_over(setting, denoiser, kept_step)
     tell(
@@ -66,14 +76,15 @@ def quieten_libraries() -> None:
 
 
 def encode(setting: Setting) -> None:
-    """Fill the cache with what it lacks; the encoders are gone again afterwards."""
-    run, family, cache = setting.run, setting.family, setting.cache
-    views = caches.missing_views(cache, assemble.views_of(setting), run.data)
-    captions = caches.missing_captions(cache, assemble.captions_of(setting))
+    """Fill the cache with what it lacks, each process with its share; the encoders are gone again afterwards."""
+    run, family, cache, engine = setting.run, setting.family, setting.cache, setting.engine
+    share = slice(engine.rank, None, engine.num_processes)
+    views = caches.missing_views(cache, assemble.views_of(setting)[share], run.data)
+    captions = caches.missing_captions(cache, assemble.captions_of(setting)[share])
     if not views and not captions:
         return
     tell(f"Encoding {len(views)} views and {len(captions)} captions")
-    pipe = family.load("vae", *family.encoders, dtype=setting.engine.precision.dtype).to(setting.engine.device)
+    pipe = family.load("vae", *family.encoders, dtype=engine.precision.dtype).to(engine.device)
     long = [caption for caption in captions if family.is_truncated(pipe, caption)]
     if long:
         tell(f"note: {len(long)} captions are cut at the text encoder's limit, for example: {long[0]!r}")
@@ -98,26 +109,26 @@ def fit(
 
     Afterwards the denoiser holds those weights.
     """
-    run, plan = setting.run, setting.plan
+    run, plan, engine = setting.run, setting.plan, setting.engine
     state = assemble.state_of(setting, denoiser)
-    watch = assemble.watch_for(setting, denoiser, state, previews, status)
     first_step = checkpoints.restore(found, state) if found else 0
     if found:
         tell(f"Going on from {found}, step {first_step} of {plan.num_steps}")
-    metrics = tracking.Metrics(setting.folder, first_step)
-    board = setting.folder / run.train.logging_dir if run.train.report_to == "tensorboard" else None
-    tensorboard, progress = tracking.Tensorboard(board, first_step), tracking.Progress(first_step, plan.num_steps)
     status.step = first_step
-    status.write("training", f"from step {first_step} of {plan.num_steps}")
     task = assemble.task_for(setting, denoiser, state)
-    outputs = Outputs(checkpoints, run.train.checkpointing_steps, metrics, tensorboard, progress, watch)
-    try:
-        with StopSignal(watch_parent=launched_by_accelerate()) as stop:
-            train(setting.engine, task, outputs, first_step, stop)
-    finally:
-        metrics.close()
-        tensorboard.close()
-        progress.close()
+    with contextlib.ExitStack() as closing:
+        outputs = None
+        if engine.is_main:
+            status.write("training", f"from step {first_step} of {plan.num_steps}")
+            metrics = closing.enter_context(tracking.Metrics(setting.folder, first_step))
+            board = setting.folder / run.train.logging_dir if run.train.report_to == "tensorboard" else None
+            tensorboard = closing.enter_context(tracking.Tensorboard(board, first_step))
+            progress = closing.enter_context(tracking.Progress(first_step, plan.num_steps))
+            watch = assemble.watch_for(setting, denoiser, state, previews, status)
+            outputs = Outputs(checkpoints, run.train.checkpointing_steps, metrics, tensorboard, progress, watch)
+        stop = closing.enter_context(StopSignal(watch_parent=launched_by_accelerate()))
+        if not state.has_stalled(run.train.early_stopping_patience):
+            train(engine, task, outputs, first_step, stop)
     if run.train.keep == "best" and state.best is not None:
         state.put(state.best.weights)
         return state.best.step

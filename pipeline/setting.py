@@ -111,7 +111,7 @@ def prepare(command: Command, folder: Path) -> Setting:
     manifest, held_out = split(read_manifest(data_folder, run.data), run.data.validation_split)
     manifest = manifest.limited(run.data.max_train_samples)
     unseen = read_manifest(unseen_folder, run.data, "--evaluation_data_dir") if unseen_folder is not None else None
-    plan = make_plan(run, family, manifest, held_out, engine.precision, 1, folder)
+    plan = make_plan(run, family, manifest, held_out, engine.precision, engine.num_processes, folder)
     precision = engine.precision.name
     cache = caches.Cache(
         cache_folder(run),

@@ -13,6 +13,11 @@ State = Literal["starting", "training", "finishing", "done", "interrupted", "fai
 FILE = "status.json"
 
 
+def is_main_process() -> bool:
+    """Whether this process writes and speaks; with several, the first one does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 class Status:
     """Writes status.json in the output folder, once the folder is this run's."""
 
@@ -24,7 +29,7 @@ class Status:
     def write(
         self, state: State, message: str, *, exit_code: int | None = None, next_command: str | None = None
     ) -> None:
-        """Replace the file; `exit_code` is None while the process lives."""
+        """Replace the file; `exit_code` is None while the run lives."""
         command = next_command if next_command is not None else resume_command(self.folder)
         row = {
             "state": state,

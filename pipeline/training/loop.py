@@ -1,5 +1,6 @@
 """The loop: report, save, step. One function for every family."""
 
+import os
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from torch import nn
 from pipeline.data.loader import CachedExamples, loader_for
 from pipeline.data.sampler import MicroBatches, StepSampler
 from pipeline.engine import Engine
-from pipeline.errors import Interrupted, TrainingStopped, listed
+from pipeline.errors import EXIT_CTRL_C, EXIT_TERMINATED, Interrupted, TrainingStopped, listed
 from pipeline.families.base import Family
 from pipeline.objective.paths import VariancePreserving
 from pipeline.objective.weighting import MinSNR, Uniform
@@ -52,20 +53,21 @@ class Outputs:
     watch: Watch  # previews, the held-out loss, early stopping
 
 
-def train(engine: Engine, task: Task, outputs: Outputs, first_step: int, stop: StopSignal) -> None:
+def train(engine: Engine, task: Task, outputs: Outputs | None, first_step: int, stop: StopSignal) -> None:
     """Train from `first_step` until the schedule or the patience ends; the last step leaves a checkpoint.
 
-    Raises TrainingStopped, or Interrupted, which leaves a checkpoint too.
+    `outputs` is None in processes that do not write. Raises TrainingStopped, or Interrupted, which
+    leaves a checkpoint too.
     """
     num_steps, global_batch = task.schedule.num_steps, task.sampler.batch_size
-    batches = MicroBatches(task.sampler, first_step, num_steps, task.num_micro_steps)
+    batches = MicroBatches(task.sampler, first_step, num_steps, task.num_micro_steps, engine.rank, engine.num_processes)
     stream = iter(loader_for(task.examples, batches, task.num_workers))
     state = task.state
     optimizer = engine.prepare(state.optimizer)
     trained = list(state.named.values())
     task.denoiser.train()
 
-    for step in range(first_step, first_step if outputs.watch.has_ended else num_steps):
+    for step in range(first_step, num_steps):
         # Step: gradients of the mean over the whole optimizer step, whatever it was cut into.
         started = time.perf_counter()
         learning_rate = task.schedule(step)
@@ -81,31 +83,52 @@ def train(engine: Engine, task: Task, outputs: Outputs, first_step: int, stop: S
             loss = losses.sum() / global_batch
             engine.backward(loss)
             total += loss.item()
-            ids += batch.ids
+            ids.append(batch.ids)
+        engine.add_gradients(trained)
+        total = engine.add(torch.tensor(total, dtype=torch.float64, device=engine.device)).item()
         if step == first_step:
             require_gradients(state.named)
         norm = engine.clip(trained, task.max_grad_norm)
-        require_finite(step + 1, total, norm, learning_rate, ids)
+        require_finite(step + 1, total, norm, learning_rate, [name for part in ids for name in part])
         optimizer.step()
         state.update_average(step)
         seconds = time.perf_counter() - started
 
         # Report.
         done = step + 1
-        row = {"loss": total, "learning_rate": learning_rate, "grad_norm": norm, "seconds": seconds}
-        seen = outputs.watch(done)
-        outputs.metrics.write({"step": done, **row, **seen, "ids": ids})
-        outputs.tensorboard.write(done, row, seen)
-        outputs.progress.update(done, total, learning_rate)
+        shares = engine.gather((os.getpid(), ids))
+        if outputs is not None:
+            seen = outputs.watch(done)
+            row = {"loss": total, "learning_rate": learning_rate, "grad_norm": norm, "seconds": seconds}
+            outputs.metrics.write({"step": done, **row, **seen, **who_saw_what(shares)})
+            outputs.tensorboard.write(done, row, seen)
+            outputs.progress.update(done, total, learning_rate)
 
         # Save.
-        asked, ended = stop.exit_code, done == num_steps or outputs.watch.has_ended
-        if done % outputs.checkpointing_steps == 0 or ended or asked is not None:
+        ended = done == num_steps or (outputs is not None and outputs.watch.has_ended)
+        asked, ended = agreed(engine, stop.exit_code, ended)
+        if outputs is not None and (done % outputs.checkpointing_steps == 0 or ended or asked is not None):
             outputs.checkpoints.save(done, state, task.denoiser, task.family.denoiser)
         if ended:
             return
         if asked is not None:
             raise Interrupted(asked, done)
+
+
+def agreed(engine: Engine, asked: int | None, ended: bool) -> tuple[int | None, bool]:
+    """What one process was asked or has found holds for all: the exit code to stop with, and whether to end."""
+    votes = torch.tensor([asked == EXIT_TERMINATED, asked == EXIT_CTRL_C, ended], dtype=torch.float64)
+    terminated, interrupted, anyone_ended = (engine.add(votes.to(engine.device)) > 0).tolist()
+    return (EXIT_CTRL_C if interrupted else EXIT_TERMINATED if terminated else None), anyone_ended
+
+
+def who_saw_what(shares: list[tuple[int, list[tuple[str, ...]]]]) -> dict[str, Any]:
+    """The example ids of a step in the order of the stream, and with several processes who had which."""
+    num_micro_steps = len(shares[0][1])
+    row: dict[str, Any] = {"ids": [name for k in range(num_micro_steps) for _, ids in shares for name in ids[k]]}
+    if len(shares) > 1:
+        row["ranks"] = [{"pid": pid, "ids": [name for part in ids for name in part]} for pid, ids in shares]
+    return row
 
 
 def require_gradients(parameters: dict[str, nn.Parameter]) -> None:

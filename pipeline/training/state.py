@@ -48,6 +48,10 @@ class TrainState:
         else:
             self.num_worse += 1
 
+    def has_stalled(self, patience: int | None) -> bool:
+        """Whether as many validations in a row as patience allows have found no lower held-out loss."""
+        return patience is not None and self.num_worse >= patience
+
     @property
     def current(self) -> Weights:
         """The weights that are measured, drawn with and handed over: the average where there is one."""

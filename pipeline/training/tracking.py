@@ -5,17 +5,35 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from tqdm import tqdm
 
 from pipeline import durable
+from pipeline.status import is_main_process
 
 FILE = "metrics.jsonl"
 LINE_EVERY_SECONDS = 15.0
 
 
-class Metrics:
+class _Closed:
+    """Closes itself when its `with` ends."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        raise NotImplementedError
+
+
+class Metrics(_Closed):
     """Every step and evaluation, one JSON object per line with 'step'; each step once, also after a resume."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
@@ -51,7 +69,7 @@ def _is_nonfinite(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-class Tensorboard:
+class Tensorboard(_Closed):
     """Curves for tensorboard; an error there is told once and never stops the training."""
 
     def __init__(self, folder: Path | None, first_step: int) -> None:
@@ -80,7 +98,7 @@ class Tensorboard:
             self._writer.close()
 
 
-class Progress:
+class Progress(_Closed):
     """A bar on a terminal, a plain line every so often in a log file."""
 
     def __init__(self, first_step: int, num_steps: int) -> None:
@@ -111,7 +129,8 @@ class Progress:
 
 def tell(message: str) -> None:
     """One line for the person at the terminal, on stderr, without breaking a progress bar."""
-    tqdm.write(message, file=sys.stderr)
+    if is_main_process():
+        tqdm.write(message, file=sys.stderr)
 
 
 def clock(seconds: float) -> str:

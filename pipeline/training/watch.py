@@ -43,5 +43,5 @@ class Watch:
 
     @property
     def has_ended(self) -> bool:
-        """Whether patience is at its end: as many validations in a row without a lower loss."""
-        return self.patience is not None and self.state.num_worse >= self.patience
+        """Whether patience is at its end."""
+        return self.state.has_stalled(self.patience)
