@@ -1,5 +1,6 @@
-"""Training of the autoencoder on pixels far broader than the world's renders, and its standardisation."""
+"""Training of the autoencoder on pixels far broader than the world's renders, and its compact form."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.starter import fitting, parts, pixels
+from pipeline.starter import fitting, parts, pixels, world
 
+log = logging.getLogger(__name__)
+
+TRAINED_CHANNELS = 8  # of which the compact form keeps parts.LATENT_CHANNELS
 CROP_PIXELS = 32
 CROP_BATCH = 12
 WHOLE_BATCH = 4
@@ -35,9 +39,9 @@ def batch_of(seed: int, step: int) -> Tensor:
 
 
 def train(folder: Path, seed: int = 0) -> Any:
-    """Train the autoencoder; resumes from `folder`. The result is not yet standardised."""
+    """Train the autoencoder; resumes from `folder`. The result is not yet compact."""
     torch.manual_seed(seed)
-    autoencoder = parts.build_autoencoder()
+    autoencoder = parts.build_autoencoder(TRAINED_CHANNELS)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         target = batch_of(seed, step)
@@ -53,30 +57,84 @@ def train(folder: Path, seed: int = 0) -> Any:
     return autoencoder
 
 
-@torch.no_grad()
-def standardise(autoencoder: Any, seed: int, num_pictures: int = 512) -> None:
-    """Fold a shift and a scale per channel into the two 1 x 1 convolutions: latents of mean 0 and variance 1.
+def compacted(autoencoder: Any, seed: int, num_pictures: int = 512) -> Any:
+    """The same autoencoder with fewer latent channels, in units in which equal noise does equal harm.
 
-    The decoded picture does not change; only the latents' units do. Measured on renders of the
-    training world, which is what the denoiser sees.
+    Training leaves directions among the latent channels that the decoder hardly reads, and others that
+    it reads a hundred times as much; a denoiser would spend itself on the former. With J the decoder's
+    Jacobian, G = E[J^T J] over channels says what a unit of each direction does to the pixels. The
+    channels become the LATENT_CHANNELS strongest directions of G, scaled by the square roots of its
+    eigenvalues, rotated to their principal axes on the world's renders, and brought to mean 0 and
+    variance 1 on average. What is dropped is set to its mean. All of it is folded into the convolutions
+    beside the latents; the border of one convolution is the only approximation.
     """
-    from pipeline.starter import world
+    broad = [pixels.to_array(pixels.broad_picture(seed, index)) for index in range(num_pictures)]
+    renders = [pixels.to_array(world.training_scene(seed, index)[0].image()) for index in range(num_pictures)]
+    with torch.no_grad():
+        latents = {
+            name: _latent_means(autoencoder, pictures) for name, pictures in (("broad", broad), ("renders", renders))
+        }
+    strength, directions = torch.linalg.eigh(_decoder_gram(autoencoder, latents["broad"], seed))
+    log.info("what a unit of each latent direction does to the pixels: %s", strength.tolist())
+    strength, directions = strength[-parts.LATENT_CHANNELS :], directions[:, -parts.LATENT_CHANNELS :]
+    mean = latents["renders"].mean((0, 2, 3))
+    rows = latents["renders"].permute(0, 2, 3, 1).flatten(0, 2) - mean
+    _, axes = torch.linalg.eigh(torch.cov((rows @ directions * strength.sqrt()).T))
+    to_compact = axes.T @ (strength.sqrt()[:, None] * directions.T)  # [compact, latent]
+    scale = (rows @ to_compact.T).square().mean().sqrt()
+    to_compact = to_compact / scale
+    to_latent = scale * (directions / strength.sqrt()) @ axes  # [latent, compact]
+    return _folded(autoencoder, mean, to_compact, to_latent, latents["renders"])
 
-    pictures = [pixels.to_array(world.training_scene(seed, index)[0].image()) for index in range(num_pictures)]
-    latents = torch.cat(
-        [
-            autoencoder.encode(torch.from_numpy(np.stack(pictures[i : i + 64]))).latent_dist.mean
-            for i in range(0, num_pictures, 64)
-        ]
-    )
-    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-    channels = len(mean)
-    encode, decode = autoencoder.quant_conv, autoencoder.post_quant_conv
-    encode.weight[:channels] /= std[:, None, None, None]
-    encode.bias[:channels] = (encode.bias[:channels] - mean) / std
-    encode.bias[channels:] -= 2 * std.log()  # log-variance
-    decode.bias += (decode.weight[:, :, 0, 0] * mean).sum(1)
-    decode.weight *= std[None, :, None, None]
+
+@torch.no_grad()
+def _latent_means(autoencoder: Any, pictures: list[np.ndarray]) -> Tensor:
+    batches = (torch.from_numpy(np.stack(pictures[first : first + 64])) for first in range(0, len(pictures), 64))
+    return torch.cat([autoencoder.encode(batch).latent_dist.mean for batch in batches])
+
+
+def _decoder_gram(autoencoder: Any, latents: Tensor, seed: int, num_probes: int = 3) -> Tensor:
+    """E[J^T J] over the channels of one place, [latent, latent]: for u standard normal, E[(J^T u)(J^T u)^T]."""
+    generator = torch.Generator().manual_seed(seed)
+    gram, count = torch.zeros(latents.shape[1], latents.shape[1]), 0
+    for batch in latents.split(32):
+        point = batch.clone().requires_grad_(True)
+        decoded = autoencoder.decode(point).sample
+        for _ in range(num_probes):
+            probe = torch.randn(decoded.shape, generator=generator)
+            (found,) = torch.autograd.grad(decoded, point, probe, retain_graph=True)
+            rows = found.permute(0, 2, 3, 1).flatten(0, 2)
+            gram, count = gram + rows.T @ rows, count + len(rows)
+    return gram / count
+
+
+@torch.no_grad()
+def _folded(autoencoder: Any, mean: Tensor, to_compact: Tensor, to_latent: Tensor, latents: Tensor) -> Any:
+    """A new autoencoder that works in compact = to_compact (latent - mean), latent = mean + to_latent compact."""
+    old, new = autoencoder, parts.build_autoencoder(parts.LATENT_CHANNELS)
+    own = {name: value for name, value in old.state_dict().items() if name in new.state_dict()}
+    new.load_state_dict({name: v for name, v in own.items() if v.shape == new.state_dict()[name].shape}, strict=False)
+    channels, compact = to_latent.shape
+    quant, post = old.quant_conv.weight[:, :, 0, 0], old.post_quant_conv.weight[:, :, 0, 0]
+    # Encoder: mean and log-variance; the latter, tiny everywhere, becomes a constant.
+    conv, folded = old.encoder.conv_out, new.encoder.conv_out
+    map_mean = to_compact @ quant[:channels]
+    folded.weight.zero_()
+    folded.weight[:compact] = torch.einsum("ij,jkhw->ikhw", map_mean, conv.weight)
+    folded.bias[:compact] = map_mean @ conv.bias + to_compact @ (old.quant_conv.bias[:channels] - mean)
+    variance = old.encode(old.decode(latents[:64]).sample).latent_dist.var.mean((0, 2, 3))
+    folded.bias[compact:] = (to_compact.square() @ variance).log()
+    # Decoder: a constant in front of a padded convolution stays one as far as the compact channels can hold it.
+    conv, folded = old.decoder.conv_in, new.decoder.conv_in
+    map_back = post @ to_latent
+    folded.weight.copy_(torch.einsum("okhw,kj->ojhw", conv.weight, map_back))
+    constant = post @ mean + old.post_quant_conv.bias
+    held = torch.linalg.lstsq(map_back, constant[:, None]).solution[:, 0]
+    folded.bias.copy_(conv.bias + torch.einsum("okhw,k->o", conv.weight, constant - map_back @ held))
+    for conv_1x1, bias in ((new.quant_conv, 0.0), (new.post_quant_conv, held)):
+        conv_1x1.weight.copy_(torch.eye(conv_1x1.weight.shape[0])[:, :, None, None])
+        conv_1x1.bias.copy_(torch.zeros_like(conv_1x1.bias) + bias)
+    return new.eval()
 
 
 @torch.no_grad()

@@ -47,8 +47,8 @@ def build(work: Path, only: str | None = None, seed: int = 0, *, warm_start: boo
     log.info("autoencoder")
     vae = parts.load_autoencoder() if warm_start else autoencoder.train(work, seed)
     vae.eval().requires_grad_(False)
-    if not warm_start:
-        autoencoder.standardise(vae, seed)
+    if vae.config.latent_channels != parts.LATENT_CHANNELS:
+        vae = autoencoder.compacted(vae, seed).requires_grad_(False)
     if only == "autoencoder":
         return
     log.info("denoiser")

@@ -12,7 +12,7 @@ from pipeline.starter import fitting, parts, pixels, world
 
 BATCH = 128
 RESTYLED_SHARE = 0.4  # pictures whose colours are redrawn, so that the vision tower also reads styles
-PLAN = fitting.Fit("clip", num_steps=1400, learning_rate=1e-3, weight_decay=0.1, ema_decay=0.99)
+PLAN = fitting.Fit("clip", num_steps=600, learning_rate=1e-3, weight_decay=0.1, ema_decay=0.99)
 
 
 class Towers(nn.Module):

@@ -16,8 +16,8 @@ BATCH = 32
 CAPTION_DROPOUT = 0.1
 POOL_SCENES = 48_000  # scenes encoded once; one pass over them is 1,500 steps
 SHARD_SCENES = 2_000
-TIME_MEAN, TIME_STD = 0.3, 1.2  # of the logit of t: most steps where shapes form, few where only texture is left
-PLAN = fitting.Fit("denoiser", num_steps=14_000, learning_rate=1e-3, weight_decay=0.01, ema_decay=0.999)
+TIME_MEAN, TIME_STD = 0.5, 1.2  # of the logit of t: most steps where shapes form, few where only texture is left
+PLAN = fitting.Fit("denoiser", num_steps=3_700, learning_rate=1e-3, weight_decay=0.01, decay_share=0.4, ema_decay=0.999)
 
 
 def train(
@@ -31,7 +31,7 @@ def train(
 
     torch.manual_seed(seed)
     unet = parts.build_denoiser()
-    if warm_start:
+    if warm_start and not PLAN.state_in(folder).exists():
         unet.load_state_dict(load_file(starter.BASE / "unet" / "diffusion_pytorch_model.safetensors"))
     unet.set_attn_processor(AttnProcessor())  # the backward pass of torch's fused attention is slow on a CPU
     scheduler = parts.build_scheduler()

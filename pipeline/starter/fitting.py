@@ -29,6 +29,10 @@ class Fit:
     max_grad_norm: float = 1.0
     ema_decay: float = 0.0  # 0: the live weights are the result
 
+    def state_in(self, folder: Path) -> Path:
+        """Where a training that was stopped goes on from."""
+        return folder / f"{self.name}.state.safetensors"
+
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of step `step`, counted from 0."""
         decay_steps = max(1.0, self.decay_share * self.num_steps)
@@ -53,7 +57,7 @@ def fit(plan: Fit, module: nn.Module, loss_of: Callable[[int], tuple[Tensor, dic
     )
     average = {name: parameter.detach().clone() for name, parameter in named.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    state_path, log_path = folder / f"{plan.name}.state.safetensors", folder / f"{plan.name}.jsonl"
+    state_path, log_path = plan.state_in(folder), folder / f"{plan.name}.jsonl"
     first_step = _restore(state_path, named, average, optimizer) if state_path.exists() else 0
     last_save, started, losses = time.monotonic(), time.monotonic(), []
     for step in range(first_step, plan.num_steps):
