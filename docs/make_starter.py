@@ -74,6 +74,8 @@ def page() -> str:
         + ", ".join(f"{name} {value} dB" for name, value in found["autoencoder"].items())
         + ".",
         "",
+        "![pictures above what the autoencoder makes of them: renders, style, broad set](starter-autoencoder.png)",
+        "",
         "Guidance sweep (concept top-1, top-5): "
         + "; ".join(
             f"{scale}: {rows['concept top-1']}, {rows['concept top-5']}"
@@ -85,7 +87,9 @@ def page() -> str:
         "## How it was trained",
         "",
         "CLIP first, its text tower then frozen; the autoencoder on pictures far broader than the renders; the",
-        "denoiser last, a tenth of its captions dropped, averaged weights kept. Logs lie in [starter/](starter/).",
+        "denoiser last, a tenth of its captions dropped, averaged weights kept. Logs lie in [starter/](starter/). What",
+        "ships was trained in several goes, each from the weights of the one before where that was possible; the logs",
+        "are those of the last go of each part, and [decisions.md](decisions.md) says what went wrong in between.",
         "",
     ]
     for stage, (_, title) in STAGES.items():

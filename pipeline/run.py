@@ -116,17 +116,19 @@ def fit(
         tell(f"Going on from {found}, step {first_step} of {plan.num_steps}")
     status.step = first_step
     task = assemble.task_for(setting, denoiser, state)
-    with contextlib.ExitStack() as closing:
+    with contextlib.ExitStack() as open_until_done:
         outputs = None
         if engine.is_main:
             status.write("training", f"from step {first_step} of {plan.num_steps}")
-            metrics = closing.enter_context(tracking.Metrics(setting.folder, first_step))
             board = setting.folder / run.train.logging_dir if run.train.report_to == "tensorboard" else None
-            tensorboard = closing.enter_context(tracking.Tensorboard(board, first_step))
-            progress = closing.enter_context(tracking.Progress(first_step, plan.num_steps))
+            metrics = tracking.Metrics(setting.folder, first_step)
+            tensorboard = tracking.Tensorboard(board, first_step)
+            progress = tracking.Progress(first_step, plan.num_steps)
+            for output in (metrics, tensorboard, progress):
+                open_until_done.callback(output.close)
             watch = assemble.watch_for(setting, denoiser, state, previews, status)
             outputs = Outputs(checkpoints, run.train.checkpointing_steps, metrics, tensorboard, progress, watch)
-        stop = closing.enter_context(StopSignal(watch_parent=launched_by_accelerate()))
+        stop = open_until_done.enter_context(StopSignal(watch_parent=launched_by_accelerate()))
         if not state.has_stalled(run.train.early_stopping_patience):
             train(engine, task, outputs, first_step, stop)
     if run.train.keep == "best" and state.best is not None:

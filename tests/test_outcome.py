@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline import config
-from pipeline.run import load_denoiser
+from pipeline.assemble import load_denoiser
 from pipeline.setting import prepare
 from tests.conftest import metrics, replaced, status
 

@@ -97,7 +97,7 @@ def _decoder_gram(autoencoder: Any, latents: Tensor, seed: int, num_probes: int 
     """E[J^T J] over the channels of one place, [latent, latent]: for u standard normal, E[(J^T u)(J^T u)^T]."""
     generator = torch.Generator().manual_seed(seed)
     gram, count = torch.zeros(latents.shape[1], latents.shape[1]), 0
-    for batch in latents.split(32):
+    for batch in torch.split(latents, 32):
         point = batch.clone().requires_grad_(True)
         decoded = autoencoder.decode(point).sample
         for _ in range(num_probes):

@@ -5,8 +5,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tqdm import tqdm
 
@@ -17,23 +16,7 @@ FILE = "metrics.jsonl"
 LINE_EVERY_SECONDS = 15.0
 
 
-class _Closed:
-    """Closes itself when its `with` ends."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of what is open."""
-        raise NotImplementedError
-
-
-class Metrics(_Closed):
+class Metrics:
     """Every step and evaluation, one JSON object per line with 'step'; each step once, also after a resume."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
@@ -69,7 +52,7 @@ def _is_nonfinite(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-class Tensorboard(_Closed):
+class Tensorboard:
     """Curves for tensorboard; an error there is told once and never stops the training."""
 
     def __init__(self, folder: Path | None, first_step: int) -> None:
@@ -98,7 +81,7 @@ class Tensorboard(_Closed):
             self._writer.close()
 
 
-class Progress(_Closed):
+class Progress:
     """A bar on a terminal, a plain line every so often in a log file."""
 
     def __init__(self, first_step: int, num_steps: int) -> None:

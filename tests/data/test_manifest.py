@@ -103,14 +103,14 @@ def test_copies_are_named_and_keep_draws_of_their_own(colours):
 
 
 def test_a_limit_takes_the_same_examples_whatever_they_are_called(colours, tmp_path):
-    few = read_manifest(colours, DataOptions(max_train_samples=3))
+    few = read_manifest(colours, DataOptions()).limited(3)
     renamed = tmp_path / "renamed"
     renamed.mkdir()
     for number, line in enumerate((colours / "metadata.jsonl").read_text().splitlines()):
         row = json.loads(line)
         shutil.copy(colours / row["file_name"], renamed / f"{number}.png")
         (renamed / f"{number}.txt").write_text(row["text"])
-    assert content(few) == content(read_manifest(renamed, DataOptions(max_train_samples=3)))
+    assert content(few) == content(read_manifest(renamed, DataOptions()).limited(3))
 
 
 @pytest.mark.parametrize("kind", ["missing", "file", "empty"])
