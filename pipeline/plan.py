@@ -66,13 +66,7 @@ def make_plan(
     schedule = schedule_for(run.optim, num_steps, global_batch)
     interval, interval_reason = _validation_interval(run, held_out, num_examples, global_batch, num_steps)
     num_trainable, num_layers = count_trainable(run, family)
-    num_checkpoints = math.ceil(num_steps / train.checkpointing_steps)
-    kept = min(num_checkpoints, train.checkpoints_total_limit or num_checkpoints) + 1
-    seed = train.seed
-    views = sum(len(caches.views_of(example, seed, resolution, data)) for example in manifest.examples)
-    views += 2 * num_measured(held_out)
-    latent_bytes = 2 * BYTES_PER_WEIGHT * math.prod(family.latent_shape(resolution))
-    needed = kept * WEIGHTS_PER_CHECKPOINT * BYTES_PER_WEIGHT * num_trainable + views * latent_bytes
+    views, needed = _disk_needed(run, family, manifest, held_out, resolution, num_steps, num_trainable)
     _require_space(needed, output_dir)
     alpha = run.adapter.alpha
     rows = (
@@ -108,6 +102,25 @@ def make_plan(
         rows,
         _notes(manifest),
     )
+
+
+def _disk_needed(
+    run: Run,
+    family: Family,
+    manifest: Manifest,
+    held_out: Manifest | None,
+    resolution: int,
+    num_steps: int,
+    num_trainable: int,
+) -> tuple[int, int]:
+    """Images to keep encoded, and the bytes of these and of the checkpoints at most."""
+    train, data = run.train, run.data
+    num_checkpoints = math.ceil(num_steps / train.checkpointing_steps)
+    kept = min(num_checkpoints, train.checkpoints_total_limit or num_checkpoints) + 1
+    views = sum(len(caches.views_of(example, train.seed, resolution, data)) for example in manifest.examples)
+    views += 2 * num_measured(held_out)
+    latent_bytes = 2 * BYTES_PER_WEIGHT * math.prod(family.latent_shape(resolution))
+    return views, kept * WEIGHTS_PER_CHECKPOINT * BYTES_PER_WEIGHT * num_trainable + views * latent_bytes
 
 
 def num_measured(held_out: Manifest | None) -> int:
