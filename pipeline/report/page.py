@@ -70,6 +70,11 @@ def headline(evaluation: dict[str, Any] | None, num_steps: int) -> str:
     if evaluation is None:
         return f"An adapter after {num_steps} steps, proven to load in stock diffusers."
     base, tuned = (evaluation["sets"][name]["kid"]["value"] for name in ("base", "tuned"))
+    if tuned >= base:
+        return (
+            f"On {evaluation['n']} captions of things it was never shown in this style, it is no nearer to the true "
+            f"pictures than the base model is: {tuned:.3g} away, the base {base:.3g}."
+        )
     return (
         f"On {evaluation['n']} captions of things it was never shown in this style, the distance to the true pictures "
         f"fell to {tuned / base:.0%} of the base model's."

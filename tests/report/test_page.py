@@ -46,6 +46,16 @@ def test_the_page_is_whole_and_needs_nothing_beside_it(finished):
     assert len(text) < 3_000_000
 
 
+def test_the_headline_says_it_where_nothing_was_gained():
+    def measured(tuned: float) -> dict:
+        sets = {name: {"kid": {"value": value}} for name, value in (("base", 8.0), ("tuned", tuned))}
+        return {"n": 160, "sets": sets}
+
+    assert "fell to 25%" in page.headline(measured(2.0), 300)
+    assert "no nearer" in page.headline(measured(10.3), 300)
+    assert "fell" not in page.headline(measured(8.0), 300)
+
+
 def test_the_chart_holds_every_finite_value_and_a_smooth_line():
     drawn = charts.curve(list(range(1, 31)), [1.0] * 29 + [float("nan")], "loss")
     lines = re.findall(r'points="([^"]+)"', drawn)
