@@ -65,12 +65,16 @@ def words(row: dict[str, Any], kept_step: int, last_step: int) -> list[str]:
         )
     gain, before = row["condition_gain"], row["condition_gain_base"]
     sentences.append(
-        f"Knowing the caption lowers its loss by {gain:.4f}; the base's by {before:.4f}."
-        + (" It listens to the caption less than the base does." if gain < 0.5 * before else "")
+        f"Knowing the caption {_moved(gain)} its loss on them and {_moved(before)} the base's."
+        + (" It listens to the caption less than the base does." if before > 0 and gain < 0.5 * before else "")
     )
     if kept_step < last_step:
         sentences.append(f"The lowest loss was at step {kept_step} of {last_step}; those weights are handed over.")
     return sentences
+
+
+def _moved(gain: float) -> str:
+    return f"{'lowers' if gain >= 0 else 'raises'} (by {abs(gain):.4f})"
 
 
 def _pair(base: float, tuned: float) -> str:
