@@ -32,7 +32,8 @@ class Checkpoints:
 
         def fill(folder: Path) -> None:
             durable.write_tensors(folder / STATE, state.tensors())
-            formats.write(folder, denoiser, component, json.dumps({"step": step}))
+            with state.showing_current():
+                formats.write(folder, denoiser, component, json.dumps({"step": step}))
             facts = {"step": step, "identity": self.identity, "state": state.facts()}
             facts["digest"] = _digest(facts, folder)
             durable.write_text(folder / FACTS, json.dumps(facts, indent=2) + "\n")

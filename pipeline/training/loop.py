@@ -16,7 +16,8 @@ from pipeline.families.base import Family
 from pipeline.objective.paths import VariancePreserving
 from pipeline.objective.weighting import MinSNR, Uniform
 from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.optim import Schedule
+from pipeline.training.optim import adapted_rate
+from pipeline.training.schedule import Schedule
 from pipeline.training.signals import StopSignal
 from pipeline.training.state import TrainState
 from pipeline.training.step import training_loss
@@ -100,6 +101,7 @@ def train(engine: Engine, task: Task, outputs: Outputs | None, first_step: int, 
         if outputs is not None:
             seen = outputs.watch(done)
             row = {"loss": total, "learning_rate": learning_rate, "grad_norm": norm, "seconds": seconds}
+            row |= adapted_rate(state.optimizer)
             outputs.metrics.write({"step": done, **row, **seen, **who_saw_what(shares)})
             outputs.tensorboard.write(done, row, seen)
             outputs.progress.update(done, total, learning_rate)

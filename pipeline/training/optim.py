@@ -1,58 +1,97 @@
-"""The optimizer, and a learning rate that is a function of the optimizer step alone."""
+"""The optimizers by name. What each keeps is saved as it is, so every one of them resumes exactly."""
 
-import math
+import contextlib
+import io
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from pipeline.training.options import OptimOptions
 
-WARMUP_SHARE, MAX_WARMUP_STEPS = 0.05, 100
+
+def optimizer_for(parameters: Iterable[nn.Parameter], options: OptimOptions) -> Optimizer:
+    """The optimizer that the options name, on the adapter's float32 weights."""
+    found: Optimizer = BUILDERS[options.optimizer_name](list(parameters), options)
+    return found
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """The learning rate of every step; the number of processes and of micro-steps plays no part."""
-
-    kind: str
-    peak: float
-    warmup_steps: int
-    num_steps: int
-
-    def __call__(self, step: int) -> float:
-        """The learning rate of optimizer step `step`, counted from 0.
-
-        Shapes as in diffusers.optimization, but warm-up starts above zero, so that no step is spent on nothing.
-        """
-        if step < self.warmup_steps:
-            return self.peak * (step + 1) / (self.warmup_steps + 1)
-        progress = (step - self.warmup_steps) / max(1, self.num_steps - self.warmup_steps)
-        if self.kind == "cosine":
-            return self.peak * max(0.0, 0.5 * (1 + math.cos(math.pi * progress)))
-        if self.kind == "linear":
-            return self.peak * max(0.0, 1 - progress)
-        if self.kind == "polynomial":  # diffusers' default: power 1 down to 1e-7
-            return max(1e-7, (self.peak - 1e-7) * (1 - progress) + 1e-7)
-        return self.peak
+def averages_itself(optimizer: Optimizer) -> bool:
+    """Whether the weights to hand over are an average that the optimizer keeps (Defazio et al. 2024)."""
+    return "train_mode" in optimizer.param_groups[0]
 
 
-def schedule_for(options: OptimOptions, num_steps: int, global_batch: int) -> Schedule:
-    """The schedule of a run of `num_steps` optimizer steps."""
-    warmup = options.lr_warmup_steps
-    if warmup is None:
-        warmup = 0 if options.lr_scheduler == "constant" else min(MAX_WARMUP_STEPS, round(WARMUP_SHARE * num_steps))
-    peak = options.learning_rate * (global_batch if options.scale_lr else 1)
-    return Schedule(options.lr_scheduler, peak, 0 if options.lr_scheduler == "constant" else warmup, num_steps)
+def adapted_rate(optimizer: Optimizer) -> dict[str, float]:
+    """What Prodigy makes of the learning rate, for metrics.jsonl; nothing for the others."""
+    group = optimizer.param_groups[0]
+    return {"adapted_rate": group["d"] * group["lr"]} if "d" in group else {}
 
 
-def optimizer_for(parameters: Iterable[nn.Parameter], options: OptimOptions) -> AdamW:
-    """AdamW (Loshchilov & Hutter 2019) on the adapter's float32 weights."""
-    return AdamW(
-        list(parameters),
-        lr=options.learning_rate,
-        betas=(options.adam_beta1, options.adam_beta2),
+def _adamw(parameters: list[nn.Parameter], options: OptimOptions) -> Optimizer:
+    """AdamW (Loshchilov & Hutter 2019)."""
+    return AdamW(parameters, eps=options.adam_epsilon, **_common(options))
+
+
+def _adamw_8bit(parameters: list[nn.Parameter], options: OptimOptions) -> Optimizer:
+    """AdamW with moments in blocks of eight bits (Dettmers et al. 2022)."""
+    import bitsandbytes
+
+    found: Optimizer = bitsandbytes.optim.AdamW8bit(parameters, eps=options.adam_epsilon, **_common(options))
+    return found
+
+
+def _prodigy(parameters: list[nn.Parameter], options: OptimOptions) -> Optimizer:
+    """Prodigy (Mishchenko & Defazio 2024), with the settings its authors advise for diffusion models."""
+    import prodigyopt
+
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it was asked for
+        found: Optimizer = prodigyopt.Prodigy(
+            parameters,
+            eps=options.adam_epsilon,
+            use_bias_correction=True,
+            safeguard_warmup=True,
+            **_common(options),
+        )
+    return found
+
+
+def _adafactor(parameters: list[nn.Parameter], options: OptimOptions) -> Optimizer:
+    """Adafactor (Shazeer & Stern 2018) at a given learning rate: B starts at zero, so nothing may scale with it."""
+    from transformers.optimization import Adafactor
+
+    return Adafactor(  # type: ignore[no-any-return, unused-ignore]
+        parameters,
+        lr=options.peak_rate,
         weight_decay=options.adam_weight_decay,
-        eps=options.adam_epsilon,
+        scale_parameter=False,
+        relative_step=False,
+        warmup_init=False,
     )
+
+
+def _schedule_free(parameters: list[nn.Parameter], options: OptimOptions) -> Optimizer:
+    """Schedule-free AdamW (Defazio et al. 2024)."""
+    import schedulefree
+
+    found = schedulefree.AdamWScheduleFree(parameters, eps=options.adam_epsilon, **_common(options))
+    found.train()
+    optimizer: Optimizer = found
+    return optimizer
+
+
+def _common(options: OptimOptions) -> dict[str, Any]:
+    return {
+        "lr": options.peak_rate,
+        "betas": (options.adam_beta1, options.adam_beta2),
+        "weight_decay": options.adam_weight_decay,
+    }
+
+
+BUILDERS = {
+    "adamw": _adamw,
+    "adamw_8bit": _adamw_8bit,
+    "prodigy": _prodigy,
+    "adafactor": _adafactor,
+    "adamw_schedule_free": _schedule_free,
+}

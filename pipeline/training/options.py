@@ -1,40 +1,68 @@
 """Options of the run itself: optimizer, length, checkpoints, previews."""
 
+import importlib.util
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Literal
 
 from pipeline.errors import out_of_bounds
 
-Scheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "polynomial"]
+Scheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
+OptimizerName = Literal["adamw", "adamw_8bit", "prodigy", "adafactor", "adamw_schedule_free"]
+
+# Where no learning rate is given. Prodigy finds the step itself and takes the rate as a factor.
+RATES: dict[str, float] = {
+    "adamw": 1e-4,
+    "adamw_8bit": 1e-4,
+    "prodigy": 1.0,
+    "adafactor": 1e-4,
+    "adamw_schedule_free": 3e-4,
+}
+PACKAGES = {"adamw_8bit": "bitsandbytes", "prodigy": "prodigyopt", "adamw_schedule_free": "schedulefree"}
+MIN_PRODIGY_RATE = 0.1  # below, a rate meant for another optimizer was surely given
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimOptions:
     """How the adapter moves."""
 
-    learning_rate: float = 1e-4
-    """Learning rate after warm-up."""
+    optimizer: OptimizerName = "adamw"
+    """Which optimizer. Three need a package: adamw_8bit bitsandbytes, prodigy prodigyopt, adamw_schedule_free
+    schedulefree."""
+
+    use_8bit_adam: bool = False
+    """The same as --optimizer adamw_8bit."""
+
+    learning_rate: float | None = None
+    """Learning rate after warm-up. Not given: 1e-4, 3e-4 for adamw_schedule_free, 1 for prodigy, which takes it as a
+    factor on the rate it finds itself."""
 
     scale_lr: bool = False
     """Multiply the learning rate by accumulation x batch size x processes."""
 
-    lr_scheduler: Scheduler = "cosine"
-    """Shape of the learning rate after warm-up."""
+    lr_scheduler: Scheduler | None = None
+    """Shape of the learning rate after warm-up. Not given: cosine, or constant_with_warmup for adamw_schedule_free."""
 
     lr_warmup_steps: int | None = None
     """Optimizer steps of linear warm-up. Not given: 5 % of the run, at most 100 (0 for 'constant')."""
 
+    lr_num_cycles: int = 1
+    """How often cosine_with_restarts falls from the peak to zero."""
+
+    lr_power: float = 1.0
+    """Exponent of the polynomial schedule."""
+
     adam_beta1: float = 0.9
-    """AdamW's decay of the gradient average."""
+    """Decay of the gradient average."""
 
     adam_beta2: float = 0.999
-    """AdamW's decay of the squared-gradient average."""
+    """Decay of the squared-gradient average."""
 
     adam_weight_decay: float = 0.01
-    """AdamW's decoupled weight decay."""
+    """Decoupled weight decay, of every optimizer."""
 
     adam_epsilon: float = 1e-8
-    """AdamW's epsilon."""
+    """What keeps the division by a gradient's size finite."""
 
     max_grad_norm: float = 1.0
     """Gradients are clipped to this total norm."""
@@ -45,12 +73,31 @@ class OptimOptions:
     ema_decay: float = 0.999
     """How much of the average each step keeps, once the run is long enough for it."""
 
+    @property
+    def optimizer_name(self) -> str:
+        """The optimizer, whichever flag named it."""
+        return "adamw_8bit" if self.use_8bit_adam else self.optimizer
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate after warm-up, before --scale_lr."""
+        return RATES[self.optimizer_name] if self.learning_rate is None else self.learning_rate
+
+    @property
+    def schedule_kind(self) -> Scheduler:
+        """The shape of the learning rate."""
+        if self.lr_scheduler is not None:
+            return self.lr_scheduler
+        return "constant_with_warmup" if self.optimizer_name == "adamw_schedule_free" else "cosine"
+
     def problems(self) -> list[str]:
         """What is wrong with these values, one sentence each."""
         infinity = float("inf")
         problems = out_of_bounds(
             self,
             lr_warmup_steps=(0, infinity),
+            lr_num_cycles=(1, infinity),
+            lr_power=(0, infinity),
             adam_beta1=(0, 0.999999),
             adam_beta2=(0, 0.999999),
             adam_weight_decay=(0, infinity),
@@ -59,8 +106,33 @@ class OptimOptions:
         )
         for name in ("learning_rate", "adam_epsilon"):
             value = getattr(self, name)
-            if not 0 < value < infinity:
+            if value is not None and not 0 < value < infinity:
                 problems.append(f"--{name} is {value:g}, but must be a finite number above 0.")
+        return problems + self._clashes()
+
+    def _clashes(self) -> list[str]:
+        """Options that do not go together, or would have no effect."""
+        name, problems = self.optimizer_name, []
+        if self.use_8bit_adam and self.optimizer not in ("adamw", "adamw_8bit"):
+            problems.append(f"--use_8bit_adam and --optimizer {self.optimizer} name two optimizers; give one.")
+        if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
+            problems.append(f"--optimizer {name} needs a package that is missing: pip install {PACKAGES[name]}.")
+        if name == "prodigy" and (self.peak_rate < MIN_PRODIGY_RATE or self.scale_lr):
+            given = "--scale_lr" if self.scale_lr else f"--learning_rate {self.peak_rate:g}"
+            problems.append(f"--optimizer prodigy finds the rate itself, {given} would distort it; --learning_rate 1.")
+        if name == "adafactor" and (self.adam_beta1, self.adam_beta2, self.adam_epsilon) != (0.9, 0.999, 1e-8):
+            problems.append("--optimizer adafactor has no adam_beta1, adam_beta2 and adam_epsilon; leave them out.")
+        if name == "adamw_schedule_free" and not self.schedule_kind.startswith("constant"):
+            problems.append(
+                f"--optimizer adamw_schedule_free needs no schedule, but --lr_scheduler is {self.lr_scheduler}; "
+                "leave it out."
+            )
+        if name == "adamw_schedule_free" and self.use_ema:
+            problems.append("--optimizer adamw_schedule_free averages the weights itself; leave --use_ema out.")
+        if self.lr_num_cycles != 1 and self.schedule_kind != "cosine_with_restarts":
+            problems.append("--lr_num_cycles has an effect only with --lr_scheduler cosine_with_restarts.")
+        if self.lr_power != 1 and self.schedule_kind != "polynomial":
+            problems.append("--lr_power has an effect only with --lr_scheduler polynomial.")
         return problems
 
 
@@ -89,8 +161,9 @@ class TrainOptions:
     max_train_steps: int | None = None
     """Optimizer steps in all; wins over num_train_epochs."""
 
-    num_train_epochs: int = 100
-    """Passes over the dataset, when max_train_steps is not given."""
+    num_train_epochs: int | None = None
+    """Passes over the dataset, when max_train_steps is not given. Neither given: 100 for up to 40 images; beyond, the
+    examples seen grow with the square root of their number."""
 
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time, the same result."""
@@ -135,6 +208,8 @@ class TrainOptions:
         )
         if self.report_to not in ("none", "tensorboard"):
             problems.append(f"--report_to is {self.report_to!r}; 'tensorboard' and 'none' are offered.")
+        if PurePath(self.logging_dir).is_absolute() or ".." in PurePath(self.logging_dir).parts or not self.logging_dir:
+            problems.append(f"--logging_dir {self.logging_dir!r} must be a folder inside the output folder, as 'logs'.")
         if self.overwrite_output_dir and self.resume_from_checkpoint:
             problems.append("--overwrite_output_dir removes what --resume_from_checkpoint would start from; give one.")
         return problems
@@ -174,6 +249,8 @@ class PreviewOptions:
             guidance_scale=(0, infinity),
             num_inference_steps=(1, 1000),
         )
+        if not all(prompt.strip() for prompt in self.validation_prompt):
+            problems.append("--validation_prompt is empty; say what to draw, or leave it out.")
         if self.validation_epochs is not None and self.validation_steps is not None:
             problems.append("--validation_epochs and --validation_steps say the same thing twice; give one.")
         return problems

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError, listed
+from pipeline.training.optim import averages_itself
 
 Weights = dict[str, Tensor]
 
@@ -44,7 +45,7 @@ class TrainState:
     def note(self, step: int, loss: float) -> None:
         """Take a held-out loss into account; `step` optimizer steps are done. Equal is not better."""
         if self.best is None or loss < self.best.loss:
-            self.best, self.num_worse = Best(step, loss, copied(self.current)), 0
+            self.best, self.num_worse = Best(step, loss, self.current), 0
         else:
             self.num_worse += 1
 
@@ -55,22 +56,27 @@ class TrainState:
     @property
     def current(self) -> Weights:
         """The weights that are measured, drawn with and handed over: the average where there is one."""
-        return (
-            self.average if self.average is not None else {name: value.detach() for name, value in self.named.items()}
-        )
+        with self.showing_current():
+            return copied(self.named)
 
     @contextlib.contextmanager
     def showing_current(self) -> Iterator[None]:
         """Put the current weights into the model for a while; training goes on with its own afterwards."""
-        if self.average is None:
+        optimizer: Any = self.optimizer
+        if self.average is None and not averages_itself(optimizer):
             yield
             return
         kept = copied(self.named)
-        self.put(self.average)
+        if self.average is not None:
+            self.put(self.average)
+        else:
+            optimizer.eval()  # puts its average into the weights
         try:
             yield
         finally:
-            self.put(kept)
+            if self.average is None:
+                optimizer.train()
+            self.put(kept)  # its own way back would round
 
     @torch.no_grad()
     def put(self, weights: Weights) -> None:
@@ -83,24 +89,24 @@ class TrainState:
         found = {f"adapter/{name}": value.detach() for name, value in self.named.items()}
         for kind, weights in (("average", self.average), ("best", self.best.weights if self.best else None)):
             found |= {f"{kind}/{name}": value for name, value in (weights or {}).items()}
-        names = list(self.named)
-        for index, values in self.optimizer.state_dict()["state"].items():
-            found |= {f"optimizer.{key}/{names[index]}": v for key, v in values.items() if isinstance(v, Tensor)}
+        for name, parameter in self.named.items():
+            for key, value in self.optimizer.state[parameter].items():
+                if isinstance(value, Tensor):
+                    found[f"optimizer.{key}/{name}"] = value.clone()  # layers may share one, a file may not
         return found
 
     def facts(self) -> dict[str, Any]:
         """Every number to be saved that is no tensor; JSON keeps each exactly."""
-        state = self.optimizer.state_dict()
-        names = list(self.named)
         scalars = {
-            names[index]: {key: value for key, value in values.items() if not isinstance(value, Tensor)}
-            for index, values in state["state"].items()
+            name: {k: v for k, v in self.optimizer.state[parameter].items() if not isinstance(v, Tensor)}
+            for name, parameter in self.named.items()
         }
+        groups = self.optimizer.param_groups
         return {
             "best": {"step": self.best.step, "loss": self.best.loss} if self.best else None,
             "num_worse": self.num_worse,
             "optimizer": {
-                "groups": [{k: v for k, v in group.items() if k != "params"} for group in state["param_groups"]],
+                "groups": [{key: value for key, value in group.items() if key != "params"} for group in groups],
                 "scalars": {name: values for name, values in scalars.items() if values},
             },
         }
@@ -114,7 +120,8 @@ class TrainState:
         wanted = {"adapter"} | ({"average"} if self.average is not None else set())
         odd = sorted(wanted - kinds.keys())
         for kind, weights in kinds.items():
-            odd += [f"{kind}/{name}" for name in sorted(weights.keys() ^ self.named.keys())]
+            strange = weights.keys() - self.named if kind.startswith("optimizer.") else weights.keys() ^ self.named
+            odd += [f"{kind}/{name}" for name in sorted(strange)]
         if odd:
             raise CheckpointError(f"it holds other tensors than this adapter has:\n{listed(odd)}")
         self.put(kinds["adapter"])
@@ -131,7 +138,7 @@ class TrainState:
         keys = [kind for kind in kinds if kind.startswith("optimizer.")]
         state = {
             index: {
-                **{key.removeprefix("optimizer."): kinds[key][name] for key in keys},
+                **{key.removeprefix("optimizer."): kinds[key][name] for key in keys if name in kinds[key]},
                 **facts["scalars"].get(name, {}),
             }
             for index, name in enumerate(self.named)
