@@ -18,6 +18,7 @@ TARGET = Path(__file__).parent / "flags.md"
 # Defaults of examples/text_to_image/train_text_to_image_lora.py in diffusers 0.42.
 DIFFUSERS = {
     "pretrained_model_name_or_path": "required", "revision": "none", "variant": "none", "train_data_dir": "none",
+    "dataset_name": "none", "dataset_config_name": "none", "use_8bit_adam": "off",
     "image_column": "image", "caption_column": "text", "validation_prompt": "none", "num_validation_images": "4",
     "validation_epochs": "1", "max_train_samples": "none", "output_dir": "sd-model-finetuned-lora", "cache_dir": "none",
     "seed": "none", "resolution": "512", "center_crop": "off", "random_flip": "off", "train_batch_size": "16",

@@ -47,9 +47,13 @@ def views_of(setting: Setting) -> list[tuple[Example, images.View]]:
 
 def captions_of(setting: Setting) -> list[str]:
     """Every caption the run will need encoded."""
-    examples = [*setting.manifest.examples, *(setting.held_out.examples if setting.held_out else ())]
-    examples += setting.unseen.examples if setting.unseen else ()
-    return [example.caption for example in examples] + [shot.prompt for shot in shots_of(setting)]
+    measured = [*(setting.held_out.examples if setting.held_out else ())]
+    measured += setting.unseen.examples if setting.unseen else ()
+    return [
+        *(caption for example in setting.manifest.examples for caption in example.captions),
+        *(example.caption for example in measured),
+        *(shot.prompt for shot in shots_of(setting)),
+    ]
 
 
 def measured_on(setting: Setting) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
@@ -116,24 +120,29 @@ def state_of(setting: Setting, denoiser: Any) -> TrainState:
     return TrainState(named, optimizer_for(named.values(), optim), optim.ema_decay if optim.use_ema else None)
 
 
-def task_for(setting: Setting, denoiser: Any, state: TrainState) -> Task:
-    """What is trained: the model, the maths and the stream of examples."""
-    run, plan = setting.run, setting.plan
-    examples = CachedExamples(
+def examples_of(setting: Setting) -> CachedExamples:
+    """The encoded training examples with their draws."""
+    run = setting.run
+    return CachedExamples(
         setting.manifest,
         setting.cache,
         run.data,
         seed=run.train.seed,
-        resolution=plan.resolution,
+        resolution=setting.plan.resolution,
         offset=run.objective.noise_offset,
     )
+
+
+def task_for(setting: Setting, denoiser: Any, state: TrainState) -> Task:
+    """What is trained: the model, the maths and the stream of examples."""
+    run, plan = setting.run, setting.plan
     path = setting.family.path()
     return Task(
         setting.family,
         denoiser,
         path,
         weighting_for(run.objective.snr_gamma, path.prediction),
-        examples,
+        examples_of(setting),
         StepSampler(plan.num_examples, plan.global_batch, run.train.seed),
         plan.schedule,
         state,

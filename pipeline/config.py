@@ -36,9 +36,6 @@ Examples:
 
 # Flags of diffusers' train_text_to_image_lora.py that are refused, each with its alternative.
 REFUSED = {
-    "dataset_name": "Hub datasets are not read yet: download the images and give their folder as --train_data_dir.",
-    "dataset_config_name": "Hub datasets are not read yet: download the images, give their folder as --train_data_dir.",
-    "use_8bit_adam": "8-bit AdamW is not offered yet: leave it out; the adapter's optimizer state is small.",
     "push_to_hub": "Uploading is not part of a run yet: use `hf upload USER/NAME OUTPUT_DIR` afterwards.",
     "hub_token": "Uploading is not part of a run yet: use `hf auth login` and `hf upload` afterwards.",
     "hub_model_id": "Uploading is not part of a run yet: use `hf upload USER/NAME OUTPUT_DIR` afterwards.",

@@ -6,7 +6,7 @@ import traceback
 from pathlib import Path
 from types import FrameType
 
-from pipeline import config, errors
+from pipeline import config, errors, material
 from pipeline.config import Command
 from pipeline.status import Status, is_main_process, resume_command
 
@@ -26,9 +26,10 @@ def run_and_report(argv: list[str]) -> int:
 
     signal.signal(signal.SIGTERM, terminate)  # while training, the loop has its own way of stopping
     try:
+        found = material.look(command.run, status.folder)
         from pipeline.run import execute
 
-        return execute(command, status)
+        return execute(command, found, status)
     except errors.UserError as error:
         if command.debug:
             traceback.print_exc()
@@ -54,7 +55,8 @@ def output_folder(command: Command) -> Path:
     run = command.run
     if run.train.output_dir is not None:
         return Path(run.train.output_dir)
-    return Path("outputs") / (Path(run.data.train_data_dir).resolve().name if run.data.train_data_dir else "starter")
+    source = run.data.train_data_dir or run.data.dataset_name
+    return Path("outputs") / (Path(source).resolve().name if source else "starter")
 
 
 def _refuse(error: Exception) -> int:

@@ -8,16 +8,18 @@ from typing import Any
 
 from pipeline.config import Run
 from pipeline.data import cache as caches
+from pipeline.data import captions
 from pipeline.data.manifest import Manifest
 from pipeline.engine import Precision
 from pipeline.errors import ConfigError
 from pipeline.evaluation import validation
 from pipeline.families.base import Family
-from pipeline.training.optim import Schedule, schedule_for
+from pipeline.training.schedule import Schedule, schedule_for
 
 BYTES_PER_WEIGHT = 4
 WEIGHTS_PER_CHECKPOINT = 6  # the adapter raw and as handed over, AdamW's two moments, the average and the best
 VALIDATION_SHARE, MAX_VALIDATIONS = 0.1, 10  # of a run's work, and in number, where no interval is asked for
+PASSES_OF_FEW, FEW_EXAMPLES = 100, 40  # over a small dataset; of a larger one the square root of its size counts
 PASSES_PER_EXAMPLE = 3  # of the denoiser: forward once, backward about twice
 
 
@@ -62,7 +64,7 @@ def make_plan(
         raise ConfigError(f"--resolution {resolution} must be a multiple of {family.size_multiple}; {near} is near.")
     num_examples = len(manifest.examples)
     global_batch = train.train_batch_size * train.gradient_accumulation_steps * num_processes
-    num_steps = train.max_train_steps or math.ceil(train.num_train_epochs * num_examples / global_batch)
+    num_steps, length_reason = _length(run, num_examples, global_batch)
     schedule = schedule_for(run.optim, num_steps, global_batch)
     interval, interval_reason = _validation_interval(run, held_out, num_examples, global_batch, num_steps)
     num_trainable, num_layers = count_trainable(run, family)
@@ -71,10 +73,11 @@ def make_plan(
     alpha = run.adapter.alpha
     rows = (
         ("model", f"{family.folder} ({family.name}, {family.path().prediction})"),
-        ("data", f"{manifest.folder}: {num_examples} examples at {resolution} x {resolution} pixels"),
+        ("data", f"{manifest.origin}: {num_examples} examples at {resolution} x {resolution} pixels"),
         ("steps", f"{num_steps} of {_batch_text(run, num_processes)}"),
-        ("epochs", f"{num_steps * global_batch / num_examples:.1f} ({_length_reason(run)})"),
-        ("learning rate", f"{schedule.peak:g}, {schedule.kind} after {schedule.warmup_steps} steps of warm-up"),
+        ("epochs", f"{num_steps * global_batch / num_examples:.1f} ({length_reason})"),
+        ("optimizer", f"{run.optim.optimizer_name}, weight decay {run.optim.adam_weight_decay:g}"),
+        ("learning rate", _rate_text(run, schedule)),
         (
             "adapter",
             f"rank {run.adapter.rank}, alpha {alpha:g}, {num_layers} layers, {num_trainable:,} weights, float32",
@@ -100,7 +103,7 @@ def make_plan(
         views,
         needed,
         rows,
-        _notes(manifest),
+        _notes(run, manifest),
     )
 
 
@@ -199,6 +202,12 @@ def _require_space(needed: int, output_dir: Path) -> None:
         )
 
 
+def _rate_text(run: Run, schedule: Schedule) -> str:
+    chosen = f" (chosen for {run.optim.optimizer_name})" if run.optim.learning_rate is None else ""
+    cycles = f" in {schedule.num_cycles} cycles" if schedule.num_cycles > 1 else ""
+    return f"{schedule.peak:g}{chosen}, {schedule.kind}{cycles} after {schedule.warmup_steps} steps of warm-up"
+
+
 def _batch_text(run: Run, num_processes: int) -> str:
     train = run.train
     total = train.train_batch_size * train.gradient_accumulation_steps * num_processes
@@ -208,8 +217,18 @@ def _batch_text(run: Run, num_processes: int) -> str:
     )
 
 
-def _length_reason(run: Run) -> str:
-    return "--max_train_steps" if run.train.max_train_steps else f"--num_train_epochs {run.train.num_train_epochs}"
+def _length(run: Run, num_examples: int, global_batch: int) -> tuple[int, str]:
+    """Optimizer steps in all, and why."""
+    train = run.train
+    if train.max_train_steps is not None:
+        unused = train.num_train_epochs is not None
+        return train.max_train_steps, "--max_train_steps" + (", which wins over --num_train_epochs" if unused else "")
+    if train.num_train_epochs is not None:
+        return math.ceil(train.num_train_epochs * num_examples / global_batch), "--num_train_epochs"
+    seen = PASSES_OF_FEW * FEW_EXAMPLES * math.sqrt(num_examples / FEW_EXAMPLES)
+    if num_examples <= FEW_EXAMPLES:
+        seen = PASSES_OF_FEW * num_examples
+    return math.ceil(seen / global_batch), f"chosen for {num_examples} examples; --max_train_steps decides otherwise"
 
 
 def _kept_text(run: Run) -> str:
@@ -217,7 +236,13 @@ def _kept_text(run: Run) -> str:
     return "all kept" if limit is None else f"the newest {limit} kept"
 
 
-def _notes(manifest: Manifest) -> tuple[str, ...]:
+def _notes(run: Run, manifest: Manifest) -> tuple[str, ...]:
     notes = [f"left out: {problem}" for problem in manifest.skipped]
     notes += [f"the same image and caption: {names}" for names in manifest.duplicates]
+    trigger = run.data.trigger_word
+    notes += [
+        f"the preview {prompt!r} lacks the trigger word {trigger!r}"
+        for prompt in run.preview.validation_prompt
+        if trigger is not None and not captions.has_word(prompt, trigger)
+    ]
     return tuple(notes)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipeline.config import Command
 from pipeline.data import cache as caches
 from pipeline.evaluation import unseen
 from pipeline.evaluation.previews import Previews
+from pipeline.material import Material
 from pipeline.report import page
 from pipeline.setting import Setting, claim, identity_of, is_complete, prepare
 from pipeline.status import Status, launched_by_accelerate, resume_command
@@ -29,11 +31,11 @@ from pipeline.training.tracking import tell
 TOLERANCE = 1e-3  # of the hand-over check, in units of the adapter's own effect
 
 
-def execute(command: Command, status: Status) -> int:
+def execute(command: Command, material: Material, status: Status) -> int:
     """Carry out a parsed command line; returns the exit code. What goes wrong is raised."""
     quieten_libraries()
     started = time.monotonic()
-    setting = prepare(command, status.folder)
+    setting = prepare(command.run, material, status.folder)
     tell(setting.plan.text())
     if command.dry_run:
         tell("Dry run: everything checked, nothing written.")
@@ -70,6 +72,7 @@ def quieten_libraries() -> None:
     import diffusers
     import transformers
 
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it wherever it is installed
     for library in (diffusers.utils.logging, transformers.utils.logging):
         library.set_verbosity_error()
         library.disable_progress_bar()
@@ -183,7 +186,8 @@ def finish(
             previews.draw_base()
             previews.draw_tuned(kept_step)
         if setting.unseen is not None and previews is not None:
-            judge = starter_judge(setting.unseen.folder) if setting.family.folder == starter.BASE else None
+            own = setting.family.folder == starter.BASE and setting.unseen.origin == str(starter.UNSEEN)
+            judge = starter_judge() if own else None
             unseen.evaluate(setting.unseen, previews, judge, setting.run.train.seed)
         facts = {"verdict": vars(verdict), "seconds": time.monotonic() - started, "kept_step": kept_step}
         durable.write_text(folder / "result.json", json.dumps(facts, indent=2) + "\n")
@@ -202,11 +206,11 @@ def finish(
     return errors.EXIT_DONE
 
 
-def starter_judge(folder: Path) -> unseen.Judge:
+def starter_judge() -> unseen.Judge:
     """The judge of the starter world, told by the dataset's metadata what each picture should show."""
     from pipeline.starter import judge
 
-    text = (folder / "metadata.jsonl").read_text(encoding="utf-8")
+    text = (starter.UNSEEN / "metadata.jsonl").read_text(encoding="utf-8")
     concept_of = {row["file_name"]: row["concept"] for row in map(json.loads, text.splitlines())}
     model = judge.load()
     return unseen.Judge(

@@ -13,13 +13,13 @@ import torch
 import pipeline
 from pipeline import durable, errors, starter
 from pipeline.adapter import formats
-from pipeline.config import Command, Run
+from pipeline.config import Run
 from pipeline.data import cache as caches
-from pipeline.data.manifest import Manifest, digest, read_manifest
-from pipeline.data.split import split
+from pipeline.data.manifest import Manifest, digest
 from pipeline.engine import Engine
 from pipeline.families import base
 from pipeline.families.base import Family
+from pipeline.material import Material
 from pipeline.plan import Plan, cache_folder, make_plan
 from pipeline.status import Status
 from pipeline.training import checkpoint
@@ -33,6 +33,8 @@ NOT_IDENTITY = frozenset(
         "revision",
         "variant",
         "train_data_dir",
+        "dataset_name",
+        "dataset_config_name",
         "evaluation_data_dir",
         "cache_dir",
         "dataloader_num_workers",
@@ -58,6 +60,8 @@ NOT_IDENTITY = frozenset(
         "prediction_type",
         "image_column",
         "caption_column",
+        "caption_template",
+        "trigger_word",
         "max_train_samples",
         "on_bad_image",
         "missing_caption",
@@ -92,25 +96,18 @@ class Setting:
     folder: Path
 
 
-def prepare(command: Command, folder: Path) -> Setting:
+def prepare(run: Run, material: Material, folder: Path) -> Setting:
     """Check everything that can be checked without loading weights."""
-    run = command.run
     engine = Engine(run.train.mixed_precision, allow_tf32=run.train.allow_tf32)
     run = run.replaced(mixed_precision=engine.precision.name, output_dir=str(folder))
-    family = base.detect(base.resolve(run.model, starter.BASE, run.data.cache_dir))
+    family = base.detect(base.resolve(run.model, starter.BASE, run.data.cache_dir), run.model.variant)
     asserted, found = run.model.prediction_type, family.path().prediction
     if asserted not in (None, found):
         raise errors.ConfigError(
             f"--prediction_type {asserted}: the scheduler of {family.folder} says {found}. "
             "If that is wrong, correct its scheduler_config.json, so that sampling agrees with training."
         )
-    data_folder = Path(run.data.train_data_dir) if run.data.train_data_dir else starter.TRAIN
-    unseen_folder = Path(run.data.evaluation_data_dir) if run.data.evaluation_data_dir else None
-    if unseen_folder is None and run.data.train_data_dir is None:
-        unseen_folder = starter.UNSEEN
-    manifest, held_out = split(read_manifest(data_folder, run.data), run.data.validation_split)
-    manifest = manifest.limited(run.data.max_train_samples)
-    unseen = read_manifest(unseen_folder, run.data, "--evaluation_data_dir") if unseen_folder is not None else None
+    manifest, held_out = material.manifest, material.held_out
     plan = make_plan(run, family, manifest, held_out, engine.precision, engine.num_processes, folder)
     precision = engine.precision.name
     cache = caches.Cache(
@@ -118,7 +115,7 @@ def prepare(command: Command, folder: Path) -> Setting:
         image_encoder=caches.fingerprint_of(family.folder, ("vae",), precision),
         text_encoder=caches.fingerprint_of(family.folder, family.encoders, precision),
     )
-    return Setting(run, engine, family, manifest, held_out, unseen, plan, cache, folder)
+    return Setting(run, engine, family, manifest, held_out, material.unseen, plan, cache, folder)
 
 
 def identity_of(setting: Setting) -> dict[str, Any]:
@@ -146,11 +143,6 @@ def claim(setting: Setting, checkpoints: Checkpoints, status: Status) -> Path | 
         folder.mkdir(parents=True, exist_ok=True)
         if train_options.overwrite_output_dir:
             _remove_own(folder)
-        elif resume is None and any(folder.iterdir()):
-            raise errors.ConfigError(
-                f"{folder} is not empty. Go on with --resume_from_checkpoint latest, start anew with "
-                "--overwrite_output_dir, or give another --output_dir."
-            )
         if found is not None and is_complete(setting, found):
             return found
         status.claimed = True
@@ -193,7 +185,6 @@ def environment(setting: Setting) -> dict[str, Any]:
         "notes": list(setting.plan.notes),
         "dataset": setting.manifest.fingerprint,
         "base_model": setting.run.model.pretrained_model_name_or_path or str(starter.BASE),
-        "unseen": str(setting.unseen.folder) if setting.unseen else None,
     }
 
 

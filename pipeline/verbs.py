@@ -35,7 +35,7 @@ def draw(
         raise ConfigError(f"--num_images {num_images} must be at least 1.")
     name = run.get("pretrained_model_name_or_path")
     options = ModelOptions(pretrained_model_name_or_path=name, revision=run.get("revision"), variant=run.get("variant"))
-    family = base.detect(base.resolve(options, starter.BASE, run.get("cache_dir")))
+    family = base.detect(base.resolve(options, starter.BASE, run.get("cache_dir")), options.variant)
     pipe = family.load(*family.encoders, family.denoiser, "vae", "scheduler")
     pipe.to("cuda" if torch.cuda.is_available() else "cpu")
     pipe.load_lora_weights(folder, weight_name=formats.FILE, adapter_name="lora")

@@ -165,6 +165,15 @@ def replaced(flags: list[str], **values: object) -> list[str]:
     return changed
 
 
+def prepared(flags: list[str], folder: Path):
+    """The setting of a command line."""
+    from pipeline import config, material
+    from pipeline.setting import prepare
+
+    run = config.parse(flags).run
+    return prepare(run, material.look(run, folder), folder)
+
+
 def metrics(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 

@@ -6,10 +6,8 @@ import shutil
 import pytest
 import torch
 
-from pipeline import config
 from pipeline.assemble import load_denoiser
-from pipeline.setting import prepare
-from tests.conftest import metrics, replaced, status
+from tests.conftest import metrics, prepared, replaced, status
 
 pytestmark = pytest.mark.invariant
 
@@ -116,7 +114,7 @@ def test_previews_checkpoints_and_trackers_do_not_change_the_result(trainer, sma
 
 
 def test_gradient_checkpointing_is_on_and_changes_nothing(trainer, small, tmp_path):
-    setting = prepare(config.parse([*small, "--gradient_checkpointing"]), tmp_path / "unused")
+    setting = prepared([*small, "--gradient_checkpointing"], tmp_path / "unused")
     assert load_denoiser(setting).is_gradient_checkpointing
     losses = []
     for flags in ([], ["--gradient_checkpointing"]):

@@ -23,6 +23,8 @@ class AdapterOptions:
         problems = out_of_bounds(self, rank=(1, float("inf")))
         if self.lora_alpha is not None and self.lora_alpha <= 0:
             problems.append(f"--lora_alpha is {self.lora_alpha:g}, but must be above 0.")
+        if self.lora_layers is not None and not all(name.strip() for name in self.lora_layers.split(",")):
+            problems.append(f"--lora_layers {self.lora_layers!r} has an empty name; as in 'to_q,to_k,to_v,to_out.0'.")
         return problems
 
     @property

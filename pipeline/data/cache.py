@@ -4,6 +4,7 @@ Latents are kept as the posterior's mean and standard deviation, never as one dr
 states are kept per caption, and the null condition is the text states of the empty caption.
 """
 
+import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline import draws, durable
-from pipeline.data import images
+from pipeline.data import images, pixels
 from pipeline.data.manifest import Example, digest
 from pipeline.data.options import DataOptions
 
@@ -66,6 +67,13 @@ def variant_of(example: Example, epoch: int, seed: int, options: DataOptions) ->
     return draws.integer(seed, epoch, example.id, "variant", options.variants)
 
 
+def caption_in(example: Example, epoch: int, seed: int) -> str:
+    """Which of its captions an example shows in an epoch."""
+    if len(example.captions) == 1:
+        return example.caption
+    return example.captions[draws.integer(seed, epoch, example.id, "caption", len(example.captions))]
+
+
 def views_of(example: Example, seed: int, resolution: int, options: DataOptions) -> list[images.View]:
     """The different views a run shows of an image; fewer than the variants where chance has nothing to choose."""
     views = {view_of(example, variant, seed, resolution, options) for variant in range(options.variants)}
@@ -91,10 +99,10 @@ def missing_captions(cache: Cache, captions: Iterable[str]) -> list[str]:
 
 def store_latents(cache: Cache, example: Example, view: images.View, options: DataOptions, encode: EncodeImage) -> None:
     """Encode one view and keep it. Raises ValueError naming the file if a latent is not finite."""
-    pixels = images.to_pixels(images.decode(example.path, options.alpha_background), view)
-    mean, std = (value[0].float().cpu() for value in encode(pixels[None]))
+    picture = images.decode(io.BytesIO(example.source.content()), options.alpha_background)
+    mean, std = (value[0].float().cpu() for value in encode(pixels.to_pixels(picture, view)[None]))
     if not (torch.isfinite(mean).all() and torch.isfinite(std).all()):
-        raise ValueError(f"{example.path}: the autoencoder makes non-finite latents of it (half precision overflow?)")
+        raise ValueError(f"{example.name}: the autoencoder makes non-finite latents of it (half precision overflow?)")
     path = cache.latent_path(example, view, options.alpha_background)
     durable.write_tensors(path, {"mean": mean, "std": std})
 

@@ -1,9 +1,16 @@
-"""Captions as they lie beside images: metadata.jsonl, or one .txt per image."""
+"""What is said of a picture, as captions: the text beside it, a column, or a template over columns."""
 
-import json
+import string
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-METADATA = "metadata.jsonl"
+
+class NoColumn(ValueError):
+    """A row lacks columns that captions are made from."""
+
+    def __init__(self, missing: tuple[str, ...], available: tuple[str, ...]) -> None:
+        super().__init__(f"no {', '.join(map(repr, missing))} (there is {', '.join(available) or 'nothing else'})")
 
 
 def read_text(path: Path) -> str:
@@ -18,42 +25,62 @@ def read_text(path: Path) -> str:
 
 
 def read_sidecar(image: Path) -> str | None:
-    """The caption in the .txt beside an image, its lines joined by spaces; None without such a file."""
+    """The text in the .txt beside an image; None without such a file."""
     path = image.with_suffix(".txt")
-    return " ".join(read_text(path).split()) if path.is_file() else None
+    return read_text(path) if path.is_file() else None
 
 
-def read_metadata(path: Path, image_column: str, caption_column: str) -> tuple[dict[str, str | None], list[str]]:
-    """File name -> caption (None where empty) from a metadata.jsonl, and what is wrong with its rows."""
-    captions: dict[str, str | None] = {}
-    problems: list[str] = []
-    uncaptioned: dict[str, list[int]] = {}  # the columns there are -> the lines that have only those
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            problems.append(f"{path.name}, line {number}: not JSON ({error.msg})")
-            continue
-        if not isinstance(row, dict) or image_column not in row:
-            columns = ", ".join(sorted(row)) if isinstance(row, dict) else type(row).__name__
-            problems.append(f"{path.name}, line {number}: no {image_column!r} (there is {columns}); see --image_column")
-            continue
-        name = str(row[image_column])
-        if caption_column not in row:
-            available = ", ".join(sorted(key for key in row if key != image_column)) or "nothing else"
-            uncaptioned.setdefault(available, []).append(number)
-            continue
-        caption = row[caption_column]
-        if not isinstance(caption, str | None):
-            problems.append(f"{path.name}, line {number}: the caption is {type(caption).__name__}, not text")
-            continue
-        if name in captions:
-            problems.append(f"{path.name}, line {number}: {name} already has a row")
-            continue
-        captions[name] = " ".join(caption.split()) or None if caption else None
-    for available, lines in uncaptioned.items():
-        where = f"line {lines[0]}" + (f" and {len(lines) - 1} more" if len(lines) > 1 else "")
-        problems.append(f"{path.name}, {where}: no {caption_column!r} (there is {available}); see --caption_column")
-    return captions, problems
+def captions_of(said: Mapping[str, Any] | str | None, column: str, template: str | None) -> tuple[str, ...]:
+    """The captions of a picture, white space evened out, none twice; () where nothing is said.
+
+    `said` is the text beside the picture, where several lines are one caption, or the cells of its row.
+    There a template makes one caption, else the column holds one or a list of several. Raises NoColumn
+    if the row lacks a column, ValueError if a cell holds something else than text.
+    """
+    if said is None or isinstance(said, str):
+        found = [said or ""]
+    elif template is not None:
+        found = [_filled(template, said)]
+    elif column not in said:
+        raise NoColumn((column,), tuple(sorted(said)))
+    else:
+        value = said[column]
+        found = value if isinstance(value, list) else [value or ""]
+        odd = next((type(text).__name__ for text in found if not isinstance(text, str)), None)
+        if odd is not None:
+            raise ValueError(f"the caption is {odd}, not text")
+    return tuple(dict.fromkeys(caption for text in found if (caption := " ".join(text.split()))))
+
+
+def fields_of(template: str) -> tuple[str, ...]:
+    """The columns a template names, in its order. Raises ValueError if it is not of the form 'a {colour} {kind}'."""
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"{template!r} cannot be read ({error})") from error
+    if any(kind or conversion for _, _, kind, conversion in parts):
+        raise ValueError(f"{template!r} has a format after a column's name; only {{name}} is understood")
+    fields = tuple(dict.fromkeys(name for _, name, _, _ in parts if name is not None))
+    if not fields or "" in fields:
+        raise ValueError(f"{template!r} must name columns in braces, as in 'a {{colour}} {{kind}}'")
+    return fields
+
+
+def _filled(template: str, said: Mapping[str, Any]) -> str:
+    fields = fields_of(template)
+    missing = tuple(name for name in fields if name not in said)
+    if missing:
+        raise NoColumn(missing, tuple(sorted(said)))
+    values = {name: said[name] for name in fields}
+    odd = [name for name, value in values.items() if not isinstance(value, str | int | float) or value == ""]
+    if odd:
+        raise ValueError(f"{', '.join(map(repr, odd))} is empty or no single value, and --caption_template needs it")
+    pieces = string.Formatter().parse(template)
+    return "".join(text + ("" if name is None else str(values[name])) for text, name, _, _ in pieces)
+
+
+def has_word(caption: str, word: str) -> bool:
+    """Whether a caption holds a word (or words) as such, in any case: 'ohwx' is not in 'ohwxyz'."""
+    padded = "".join(letter if letter.isalnum() else " " for letter in caption.lower())
+    wanted = "".join(letter if letter.isalnum() else " " for letter in word.lower())
+    return f" {' '.join(wanted.split())} " in f" {' '.join(padded.split())} "

@@ -62,7 +62,7 @@ class CachedExamples(Dataset[dict[str, Any]]):
             "u": torch.tensor(
                 draws.uniform(seed, epoch, example.id, "time"), dtype=torch.float64
             ),  # 1 - 1e-9 is 1 in float32
-            "text": caches.load(self.cache.text_path("" if dropped else example.caption)),
+            "text": caches.load(self.cache.text_path("" if dropped else caches.caption_in(example, epoch, seed))),
         }
 
 

@@ -1,40 +1,45 @@
-"""A folder of images and captions as a list of examples, every problem found before anything is trained."""
+"""A dataset as a list of examples, every problem found before anything is trained."""
 
 import collections
 import dataclasses
 import hashlib
-import os
+import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from pipeline.data import captions, images
+from pipeline.data import captions, images, layouts
+from pipeline.data.layouts import Row, Source
 from pipeline.data.options import DataOptions
 from pipeline.errors import DataError, listed
-
-JUNK = frozenset({"thumbs.db", "desktop.ini"})
 
 
 @dataclass(frozen=True)
 class Example:
-    """One image with its caption. `id` is a hash of both, so it survives renaming, moving and copying."""
+    """One image with its captions. `id` is a hash of all, so it survives renaming, moving and copying."""
 
     id: str
     image_id: str  # hash of the file's bytes
-    path: Path
-    caption: str
+    name: str  # of the file within its folder, or 'row 17' of a table
+    source: Source
+    captions: tuple[str, ...]  # at least one; '' where none was demanded
     width: int  # pixels, upright
     height: int
+
+    @property
+    def caption(self) -> str:
+        """The first caption: the one that measurements and pictures go by."""
+        return self.captions[0]
 
 
 @dataclass(frozen=True)
 class Manifest:
     """The examples of a dataset in an order that content alone decides, and what was left out on request."""
 
-    folder: Path
+    origin: str  # the folder or the name of the dataset
     examples: tuple[Example, ...]
     skipped: tuple[str, ...] = ()
     duplicates: tuple[str, ...] = ()
@@ -55,7 +60,7 @@ def digest(content: bytes) -> str:
 
 
 def read_manifest(folder: Path, options: DataOptions, flag: str = "--train_data_dir") -> Manifest:
-    """Read a dataset folder: metadata.jsonl at its top, else one .txt per image; sub-folders included.
+    """Read a dataset folder: metadata.jsonl or .csv at its top, else one .txt per image; sub-folders included.
 
     Raises DataError with every unreadable image, missing or undecodable caption, row without a
     file and file without a row at once, except for what the options say to skip.
@@ -64,92 +69,93 @@ def read_manifest(folder: Path, options: DataOptions, flag: str = "--train_data_
         what = "is a file" if folder.exists() else "does not exist"
         raise DataError(f"{flag} {folder} {what}; give a folder of images.")
     problems: list[str] = []
+    return _checked(str(folder), layouts.folder_rows(folder, options, problems), options, problems)
+
+
+def read_table(options: DataOptions) -> Manifest:
+    """Read the dataset that --dataset_name names, under the same rules."""
+    problems: list[str] = []
+    return _checked(options.dataset_name or "", layouts.table_rows(options, problems), options, problems)
+
+
+def _checked(origin: str, rows: Iterable[Row], options: DataOptions, problems: list[str]) -> Manifest:
     skipped: list[str] = []
-    captioned = list(_captioned_files(folder, options, problems))
-    examples = []
-    for path, caption in captioned:
-        name = path.relative_to(folder).as_posix()
-        if caption is None and options.missing_caption == "error":
-            problems.append(f"{name}: no caption (--missing_caption skip or empty lets it through)")
+    examples: list[Example] = []
+    uncaptioned: dict[str, list[str]] = {}  # what is missing -> the rows that lack it
+    num_rows = num_captioned = 0
+    for row in rows:
+        num_rows += 1
+        try:
+            found = captions.captions_of(row.said, options.caption_column, options.caption_template)
+        except captions.NoColumn as error:
+            uncaptioned.setdefault(str(error), []).append(row.where)
             continue
-        if caption is None and options.missing_caption == "skip":
-            skipped.append(f"{name}: no caption")
+        except ValueError as error:
+            problems.append(f"{row.where}: {error}")
             continue
-        example = _read_example(path, caption or "", options)
+        num_captioned += bool(found)
+        if not found and options.missing_caption == "error":
+            problems.append(f"{row.where}: no caption (--missing_caption skip or empty lets it through)")
+            continue
+        if not found and options.missing_caption == "skip":
+            skipped.append(f"{row.name}: no caption")
+            continue
+        problems += _without_trigger(row.where, found, options.trigger_word)
+        example = _read_example(row, found or ("",), options)
         if isinstance(example, Example):
             examples.append(example)
         elif options.on_bad_image == "skip":
-            skipped.append(f"{name}: {example}")
+            skipped.append(f"{row.name}: {example}")
         else:
-            problems.append(f"{name}: {example} (--on_bad_image skip leaves it out)")
-    if captioned and not any(caption for _, caption in captioned):
-        problems.append(f"not one of the {len(captioned)} images has a caption, so there is nothing to condition on")
+            problems.append(f"{row.where}: {example} (--on_bad_image skip leaves it out)")
+    for missing, names in uncaptioned.items():
+        where = names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+        problems.append(f"{where}: {missing}; see --caption_column and --caption_template")
+    if num_rows and not num_captioned and not uncaptioned:
+        problems.append(f"not one of the {num_rows} images has a caption, so there is nothing to condition on")
     if problems:
-        raise DataError(f"{folder}: {len(problems)} problem(s) in the dataset.\n{listed(problems)}")
+        raise DataError(f"{origin}: {len(problems)} problem(s) in the dataset.\n{listed(problems)}")
     if not examples:
-        raise DataError(f"{folder} holds no usable image ({', '.join(sorted(images.EXTENSIONS))}).")
-    return _in_order(folder, examples, skipped)
+        raise DataError(f"{origin} holds no usable image ({', '.join(sorted(layouts.EXTENSIONS))}).")
+    return _in_order(origin, examples, skipped)
 
 
-def _in_order(folder: Path, examples: list[Example], skipped: list[str]) -> Manifest:
-    chosen = sorted(examples, key=lambda example: (example.id, str(example.path)))
+def _without_trigger(name: str, found: tuple[str, ...], trigger: str | None) -> list[str]:
+    if trigger is None:
+        return []
+    return [
+        f"{name}: {caption!r} lacks the trigger word {trigger!r}"
+        for caption in found
+        if not captions.has_word(caption, trigger)
+    ]
+
+
+def _in_order(origin: str, examples: list[Example], skipped: list[str]) -> Manifest:
+    chosen = sorted(examples, key=lambda example: (example.id, example.name))
     seen: dict[str, list[str]] = collections.defaultdict(list)
     distinct = []
     for example in chosen:
         copies = seen[example.id]
-        copies.append(example.path.relative_to(folder).as_posix())
+        copies.append(example.name)
         # An exact copy keeps its own draws, or it would merely double the weight of one.
         distinct.append(dataclasses.replace(example, id=f"{example.id}-{len(copies)}") if len(copies) > 1 else example)
     duplicates = tuple(" = ".join(copies) for copies in seen.values() if len(copies) > 1)
-    return Manifest(folder, tuple(distinct), tuple(sorted(skipped)), duplicates)
+    return Manifest(origin, tuple(distinct), tuple(sorted(skipped)), duplicates)
 
 
-def _captioned_files(folder: Path, options: DataOptions, problems: list[str]) -> Iterator[tuple[Path, str | None]]:
-    found = sorted(_image_files(folder, problems))
-    metadata = folder / captions.METADATA
-    if metadata.is_file():
-        try:
-            rows, wrong = captions.read_metadata(metadata, options.image_column, options.caption_column)
-        except ValueError as error:
-            problems.append(str(error))
-            return
-        problems.extend(wrong)
-        names = {path.relative_to(folder).as_posix(): path for path in found}
-        problems.extend(f"{metadata.name}: {name} has a row but there is no such file" for name in rows.keys() - names)
-        if not wrong:
-            problems.extend(f"{name}: has no row in {metadata.name}" for name in sorted(names.keys() - rows))
-        yield from ((names[name], rows[name]) for name in sorted(names.keys() & rows))
-        return
-    for path in found:
-        try:
-            yield path, captions.read_sidecar(path) or None
-        except ValueError as error:
-            problems.append(str(error))
-
-
-def _image_files(folder: Path, problems: list[str]) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        for name in sorted(names):
-            path = Path(parent, name)
-            if name.startswith(".") or name.lower() in JUNK:
-                continue
-            if path.suffix.lower() in images.EXTENSIONS:
-                yield path
-            elif path.suffix.lower() in images.UNREAD_EXTENSIONS:
-                problems.append(f"{path.relative_to(folder).as_posix()}: {path.suffix} is not read; convert it to PNG")
-
-
-def _read_example(path: Path, caption: str, options: DataOptions) -> Example | str:
+def _read_example(row: Row, found: tuple[str, ...], options: DataOptions) -> Example | str:
     """The example, or in a few words why its image cannot be used."""
-    content = path.read_bytes()
-    if not content:
-        return "the file is empty"
     try:
+        content = row.source.content()
+        if not content:
+            return "the file is empty"
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = images.decode(path, options.alpha_background)
+            picture = images.decode(io.BytesIO(content), options.alpha_background)
+    except UnidentifiedImageError:
+        return "cannot be decoded: it is not an image"
     except Exception as error:  # Pillow raises many kinds; each means the same to the user
-        return f"cannot be decoded ({type(error).__name__}: {str(error).replace(str(path), path.name)})"
+        return f"cannot be decoded ({type(error).__name__}: {error})"
     image_id = digest(content)
-    return Example(digest(f"{image_id}\n{caption}".encode()), image_id, path, caption, picture.width, picture.height)
+    identity = digest("\n".join([image_id, *found]).encode())
+    return Example(identity, image_id, row.name, row.source, found, picture.width, picture.height)

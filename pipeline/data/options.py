@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.data import captions
 from pipeline.errors import out_of_bounds
+
+SIZE_MULTIPLE = 8  # pixels: what every model needs; a family may need more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,7 +14,15 @@ class DataOptions:
     """What is trained on, and how pictures become model input."""
 
     train_data_dir: str | None = None
-    """Folder of images with metadata.jsonl or one .txt per image. Not given: the starter dataset."""
+    """Folder of images with metadata.jsonl, metadata.csv or one .txt per image. Neither this nor dataset_name given:
+    the starter dataset."""
+
+    dataset_name: str | None = None
+    """A dataset of the `datasets` library instead of a folder of images: its Hub id, a folder of parquet files, or what
+    save_to_disk wrote. Its train split is read."""
+
+    dataset_config_name: str | None = None
+    """Configuration of dataset_name, where it has several."""
 
     evaluation_data_dir: str | None = None
     """Folder, in the same layout, of true images never trained on: the page shows them beside what was learnt."""
@@ -20,11 +31,18 @@ class DataOptions:
     """Share of the images held out of training, by content; their loss chooses what is published. Not given: 0.1, at
     least 4 images, and none of fewer than 40."""
 
-    image_column: str = "file_name"
-    """Key of the file name in metadata.jsonl."""
+    image_column: str | None = None
+    """Column of the image. Not given: file_name in a metadata file (where 'image' means the same), image in a
+    dataset."""
 
     caption_column: str = "text"
-    """Key of the caption in metadata.jsonl."""
+    """Column of the caption. It may hold a list of captions; one of them is drawn for each epoch."""
+
+    caption_template: str | None = None
+    """Makes captions from columns, as in 'a {colour} {kind}': the values of categories become the condition."""
+
+    trigger_word: str | None = None
+    """A word that every caption must hold, because prompts will; each caption without it is named."""
 
     max_train_samples: int | None = None
     """Train on this many examples, chosen by content, the same ones every time."""
@@ -74,8 +92,31 @@ class DataOptions:
             caption_dropout=(0, 1),
             dataloader_num_workers=(0, infinity),
         )
+        if self.resolution is not None and self.resolution % SIZE_MULTIPLE:
+            near = round(self.resolution / SIZE_MULTIPLE) * SIZE_MULTIPLE
+            problems.append(f"--resolution {self.resolution} must be a multiple of {SIZE_MULTIPLE}; {near} is near.")
+        if self.alpha_background != "white":
+            from PIL import ImageColor
+
+            try:
+                ImageColor.getrgb(self.alpha_background)
+            except ValueError:
+                problems.append(f"--alpha_background {self.alpha_background!r} is no colour; as 'grey' or '#808080'.")
         if self.image_column == "":
-            problems.append("--image_column is empty; name the key of metadata.jsonl that holds the file name.")
+            problems.append("--image_column is empty; name the column that holds the image.")
+        if self.train_data_dir is not None and self.dataset_name is not None:
+            problems.append("--train_data_dir and --dataset_name name two sources of data; give one.")
+        if self.dataset_config_name is not None and self.dataset_name is None:
+            problems.append("--dataset_config_name has an effect only with --dataset_name.")
+        if self.trigger_word is not None and not any(letter.isalnum() for letter in self.trigger_word):
+            problems.append(f"--trigger_word {self.trigger_word!r} holds no letter or digit; give a word.")
+        if self.caption_template is not None:
+            try:
+                captions.fields_of(self.caption_template)
+            except ValueError as error:
+                problems.append(f"--caption_template {error}.")
+        if self.caption_column == "":
+            problems.append("--caption_column is empty; name the column that holds the caption.")
         return problems
 
     @property

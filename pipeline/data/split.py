@@ -30,7 +30,7 @@ def split(manifest: Manifest, share: float | None) -> tuple[Manifest, Manifest |
     chosen = set(image_ids[:num_held_out])
     train = tuple(example for example in manifest.examples if example.image_id not in chosen)
     held_out = tuple(example for example in manifest.examples if example.image_id in chosen)
-    return dataclasses.replace(manifest, examples=train), Manifest(manifest.folder, held_out)
+    return dataclasses.replace(manifest, examples=train), Manifest(manifest.origin, held_out)
 
 
 def _rank(image_id: str) -> str:

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from pipeline.conditioning import Conditioning
 from pipeline.errors import CheckpointError
-from pipeline.families.options import ModelOptions
+from pipeline.families.options import INDEX, ModelOptions
 from pipeline.objective.paths import VariancePreserving
 
 REGISTRY = {"StableDiffusionPipeline": "pipeline.families.sd:StableDiffusion"}
-INDEX = "model_index.json"
 
 
 class Family(ABC):
@@ -29,8 +28,8 @@ class Family(ABC):
     size_multiple: ClassVar[int]  # pixels: sides must divide by it
     encoders: ClassVar[tuple[str, ...]]  # the pipeline's parts that turn text into conditioning
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, variant: str | None = None) -> None:
+        self.folder, self.variant = folder, variant
 
     def load(self, *parts: str, dtype: torch.dtype = torch.float32) -> Any:
         """The stock pipeline with only the named parts loaded, from local files alone."""
@@ -40,7 +39,12 @@ class Family(ABC):
         absent = {name: None for name, value in index.items() if isinstance(value, list) and name not in parts}
         try:
             return getattr(diffusers, self.pipeline_class).from_pretrained(
-                self.folder, dtype=dtype, local_files_only=True, requires_safety_checker=False, **absent
+                self.folder,
+                dtype=dtype,
+                variant=self.variant,
+                local_files_only=True,
+                requires_safety_checker=False,
+                **absent,
             )
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.folder} cannot be loaded as {self.pipeline_class}: {error}") from error
@@ -96,19 +100,8 @@ class Family(ABC):
 
 def resolve(options: ModelOptions, default: Path, cache_dir: str | None) -> Path:
     """The local folder of a model: a folder as it is, a Hub id by download, nothing at all for the default."""
-    name = options.pretrained_model_name_or_path
-    if name is None:
-        return default
-    folder = Path(name)
-    if folder.is_file():
-        raise CheckpointError(f"{name} is a file; give the folder of a diffusers model (the one with {INDEX}).")
-    if folder.is_dir():
-        if not (folder / INDEX).is_file():
-            raise CheckpointError(f"{name} has no {INDEX}; give the top folder of a diffusers model.")
-        return folder
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise CheckpointError(f"{name} does not exist; give the folder of a diffusers model or a Hub id (user/name).")
-    return _download(name, options, cache_dir)
+    folder = options.local_folder(default)
+    return folder if folder is not None else _download(str(options.pretrained_model_name_or_path), options, cache_dir)
 
 
 def _download(name: str, options: ModelOptions, cache_dir: str | None) -> Path:
@@ -123,12 +116,12 @@ def _download(name: str, options: ModelOptions, cache_dir: str | None) -> Path:
         raise CheckpointError(f"{name} is neither a folder here nor to be had from the Hub ({reason}).") from error
 
 
-def detect(folder: Path) -> Family:
+def detect(folder: Path, variant: str | None = None) -> Family:
     """The family of a model folder, by the pipeline class its model_index.json names."""
     class_name = json.loads((folder / INDEX).read_text(encoding="utf-8")).get("_class_name")
     if class_name not in REGISTRY:
         known = ", ".join(sorted(REGISTRY))
         raise CheckpointError(f"{folder} is a {class_name}, which is not supported; supported: {known}.")
     module, name = REGISTRY[class_name].split(":")
-    family: Family = getattr(import_module(module), name)(folder)
+    family: Family = getattr(import_module(module), name)(folder, variant)
     return family

@@ -13,7 +13,6 @@ from PIL import Image
 
 from pipeline import durable, status
 from pipeline.adapter import formats
-from pipeline.data import captions
 from pipeline.errors import CheckpointError
 from pipeline.evaluation import unseen
 from pipeline.evaluation.previews import INDEX, kept
@@ -48,7 +47,7 @@ def content(folder: Path) -> dict[str, Any]:
     return {
         "name": folder.resolve().name,
         "headline": headline(evaluation, len(steps)),
-        "rows": picture_rows(folder, environment["unseen"]),
+        "rows": picture_rows(folder),
         "previews": preview_rows(folder),
         "figures": figures(evaluation),
         "judge": evaluation["judge"] if evaluation else "",
@@ -81,13 +80,12 @@ def headline(evaluation: dict[str, Any] | None, num_steps: int) -> str:
     )
 
 
-def picture_rows(folder: Path, unseen_folder: str | None) -> list[dict[str, str]]:
+def picture_rows(folder: Path) -> list[dict[str, str]]:
     """Base, tuned and truth, side by side, for captions spread over the unseen set."""
-    base, tuned = folder / "samples" / "unseen-base", folder / "samples" / "unseen-tuned"
-    if not ((base / INDEX).is_file() and (tuned / INDEX).is_file()):
+    folders = [folder / "samples" / name for name in (unseen.BASE, unseen.TUNED, unseen.TRUTH)]
+    if not all((path / INDEX).is_file() for path in folders):
         return []
-    truth = _truth(Path(unseen_folder)) if unseen_folder else {}
-    pairs = list(zip(kept(base), kept(tuned), strict=True))
+    pairs = list(zip(*map(kept, folders), strict=True))
     chosen = pairs[:: max(1, len(pairs) // NUM_ROWS)][:NUM_ROWS]
     return [
         {
@@ -95,9 +93,9 @@ def picture_rows(folder: Path, unseen_folder: str | None) -> list[dict[str, str]
             "seed": str(before["seed"]),
             "base": embedded(before["path"]),
             "tuned": embedded(after["path"]),
-            "truth": embedded(truth[before["prompt"]]) if before["prompt"] in truth else "",
+            "truth": embedded(truth["path"]),
         }
-        for before, after in chosen
+        for before, after, truth in chosen
     ]
 
 
@@ -149,14 +147,15 @@ def cost(steps: list[dict[str, Any]], result: dict[str, Any], environment: dict[
 
 def snippet(folder: Path, run: dict[str, Any], base_model: str) -> str:
     """Plain diffusers code that makes the first picture of the page again."""
-    index = folder / "samples" / "unseen-tuned" / INDEX
+    index = folder / "samples" / unseen.TUNED / INDEX
     index = index if index.is_file() else next(iter(sorted((folder / "samples").glob(f"step-*/{INDEX}"))), index)
     shot = kept(index.parent)[0] if index.is_file() else None
+    variant = f", variant={run['variant']!r}" if "variant" in run else ""
     prompt, seed = (shot["prompt"], shot["seed"]) if shot else ("your prompt", run["seed"])
     return f"""import torch
 from diffusers import StableDiffusionPipeline
 
-pipe = StableDiffusionPipeline.from_pretrained({base_model!r})
+pipe = StableDiffusionPipeline.from_pretrained({base_model!r}{variant})
 pipe.load_lora_weights({str(folder)!r}, weight_name={formats.FILE!r})
 image = pipe(
     {prompt!r},
@@ -173,13 +172,6 @@ def embedded(path: Path) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _truth(folder: Path) -> dict[str, Path]:
-    if not (folder / captions.METADATA).is_file():
-        return {}
-    rows = [json.loads(line) for line in captions.read_text(folder / captions.METADATA).splitlines() if line.strip()]
-    return {str(row.get("text", "")): folder / row["file_name"] for row in rows if "file_name" in row}
 
 
 def _json_or_none(path: Path) -> Any:

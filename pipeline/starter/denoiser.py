@@ -17,7 +17,7 @@ CAPTION_DROPOUT = 0.1
 POOL_SCENES = 48_000  # scenes encoded once; one pass over them is 1,500 steps
 SHARD_SCENES = 2_000
 TIME_MEAN, TIME_STD = 0.5, 1.2  # of the logit of t: most steps where shapes form, few where only texture is left
-PLAN = fitting.Fit("denoiser", num_steps=3_000, learning_rate=1e-3, weight_decay=0.01, decay_share=0.4, ema_decay=0.999)
+PLAN = fitting.Fit("denoiser", num_steps=14_000, learning_rate=1e-3, decay_share=0.3, ema_decay=0.999)
 
 
 def train(

@@ -12,12 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline import config
 from pipeline.data import cache as caches
 from pipeline.errors import DataError
 from pipeline.families.sd import StableDiffusion
 from pipeline.run import encode
-from pipeline.setting import prepare
+from tests.conftest import prepared
 
 pytestmark = pytest.mark.unit
 
@@ -33,8 +32,8 @@ def calls(monkeypatch):
 
 def encoded(flags, tmp_path, calls, *more):
     calls.clear()
-    command = config.parse([*flags, "--center_crop", *map(str, more)])
-    encode(prepare(command, tmp_path / "out"))
+    command = [*flags, "--center_crop", *map(str, more)]
+    encode(prepared(command, tmp_path / "out"))
     return calls["image"], calls["text"]
 
 
@@ -75,8 +74,8 @@ def test_another_autoencoder_is_another_key(small, miniature, tmp_path, calls):
 
 
 def test_random_views_are_kept_and_chosen_by_epoch(small, tmp_path, calls):
-    command = config.parse([*small, "--random_flip", "--cache_variants", "3"])
-    setting = prepare(command, tmp_path / "out")
+    command = [*small, "--random_flip", "--cache_variants", "3"]
+    setting = prepared(command, tmp_path / "out")
     encode(setting)
     assert calls["image"] == 24
     example, options = setting.manifest.examples[0], setting.run.data
@@ -94,7 +93,7 @@ def test_latents_that_are_not_finite_name_the_image(small, tmp_path, monkeypatch
     nan = torch.full((1, 4, 16, 16), float("nan"))
     monkeypatch.setattr(StableDiffusion, "encode_image", lambda *given: (nan, nan))
     with pytest.raises(DataError, match=r"\.png"):
-        encode(prepare(config.parse(small), tmp_path / "out"))
+        encode(prepared(small, tmp_path / "out"))
 
 
 def test_the_encoders_are_gone_before_training_starts(small, tmp_path, monkeypatch):
@@ -106,7 +105,7 @@ def test_the_encoders_are_gone_before_training_starts(small, tmp_path, monkeypat
         return pipe
 
     monkeypatch.setattr(StableDiffusion, "load", watched)
-    encode(prepare(config.parse(small), tmp_path / "out"))
+    encode(prepared(small, tmp_path / "out"))
     gc.collect()
     assert len(encoders) == 2
     assert not any(encoder() for encoder in encoders)

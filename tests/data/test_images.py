@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data.images import View, decode, to_picture, to_pixels
+from pipeline.data.images import View, decode
+from pipeline.data.pixels import to_picture, to_pixels
 
 pytestmark = pytest.mark.unit
 

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from pipeline.data.layouts import FileSource
 from pipeline.data.manifest import Example, Manifest, read_manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.split import split
@@ -15,11 +16,19 @@ pytestmark = pytest.mark.unit
 
 def manifest_of(tmp_path, num_images: int, captions: int = 1) -> Manifest:
     examples = [
-        Example(f"{image:03d}-{caption}", f"image {image}", tmp_path / f"{image}.png", f"caption {caption}", 64, 64)
+        Example(
+            f"{image:03d}-{caption}",
+            f"image {image}",
+            f"{image}.png",
+            FileSource(tmp_path / f"{image}.png"),
+            (f"caption {caption}",),
+            64,
+            64,
+        )
         for image in range(num_images)
         for caption in range(captions)
     ]
-    return Manifest(tmp_path, tuple(examples))
+    return Manifest(str(tmp_path), tuple(examples))
 
 
 @pytest.mark.parametrize(

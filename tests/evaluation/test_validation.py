@@ -7,13 +7,12 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 
-from pipeline import assemble, config, draws
+from pipeline import assemble, draws
 from pipeline.evaluation import validation
 from pipeline.evaluation.estimates import paired_change, student_95
 from pipeline.evaluation.validation import NUM_LEVELS
 from pipeline.run import encode
-from pipeline.setting import prepare
-from tests.conftest import metrics, replaced, status
+from tests.conftest import metrics, prepared, replaced, status
 
 FILE = "pytorch_lora_weights.safetensors"
 
@@ -21,7 +20,7 @@ FILE = "pytorch_lora_weights.safetensors"
 @pytest.fixture
 def measured(small, tmp_path):
     """A setting with half of the images held out, its denoiser and its validation."""
-    setting = prepare(config.parse([*small, "--validation_split", "0.5"]), tmp_path / "out")
+    setting = prepared([*small, "--validation_split", "0.5"], tmp_path / "out")
     encode(setting)
     denoiser = assemble.load_denoiser(setting)
     return setting, denoiser, assemble.validation_of(setting, denoiser)
@@ -58,9 +57,8 @@ def test_an_adapter_that_adds_nothing_changes_nothing_at_all(measured):
 
 @pytest.mark.unit
 def test_it_depends_on_neither_seed_nor_batch(small, tmp_path, measured):
-    again = prepare(
-        config.parse([*replaced(small, train_batch_size=5), "--validation_split", "0.5", "--seed", "9"]),
-        tmp_path / "out",
+    again = prepared(
+        [*replaced(small, train_batch_size=5), "--validation_split", "0.5", "--seed", "9"], tmp_path / "out"
     )
     encode(again)
     other = assemble.validation_of(again, assemble.load_denoiser(again))

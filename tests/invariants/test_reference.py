@@ -56,7 +56,7 @@ def dedupe(flags: list) -> list:
 @torch.no_grad()
 def reference_loss(pipe, scheduler, example, epoch, gamma) -> float:
     """As in diffusers' train_text_to_image_lora.py, on the draws that belong to the example."""
-    picture = Image.open(example.path).convert("RGB")
+    picture = Image.open(example.source.path).convert("RGB")
     square = picture.crop((8, 0, 72, 64))  # 80 x 64, centred
     pixels = torch.from_numpy(np.array(square)).float().permute(2, 0, 1)[None] / 127.5 - 1
     posterior = pipe.vae.encode(pixels).latent_dist

@@ -1,0 +1,70 @@
+"""What a run works on and where it writes, looked at before anything heavy is imported."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import starter
+from pipeline.config import Run
+from pipeline.data.manifest import Manifest, read_manifest, read_table
+from pipeline.data.options import DataOptions
+from pipeline.data.split import split
+from pipeline.errors import CheckpointError, ConfigError
+from pipeline.status import is_main_process
+from pipeline.training.options import TrainOptions
+
+
+@dataclass(frozen=True)
+class Material:
+    """The data of a run."""
+
+    manifest: Manifest  # what is trained on
+    held_out: Manifest | None  # of the same dataset, for the held-out loss
+    unseen: Manifest | None  # images never trained on
+
+
+def look(run: Run, folder: Path) -> Material:
+    """Read the data of a run; `folder` is where it will write. Raises a UserError that names every culprit."""
+    if is_main_process():
+        require_place(run.train, folder)
+        if run.data.cache_dir is not None:
+            require_writable(Path(run.data.cache_dir), "--cache_dir")
+    run.model.local_folder(starter.BASE)
+    manifest, held_out = split(training_data(run.data), run.data.validation_split)
+    return Material(manifest.limited(run.data.max_train_samples), held_out, unseen_data(run.data))
+
+
+def require_place(options: TrainOptions, folder: Path) -> None:
+    """Raise ConfigError if the output folder is in use or cannot be one, CheckpointError if nothing is to resume."""
+    resume = options.resume_from_checkpoint
+    if resume not in (None, "latest") and not Path(str(resume)).is_dir():
+        raise CheckpointError(f"--resume_from_checkpoint {resume} does not exist; give 'latest' or a checkpoint.")
+    require_writable(folder, "--output_dir")
+    if folder.is_dir() and any(folder.iterdir()) and not options.overwrite_output_dir and resume is None:
+        raise ConfigError(
+            f"{folder} is not empty. Go on with --resume_from_checkpoint latest, start anew with "
+            "--overwrite_output_dir, or give another --output_dir."
+        )
+
+
+def require_writable(folder: Path, flag: str) -> None:
+    """Raise ConfigError if a folder neither can be written to nor be made."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        reason = "is not writable" if existing.is_dir() else "is a file"
+        raise ConfigError(f"{flag} {folder} cannot be written: {existing} {reason}; give another folder.")
+
+
+def training_data(options: DataOptions) -> Manifest:
+    """The dataset that the options name, or the starter dataset."""
+    if options.dataset_name is not None:
+        return read_table(options)
+    return read_manifest(Path(options.train_data_dir) if options.train_data_dir else starter.TRAIN, options)
+
+
+def unseen_data(options: DataOptions) -> Manifest | None:
+    """The images to compare with that are never trained on; the starter dataset has some of its own."""
+    if options.evaluation_data_dir is not None:
+        return read_manifest(Path(options.evaluation_data_dir), options, "--evaluation_data_dir")
+    own = options.train_data_dir is None and options.dataset_name is None
+    return read_manifest(starter.UNSEEN, options) if own else None

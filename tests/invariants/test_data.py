@@ -1,0 +1,91 @@
+"""Invariant 9: whatever the layout, epoch, resume or cache, a picture meets its own caption or the pipeline's null."""
+
+import json
+
+import datasets
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from pipeline import assemble, draws
+from pipeline.conditioning import is_dropped
+from pipeline.data import cache as caches
+from pipeline.data.sampler import Position
+from pipeline.run import encode
+from tests.conftest import COLOURS, metrics, prepared, replaced
+
+pytestmark = pytest.mark.invariant
+
+
+def with_columns(folder):
+    """The eight colours with several captions each and columns of their own."""
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        colour = row["file_name"].removesuffix(".png")
+        row |= {"text": [f"a {colour} square", f"something {colour}"], "colour": colour, "kind": "square"}
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return folder
+
+
+@torch.no_grad()
+def test_every_view_and_caption_of_every_epoch_is_what_live_encoding_gives(small, colours, miniature, tmp_path):
+    """Invariant 4 too: cached equals live, variant by variant, with random crops, flips, captions and dropout."""
+    with_columns(colours)
+    flags = [*small, "--random_flip", "--cache_variants", "3", "--caption_dropout", "0.3", "--seed", "5"]
+    setting = prepared(flags, tmp_path / "out")
+    encode(setting)
+    examples = assemble.examples_of(setting)
+    pipe = StableDiffusionPipeline.from_pretrained(miniature)
+    family, options = setting.family, setting.run.data
+    seen = set()
+    for epoch in range(6):
+        for index, example in enumerate(setting.manifest.examples):
+            row = examples[Position(index, epoch)]
+            colour = example.name.removesuffix(".png")
+            assert all(colour in caption for caption in example.captions)
+            caption = caches.caption_in(example, epoch, 5)
+            dropped = is_dropped(5, epoch, example.id, 0.3)
+            states = pipe.encode_prompt("" if dropped else caption, torch.device("cpu"), 1, False)[0][0]
+            assert torch.equal(row["text"]["prompt_embeds"], states)
+            view = caches.view_of(example, caches.variant_of(example, epoch, 5, options), 5, 64, options)
+            mean, std = family.encode_image(pipe, pixels_of(example, view)[None])
+            posterior = draws.normal(5, epoch, example.id, "posterior", tuple(mean.shape[1:]))
+            assert torch.equal(row["latents"], mean[0] + std[0] * posterior)
+            seen.add((example.id, view, "" if dropped else caption))
+    assert len({view for _, view, _ in seen}) > 8  # crops and flips really differ
+    assert "" in {caption for _, _, caption in seen}
+    assert len({caption for name, _, caption in seen if name == setting.manifest.examples[0].id}) >= 2
+
+
+def pixels_of(example, view):
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    picture = Image.open(example.source.path).convert("RGB")  # 80 x 64: only the left edge moves
+    left = round(16 * view.left)
+    square = picture.crop((left, 0, left + 64, 64))
+    square = ImageOps.mirror(square) if view.flip else square
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def test_a_table_and_a_folder_train_the_same_adapter(trainer, small, colours, tmp_path):
+    with_columns(colours)
+    rows = [json.loads(line) for line in (colours / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    names = sorted(COLOURS)
+    features = datasets.Features(
+        {"image": datasets.Image(), "colour": datasets.ClassLabel(names=names), "kind": datasets.Value("string")}
+    )
+    data = [{"image": str(colours / f"{row['colour']}.png"), "colour": row["colour"], "kind": "square"} for row in rows]
+    datasets.Dataset.from_list(data, features=features).save_to_disk(tmp_path / "table")
+    flags = [*replaced(small, max_train_steps=3), "--caption_template", "a {colour} {kind}", "--trigger_word", "square"]
+    ended = trainer(*flags, "--output_dir", tmp_path / "folder")
+    assert ended.code == 0, ended.output
+    at = flags.index("--train_data_dir")
+    flags[at : at + 2] = ["--dataset_name", str(tmp_path / "table")]
+    ended = trainer(*flags, "--output_dir", tmp_path / "from-table", "--dataloader_num_workers", "2")
+    assert ended.code == 0, ended.output
+    files = [tmp_path / name / "pytorch_lora_weights.safetensors" for name in ("folder", "from-table")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert [row["ids"] for row in metrics(tmp_path / "folder")] == [
+        row["ids"] for row in metrics(tmp_path / "from-table")
+    ]

@@ -1,0 +1,180 @@
+"""What is typed wrong is answered at once: exit code 2, a sentence or two, no torch imported, nothing written."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import config
+
+pytestmark = pytest.mark.invariant
+
+# One wrong value for every flag; the words that must stand in the answer.
+WRONG: dict[str, tuple[str, str]] = {
+    "pretrained_model_name_or_path": ("./nowhere", "does not exist"),
+    "revision": ("main", "only with a Hub id"),
+    "variant": ("fp16", "no file of that variant"),
+    "prediction_type": ("sample", "sample"),
+    "train_data_dir": ("nowhere", "does not exist"),
+    "dataset_name": ("./nowhere", "does not exist"),
+    "dataset_config_name": ("plain", "only with --dataset_name"),
+    "evaluation_data_dir": ("nowhere", "does not exist"),
+    "validation_split": ("1.5", "between 0 and 0.9"),
+    "image_column": ("photo", "there is file_name"),
+    "caption_column": ("title", "there is text"),
+    "caption_template": ("a {colour", "cannot be read"),
+    "trigger_word": ("ohwx", "lacks the trigger word"),
+    "max_train_samples": ("0", "at least 1"),
+    "resolution": ("67", "multiple of 8; 64"),
+    "center_crop": ("=maybe", "maybe"),
+    "random_flip": ("=maybe", "maybe"),
+    "cache_variants": ("0", "at least 1"),
+    "image_interpolation_mode": ("cubic", "cubic"),
+    "alpha_background": ("whiteish", "no colour"),
+    "on_bad_image": ("ignore", "ignore"),
+    "missing_caption": ("ignore", "ignore"),
+    "caption_dropout": ("-0.1", "between 0 and 1"),
+    "cache_dir": ("LICENSE", "is a file"),
+    "dataloader_num_workers": ("-1", "at least 0"),
+    "snr_gamma": ("0", "would weigh every loss 0"),
+    "noise_offset": ("2", "between 0 and 1"),
+    "rank": ("0", "at least 1"),
+    "lora_alpha": ("0", "above 0"),
+    "lora_layers": ("to_q,,to_k", "empty name"),
+    "optimizer": ("adam", "adam"),
+    "use_8bit_adam": ("=maybe", "maybe"),
+    "learning_rate": ("0", "above 0"),
+    "scale_lr": ("=maybe", "maybe"),
+    "lr_scheduler": ("cosin", "cosin"),
+    "lr_warmup_steps": ("-1", "at least 0"),
+    "lr_num_cycles": ("0", "at least 1"),
+    "lr_power": ("-1", "at least 0"),
+    "adam_beta1": ("1", "between 0 and"),
+    "adam_beta2": ("1", "between 0 and"),
+    "adam_weight_decay": ("-1", "at least 0"),
+    "adam_epsilon": ("0", "above 0"),
+    "max_grad_norm": ("0", "at least"),
+    "use_ema": ("=maybe", "maybe"),
+    "ema_decay": ("1", "between 0 and"),
+    "output_dir": ("LICENSE", "is a file"),
+    "overwrite_output_dir": ("=maybe", "maybe"),
+    "resume_from_checkpoint": ("nowhere", "does not exist"),
+    "seed": ("one", "one"),
+    "train_batch_size": ("0", "at least 1"),
+    "gradient_accumulation_steps": ("0", "at least 1"),
+    "max_train_steps": ("0", "at least 1"),
+    "num_train_epochs": ("0", "at least 1"),
+    "gradient_checkpointing": ("=maybe", "maybe"),
+    "mixed_precision": ("fp8", "fp8"),
+    "allow_tf32": ("=maybe", "maybe"),
+    "checkpointing_steps": ("0", "at least 1"),
+    "checkpoints_total_limit": ("0", "at least 1"),
+    "keep": ("first", "first"),
+    "early_stopping_patience": ("0", "at least 1"),
+    "report_to": ("wandb", "tensorboard"),
+    "logging_dir": ("/tmp/logs", "inside the output folder"),
+    "validation_prompt": ("", "is empty"),
+    "num_validation_images": ("0", "at least 1"),
+    "validation_epochs": ("0", "at least 1"),
+    "validation_steps": ("0", "at least 1"),
+    "guidance_scale": ("-1", "at least 0"),
+    "num_inference_steps": ("0", "between 1 and"),
+    "config": ("nowhere.toml", "no such file"),
+    "recipe": ("sculpture", "not a shipped recipe"),
+    "dry_run": ("=maybe", "maybe"),
+    "debug": ("=maybe", "maybe"),
+}
+ALL_FLAGS = sorted({field.name for section in config.Run().sections for field in dataclasses.fields(section)})
+
+RUNNER = """
+import contextlib, io, json, sys, time
+import train_lora
+for argv in json.load(sys.stdin):
+    said, started = io.StringIO(), time.process_time()
+    with contextlib.redirect_stderr(said):
+        code = train_lora.main(argv)
+    print(json.dumps({"code": code, "said": said.getvalue(), "torch": "torch" in sys.modules,
+                      "seconds": time.process_time() - started}))
+"""
+
+
+def answers(argvs: list[list[str]]) -> list[dict]:
+    """Every command line in one process, in which nothing heavy may ever be imported."""
+    ended = subprocess.run(
+        [sys.executable, "-c", RUNNER], input=json.dumps(argvs), capture_output=True, text=True, check=True
+    )
+    return [json.loads(line) for line in ended.stdout.splitlines()]
+
+
+def require_a_sentence(argv: list[str], answer: dict, said: str) -> None:
+    assert answer["code"] == 2, (argv, answer)
+    assert said in answer["said"], (argv, answer)
+    assert "Traceback" not in answer["said"]
+    assert not answer["torch"], argv
+    assert answer["seconds"] < 3, (argv, answer)
+    text = answer["said"].removeprefix("Error: ").split("\n  - ")[0]
+    assert 0 < len(text) < 300, (argv, answer)
+
+
+def test_every_flag_has_a_wrong_value_here():
+    assert set(ALL_FLAGS) | {"config", "recipe", "dry_run", "debug"} == set(WRONG)
+    documented = Path("docs/flags.md").read_text(encoding="utf-8")
+    assert all(f"`--{name}" in documented for name in WRONG)
+
+
+def test_a_wrong_value_of_every_flag_is_answered_at_once(colours, miniature, tmp_path):
+    argvs = []
+    for name, (value, _) in WRONG.items():
+        others = {"output_dir": str(tmp_path / "out"), "pretrained_model_name_or_path": str(miniature)}
+        if name not in ("dataset_name", "train_data_dir"):
+            others["train_data_dir"] = str(colours)
+        others.pop(name, None)
+        wrong = [f"--{name}{value}"] if value.startswith("=") else [f"--{name}", value]
+        argvs.append([*(word for key, given in others.items() for word in (f"--{key}", given)), *wrong])
+    for argv, answer, (_, said) in zip(argvs, answers(argvs), WRONG.values(), strict=True):
+        require_a_sentence(argv, answer, said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_ten_mistakes_of_users_are_answered_at_once(colours, miniature, tmp_path):
+    (tmp_path / "empty").mkdir()
+    nested = tmp_path / "folders" / "of" / "folders"
+    nested.mkdir(parents=True)
+    used = tmp_path / "used"
+    used.mkdir()
+    (used / "thesis.txt").write_text("mine")
+    mistakes = [
+        (["--train_data_dir", "gone"], "does not exist"),
+        (["--train_data_dir", "README.md"], "is a file"),
+        (["--train_data_dir", str(tmp_path / "empty")], "holds no usable image"),
+        (["--train_data_dir", str(tmp_path / "folders")], "holds no usable image"),
+        (["--caption_column", "title"], "there is text"),
+        (["--output_dir", "LICENSE/out"], "cannot be written"),
+        (["--output_dir", str(used)], "is not empty"),
+        (["--resolution", "100"], "multiple of 8"),
+        (["--rank", "0"], "at least 1"),
+        (["--lr_scheduler", "exponential"], "exponential"),
+        (["--dataset_name", "user/pets", "--train_data_dir", str(colours)], "two sources of data"),
+        (["--pretrained_model_name_or_path", str(colours)], "no model_index.json"),
+    ]
+    argvs = []
+    for wrong, _ in mistakes:
+        good = {"train_data_dir": str(colours), "pretrained_model_name_or_path": str(miniature)}
+        good["output_dir"] = str(tmp_path / "out")
+        kept = {name: value for name, value in good.items() if f"--{name}" not in wrong}
+        argvs.append([*(word for name, value in kept.items() for word in (f"--{name}", value)), *wrong])
+    for argv, answer, (_, said) in zip(argvs, answers(argvs), mistakes, strict=True):
+        require_a_sentence(argv, answer, said)
+    assert (used / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_the_right_to_write(colours, miniature, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    argv = ["--train_data_dir", str(colours), "--pretrained_model_name_or_path", str(miniature)]
+    argv += ["--output_dir", str(tmp_path / "locked" / "out")]
+    require_a_sentence(argv, answers([argv])[0], "is not writable")
