@@ -4,15 +4,18 @@ from typing import Any
 
 import torch
 
+from pipeline import starter
 from pipeline.adapter import lora
+from pipeline.budget import Budget
 from pipeline.conditioning import Conditioning, stack
 from pipeline.data import cache as caches
 from pipeline.data import images
 from pipeline.data.loader import CachedExamples
-from pipeline.data.manifest import Example
+from pipeline.data.manifest import Example, Manifest
 from pipeline.data.sampler import StepSampler
-from pipeline.evaluation import unseen
+from pipeline.evaluation import readers, unseen
 from pipeline.evaluation.previews import Previews
+from pipeline.evaluation.readers import Reader
 from pipeline.evaluation.sample import Sampler, SampleSettings, Shot
 from pipeline.evaluation.validation import MAX_EXAMPLES, Ruler, Subject, Validation, validation_for
 from pipeline.objective.weighting import weighting_for
@@ -152,7 +155,23 @@ def task_for(setting: Setting, denoiser: Any, state: TrainState) -> Task:
     )
 
 
-def watch_for(setting: Setting, denoiser: Any, state: TrainState, previews: Previews | None, status: Status) -> Watch:
+def measures_for(setting: Setting, pictured: Manifest) -> tuple[unseen.Judge | None, Reader | None]:
+    """What measures pictures of unseen images: a CLIP model if one is named; the starter base brings its own."""
+    named = setting.run.preview.clip_model_name_or_path
+    if named is not None:
+        reader = readers.clip_reader(named, setting.run.data.cache_dir)
+        return unseen.Judge(reader.name, reader.pictures, None), reader
+    if setting.family.folder != starter.BASE:
+        return None, None
+    from pipeline.starter import judge
+    from pipeline.starter import reader as starter_reader
+
+    return judge.as_judge({example.name for example in pictured.examples}), starter_reader.load()
+
+
+def watch_for(
+    setting: Setting, denoiser: Any, state: TrainState, previews: Previews | None, status: Status, budget: Budget
+) -> Watch:
     """What is looked at between two steps, and when."""
     run, plan = setting.run, setting.plan
 
@@ -171,4 +190,5 @@ def watch_for(setting: Setting, denoiser: Any, state: TrainState, previews: Prev
         plan.preview_steps,
         run.train.early_stopping_patience,
         told,
+        budget,
     )

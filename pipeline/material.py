@@ -13,6 +13,8 @@ from pipeline.errors import CheckpointError, ConfigError
 from pipeline.status import is_main_process
 from pipeline.training.options import TrainOptions
 
+MAX_DRAWN = 16  # of the held-out images, where no other unseen ones are given
+
 
 @dataclass(frozen=True)
 class Material:
@@ -20,7 +22,7 @@ class Material:
 
     manifest: Manifest  # what is trained on
     held_out: Manifest | None  # of the same dataset, for the held-out loss
-    unseen: Manifest | None  # images never trained on
+    unseen: Manifest | None  # images never trained on, to be drawn and compared with
 
 
 def look(run: Run, folder: Path) -> Material:
@@ -30,8 +32,12 @@ def look(run: Run, folder: Path) -> Material:
         if run.data.cache_dir is not None:
             require_writable(Path(run.data.cache_dir), "--cache_dir")
     run.model.local_folder(starter.BASE)
+    require_clip(run.preview.clip_model_name_or_path)
     manifest, held_out = split(training_data(run.data), run.data.validation_split)
-    return Material(manifest.limited(run.data.max_train_samples), held_out, unseen_data(run.data))
+    unseen = unseen_data(run.data)
+    if unseen is None and held_out is not None:
+        unseen = held_out.limited(MAX_DRAWN)
+    return Material(manifest.limited(run.data.max_train_samples), held_out, unseen)
 
 
 def require_place(options: TrainOptions, folder: Path) -> None:
@@ -45,6 +51,14 @@ def require_place(options: TrainOptions, folder: Path) -> None:
             f"{folder} is not empty. Go on with --resume_from_checkpoint latest, start anew with "
             "--overwrite_output_dir, or give another --output_dir."
         )
+
+
+def require_clip(name: str | None) -> None:
+    """Raise CheckpointError for what can be neither the folder of a CLIP model nor a Hub id."""
+    if name is None or (Path(name) / "config.json").is_file():
+        return
+    if Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise CheckpointError(f"--clip_model_name_or_path {name} is no folder of a CLIP model (with config.json).")
 
 
 def require_writable(folder: Path, flag: str) -> None:

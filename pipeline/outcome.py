@@ -7,12 +7,14 @@ from pathlib import Path
 from types import FrameType
 
 from pipeline import config, errors, material
+from pipeline.budget import Budget
 from pipeline.config import Command
 from pipeline.status import Status, is_main_process, resume_command
 
 
 def run_and_report(argv: list[str]) -> int:
     """Parse, run, and turn whatever happens into an exit code and one last sentence."""
+    budget = Budget()
     try:
         command = config.parse(argv)
     except errors.UserError as error:
@@ -26,10 +28,11 @@ def run_and_report(argv: list[str]) -> int:
 
     signal.signal(signal.SIGTERM, terminate)  # while training, the loop has its own way of stopping
     try:
-        found = material.look(command.run, status.folder)
+        with budget.spend("data"):
+            found = material.look(command.run, status.folder)
         from pipeline.run import execute
 
-        return execute(command, found, status)
+        return execute(command, found, status, budget)
     except errors.UserError as error:
         if command.debug:
             traceback.print_exc()

@@ -4,22 +4,22 @@ import contextlib
 import json
 import logging
 import os
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import pipeline
-from pipeline import assemble, draws, durable, errors, starter
+from pipeline import assemble, draws, durable, errors
 from pipeline.adapter import formats, lora, verify
+from pipeline.budget import Budget
 from pipeline.conditioning import stack
 from pipeline.config import Command
 from pipeline.data import cache as caches
 from pipeline.evaluation import unseen
 from pipeline.evaluation.previews import Previews
 from pipeline.material import Material
-from pipeline.report import page
+from pipeline.report import dataset, page
 from pipeline.setting import Setting, claim, identity_of, is_complete, prepare
 from pipeline.status import Status, launched_by_accelerate, resume_command
 from pipeline.training import tracking
@@ -31,10 +31,9 @@ from pipeline.training.tracking import tell
 TOLERANCE = 1e-3  # of the hand-over check, in units of the adapter's own effect
 
 
-def execute(command: Command, material: Material, status: Status) -> int:
+def execute(command: Command, material: Material, status: Status, budget: Budget) -> int:
     """Carry out a parsed command line; returns the exit code. What goes wrong is raised."""
     quieten_libraries()
-    started = time.monotonic()
     setting = prepare(command.run, material, status.folder)
     tell(setting.plan.text())
     if command.dry_run:
@@ -52,19 +51,21 @@ def execute(command: Command, material: Material, status: Status) -> int:
         tell(f"Already complete: {setting.folder / formats.FILE} is the adapter of this run.")
         return errors.EXIT_DONE
     status.claimed = True
-    engine.together(lambda: encode(setting))
+    with budget.spend("encode"):
+        engine.together(lambda: encode(setting))
     denoiser = assemble.load_denoiser(setting)
     previews = assemble.previews_for(setting, denoiser) if engine.is_main else None
-    kept_step = fit(setting, denoiser, previews, checkpoints, found, status)
+    kept_step = fit(setting, denoiser, previews, checkpoints, found, status, budget)
     if not engine.is_main:
         return errors.EXIT_DONE
     status.write("finishing", f"trained; checking the adapter of step {kept_step}")
-    verdict = hand_over(setting, denoiser, kept_step)
+    with budget.spend("check"):
+        verdict = hand_over(setting, denoiser, kept_step)
     tell(
         f"Handed over {setting.folder / formats.FILE}, step {kept_step}: reloaded by diffusers it is "
         f"{verdict.distance:.1e} of its own effect from the trained adapter ({verdict.num_layers} layers)."
     )
-    return finish(setting, previews, kept_step, verdict, status, started)
+    return finish(setting, previews, kept_step, verdict, status, budget)
 
 
 def quieten_libraries() -> None:
@@ -107,6 +108,7 @@ def fit(
     checkpoints: Checkpoints,
     found: Path | None,
     status: Status,
+    budget: Budget,
 ) -> int:
     """Restore, train, and keep metrics, status and previews on the way; returns the step whose weights are kept.
 
@@ -129,11 +131,12 @@ def fit(
             progress = tracking.Progress(first_step, plan.num_steps)
             for output in (metrics, tensorboard, progress):
                 open_until_done.callback(output.close)
-            watch = assemble.watch_for(setting, denoiser, state, previews, status)
+            with budget.spend("validate"):
+                watch = assemble.watch_for(setting, denoiser, state, previews, status, budget)
             outputs = Outputs(checkpoints, run.train.checkpointing_steps, metrics, tensorboard, progress, watch)
         stop = open_until_done.enter_context(StopSignal(watch_parent=launched_by_accelerate()))
         if not state.has_stalled(run.train.early_stopping_patience):
-            train(engine, task, outputs, first_step, stop)
+            train(engine, task, outputs, first_step, stop, budget)
     if run.train.keep == "best" and state.best is not None:
         state.put(state.best.weights)
         return state.best.step
@@ -177,19 +180,15 @@ def finish(
     kept_step: int,
     verdict: verify.Verdict,
     status: Status,
-    started: float,
+    budget: Budget,
 ) -> int:
     """Pictures, measurements and the page. A failure here costs none of them the adapter: exit code 3."""
     folder = setting.folder
     try:
-        if previews is not None:
-            previews.draw_base()
-            previews.draw_tuned(kept_step)
-        if setting.unseen is not None and previews is not None:
-            own = setting.family.folder == starter.BASE and setting.unseen.origin == str(starter.UNSEEN)
-            judge = starter_judge() if own else None
-            unseen.evaluate(setting.unseen, previews, judge, setting.run.train.seed)
-        facts = {"verdict": vars(verdict), "seconds": time.monotonic() - started, "kept_step": kept_step}
+        with budget.spend("draw"):
+            draw(setting, previews, kept_step)
+        data = dataset.facts(setting.manifest, setting.held_out)
+        facts = {"verdict": vars(verdict), "kept_step": kept_step, "data": data, "budget": budget.seconds}
         durable.write_text(folder / "result.json", json.dumps(facts, indent=2) + "\n")
         page.write(folder)
     except errors.Interrupted:
@@ -206,15 +205,14 @@ def finish(
     return errors.EXIT_DONE
 
 
-def starter_judge() -> unseen.Judge:
-    """The judge of the starter world, told by the dataset's metadata what each picture should show."""
-    from pipeline.starter import judge
-
-    text = (starter.UNSEEN / "metadata.jsonl").read_text(encoding="utf-8")
-    concept_of = {row["file_name"]: row["concept"] for row in map(json.loads, text.splitlines())}
-    model = judge.load()
-    return unseen.Judge(
-        judge.NAME,
-        lambda pictures: judge.features(model, pictures),
-        lambda pictures, names: judge.concept_ranks(model, pictures, [concept_of[name] for name in names]),
-    )
+def draw(setting: Setting, previews: Previews | None, kept_step: int) -> None:
+    """Every picture of the page, and what is measured on them."""
+    dataset.keep_examples(setting.manifest, setting.folder / "samples", setting.plan.resolution)
+    if previews is None:
+        return
+    previews.draw_base()
+    previews.draw_tuned(kept_step)
+    previews.draw_grid()
+    if setting.unseen is not None:
+        judge, reader = assemble.measures_for(setting, setting.unseen)
+        unseen.evaluate(setting.unseen, previews, judge, reader, setting.run.train.seed)

@@ -55,6 +55,7 @@ NOT_IDENTITY = frozenset(
         "validation_steps",
         "guidance_scale",
         "num_inference_steps",
+        "clip_model_name_or_path",
         "num_train_epochs",
         "max_train_steps",
         "prediction_type",
@@ -184,6 +185,7 @@ def environment(setting: Setting) -> dict[str, Any]:
         "plan": [list(row) for row in setting.plan.rows],
         "notes": list(setting.plan.notes),
         "dataset": setting.manifest.fingerprint,
+        "resolution": setting.plan.resolution,
         "base_model": setting.run.model.pretrained_model_name_or_path or str(starter.BASE),
     }
 

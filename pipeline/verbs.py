@@ -11,7 +11,7 @@ from pipeline import starter
 from pipeline.adapter import formats
 from pipeline.conditioning import Conditioning
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.evaluation.previews import INDEX, keep
+from pipeline.evaluation.previews import INDEX, index_of, keep
 from pipeline.evaluation.sample import Sampler, SampleSettings, Shot
 from pipeline.families import base
 from pipeline.families.options import ModelOptions
@@ -50,8 +50,9 @@ def draw(
     shots = [Shot(prompt, seed + number) for prompt in prompts for number in range(num_images)]
     tuned = sampler.draw(shots)
     pipe.disable_lora()
-    keep(to / "base", sampler.draw(shots), shots, sampler)
-    keep(to / "tuned", tuned, shots, sampler)
+    rows = index_of(shots, sampler)
+    keep(to / "base", sampler.draw(shots), rows)
+    keep(to / "tuned", tuned, rows)
     sys.stdout.write(f"Pictures  {to / 'base'} and {to / 'tuned'}\n")
 
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.unit
 @pytest.fixture
 def trained(trainer, small, tmp_path):
     out = tmp_path / "out"
-    prompt = ["--validation_prompt", "a red square", "--num_validation_images", "1", "--num_inference_steps", "2"]
+    prompt = ["--validation_prompt", "a red square", "--num_validation_images", "1"]
     ended = trainer(*small, *prompt, "--output_dir", out)
     assert ended.code == 0, ended.output
     return out

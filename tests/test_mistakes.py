@@ -83,6 +83,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "validation_steps": ("0", "at least 1"),
     "guidance_scale": ("-1", "at least 0"),
     "num_inference_steps": ("0", "between 1 and"),
+    "clip_model_name_or_path": ("./nowhere", "no folder of a CLIP model"),
     "config": ("nowhere.toml", "no such file"),
     "recipe": ("sculpture", "not a shipped recipe"),
     "dry_run": ("=maybe", "maybe"),

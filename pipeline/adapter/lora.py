@@ -85,6 +85,16 @@ def switched_off(denoiser: Any) -> Iterator[None]:
         denoiser.set_adapter(NAME)
 
 
+@contextlib.contextmanager
+def at_strength(denoiser: Any, strength: float) -> Iterator[None]:
+    """The adapter's addition multiplied by `strength` for a while; 1 is what is trained."""
+    denoiser.set_adapters([NAME], [strength])
+    try:
+        yield
+    finally:
+        denoiser.set_adapters([NAME], [1.0])
+
+
 def cast_base(denoiser: nn.Module, dtype: torch.dtype) -> None:
     """Change the precision of the frozen weights alone; up to float32 and back is exact."""
     for name, value in denoiser.named_parameters():

@@ -1,4 +1,4 @@
-"""Pictures kept on disk with all that is needed to make them again: prompt, seed, guidance, steps."""
+"""Pictures kept on disk with all that is needed to make them again: prompt, seed, guidance, steps, strength."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -12,6 +12,9 @@ from pipeline.adapter import lora
 from pipeline.evaluation.sample import Sampler, Shot
 
 INDEX = "index.json"
+GRID = "grid"  # a folder of samples/
+STRENGTHS = (0.0, 0.5, 1.0, 1.5)  # of the adapter, across the grid; 0 is the base
+GUIDANCE_FACTORS = (0.5, 1.0, 2.0)  # of the run's guidance, down the grid; never below 1, which is none
 
 
 @dataclass(frozen=True)
@@ -25,17 +28,32 @@ class Previews:
 
     def draw_base(self) -> Path:
         """The shots of the base model, drawn once."""
-        folder = self.folder / "base"
-        if not is_kept(folder, list(self.shots), self.sampler):
-            keep(folder, self.base_pictures(list(self.shots)), list(self.shots), self.sampler)
+        folder, rows = self.folder / "base", index_of(self.shots, self.sampler)
+        if not is_kept(folder, rows):
+            keep(folder, self.base_pictures(list(self.shots)), rows)
         return folder
 
     def draw_tuned(self, step: int) -> Path:
         """The shots with the adapter as it is after `step` steps."""
-        folder = self.folder / f"step-{step:06d}"
-        if not is_kept(folder, list(self.shots), self.sampler):
-            keep(folder, self.sampler.draw(list(self.shots)), list(self.shots), self.sampler)
+        folder, rows = self.folder / f"step-{step:06d}", index_of(self.shots, self.sampler)
+        if not is_kept(folder, rows):
+            keep(folder, self.sampler.draw(list(self.shots)), rows)
         return folder
+
+    def draw_grid(self) -> Path:
+        """The first shot at several strengths of the adapter and several guidance scales."""
+        guidance = self.sampler.settings.guidance_scale
+        pictures: list[Image.Image] = []
+        rows: list[dict[str, Any]] = []
+        for scale in dict.fromkeys(max(1.0, factor * guidance) for factor in GUIDANCE_FACTORS):
+            sampler = self.sampler.with_guidance(scale)
+            for strength in STRENGTHS:
+                with lora.at_strength(self.denoiser, strength):
+                    pictures += sampler.draw([self.shots[0]])
+                rows += [{**row, "strength": strength} for row in index_of(self.shots[:1], sampler)]
+        rows = [{**row, "file": f"{number:04d}.png"} for number, row in enumerate(rows)]
+        keep(self.folder / GRID, pictures, rows)
+        return self.folder / GRID
 
     def base_pictures(self, shots: list[Shot]) -> list[Image.Image]:
         """Any shots with the adapter off."""
@@ -43,10 +61,8 @@ class Previews:
             return self.sampler.draw(shots)
 
 
-def keep(folder: Path, pictures: list[Image.Image], shots: list[Shot], sampler: Sampler) -> None:
-    """Write pictures as PNG and their index; the folder appears complete or not at all."""
-
-    rows = index_of(shots, sampler)
+def keep(folder: Path, pictures: list[Image.Image], rows: list[dict[str, Any]]) -> None:
+    """Write pictures as PNG under the names in their rows, and the rows; the folder appears complete or not at all."""
 
     def fill(aside: Path) -> None:
         for picture, row in zip(pictures, rows, strict=True):
@@ -56,16 +72,16 @@ def keep(folder: Path, pictures: list[Image.Image], shots: list[Shot], sampler: 
     durable.commit_folder(folder, fill)
 
 
-def index_of(shots: list[Shot], sampler: Sampler) -> list[dict[str, Any]]:
+def index_of(shots: "list[Shot] | tuple[Shot, ...]", sampler: Sampler) -> list[dict[str, Any]]:
     """One row per picture: its file, and all that is needed to make it again."""
     settings = asdict(sampler.settings)
     return [{"file": f"{number:04d}.png", **asdict(shot), **settings} for number, shot in enumerate(shots)]
 
 
-def is_kept(folder: Path, shots: list[Shot], sampler: Sampler) -> bool:
+def is_kept(folder: Path, rows: list[dict[str, Any]]) -> bool:
     """Whether these very pictures lie in the folder already."""
     path = folder / INDEX
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == index_of(shots, sampler)
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == rows
 
 
 def kept(folder: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Pictures from a prompt and a seed, through the stock pipeline around the live modules."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,6 +35,10 @@ class Sampler:
     def __init__(self, pipe: Any, encode: Any, null: Conditioning, settings: SampleSettings) -> None:
         self.pipe, self.encode, self.null, self.settings = pipe, encode, null, settings
         pipe.set_progress_bar_config(disable=True)
+
+    def with_guidance(self, guidance_scale: float) -> "Sampler":
+        """The same sampler at another guidance scale."""
+        return Sampler(self.pipe, self.encode, self.null, replace(self.settings, guidance_scale=guidance_scale))
 
     @torch.no_grad()
     def draw(self, shots: list[Shot]) -> list[Image.Image]:

@@ -5,8 +5,8 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
@@ -14,8 +14,9 @@ from torch import Tensor
 from pipeline import durable
 from pipeline.data import images, pixels
 from pipeline.data.manifest import Example, Manifest
-from pipeline.evaluation.estimates import Estimate, kid, share
-from pipeline.evaluation.previews import Previews, is_kept, keep, kept
+from pipeline.evaluation.estimates import Estimate, kid, paired_change, share
+from pipeline.evaluation.previews import Previews, index_of, is_kept, keep, kept
+from pipeline.evaluation.readers import Reader, margins, mean_of
 from pipeline.evaluation.sample import Shot
 
 FILE = "evaluation.json"
@@ -26,11 +27,11 @@ TOP = 5
 
 @dataclass(frozen=True)
 class Judge:
-    """What measures pictures, by name: features for KID, and ranks of the right answer for retrieval."""
+    """What measures pictures, by name: features for KID, and ranks of the right answer where it knows the answers."""
 
     name: str
     features: Callable[[list[Image.Image]], Float[Tensor, "n d"]]
-    ranks: Callable[[list[Image.Image], list[str]], Int[Tensor, " n"]]  # pictures, file names -> 0 = found at once
+    ranks: Callable[[list[Image.Image], list[str]], Int[Tensor, " n"]] | None  # pictures, file names -> 0 = at once
 
 
 def preview_prompts(manifest: Manifest) -> tuple[str, ...]:
@@ -41,34 +42,56 @@ def preview_prompts(manifest: Manifest) -> tuple[str, ...]:
     ]
 
 
-def evaluate(manifest: Manifest, previews: Previews, judge: Judge | None, seed: int) -> None:
+def evaluate(manifest: Manifest, previews: Previews, judge: Judge | None, reader: Reader | None, seed: int) -> None:
     """Draw every caption with the adapter off and on, and measure both against the truth.
 
-    Pictures go to samples/unseen-base, -tuned and -truth, figures to evaluation.json. Without
-    a judge there are only the pictures.
+    Pictures go to samples/unseen-base, -tuned and -truth, figures to evaluation.json. Without judge and
+    reader there are only the pictures.
     """
     examples = by_name(manifest)
     shots = [Shot(example.caption, seed + 100_000 + number) for number, example in enumerate(examples)]
-    base_folder, tuned_folder = previews.folder / BASE, previews.folder / TUNED
-    truth = [true_picture(example, previews.sampler.settings.resolution) for example in examples]
-    keep(previews.folder / TRUTH, truth, shots, previews.sampler)
-    if not is_kept(base_folder, shots, previews.sampler):
-        keep(base_folder, previews.base_pictures(shots), shots, previews.sampler)
-    keep(tuned_folder, previews.sampler.draw(shots), shots, previews.sampler)
-    if judge is None:
+    folders = {name: previews.folder / place for name, place in (("truth", TRUTH), ("base", BASE), ("tuned", TUNED))}
+    rows = index_of(shots, previews.sampler)
+    keep(folders["truth"], [true_picture(e, previews.sampler.settings.resolution) for e in examples], rows)
+    if not is_kept(folders["base"], rows):
+        keep(folders["base"], previews.base_pictures(shots), rows)
+    keep(folders["tuned"], previews.sampler.draw(shots), rows)
+    if judge is None and reader is None:
         return
-    sets = {"truth": truth, "base": pictures_in(base_folder), "tuned": pictures_in(tuned_folder)}
-    with torch.no_grad():
-        features = {name: judge.features(pictures) for name, pictures in sets.items()}
-        ranks = {name: judge.ranks(pictures, [example.name for example in examples]) for name, pictures in sets.items()}
-    rows: dict[str, dict[str, object]] = {name: {} for name in sets}
-    for name in ("base", "tuned"):
-        rows[name]["kid"] = asdict(kid(features["truth"], features[name], judge.name))
-    for name in sets:
-        rows[name]["top1"] = asdict(_hits("retrieval top-1", ranks[name], 1, judge.name))
-        rows[name]["top5"] = asdict(_hits(f"retrieval top-{TOP}", ranks[name], TOP, judge.name))
-    text = json.dumps({"judge": judge.name, "n": len(examples), "sets": rows}, indent=2)
+    sets = {name: pictures_in(folder) for name, folder in folders.items()}
+    found: dict[str, dict[str, Any]] = {name: {} for name in sets}
+    if judge is not None:
+        _judged(judge, sets, [example.name for example in examples], found)
+    if reader is not None:
+        _read(reader, sets, [example.caption for example in examples], found)
+    names = {"judge": judge.name if judge else None, "reader": reader.name if reader else None}
+    text = json.dumps({**names, "n": len(examples), "sets": found}, indent=2)
     durable.write_text(previews.folder.parent / FILE, text + "\n")
+
+
+def _judged(
+    judge: Judge, sets: dict[str, list[Image.Image]], names: list[str], found: dict[str, dict[str, Any]]
+) -> None:
+    features = {name: judge.features(pictures) for name, pictures in sets.items()}
+    for name in ("base", "tuned"):
+        if len(names) > 2:  # the jackknife deletes one and needs a pair to be left
+            found[name]["kid"] = asdict(kid(features["truth"], features[name], judge.name))
+    if judge.ranks is None:
+        return
+    for name, pictures in sets.items():
+        ranks = judge.ranks(pictures, names)
+        found[name]["top1"] = asdict(_hits("retrieval top-1", ranks, 1, judge.name))
+        found[name]["top5"] = asdict(_hits(f"retrieval top-{TOP}", ranks, TOP, judge.name))
+
+
+def _read(
+    reader: Reader, sets: dict[str, list[Image.Image]], captions: list[str], found: dict[str, dict[str, Any]]
+) -> None:
+    texts, label = reader.captions(captions), f"clip margin[{reader.name}]"
+    each = {name: margins(reader.pictures(pictures), texts) for name, pictures in sets.items()}
+    for name, values in each.items():
+        found[name]["clip_margin"] = asdict(mean_of(label, values))
+    found["tuned"]["clip_margin_change"] = asdict(paired_change(f"{label} change", each["tuned"], each["base"]))
 
 
 def by_name(manifest: Manifest) -> list[Example]:

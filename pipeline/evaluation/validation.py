@@ -121,8 +121,10 @@ def summary(now: Errors, base: Errors) -> dict[str, Any]:
             "t": [(level + 0.5) / NUM_LEVELS for level in range(NUM_LEVELS)],
             "held_out": now.held_out.mean(0).tolist(),
             "held_out_base": base.held_out.mean(0).tolist(),
+            "held_out_change": _by_level(now.held_out, base.held_out),
             "probe": now.probe.mean(0).tolist(),
             "probe_base": base.probe.mean(0).tolist(),
+            "probe_change": _by_level(now.probe, base.probe),
         },
     }
 
@@ -139,6 +141,10 @@ def _latents(subject: Subject) -> Tensor:
 
 def _noise(subject: Subject, level: int) -> Tensor:
     return draws.normal(SEED, level, subject.id, "validation noise", tuple(subject.mean.shape))
+
+
+def _by_level(now: Tensor, base: Tensor) -> list[dict[str, float]]:
+    return [_interval(paired_change("loss", now[:, k], base[:, k])) for k in range(NUM_LEVELS)]
 
 
 def _mean(errors: Tensor) -> float:

@@ -12,19 +12,20 @@ GRID_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 class _Frame:
     """Where values lie in the picture."""
 
-    first_step: int
-    last_step: int
+    first_step: int | float
+    last_step: int | float
     low: float
     high: float
+    x_form: str = "step {:.0f}"
 
     def x(self, step: int | float) -> float:
-        return LEFT + (step - self.first_step) / max(1, self.last_step - self.first_step) * (WIDTH - LEFT - RIGHT)
+        return LEFT + (step - self.first_step) / ((self.last_step - self.first_step) or 1) * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
         inside = min(max(value, self.low), self.high)
         return HEIGHT - BOTTOM - (inside - self.low) / (self.high - self.low) * (HEIGHT - BOTTOM - TOP)
 
-    def line(self, steps: Sequence[int], values: Sequence[float], style: str) -> str:
+    def line(self, steps: Sequence[int | float], values: Sequence[float], style: str) -> str:
         points = " ".join(f"{self.x(step):.1f},{self.y(value):.1f}" for step, value in zip(steps, values, strict=True))
         return f'<polyline points="{points}" fill="none" class="{style}"/>'
 
@@ -37,7 +38,8 @@ class _Frame:
             rows.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{form.format(value)}</text>')
         for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
             step = self.first_step + share * (self.last_step - self.first_step)
-            rows.append(f'<text x="{self.x(step):.1f}" y="{HEIGHT - 10}" text-anchor="{anchor}">step {step:.0f}</text>')
+            label = self.x_form.format(step)
+            rows.append(f'<text x="{self.x(step):.1f}" y="{HEIGHT - 10}" text-anchor="{anchor}">{label}</text>')
         return rows
 
 
@@ -78,6 +80,25 @@ def changes(series: Mapping[str, Sequence[float]], steps: Sequence[int], marked_
             f'<circle cx="{frame.x(step):.1f}" cy="{frame.y(value):.1f}" r="3.5" class="dot-{style}"/>'
             for step, value in zip(xs, line, strict=True)
         ]
+    return _svg(label, rows)
+
+
+def by_noise(series: Mapping[str, Sequence[tuple[float, float, float]]], t: Sequence[float], label: str) -> str:
+    """Relative changes from the base over noise levels t in [0, 1], (value, low, high) each, with their intervals."""
+    ends = [0.0, *(end for line in series.values() for point in line for end in point if math.isfinite(end))]
+    margin = 0.08 * (max(ends) - min(ends)) or 0.01
+    frame = _Frame(0.0, 1.0, min(ends) - margin, max(ends) + margin, "noise {:.0%}")
+    rows = [*frame.grid("{:+.1%}")]
+    zero = frame.y(0.0)
+    rows.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{zero:.1f}" y2="{zero:.1f}" class="mark"/>')
+    for number, line in enumerate(series.values()):
+        style, aside = ("bold", -0.004) if number == 0 else ("second", 0.004)
+        xs = [value + aside for value in t]
+        rows.append(frame.line(xs, [point[0] for point in line], style))
+        for x, (value, low, high) in zip([frame.x(value) for value in xs], line, strict=True):
+            upper, lower = frame.y(high), frame.y(low)
+            rows.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{upper:.1f}" y2="{lower:.1f}" class="bar-{style}"/>')
+            rows.append(f'<circle cx="{x:.1f}" cy="{frame.y(value):.1f}" r="3.5" class="dot-{style}"/>')
     return _svg(label, rows)
 
 

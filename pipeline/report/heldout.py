@@ -20,6 +20,11 @@ def section(rows: list[dict[str, Any]], kept_step: int) -> dict[str, Any] | None
         "chart": charts.changes(
             series, [row["step"] for row in measured], kept_step, "change of the loss from the base model"
         ),
+        "noise_chart": charts.by_noise(
+            {which: _shares(kept, which) for which in ("held_out", "probe")},
+            kept["levels"]["t"],
+            "change of the loss from the base model, by noise level",
+        ),
         "levels": levels(kept),
         "words": words(kept, kept_step, measured[-1]["step"]),
         "n": kept["held_out_change"]["n"],
@@ -37,6 +42,13 @@ def levels(row: dict[str, Any]) -> list[dict[str, str]]:
         }
         for i, t in enumerate(found["t"])
     ]
+
+
+def _shares(row: dict[str, Any], which: str) -> list[tuple[float, float, float]]:
+    """The change of the loss at each noise level with its interval, as shares of the base's loss there."""
+    found = row["levels"]
+    pairs = zip(found[f"{which}_change"], found[f"{which}_base"], strict=True)
+    return [(change["value"] / base, change["low"] / base, change["high"] / base) for change, base in pairs]
 
 
 def words(row: dict[str, Any], kept_step: int, last_step: int) -> list[str]:

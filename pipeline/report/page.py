@@ -1,28 +1,33 @@
 """report.html: one self-contained page made from what a run left in its output folder, and from nothing else."""
 
-import base64
-import io
 import json
-import math
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from PIL import Image
 
 from pipeline import durable, status
 from pipeline.adapter import formats
 from pipeline.errors import CheckpointError
 from pipeline.evaluation import unseen
 from pipeline.evaluation.previews import INDEX, kept
-from pipeline.report import charts, heldout
+from pipeline.report import charts, dataset, heldout, pictures
+from pipeline.report.advice import advice
 from pipeline.training import tracking
 from pipeline.training.tracking import clock
 
 FILE = "report.html"
-NUM_ROWS = 12
-MAX_SIDE = 512  # pixels: larger pictures are shrunk for the page
+BUDGET = {
+    "data": "reading data",
+    "encode": "encoding pictures and captions",
+    "step": "training steps",
+    "validate": "held-out loss",
+    "save": "saving checkpoints",
+    "draw": "drawing and measuring pictures",
+    "check": "checking the hand-over",
+    "idle": "imports, loading, waiting",
+}
 
 
 def write(folder: Path) -> Path:
@@ -42,20 +47,26 @@ def content(folder: Path) -> dict[str, Any]:
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     steps = [row for row in tracking.read(folder) if "loss" in row]
-    losses = [float(row["loss"]) for row in steps]
-    evaluation = _json_or_none(folder / unseen.FILE)
+    evaluation, samples = _json_or_none(folder / unseen.FILE), folder / "samples"
+    data = dataset.section(samples, result["data"], environment["resolution"])
     return {
         "name": folder.resolve().name,
         "headline": headline(evaluation, len(steps)),
-        "rows": picture_rows(folder),
-        "previews": preview_rows(folder),
+        "rows": pictures.unseen_rows(samples),
+        "grid": pictures.grid(samples),
+        "previews": pictures.preview_rows(samples),
         "figures": figures(evaluation),
-        "judge": evaluation["judge"] if evaluation else "",
-        "chart": charts.curve([row["step"] for row in steps], losses, "training loss over optimizer steps"),
+        "measured_by": measured_by(evaluation),
+        "chart": charts.curve(
+            [row["step"] for row in steps], [float(row["loss"]) for row in steps], "training loss over optimizer steps"
+        ),
         "held_out": heldout.section(steps, result["kept_step"]),
+        "advice": advice(steps, result["kept_step"], run, result["budget"]),
+        "data": {"words": data["words"], "rows": pictures.data_rows(data["rows"])} if data else None,
         "plan": environment["plan"],
         "notes": environment["notes"],
-        "cost": cost(steps, result, environment),
+        "cost": cost(steps, environment),
+        "budget": budget(result["budget"]),
         "verdict": result["verdict"],
         "snippet": snippet(folder, run, environment["base_model"]),
         "again": f"python train_lora.py --config {folder.name}/run.toml --output_dir {folder.name}-again",
@@ -66,7 +77,7 @@ def content(folder: Path) -> dict[str, Any]:
 
 def headline(evaluation: dict[str, Any] | None, num_steps: int) -> str:
     """One sentence for somebody who reads no further."""
-    if evaluation is None:
+    if evaluation is None or "kid" not in evaluation["sets"]["tuned"]:
         return f"An adapter after {num_steps} steps, proven to load in stock diffusers."
     base, tuned = (evaluation["sets"][name]["kid"]["value"] for name in ("base", "tuned"))
     if tuned >= base:
@@ -76,40 +87,8 @@ def headline(evaluation: dict[str, Any] | None, num_steps: int) -> str:
         )
     return (
         f"On {evaluation['n']} captions of things it was never shown in this style, the distance to the true pictures "
-        f"fell to {tuned / base:.0%} of the base model's."
+        f"fell to {max(0.0, tuned) / base:.0%} of the base model's."
     )
-
-
-def picture_rows(folder: Path) -> list[dict[str, str]]:
-    """Base, tuned and truth, side by side, for captions spread over the unseen set."""
-    folders = [folder / "samples" / name for name in (unseen.BASE, unseen.TUNED, unseen.TRUTH)]
-    if not all((path / INDEX).is_file() for path in folders):
-        return []
-    pairs = list(zip(*map(kept, folders), strict=True))
-    chosen = pairs[:: max(1, len(pairs) // NUM_ROWS)][:NUM_ROWS]
-    return [
-        {
-            "caption": before["prompt"],
-            "seed": str(before["seed"]),
-            "base": embedded(before["path"]),
-            "tuned": embedded(after["path"]),
-            "truth": embedded(truth["path"]),
-        }
-        for before, after, truth in chosen
-    ]
-
-
-def preview_rows(folder: Path) -> list[dict[str, Any]]:
-    """The previews, a row per prompt: base first, then every step that was drawn."""
-    folders = [folder / "samples" / "base", *sorted((folder / "samples").glob("step-*"))]
-    columns = [(path.name, kept(path)) for path in folders if (path / INDEX).is_file()]
-    if len(columns) < 2:
-        return []
-    rows = []
-    for number, shot in enumerate(columns[0][1]):
-        cells = [(name, embedded(shots[number]["path"])) for name, shots in columns]
-        rows.append({"caption": shot["prompt"], "cells": cells})
-    return rows
 
 
 def figures(evaluation: dict[str, Any] | None) -> list[dict[str, str]]:
@@ -117,30 +96,52 @@ def figures(evaluation: dict[str, Any] | None) -> list[dict[str, str]]:
     if evaluation is None:
         return []
     sets = evaluation["sets"]
-    rows = [("Distance to the true pictures (KID, lower is better)", "kid", "{:.3f}")]
-    rows += [("Subject recognised at first guess", "top1", "{:.0%}"), ("Subject among five guesses", "top5", "{:.0%}")]
+    rows = (
+        ("Distance to the true pictures (KID, lower is better)", "kid", "{:.3f}", "0 by definition"),
+        ("Subject recognised at first guess", "top1", "{:.0%}", ""),
+        ("Subject among five guesses", "top5", "{:.0%}", ""),
+        ("Nearer to its own caption than to the others (CLIP margin)", "clip_margin", "{:.3f}", ""),
+        ("Change of that margin from the base, picture by picture", "clip_margin_change", "{:+.3f}", ""),
+    )
 
-    def cell(name: str, key: str, form: str) -> str:
+    def cell(name: str, key: str, form: str, otherwise: str) -> str:
         value = sets[name].get(key)
         if value is None:
-            return "0 by definition"
+            return otherwise
         low, high = (form.format(value[end]) for end in ("low", "high"))
         return f"{form.format(value['value'])} [{low}, {high}]"
 
     return [
-        {"label": label, **{name: cell(name, key, form) for name in ("base", "tuned", "truth")}}
-        for label, key, form in rows
+        {"label": label, **{name: cell(name, key, form, otherwise) for name in ("base", "tuned", "truth")}}
+        for label, key, form, otherwise in rows
+        if key in sets["tuned"]
     ]
 
 
-def cost(steps: list[dict[str, Any]], result: dict[str, Any], environment: dict[str, Any]) -> list[tuple[str, str]]:
+def measured_by(evaluation: dict[str, Any] | None) -> str:
+    """Who measured, on how much: a figure means nothing without both."""
+    if evaluation is None:
+        return ""
+    names = [evaluation["judge"] and f"KID and subjects: {evaluation['judge']}"]
+    names += [evaluation["reader"] and f"CLIP margin: {evaluation['reader']}"]
+    return f"Value and 95 % interval over {evaluation['n']} captions. {'; '.join(name for name in names if name)}."
+
+
+def budget(seconds: dict[str, float]) -> list[dict[str, Any]]:
+    """Where the time of the last session went, the largest share first."""
+    total = sum(seconds.values()) or 1.0
+    shares = sorted(((value / total, key) for key, value in seconds.items()), reverse=True)
+    return [
+        {"name": BUDGET[key], "time": clock(seconds[key]), "share": share} for share, key in shares if share >= 0.001
+    ]
+
+
+def cost(steps: list[dict[str, Any]], environment: dict[str, Any]) -> list[tuple[str, str]]:
     """What the run took."""
     seconds = sorted(float(row["seconds"]) for row in steps)
-    training = math.fsum(seconds)
     return [
-        ("training", f"{clock(training)} for {len(steps)} steps"),
+        ("training", f"{clock(sum(seconds))} for {len(steps)} steps"),
         ("median step", f"{seconds[len(seconds) // 2]:.2f} s" if seconds else "none"),
-        ("last session, everything", clock(result["seconds"])),
         ("where", f"{environment['device']}, {environment['threads']} threads, {environment['platform']}"),
     ]
 
@@ -150,8 +151,8 @@ def snippet(folder: Path, run: dict[str, Any], base_model: str) -> str:
     index = folder / "samples" / unseen.TUNED / INDEX
     index = index if index.is_file() else next(iter(sorted((folder / "samples").glob(f"step-*/{INDEX}"))), index)
     shot = kept(index.parent)[0] if index.is_file() else None
-    variant = f", variant={run['variant']!r}" if "variant" in run else ""
     prompt, seed = (shot["prompt"], shot["seed"]) if shot else ("your prompt", run["seed"])
+    variant = f", variant={run['variant']!r}" if "variant" in run else ""
     return f"""import torch
 from diffusers import StableDiffusionPipeline
 
@@ -162,16 +163,6 @@ image = pipe(
     guidance_scale={run["guidance_scale"]}, num_inference_steps={run["num_inference_steps"]},
     generator=torch.Generator().manual_seed({seed}),
 ).images[0]"""
-
-
-def embedded(path: Path) -> str:
-    """A picture as a data URL, shrunk to MAX_SIDE if larger."""
-    with Image.open(path) as file:
-        picture = file.convert("RGB")
-    picture.thumbnail((MAX_SIDE, MAX_SIDE))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _json_or_none(path: Path) -> Any:

@@ -5,6 +5,7 @@ too), never on anything a model has drawn, so that it can be believed about what
 last features also serve as a named extractor for KID.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pipeline import starter
+from pipeline.evaluation import unseen
 from pipeline.starter import fitting, pixels, world
 
 FOLDER = Path(__file__).parent / "judge"
@@ -158,3 +161,15 @@ def concept_ranks(judge: Judge, images: list[Image.Image], names: list[str]) -> 
     truth = torch.tensor([index[name] for name in names])
     scores = torch.cat([judge(batch).concept for batch in batches(images)])
     return (scores > scores.gather(1, truth[:, None])).sum(1)
+
+
+def as_judge(names: set[str]) -> unseen.Judge:
+    """The judge as an evaluation takes it; it knows the answers where the pictures are the starter's unseen ones."""
+    text = (starter.UNSEEN / "metadata.jsonl").read_text(encoding="utf-8")
+    concept_of = {row["file_name"]: row["concept"] for row in map(json.loads, text.splitlines())}
+    model = load()
+
+    def ranks(pictures: list[Image.Image], files: list[str]) -> Tensor:
+        return concept_ranks(model, pictures, [concept_of[name] for name in files])
+
+    return unseen.Judge(NAME, lambda pictures: features(model, pictures), ranks if names <= concept_of.keys() else None)

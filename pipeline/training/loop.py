@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.budget import Budget
 from pipeline.data.loader import CachedExamples, loader_for
 from pipeline.data.sampler import MicroBatches, StepSampler
 from pipeline.engine import Engine
@@ -54,7 +55,9 @@ class Outputs:
     watch: Watch  # previews, the held-out loss, early stopping
 
 
-def train(engine: Engine, task: Task, outputs: Outputs | None, first_step: int, stop: StopSignal) -> None:
+def train(
+    engine: Engine, task: Task, outputs: Outputs | None, first_step: int, stop: StopSignal, budget: Budget
+) -> None:
     """Train from `first_step` until the schedule or the patience ends; the last step leaves a checkpoint.
 
     `outputs` is None in processes that do not write. Raises TrainingStopped, or Interrupted, which
@@ -71,28 +74,30 @@ def train(engine: Engine, task: Task, outputs: Outputs | None, first_step: int, 
     for step in range(first_step, num_steps):
         # Step: gradients of the mean over the whole optimizer step, whatever it was cut into.
         started = time.perf_counter()
-        learning_rate = task.schedule(step)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-        optimizer.zero_grad(set_to_none=True)
-        total, ids = 0.0, []
-        for _ in range(task.num_micro_steps):
-            batch = next(stream)
-            losses = training_loss(
-                task.family, task.denoiser, task.path, task.weighting, batch, engine.device, engine.precision.dtype
-            )
-            loss = losses.sum() / global_batch
-            engine.backward(loss)
-            total += loss.item()
-            ids.append(batch.ids)
-        engine.add_gradients(trained)
-        total = engine.add(torch.tensor(total, dtype=torch.float64, device=engine.device)).item()
-        if step == first_step:
-            require_gradients(state.named)
-        norm = engine.clip(trained, task.max_grad_norm)
-        require_finite(step + 1, total, norm, learning_rate, [name for part in ids for name in part])
-        optimizer.step()
-        state.update_average(step)
+        with budget.spend("step"):
+            learning_rate = task.schedule(step)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            optimizer.zero_grad(set_to_none=True)
+            total, ids = 0.0, []
+            for _ in range(task.num_micro_steps):
+                with budget.spend("data"):
+                    batch = next(stream)
+                losses = training_loss(
+                    task.family, task.denoiser, task.path, task.weighting, batch, engine.device, engine.precision.dtype
+                )
+                loss = losses.sum() / global_batch
+                engine.backward(loss)
+                total += loss.item()
+                ids.append(batch.ids)
+            engine.add_gradients(trained)
+            total = engine.add(torch.tensor(total, dtype=torch.float64, device=engine.device)).item()
+            if step == first_step:
+                require_gradients(state.named)
+            norm = engine.clip(trained, task.max_grad_norm)
+            require_finite(step + 1, total, norm, learning_rate, [name for part in ids for name in part])
+            optimizer.step()
+            state.update_average(step)
         seconds = time.perf_counter() - started
 
         # Report.
@@ -110,7 +115,8 @@ def train(engine: Engine, task: Task, outputs: Outputs | None, first_step: int, 
         ended = done == num_steps or (outputs is not None and outputs.watch.has_ended)
         asked, ended = agreed(engine, stop.exit_code, ended)
         if outputs is not None and (done % outputs.checkpointing_steps == 0 or ended or asked is not None):
-            outputs.checkpoints.save(done, state, task.denoiser, task.family.denoiser)
+            with budget.spend("save"):
+                outputs.checkpoints.save(done, state, task.denoiser, task.family.denoiser)
         if ended:
             return
         if asked is not None:

@@ -238,6 +238,10 @@ class PreviewOptions:
     num_inference_steps: int = 25
     """Sampling steps of the previews."""
 
+    clip_model_name_or_path: str | None = None
+    """A CLIP model, folder or Hub id, that measures the pictures of images never trained on: how near they are to their
+    captions and to the true images. The starter base has one of its own."""
+
     def problems(self) -> list[str]:
         """What is wrong with these values, one sentence each."""
         infinity = float("inf")

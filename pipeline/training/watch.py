@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.budget import Budget
 from pipeline.evaluation.previews import Previews
 from pipeline.evaluation.validation import Validation
 from pipeline.training.state import TrainState
@@ -23,6 +24,7 @@ class Watch:
     preview_steps: int  # between two previews; 0: only at the end, when the run draws them itself
     patience: int | None
     told: Callable[[int], None]  # the status file
+    budget: Budget
 
     def __call__(self, done: int) -> dict[str, Any]:
         """What was measured after `done` steps, for metrics.jsonl."""
@@ -31,9 +33,11 @@ class Watch:
         last = done == self.num_steps
         with self.state.showing_current():
             if self.validation is not None and (last or (self.validation_steps and done % self.validation_steps == 0)):
-                row["validation"] = self.validation.measure(self.denoiser)
+                with self.budget.spend("validate"):
+                    row["validation"] = self.validation.measure(self.denoiser)
             if self.previews is not None and self.preview_steps and (last or done % self.preview_steps == 0):
-                self.previews.draw_tuned(done)
+                with self.budget.spend("draw"):
+                    self.previews.draw_tuned(done)
         if row:
             loss, before = row["validation"]["held_out_loss"], row["validation"]["held_out_base"]
             self.state.note(done, loss)

@@ -8,7 +8,8 @@ pytestmark = pytest.mark.unit
 
 
 def row(step: int, change: float, half: float, probe: float = 0.0, gain: float = 0.1) -> dict:
-    curves = {name: [1.0, 1.0] for name in ("held_out", "held_out_base", "probe", "probe_base")}
+    curves: dict = {name: [1.0, 1.0] for name in ("held_out", "held_out_base", "probe", "probe_base")}
+    curves |= {f"{name}_change": [{"value": 0.0, "low": -0.1, "high": 0.1}] * 2 for name in ("held_out", "probe")}
     return {
         "step": step,
         "validation": {
@@ -39,4 +40,6 @@ def test_the_kept_step_is_marked_and_named():
     found = heldout.section([row(2, -0.3, 0.1), {"step": 3, "loss": 1.0}, row(4, -0.2, 0.1)], 2)
     assert "The lowest loss was at step 2 of 4" in " ".join(found["words"])
     assert found["chart"].count("<circle") == 6
+    assert found["noise_chart"].count("<circle") == 4
+    assert found["noise_chart"].count("bar-") == 4
     assert heldout.section([{"step": 1, "loss": 1.0}], 1) is None

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.unit
 def finished(trainer, small, colours, tmp_path):
     out, truth = tmp_path / "out <b>", tmp_path / "truth"
     shutil.copytree(colours, truth)
-    ended = trainer(*small, "--num_inference_steps", "2", "--evaluation_data_dir", truth, "--output_dir", out)
+    ended = trainer(*small, "--evaluation_data_dir", truth, "--validation_split", "0.5", "--output_dir", out)
     assert ended.code == 0, ended.output
     return out
 
@@ -38,9 +38,10 @@ def test_the_page_is_whole_and_needs_nothing_beside_it(finished):
     checker = Checker()
     checker.feed(text)
     assert all(link.startswith("data:image/png;base64,") for link in checker.links)
-    assert checker.images >= 8 * 3
+    assert checker.images >= 8 * 3 + 12 + 4  # base, tuned and truth; the grid; what it was trained on
     words = " ".join(checker.text)
-    for said in ("a purple square", "Proof of the hand-over", "load_lora_weights", "12 of 2 examples", "out <b>"):
+    expected = ("a purple square", "Proof of the hand-over", "load_lora_weights", "12 of 2 examples", "out <b>")
+    for said in (*expected, "strength 1.5", "guidance 15", "training steps"):
         assert said in words
     assert "<svg" in text
     assert len(text) < 3_000_000

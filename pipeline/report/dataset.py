@@ -1,0 +1,66 @@
+"""What a run was trained on, as the page shows it: some pictures with their captions, and the whole in numbers."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from pipeline.data.manifest import Manifest
+from pipeline.evaluation.previews import INDEX, keep, kept
+from pipeline.evaluation.unseen import by_name, true_picture
+
+FOLDER = "data"  # of samples/
+MAX_SHOWN = 24
+
+
+def keep_examples(manifest: Manifest, samples: Path, resolution: int) -> None:
+    """Write some training pictures as the model sees them, cut from the centre, with their captions."""
+    examples = by_name(manifest)
+    chosen = examples[:: max(1, len(examples) // MAX_SHOWN)][:MAX_SHOWN]
+    rows = [
+        {"file": f"{number:04d}.png", "name": example.name, "captions": list(example.captions)}
+        for number, example in enumerate(chosen)
+    ]
+    keep(samples / FOLDER, [true_picture(example, resolution) for example in chosen], rows)
+
+
+def facts(manifest: Manifest, held_out: Manifest | None) -> dict[str, Any]:
+    """The dataset in numbers, for result.json."""
+    sides = sorted(min(example.width, example.height) for example in manifest.examples)
+    captions = [caption for example in manifest.examples for caption in example.captions]
+    return {
+        "examples": len(manifest.examples),
+        "held_out": len(held_out.examples) if held_out else 0,
+        "captions": len(captions),
+        "distinct_captions": len(set(captions)),
+        "words": statistics.median(len(caption.split()) for caption in captions),
+        "side": {"smallest": sides[0], "median": sides[len(sides) // 2], "largest": sides[-1]},
+        "skipped": len(manifest.skipped),
+        "copies": len(manifest.duplicates),
+    }
+
+
+def section(samples: Path, found: dict[str, Any], resolution: int) -> dict[str, Any] | None:
+    """What the page shows; None for a run that kept nothing to show."""
+    if not (samples / FOLDER / INDEX).is_file():
+        return None
+    return {"rows": kept(samples / FOLDER), "words": words(found, resolution)}
+
+
+def words(found: dict[str, Any], resolution: int) -> list[str]:
+    """The dataset in sentences, each of which only appears where it says something."""
+    side = found["side"]
+    sentences = [
+        f"{found['examples']} pictures to train on, {found['held_out']} held out. Their shorter side is "
+        f"{side['smallest']} to {side['largest']} pixels (median {side['median']}); the model sees {resolution}.",
+        f"{found['captions']} captions, {found['distinct_captions']} of them different, "
+        f"{found['words']:g} words in the median.",
+    ]
+    if side["smallest"] < resolution:
+        sentences.append(f"Some are smaller than {resolution} pixels and are enlarged: their softness is learnt too.")
+    if found["distinct_captions"] < found["captions"] / 2:
+        sentences.append("Most captions are alike, so the adapter cannot learn what tells the pictures apart.")
+    if found["skipped"]:
+        sentences.append(f"{found['skipped']} were left out, as was asked; the notes of the plan name them.")
+    if found["copies"]:
+        sentences.append(f"{found['copies']} exist more than once and weigh more for it; the notes name them.")
+    return sentences

@@ -1,0 +1,98 @@
+"""CLIP as a reader of pictures: the margin, and a stock CLIP model from a folder."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.errors import CheckpointError
+from pipeline.evaluation.readers import clip_reader, margins, mean_of
+from pipeline.families.miniature import _tokenizer
+from tests.conftest import COLOURS
+
+pytestmark = pytest.mark.unit
+
+
+def test_the_margin_is_the_own_cosine_minus_the_mean_of_the_others():
+    generator = torch.Generator().manual_seed(0)
+    images, captions = (torch.randn(5, 8, generator=generator) for _ in range(2))
+    cosine = torch.nn.functional.cosine_similarity(images[:, None], captions[None], dim=-1)
+    expected = torch.stack([cosine[i, i] - torch.cat([cosine[i, :i], cosine[i, i + 1 :]]).mean() for i in range(5)])
+    assert torch.allclose(margins(images, captions), expected, atol=1e-6)
+    assert torch.allclose(margins(3 * images, 0.1 * captions), expected, atol=1e-6)
+
+
+def test_equal_captions_are_not_each_others_rivals():
+    captions = torch.eye(3)[[0, 0, 1]]
+    found = margins(captions.clone(), captions)
+    assert torch.allclose(found, torch.tensor([1.0, 1.0, 1.0]))
+    assert torch.equal(margins(torch.ones(2, 3), torch.ones(2, 3)), torch.zeros(2))
+
+
+def test_the_interval_is_students():
+    values = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    found = mean_of("x", values)
+    half = 3.182446 * values.std().item() / 2
+    assert (found.value, found.n) == (2.5, 4)
+    assert found.high - found.value == pytest.approx(half, rel=2e-3)
+    assert mean_of("x", values[:1]).high == float("inf")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A random-weight CLIP in transformers' layout."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    folder, tokenizer = tmp_path_factory.mktemp("clip"), _tokenizer()
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    torch.manual_seed(0)
+    model = CLIPModel(
+        CLIPConfig(
+            text_config={**sizes, **ids, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.eos_token_id},
+            vision_config={**sizes, "image_size": 32, "patch_size": 8},
+            projection_dim=16,
+        )
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    size = {"height": 32, "width": 32}
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size).save_pretrained(folder)
+    return folder
+
+
+@torch.no_grad()
+def test_a_stock_clip_is_read_as_transformers_reads_it(clip):
+    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    model, processor = CLIPModel.from_pretrained(clip), CLIPImageProcessor.from_pretrained(clip)
+    pictures = [Image.new("RGB", (40, 48), colour) for colour in COLOURS.values()]
+    texts = [f"a {name} square" for name in COLOURS]
+    words = CLIPTokenizer.from_pretrained(clip)(texts, padding="max_length", return_tensors="pt")
+    theirs = model(**words, pixel_values=processor(pictures, return_tensors="pt").pixel_values)
+    reader = clip_reader(str(clip), None)
+    normal = torch.nn.functional.normalize
+    assert torch.allclose(normal(reader.pictures(pictures), dim=-1), theirs.image_embeds, atol=1e-5)
+    assert torch.allclose(normal(reader.captions(texts), dim=-1), theirs.text_embeds, atol=1e-5)
+    assert reader.name == clip.name
+
+
+def test_a_folder_that_is_no_clip(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip"}))
+    with pytest.raises(CheckpointError, match="cannot be loaded as CLIP"):
+        clip_reader(str(tmp_path), None)
+
+
+@pytest.mark.invariant
+def test_a_run_is_measured_by_the_model_that_is_named(trainer, small, clip, tmp_path):
+    out = tmp_path / "out"
+    ended = trainer(*small, "--validation_split", "0.5", "--clip_model_name_or_path", clip, "--output_dir", out)
+    assert ended.code == 0, ended.output
+    found = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
+    assert (found["judge"], found["reader"], found["n"]) == (clip.name, clip.name, 4)
+    assert found["sets"]["tuned"]["kid"]["name"] == f"kid[{clip.name}]"
+    assert all(np.isfinite(found["sets"][name]["clip_margin"]["value"]) for name in ("base", "tuned", "truth"))
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert f"KID and subjects: {clip.name}; CLIP margin: {clip.name}" in page
