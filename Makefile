@@ -3,14 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs starter clean
+.PHONY: demo test check bench docs screenshots starter clean
 
 demo: $(VENV)/.run
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml train_lora.py \
 	  --output_dir outputs/demo --overwrite_output_dir
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -20,8 +20,15 @@ check: $(VENV)/.dev
 	$(BIN)/codespell
 	$(BIN)/python docs/make_flags.py --check
 
+bench: $(VENV)/.dev
+	$(BIN)/python -m pipeline bench cpu --to docs/benchmarks.md
+
 docs: $(VENV)/.dev
 	$(BIN)/python docs/make_flags.py
+
+# Pictures of the demo's page; needs Chromium.
+screenshots: $(VENV)/.dev
+	$(BIN)/python docs/make_screenshots.py outputs/demo
 
 # Rebuild the starter base model and dataset from nothing, measure it and write docs/starter.md (hours; resumes;
 # needs fonts-noto-color-emoji).

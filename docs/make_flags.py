@@ -64,6 +64,9 @@ def page() -> str:
         + ", ".join(f"`{name} = {shown(value)}`" for name, value in starter.items())
         + ".",
     ]
+    lines += ["", "Recipes (`--recipe NAME`), each a file in `pipeline/recipes/`:", ""]
+    for path in sorted(config.recipe_path("starter").parent.glob("*.toml")):
+        lines.append(f"- `{path.stem}`: {path.read_text(encoding='utf-8').splitlines()[0].removeprefix('# ')}")
     for section in config.Run().sections:
         texts = documented(section)
         lines += [

@@ -102,6 +102,34 @@ def miniature(family: str, folder: Path, *, prediction_type: str = "epsilon", se
     _say(f"Miniature  {folder}")
 
 
+@app.command
+def bench(kind: str, *, rounds: int = 3, to: Path | None = None) -> None:
+    """Measure this trainer against a plain loop of diffusers' pieces, in CPU seconds on one thread.
+
+    Example: python -m pipeline bench cpu --to docs/benchmarks.md
+
+    Parameters
+    ----------
+    kind
+        What to measure: cpu.
+    rounds
+        How often both are run in turn; a round takes about two minutes.
+    to
+        File for the page. Not given: the terminal.
+    """
+    if kind != "cpu":
+        raise ConfigError(f"bench {kind!r}: cpu is offered.")
+    from pipeline import durable
+    from pipeline.bench import cpu, table
+
+    page = table.page(cpu.compare(rounds))
+    if to is None:
+        _say(page)
+    else:
+        durable.write_text(to, page)
+        _say(f"Page  {to}")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Carry out one verb; returns the exit code."""
     try:

@@ -165,6 +165,15 @@ def replaced(flags: list[str], **values: object) -> list[str]:
     return changed
 
 
+def dedupe(flags: list) -> list:
+    """Flags given twice: the last one counts."""
+    values, words = {}, [str(word) for word in flags]
+    while words:
+        name = words.pop(0)
+        values[name] = [] if not words or words[0].startswith("--") else [words.pop(0)]
+    return [word for name, rest in values.items() for word in (name, *rest)]
+
+
 def prepared(flags: list[str], folder: Path):
     """The setting of a command line."""
     from pipeline import config, material

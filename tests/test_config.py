@@ -166,3 +166,13 @@ def test_nothing_heavy_is_imported_before_the_arguments_are_checked():
     code = "import sys, train_lora; train_lora.main(['--rank', '0']); print('torch' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("name", ["character", "concept", "starter", "style", "subject"])
+def test_every_recipe_is_a_complete_run(name):
+    run = config.parse(["--recipe", name, "--pretrained_model_name_or_path", "m"]).run
+    text = config.recipe_path(name).read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    given = tomllib.loads(text)
+    assert all(run.flat()[key] == value for key, value in given.items())
+    assert config.parse(["--recipe", name, "--rank", "3", "--pretrained_model_name_or_path", "m"]).run.adapter.rank == 3

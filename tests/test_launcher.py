@@ -65,6 +65,40 @@ def test_a_disk_that_takes_no_more_is_exit_1_and_no_half_checkpoint(small, tmp_p
     assert again.returncode == 0, again.stderr
 
 
+@both
+def test_a_training_that_cannot_go_on_is_exit_4(small, tmp_path, start):
+    out = tmp_path / "out"
+    failed = ended([*start, "train_lora.py", *replaced(small, learning_rate="1e18"), "--output_dir", str(out)])
+    assert failed.returncode == (4 if start is PLAIN else 1)
+    said = status(out)
+    assert (said["state"], said["exit_code"]) == ("failed", 4)
+    assert said["message"] in failed.stderr
+    assert not (out / ADAPTER).exists()
+
+
+@both
+def test_a_page_that_cannot_be_written_is_exit_3_and_costs_only_the_page(small, tmp_path, start):
+    out = tmp_path / "out"
+    command = [*start, "train_lora.py", *replaced(small, max_train_steps=60), "--output_dir", str(out)]
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT
+    )
+    wait_until(lambda: (out / "metrics.jsonl").is_file())
+    (out / "report.html" / "in the way").mkdir(parents=True)
+    log, _ = process.communicate(timeout=120)
+    assert process.returncode == (3 if start is PLAIN else 1), log
+    said = status(out)
+    assert (said["state"], said["exit_code"]) == ("incomplete", 3)
+    assert said["message"] in log
+    adapter = (out / ADAPTER).read_bytes()
+    (out / "report.html" / "in the way").rmdir()
+    (out / "report.html").rmdir()
+    assert ended(next_words(out, start)).returncode == 0
+    assert (out / "report.html").is_file()
+    assert (out / ADAPTER).read_bytes() == adapter
+    assert len(metrics(out)) == 60
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 @both
 def test_a_stopped_run_saves_says_so_and_goes_on_exactly(small, tmp_path, start, number, code):

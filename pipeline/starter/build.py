@@ -41,7 +41,9 @@ def build(work: Path, only: str | None = None, seed: int = 0, *, warm_start: boo
     if only in ("judge", "dataset"):
         return
     log.info("CLIP")
-    towers = clip.train(work, seed, warm_start=warm_start).eval().requires_grad_(False)
+    # The denoiser that ships knows the text tower that ships, and no other.
+    shipped = warm_start and only == "denoiser"
+    towers = (clip.load() if shipped else clip.train(work, seed, warm_start=warm_start)).eval().requires_grad_(False)
     if only == "clip":
         return
     log.info("autoencoder")

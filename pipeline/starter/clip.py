@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pipeline import starter
 from pipeline.starter import fitting, parts, pixels, world
 
 BATCH = 128
@@ -47,6 +48,19 @@ def example(seed: int, index: int) -> tuple[np.ndarray, str]:
     templates = world.COLOURLESS_TEMPLATES
     caption = scene.caption(templates[int(generator.integers(len(templates)))])
     return pixels.to_array(pixels.restyled(scene.image(), generator)), caption
+
+
+def load() -> Towers:
+    """The towers that ship."""
+    from transformers import CLIPTokenizer
+
+    text = parts.build_text_encoder(CLIPTokenizer.from_pretrained(starter.BASE / "tokenizer"))
+    kept = load_file(starter.BASE / "text_encoder" / "model.safetensors")
+    kept["text_projection.weight"] = load_file(parts.VISION / "text_projection.safetensors")["weight"].float()
+    text.load_state_dict({name: kept[name.removeprefix("text_model.")] for name in text.state_dict()})
+    vision = parts.build_vision_encoder()
+    vision.load_state_dict(load_file(parts.VISION / "model.safetensors"))
+    return Towers(text, vision)
 
 
 def train(folder: Path, seed: int = 0, *, warm_start: bool = False) -> Towers:

@@ -18,7 +18,7 @@ from pipeline.data.manifest import read_manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.sampler import StepSampler
 from pipeline.families import base
-from tests.conftest import metrics
+from tests.conftest import dedupe, metrics
 
 pytestmark = pytest.mark.invariant
 
@@ -42,15 +42,6 @@ def test_first_losses_equal_a_loop_of_diffusers_pieces(trainer, small, colours, 
             example, epoch = examples[position.index], position.epoch
             losses.append(reference_loss(pipe, scheduler, example, epoch, gamma))
         assert row["loss"] == pytest.approx(sum(losses) / 2, abs=1e-5, rel=1e-5)
-
-
-def dedupe(flags: list) -> list:
-    """Flags given twice: the last one counts."""
-    values, words = {}, [str(word) for word in flags]
-    while words:
-        name = words.pop(0)
-        values[name] = [] if not words or words[0].startswith("--") else [words.pop(0)]
-    return [word for name, rest in values.items() for word in (name, *rest)]
 
 
 @torch.no_grad()

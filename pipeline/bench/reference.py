@@ -1,0 +1,105 @@
+"""The loop people write first, with diffusers' public pieces: python -m pipeline.bench.reference FOLDER NUM_STEPS.
+
+Every step opens its pictures, encodes them and their captions, noises, predicts and steps AdamW, as
+diffusers' train_text_to_image_lora.py does. Only the random numbers and the order of the examples are
+ours, so that both programs do the same work and their losses can be compared.
+"""
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers.optimization import get_scheduler
+from peft import LoraConfig
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from pipeline import draws, starter
+from pipeline.data.layouts import FileSource
+from pipeline.data.manifest import Example, read_manifest
+from pipeline.data.options import DataOptions
+from pipeline.data.sampler import StepSampler
+
+BATCH, RANK, RATE, SEED, WARMUP = 8, 16, 1e-4, 0, 0
+
+
+def main(folder: Path, num_steps: int) -> None:
+    """Train; losses and the CPU seconds until the first step are written to FOLDER/reference.json."""
+    base = starter.BASE
+    tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer")
+    text_encoder = CLIPTextModel.from_pretrained(base / "text_encoder").requires_grad_(False)
+    vae = AutoencoderKL.from_pretrained(base / "vae").requires_grad_(False)
+    unet = UNet2DConditionModel.from_pretrained(base / "unet").requires_grad_(False)
+    scheduler = DDPMScheduler.from_pretrained(base / "scheduler")
+    targets = ["to_k", "to_q", "to_v", "to_out.0"]
+    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=targets))
+    trained = {name: value for name, value in unet.named_parameters() if value.requires_grad}
+    for name, value in trained.items():
+        if ".lora_A." in name:
+            value.data = draws.normal(SEED, 0, name, "adapter", tuple(value.shape)) / RANK
+    optimizer = torch.optim.AdamW(trained.values(), lr=RATE, weight_decay=0.01)
+    rates = get_scheduler("constant", optimizer, num_warmup_steps=WARMUP, num_training_steps=num_steps)
+    examples = read_manifest(starter.TRAIN, DataOptions()).examples
+    sampler = StepSampler(len(examples), BATCH, SEED)
+    losses, first = [], 0.0
+    unet.train()
+    for step in range(num_steps):
+        rows = [drawn(examples[place.index], place.epoch) for place in sampler.step(step)]
+        with torch.no_grad():
+            posterior = vae.encode(torch.stack([row["pixels"] for row in rows])).latent_dist
+            sample = posterior.mean + posterior.std * torch.stack([row["posterior"] for row in rows])
+            latents = sample * vae.config.scaling_factor
+            tokens = tokenizer(
+                [row["caption"] for row in rows],
+                padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt",
+            )  # fmt: skip
+            states = text_encoder(tokens.input_ids)[0]
+        noise, t = torch.stack([row["noise"] for row in rows]), torch.tensor([row["t"] for row in rows])
+        target = scheduler.get_velocity(latents, noise, t)
+        loss = F.mse_loss(unet(scheduler.add_noise(latents, noise, t), t, states).sample, target)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
+        optimizer.step()
+        rates.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        first = first or cpu_seconds()
+    (folder / "reference.json").write_text(json.dumps({"losses": losses, "first": first}), encoding="utf-8")
+
+
+def drawn(example: Example, epoch: int) -> dict[str, Any]:
+    """One example, read from its file, with the draws that belong to it."""
+    shape = (starter_channels(), 16, 16)
+    assert isinstance(example.source, FileSource)
+    with Image.open(example.source.path) as file:
+        pixels = torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1).float() / 127.5 - 1
+    names = ("posterior", "noise")
+    normal: dict[str, Tensor] = {name: draws.normal(SEED, epoch, example.id, name, shape) for name in names}
+    dropped = draws.uniform(SEED, epoch, example.id, "caption dropout") < 0.1
+    t = int(draws.uniform(SEED, epoch, example.id, "time") * 1000)
+    return {"pixels": pixels, "caption": "" if dropped else example.caption, "t": t, **normal}
+
+
+def starter_channels() -> int:
+    """Channels of the starter base's latents."""
+    return int(json.loads((starter.BASE / "vae" / "config.json").read_text(encoding="utf-8"))["latent_channels"])
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process so far, all threads, the system's share included."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+if __name__ == "__main__":
+    started = time.monotonic()
+    main(Path(sys.argv[1]), int(sys.argv[2]))
+    sys.stderr.write(f"{time.monotonic() - started:.1f} s\n")

@@ -1,0 +1,35 @@
+"""Both programs of the benchmark do the same work, and the page says what was measured."""
+
+import pytest
+
+from pipeline.bench import cpu, table
+from pipeline.bench.cpu import Measured, Result
+
+pytestmark = pytest.mark.unit
+
+
+def test_both_programs_have_the_same_losses(tmp_path):
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "ours").mkdir()
+    plain, ours = cpu.run_plain(tmp_path / "plain", 3), cpu.run_ours(tmp_path / "ours", 3)
+    assert len(plain.losses) == len(ours.losses) == 3
+    assert max(abs(a - b) for a, b in zip(plain.losses, ours.losses, strict=True)) <= cpu.TOLERANCE
+    assert plain.seconds > 1
+    assert ours.peak_bytes > 100e6
+
+
+def test_the_page_says_where_ours_is_ahead():
+    plain = Measured((1.0, 0.9, 1.1), (5.0, 5.0, 5.0), (65.0, 64.0, 66.0), 1e9)
+    ours = Measured((0.5, 0.4, 0.6), (15.0, 15.0, 15.0), (45.0, 44.0, 46.0), 0.5e9)
+    text = table.page(Result(3, plain, ours, 2e-7))
+    assert "| one step, in a long run, CPU s | 1.000 [0.900, 1.100] | 0.500 [0.400, 0.600] | 0.50 |" in text
+    assert "from about 20 steps on" in text
+    assert "2.0e-07" in text
+    assert "no length" in table.page(Result(3, ours, plain, 0.0)) or "the first step" in table.page(
+        Result(3, ours, plain, 0.0)
+    )
+
+
+def test_a_program_that_fails_is_not_measured(tmp_path):
+    with pytest.raises(RuntimeError, match="failed"):
+        cpu._spawn([cpu.sys.executable, "-c", "raise SystemExit(3)"], tmp_path)

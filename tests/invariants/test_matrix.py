@@ -1,0 +1,119 @@
+"""Every pair of optional flags together, two steps each: nothing raises, and what is handed over is proven."""
+
+import functools
+import itertools
+import random
+
+import pytest
+
+from pipeline.training.options import OptimOptions
+from tests.conftest import dedupe, status
+
+pytestmark = pytest.mark.invariant
+ON = ("on",)
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "optimizer": (None, "adamw_8bit", "prodigy", "adafactor", "adamw_schedule_free"),
+    "lr_scheduler": (None, "constant", "cosine_with_restarts", "polynomial", "linear"),
+    "random_flip": (None, *ON),
+    "center_crop": (None, *ON),
+    "use_ema": (None, *ON),
+    "scale_lr": (None, *ON),
+    "gradient_checkpointing": (None, *ON),
+    "gradient_accumulation_steps": (None, "2"),
+    "dataloader_num_workers": (None, "1"),
+    "validation_split": (None, "0.5"),
+    "keep": (None, "last"),
+    "early_stopping_patience": (None, "1"),
+    "snr_gamma": (None, "5"),
+    "noise_offset": (None, "0.1"),
+    "lora_alpha": (None, "2"),
+    "lora_layers": (None, "to_q,conv1"),
+    "mixed_precision": (None, "bf16"),
+    "report_to": (None, "tensorboard"),
+    "checkpoints_total_limit": (None, "1"),
+    "max_train_samples": (None, "3"),
+    "validation_steps": (None, "1"),
+    "validation_prompt": (None, "a red square"),
+    "caption_dropout": (None, "1"),
+    "caption_template": (None, "a {text}"),
+    "trigger_word": (None, "square"),
+    "missing_caption": (None, "skip"),
+    "lr_warmup_steps": (None, "1"),
+    "max_grad_norm": (None, "0.1"),
+}
+Pair = tuple[tuple[str, str | None], tuple[str, str | None]]
+
+
+def argv_of(chosen: dict[str, str | None]) -> list[str]:
+    given = {name: value for name, value in chosen.items() if value is not None}
+    if given.get("optimizer") == "prodigy":
+        given["learning_rate"] = "1"
+    words = ([f"--{name}"] if value == "on" else [f"--{name}", value] for name, value in given.items())
+    return [word for pair in words for word in pair]
+
+
+def allowed(chosen: dict[str, str | None]) -> bool:
+    """Whether the command line takes it: what is refused in a sentence is tested elsewhere."""
+    if chosen["early_stopping_patience"] and not chosen["validation_split"]:
+        return False
+    return optimizer_allowed(chosen["optimizer"], chosen["lr_scheduler"], chosen["use_ema"], chosen["scale_lr"])
+
+
+@functools.cache
+def optimizer_allowed(optimizer: str | None, scheduler: str | None, ema: str | None, scaled: str | None) -> bool:
+    options = OptimOptions(
+        optimizer=optimizer or "adamw", lr_scheduler=scheduler, use_ema=bool(ema), scale_lr=bool(scaled)
+    )
+    return not options.problems()
+
+
+def covering() -> tuple[list[dict[str, str | None]], set[Pair]]:
+    """Few command lines that hold every allowed pair of values, found greedily, and the pairs none may hold."""
+    chance = random.Random(0)
+    names = list(CHOICES)
+    left: set[Pair] = {
+        ((a, x), (b, y)) for a, b in itertools.combinations(names, 2) for x in CHOICES[a] for y in CHOICES[b]
+    }
+    runs, impossible = [], set()
+    while left:
+        seed = min(left, key=str)
+        best: tuple[int, dict[str, str | None]] = (0, {})
+        for _ in range(40):
+            chosen: dict[str, str | None] = dict.fromkeys(names)
+            chosen |= {name: chance.choice(CHOICES[name]) for name in names} | dict(seed)
+            for name in chance.sample(names, len(names)):  # drop what clashes, but never the seed
+                if not allowed(chosen) and name not in dict(seed):
+                    chosen[name] = None
+            if allowed(chosen):
+                held = {((a, chosen[a]), (b, chosen[b])) for a, b in itertools.combinations(names, 2)}
+                best = max(best, (len(held & left), chosen), key=lambda found: found[0])
+        if best[0] == 0:
+            impossible.add(seed)
+            left.discard(seed)
+            continue
+        runs.append(best[1])
+        left -= {((a, best[1][a]), (b, best[1][b])) for a, b in itertools.combinations(names, 2)}
+    return runs, impossible
+
+
+RUNS, IMPOSSIBLE = covering()
+
+
+def test_only_what_is_refused_in_a_sentence_is_left_out():
+    together = {tuple(sorted((a, b))) for (a, _), (b, _) in IMPOSSIBLE}
+    assert together <= {
+        ("lr_scheduler", "optimizer"),
+        ("optimizer", "scale_lr"),
+        ("optimizer", "use_ema"),
+        ("early_stopping_patience", "validation_split"),
+    }
+
+
+@pytest.mark.parametrize("number", range(len(RUNS)))
+def test_two_steps(trainer, small, tmp_path, number):
+    out = tmp_path / "out"
+    chosen = RUNS[number]
+    ended = trainer(*dedupe([*small, "--max_train_steps", "2", *argv_of(chosen)]), "--output_dir", out)
+    assert ended.code == 0, (argv_of(chosen), ended.output)
+    assert "Traceback" not in ended.output
+    assert status(out)["state"] == "done"
