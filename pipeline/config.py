@@ -96,8 +96,8 @@ class Command:
 def parse(argv: list[str]) -> Command | None:
     """The command line as a checked Command; None when it only asked for help or the version.
 
-    Values come from the command line, else --config, else --recipe (where no model is named: the
-    starter recipe), else the defaults. Raises ConfigError for an unknown name, a wrong type or a
+    Values come from the command line, else --config, else --recipe (where neither these nor a model
+    are named: the starter recipe), else the defaults. Raises ConfigError for an unknown name, a wrong type or a
     value out of bounds.
     """
     config, recipe = _value_of(argv, "config"), _value_of(argv, "recipe")
@@ -106,7 +106,7 @@ def parse(argv: list[str]) -> Command | None:
     refusals = [f"--{name}: {REFUSED[name]}" for name in sorted(given & REFUSED.keys())]
     if refusals:
         raise ConfigError("\n".join(refusals))
-    if recipe is None and "pretrained_model_name_or_path" not in given:
+    if recipe is None and config is None and "pretrained_model_name_or_path" not in given:
         recipe = "starter"
     sources = [Path(config)] if config is not None else []
     sources += [recipe_path(recipe)] if recipe is not None else []
@@ -117,6 +117,8 @@ def parse(argv: list[str]) -> Command | None:
         raise ConfigError(str(error).strip()) from error
     if not isinstance(command, Command):
         return None
+    if "num_train_epochs" in given and "max_train_steps" not in given:  # a recipe's length gives way
+        command = dataclasses.replace(command, run=command.run.replaced(max_train_steps=None))
     problems = [problem for section in command.run.sections for problem in section.problems()]
     if problems:
         raise ConfigError(problems[0] if len(problems) == 1 else f"{len(problems)} options:\n{listed(problems)}")

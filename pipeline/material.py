@@ -1,5 +1,6 @@
 """What a run works on and where it writes, looked at before anything heavy is imported."""
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pipeline.config import Run
 from pipeline.data.manifest import Manifest, read_manifest, read_table
 from pipeline.data.options import DataOptions
 from pipeline.data.split import split
-from pipeline.errors import CheckpointError, ConfigError
+from pipeline.errors import CheckpointError, ConfigError, DataError, listed
 from pipeline.status import is_main_process
 from pipeline.training.options import TrainOptions
 
@@ -37,7 +38,13 @@ def look(run: Run, folder: Path) -> Material:
     unseen = unseen_data(run.data)
     if unseen is None and held_out is not None:
         unseen = held_out.limited(MAX_DRAWN)
-    return Material(manifest.limited(run.data.max_train_samples), held_out, unseen)
+    manifest = manifest.limited(run.data.max_train_samples)
+    require_disjoint(manifest, unseen)
+    if run.preview.clip_model_name_or_path is not None and unseen is None:
+        raise ConfigError(
+            "--clip_model_name_or_path has nothing to measure: give --evaluation_data_dir, or --validation_split 0.2."
+        )
+    return Material(manifest, held_out, unseen)
 
 
 def require_place(options: TrainOptions, folder: Path) -> None:
@@ -53,9 +60,20 @@ def require_place(options: TrainOptions, folder: Path) -> None:
         )
 
 
+def require_disjoint(trained: Manifest, unseen: Manifest | None) -> None:
+    """Raise DataError if images to compare with are trained on too: then nothing would be measured."""
+    names = {example.image_id: example.name for example in trained.examples}
+    both = [f"{e.name} is {names[e.image_id]}" for e in (unseen.examples if unseen else ()) if e.image_id in names]
+    if both:
+        raise DataError(f"--evaluation_data_dir holds {len(both)} images that are trained on:\n{listed(both)}")
+
+
 def require_clip(name: str | None) -> None:
     """Raise CheckpointError for what can be neither the folder of a CLIP model nor a Hub id."""
-    if name is None or (Path(name) / "config.json").is_file():
+    if name is None:
+        return
+    path = Path(name) / "config.json"
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("model_type") == "clip":
         return
     if Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise CheckpointError(f"--clip_model_name_or_path {name} is no folder of a CLIP model (with config.json).")
@@ -63,7 +81,10 @@ def require_clip(name: str | None) -> None:
 
 def require_writable(folder: Path, flag: str) -> None:
     """Raise ConfigError if a folder neither can be written to nor be made."""
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    except OSError as error:
+        raise ConfigError(f"{flag} {folder} cannot be reached: {error.strerror}; give another folder.") from error
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         reason = "is not writable" if existing.is_dir() else "is a file"
         raise ConfigError(f"{flag} {folder} cannot be written: {existing} {reason}; give another folder.")

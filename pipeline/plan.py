@@ -10,6 +10,7 @@ from pipeline.config import Run
 from pipeline.data import cache as caches
 from pipeline.data import captions
 from pipeline.data.manifest import Manifest
+from pipeline.data.split import MIN_IMAGES
 from pipeline.engine import Precision
 from pipeline.errors import ConfigError
 from pipeline.evaluation import validation
@@ -17,8 +18,9 @@ from pipeline.families.base import Family
 from pipeline.training.schedule import Schedule, schedule_for
 
 BYTES_PER_WEIGHT = 4
-WEIGHTS_PER_CHECKPOINT = 6  # the adapter raw and as handed over, AdamW's two moments, the average and the best
+WEIGHTS_PER_CHECKPOINT = 8  # the adapter raw and as handed over, up to four moments, the average and the best
 VALIDATION_SHARE, MAX_VALIDATIONS = 0.1, 10  # of a run's work, and in number, where no interval is asked for
+MAX_NOTES = 12  # printed; all of them are kept
 PASSES_OF_FEW, FEW_EXAMPLES = 100, 40  # over a small dataset; of a larger one the square root of its size counts
 PASSES_PER_EXAMPLE = 3  # of the denoiser: forward once, backward about twice
 
@@ -44,7 +46,10 @@ class Plan:
         """The plan for a terminal."""
         width = max(len(name) for name, _ in self.rows)
         lines = [f"  {name:<{width}}  {value}" for name, value in self.rows]
-        return "\n".join(["Plan", *lines, *(f"  note: {note}" for note in self.notes)])
+        notes = [f"  note: {note}" for note in self.notes[:MAX_NOTES]]
+        if len(self.notes) > MAX_NOTES:
+            notes.append(f"  and {len(self.notes) - MAX_NOTES} more notes, in environment.json and on the page")
+        return "\n".join(["Plan", *lines, *notes])
 
 
 def make_plan(
@@ -62,9 +67,10 @@ def make_plan(
     if resolution % family.size_multiple:
         near = round(resolution / family.size_multiple) * family.size_multiple
         raise ConfigError(f"--resolution {resolution} must be a multiple of {family.size_multiple}; {near} is near.")
+    size_reason = "--resolution" if data.resolution else "the model's own size"
     num_examples = len(manifest.examples)
     global_batch = train.train_batch_size * train.gradient_accumulation_steps * num_processes
-    num_steps, length_reason = _length(run, num_examples, global_batch)
+    num_steps, length_reason = length_of(run, num_examples, global_batch)
     schedule = schedule_for(run.optim, num_steps, global_batch)
     interval, interval_reason = _validation_interval(run, held_out, num_examples, global_batch, num_steps)
     num_trainable, num_layers = count_trainable(run, family)
@@ -73,7 +79,7 @@ def make_plan(
     alpha = run.adapter.alpha
     rows = (
         ("model", f"{family.folder} ({family.name}, {family.path().prediction})"),
-        ("data", f"{manifest.origin}: {num_examples} examples at {resolution} x {resolution} pixels"),
+        ("data", f"{manifest.origin}: {num_examples} examples at {resolution} x {resolution} pixels ({size_reason})"),
         ("steps", f"{num_steps} of {_batch_text(run, num_processes)}"),
         ("epochs", f"{num_steps * global_batch / num_examples:.1f} ({length_reason})"),
         ("optimizer", f"{run.optim.optimizer_name}, weight decay {run.optim.adam_weight_decay:g}"),
@@ -84,11 +90,11 @@ def make_plan(
         ),
         ("precision", f"{precision.name} ({precision.reason})"),
         ("null caption", f"{data.caption_dropout:.0%} of examples, the encoding of an empty prompt as in sampling"),
-        ("held out", _held_out_text(held_out, interval, interval_reason)),
+        ("held out", _held_out_text(run, held_out, interval, interval_reason)),
         ("handed over", _keep_text(run, held_out)),
         ("checkpoints", f"every {train.checkpointing_steps} steps and at the end, {_kept_text(run)}"),
         ("cache", f"{views} views and their captions, in {cache_folder(run)}"),
-        ("disk", f"at most {needed / 1e6:.0f} MB for checkpoints and cache"),
+        ("disk", f"about {needed / 1e6:.0f} MB for checkpoints and latents"),
         ("output", str(output_dir)),
     )
     return Plan(
@@ -160,10 +166,13 @@ def _validation_interval(
     return tenth, f"{MAX_VALIDATIONS} times in all"
 
 
-def _held_out_text(held_out: Manifest | None, interval: int, reason: str) -> str:
+def _held_out_text(run: Run, held_out: Manifest | None, interval: int, reason: str) -> str:
+    asked = run.data.validation_split is not None
     if held_out is None:
-        return "nothing, so the last step cannot be compared with earlier ones"
-    return f"{len(held_out.examples)} examples; their loss every {interval} steps ({reason}) and at the end"
+        why = "--validation_split 0" if asked else f"chosen for fewer than {MIN_IMAGES} images"
+        return f"nothing ({why}), so the last step cannot be compared with earlier ones"
+    why = "--validation_split" if asked else "chosen: a tenth"
+    return f"{len(held_out.examples)} examples ({why}); their loss every {interval} steps ({reason}) and at the end"
 
 
 def _keep_text(run: Run, held_out: Manifest | None) -> str:
@@ -217,7 +226,7 @@ def _batch_text(run: Run, num_processes: int) -> str:
     )
 
 
-def _length(run: Run, num_examples: int, global_batch: int) -> tuple[int, str]:
+def length_of(run: Run, num_examples: int, global_batch: int) -> tuple[int, str]:
     """Optimizer steps in all, and why."""
     train = run.train
     if train.max_train_steps is not None:

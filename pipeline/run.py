@@ -89,9 +89,6 @@ def encode(setting: Setting) -> None:
         return
     tell(f"Encoding {len(views)} views and {len(captions)} captions")
     pipe = family.load("vae", *family.encoders, dtype=engine.precision.dtype).to(engine.device)
-    long = [caption for caption in captions if family.is_truncated(pipe, caption)]
-    if long:
-        tell(f"note: {len(long)} captions are cut at the text encoder's limit, for example: {long[0]!r}")
     for caption in captions:
         caches.store_text(cache, caption, lambda text: family.encode_text(pipe, text))
     for example, view in views:
@@ -207,7 +204,7 @@ def finish(
 
 def draw(setting: Setting, previews: Previews | None, kept_step: int) -> None:
     """Every picture of the page, and what is measured on them."""
-    dataset.keep_examples(setting.manifest, setting.folder / "samples", setting.plan.resolution)
+    dataset.keep_examples(setting.manifest, setting.folder / "samples", setting.plan.resolution, setting.run.data)
     if previews is None:
         return
     previews.draw_base()
@@ -215,4 +212,4 @@ def draw(setting: Setting, previews: Previews | None, kept_step: int) -> None:
     previews.draw_grid()
     if setting.unseen is not None:
         judge, reader = assemble.measures_for(setting, setting.unseen)
-        unseen.evaluate(setting.unseen, previews, judge, reader, setting.run.train.seed)
+        unseen.evaluate(setting.unseen, previews, judge, reader, setting.run.data, setting.run.train.seed)

@@ -1,5 +1,6 @@
 """Everything about a run that is decided before anything large is loaded, and whose output folder it is."""
 
+import dataclasses
 import json
 import platform
 import shutil
@@ -17,6 +18,7 @@ from pipeline.config import Run
 from pipeline.data import cache as caches
 from pipeline.data.manifest import Manifest, digest
 from pipeline.engine import Engine
+from pipeline.evaluation.previews import forget_after
 from pipeline.families import base
 from pipeline.families.base import Family
 from pipeline.material import Material
@@ -110,25 +112,35 @@ def prepare(run: Run, material: Material, folder: Path) -> Setting:
         )
     manifest, held_out = material.manifest, material.held_out
     plan = make_plan(run, family, manifest, held_out, engine.precision, engine.num_processes, folder)
+    plan = dataclasses.replace(plan, notes=plan.notes + cut_captions(run, family, manifest))
     precision = engine.precision.name
     cache = caches.Cache(
         cache_folder(run),
-        image_encoder=caches.fingerprint_of(family.folder, ("vae",), precision),
-        text_encoder=caches.fingerprint_of(family.folder, family.encoders, precision),
+        image_encoder=caches.fingerprint_of(family.folder, ("vae",), f"{precision} {family.variant}"),
+        text_encoder=caches.fingerprint_of(family.folder, family.encoders, f"{precision} {family.variant}"),
     )
     return Setting(run, engine, family, manifest, held_out, material.unseen, plan, cache, folder)
 
 
+def cut_captions(run: Run, family: Family, manifest: Manifest) -> tuple[str, ...]:
+    """A note for every caption and prompt whose end the text encoder never reads, with that end."""
+    said = [caption for example in manifest.examples for caption in example.captions]
+    lost = family.truncated(dict.fromkeys([*said, *run.preview.validation_prompt]))
+    return tuple(f"cut by the text encoder: {caption[:40]!r}... loses {end!r}" for caption, end in lost.items())
+
+
 def identity_of(setting: Setting) -> dict[str, Any]:
     """All that decides the trained weights, by name; equal identities make a resume exact."""
+    family = setting.family
     kept = {name: value for name, value in setting.run.flat().items() if name not in NOT_IDENTITY}
     return {
         **kept,
         "dataset": setting.manifest.fingerprint,
         "held_out": setting.held_out.fingerprint if setting.held_out else None,
-        "base_model": caches.fingerprint_of(setting.family.folder, (setting.family.denoiser, "scheduler")),
+        "base_model": caches.fingerprint_of(family.folder, (family.denoiser, "scheduler"), f"{family.variant}"),
         "encoders": digest((setting.cache.image_encoder + setting.cache.text_encoder).encode()),
         "num_steps": setting.plan.num_steps,
+        "global_batch": setting.plan.global_batch,
         "resolution": setting.plan.resolution,
     }
 
@@ -147,6 +159,7 @@ def claim(setting: Setting, checkpoints: Checkpoints, status: Status) -> Path | 
         if found is not None and is_complete(setting, found):
             return found
         status.claimed = True
+        forget_after(folder / "samples", checkpoint.step_of(found) if found else 0)
         _note_other_threads(folder)
         kept = setting.run.replaced(overwrite_output_dir=False, resume_from_checkpoint=None)
         durable.write_text(folder / "run.toml", kept.to_toml())

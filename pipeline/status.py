@@ -53,5 +53,19 @@ def launched_by_accelerate() -> bool:
 
 def _command(*words: str) -> str:
     script = sys.argv[0] if sys.argv[0].endswith(".py") else "train_lora.py"
-    start = ["accelerate", "launch"] if launched_by_accelerate() else ["python"]
+    start = ["accelerate", "launch", *_launcher_words(script)] if launched_by_accelerate() else ["python"]
     return shlex.join([*start, script, *words])
+
+
+def _launcher_words(script: str) -> list[str]:
+    """What stood between `accelerate launch` and the script: another number of processes would be another run."""
+    import psutil
+
+    try:
+        words = psutil.Process(os.getppid()).cmdline()
+    except psutil.Error:
+        return []
+    names = ("launch", "accelerate.commands.launch")
+    starts = [place for place, word in enumerate(words) if word in names or word.endswith("accelerate-launch")]
+    ends = [place for place, word in enumerate(words) if word == script]
+    return words[starts[0] + 1 : ends[0]] if starts and ends and starts[0] < ends[0] else []

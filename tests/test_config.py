@@ -91,9 +91,12 @@ def test_a_run_survives_its_toml(tmp_path):
 def test_a_flag_wins_over_the_file_and_the_file_over_the_recipe(tmp_path):
     path = tmp_path / "run.toml"
     path.write_text("learning_rate = 5e-4\nrank = 3\n")
-    run = config.parse(["--config", str(path), "--rank", "9"]).run
+    run = config.parse(["--config", str(path), "--recipe", "starter", "--rank", "9"]).run
     assert (run.optim.learning_rate, run.adapter.rank, run.train.train_batch_size) == (5e-4, 9, 8)
     assert config.parse(["--pretrained_model_name_or_path", "m"]).run.train.train_batch_size == 4
+    assert config.parse(["--config", str(path)]).run.train.max_train_steps is None  # a file stands for itself
+    assert config.parse(["--num_train_epochs", "2"]).run.train.max_train_steps is None
+    assert config.parse([]).run.train.max_train_steps == 400
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ MISTAKES = {
     "layers": (["--lora_layers", "attention"], "matches no layer"),
     "prediction": (["--prediction_type", "v_prediction"], "says epsilon"),
     "fp16": (["--mixed_precision", "fp16"], "CPU"),
-    "no such checkpoint": (["--resume_from_checkpoint", "nowhere"], "missing"),
+    "no such checkpoint": (["--resume_from_checkpoint", "nowhere"], "does not exist"),
     "output is a file": (["--output_dir", "LICENSE"], "cannot be written"),
 }
 
@@ -79,12 +79,11 @@ def test_a_rate_that_explodes_stops_the_training_and_spoils_no_file(trainer, sma
         assert all(torch.isfinite(value).all() for value in load_file(path).values()), path
 
 
-def test_a_failure_afterwards_keeps_the_adapter(trainer, small, tmp_path, colours):
-    out, truth = tmp_path / "out", tmp_path / "truth"
-    shutil.copytree(colours, truth)
+def test_a_failure_afterwards_keeps_the_adapter(trainer, small, tmp_path):
+    out = tmp_path / "out"
     out.mkdir()
     (out / "samples").write_text("a file where the pictures should go")
-    ended = trainer(*small, "--output_dir", out, "--evaluation_data_dir", truth, "--resume_from_checkpoint", "latest")
+    ended = trainer(*small, "--output_dir", out, "--resume_from_checkpoint", "latest")
     assert ended.code == 3, ended.output
     assert (out / "pytorch_lora_weights.safetensors").is_file()
     assert status(out)["state"] == "incomplete"
@@ -107,8 +106,9 @@ def test_previews_checkpoints_and_trackers_do_not_change_the_result(trainer, sma
     assert (plain / name).read_bytes() == (watched / name).read_bytes()
     assert sorted(path.name for path in watched.glob("checkpoint-*")) == ["checkpoint-12", "checkpoint-9"]
     folders = sorted(path.name for path in (watched / "samples").iterdir())
-    assert folders == ["base", "step-000004", "step-000008", "step-000012"]
-    pictures = [path.read_bytes() for folder in folders for path in (watched / "samples" / folder).glob("*.png")]
+    assert folders == ["base", "data", "grid", "step-000004", "step-000008", "step-000012"]
+    drawn = [folder for folder in folders if folder not in ("data", "grid")]
+    pictures = [path.read_bytes() for folder in drawn for path in (watched / "samples" / folder).glob("*.png")]
     assert len(set(pictures)) == len(pictures) == 16
     assert any((watched / "logs").iterdir())
 
@@ -159,3 +159,23 @@ def test_the_environment_is_written_down(trainer, small, tmp_path):
     assert again.code == 0, again.output
     name = "pytorch_lora_weights.safetensors"
     assert (out / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_images_to_compare_with_that_are_trained_on_are_named(trainer, small, colours, tmp_path):
+    shutil.copytree(colours, tmp_path / "truth")
+    ended = trainer(*small, "--evaluation_data_dir", tmp_path / "truth", "--output_dir", tmp_path / "out")
+    assert ended.code == 2
+    assert "holds 8 images that are trained on" in ended.output
+    assert "red.png is red.png" in ended.output
+
+
+def test_what_an_earlier_start_drew_is_forgotten(trainer, small, tmp_path):
+    """Killed before its first checkpoint and started again: its pictures were of weights that are gone."""
+    out = tmp_path / "out"
+    stale = out / "samples" / "step-000004"
+    stale.mkdir(parents=True)
+    (stale / "index.json").write_text("[]")
+    flags = [*small, "--validation_prompt", "a red square", "--num_validation_images", "1"]
+    ended = trainer(*flags, "--output_dir", out, "--resume_from_checkpoint", "latest")
+    assert ended.code == 0, ended.output
+    assert sorted(path.name for path in (out / "samples").glob("step-*")) == ["step-000012"]

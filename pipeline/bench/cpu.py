@@ -61,6 +61,8 @@ def compare(rounds: int) -> Result:
             sys.stderr.write(f"round {number + 1}/{rounds}, {key}: {ran.seconds:.1f} CPU s\n")
     pairs = zip(runs["plain long"][0].losses, runs["ours long"][0].losses, strict=True)
     distance = max(abs(plain - ours) for plain, ours in pairs)
+    if distance > TOLERANCE:
+        raise RuntimeError(f"The losses differ by {distance:.1e}: the two programs do not do the same work.")
     plain, ours = (_measured(runs[f"{name} short"], runs[f"{name} long"]) for name in ("plain", "ours"))
     return Result(rounds, plain, ours, distance)
 

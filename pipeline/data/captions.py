@@ -1,5 +1,6 @@
 """What is said of a picture, as captions: the text beside it, a column, or a template over columns."""
 
+import math
 import string
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,6 +74,7 @@ def _filled(template: str, said: Mapping[str, Any]) -> str:
         raise NoColumn(missing, tuple(sorted(said)))
     values = {name: said[name] for name in fields}
     odd = [name for name, value in values.items() if not isinstance(value, str | int | float) or value == ""]
+    odd += [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
     if odd:
         raise ValueError(f"{', '.join(map(repr, odd))} is empty or no single value, and --caption_template needs it")
     pieces = string.Formatter().parse(template)

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff
 UNREAD_EXTENSIONS = frozenset({".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".raw", ".dng"})
 JUNK = frozenset({"thumbs.db", "desktop.ini"})
 METADATA = ("metadata.jsonl", "metadata.csv")
+SURPLUS = "\0"  # under which csv keeps cells beyond the last column
 Columns = dict[str, Any]
 
 
@@ -46,6 +47,8 @@ class TableSource:
     def content(self) -> bytes:
         """The bytes of the image as they were put into the table."""
         cell = self.table[self.index][self.column]
+        if cell is None:
+            return b""
         return bytes(cell["bytes"]) if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
 
 
@@ -114,7 +117,7 @@ def _image_column(columns: Columns, options: DataOptions) -> str:
 
 
 def _json_rows(path: Path, problems: list[str]) -> Iterator[tuple[str, Columns]]:
-    for number, line in enumerate(captions.read_text(path).splitlines(), start=1):
+    for number, line in enumerate(captions.read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path.name}, line {number}"
@@ -130,14 +133,14 @@ def _json_rows(path: Path, problems: list[str]) -> Iterator[tuple[str, Columns]]
 
 
 def _csv_rows(path: Path, problems: list[str]) -> Iterator[tuple[str, Columns]]:
-    reader = csv.DictReader(io.StringIO(captions.read_text(path), newline=""), restkey="", strict=True)
+    reader = csv.DictReader(io.StringIO(captions.read_text(path), newline=""), restkey=SURPLUS, strict=True)
     try:
         for row in reader:
             where = f"{path.name}, line {reader.line_num}"
-            if "" in row or None in row.values():
+            if SURPLUS in row or None in row.values():
                 problems.append(f"{where}: not as many cells as the first line ({', '.join(reader.fieldnames or ())})")
             else:
-                yield where, dict(row)
+                yield where, {name: value for name, value in row.items() if name}
     except csv.Error as error:
         problems.append(f"{path.name}, line {reader.line_num}: not CSV ({error})")
 
@@ -166,11 +169,19 @@ def table_rows(options: DataOptions, problems: list[str]) -> Iterator[Row]:
         there = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in table.features.items())
         problems.append(f"no column of images called {column!r} (there is {there}); see --image_column")
         return
-    table = table.cast_column(column, datasets.Image(decode=False))
+    images = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    media = (datasets.Image, datasets.Audio, datasets.Video)
+    table = table.remove_columns([name for name, feature in table.features.items() if isinstance(feature, media)])
     names = {key: feature.names for key, feature in table.features.items() if isinstance(feature, datasets.ClassLabel)}
-    for index, cells in enumerate(table.remove_columns([column])):
-        said = {key: names[key][value] if key in names and value is not None else value for key, value in cells.items()}
-        yield Row(f"row {index}", f"row {index}", TableSource(table, column, index), said)
+    rows: Iterable[Columns] = table if table.features else ({} for _ in range(len(images)))
+    for index, cells in enumerate(rows):
+        said = {key: _class_name(names[key], value) if key in names else value for key, value in cells.items()}
+        yield Row(f"row {index}", f"row {index}", TableSource(images, column, index), said)
+
+
+def _class_name(names: list[str], value: int | None) -> str | None:
+    """The name of a class; `datasets` writes -1 where it is unknown."""
+    return None if value is None or value < 0 else names[value]
 
 
 def _open_table(options: DataOptions) -> Any:

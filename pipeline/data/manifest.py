@@ -148,7 +148,7 @@ def _read_example(row: Row, found: tuple[str, ...], options: DataOptions) -> Exa
     try:
         content = row.source.content()
         if not content:
-            return "the file is empty"
+            return "there is nothing in it"
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = images.decode(io.BytesIO(content), options.alpha_background)

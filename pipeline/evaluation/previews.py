@@ -84,6 +84,13 @@ def is_kept(folder: Path, rows: list[dict[str, Any]]) -> bool:
     return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == rows
 
 
+def forget_after(samples: Path, step: int) -> None:
+    """Remove what was drawn with weights that a run going on from `step` will not have again."""
+    for folder in samples.glob("step-*"):
+        if int(folder.name.removeprefix("step-")) > step:
+            durable.remove_folder(folder)
+
+
 def kept(folder: Path) -> list[dict[str, Any]]:
     """The index of a folder of pictures, each row with the path of its file."""
     rows = json.loads((folder / INDEX).read_text(encoding="utf-8"))

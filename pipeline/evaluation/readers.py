@@ -53,7 +53,7 @@ def clip_reader(folder: str, cache_dir: str | None) -> Reader:
     local = Path(folder).is_dir()
     try:
         options = {"cache_dir": cache_dir, "local_files_only": local}
-        model = CLIPModel.from_pretrained(folder, **options).eval()
+        model = CLIPModel.from_pretrained(folder, dtype=torch.float32, **options).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         processor = CLIPImageProcessor.from_pretrained(folder, **options)
     except (OSError, ValueError) as error:

@@ -14,6 +14,7 @@ from torch import Tensor
 from pipeline import durable
 from pipeline.data import images, pixels
 from pipeline.data.manifest import Example, Manifest
+from pipeline.data.options import DataOptions
 from pipeline.evaluation.estimates import Estimate, kid, paired_change, share
 from pipeline.evaluation.previews import Previews, index_of, is_kept, keep, kept
 from pipeline.evaluation.readers import Reader, margins, mean_of
@@ -42,7 +43,14 @@ def preview_prompts(manifest: Manifest) -> tuple[str, ...]:
     ]
 
 
-def evaluate(manifest: Manifest, previews: Previews, judge: Judge | None, reader: Reader | None, seed: int) -> None:
+def evaluate(
+    manifest: Manifest,
+    previews: Previews,
+    judge: Judge | None,
+    reader: Reader | None,
+    options: DataOptions,
+    seed: int,
+) -> None:
     """Draw every caption with the adapter off and on, and measure both against the truth.
 
     Pictures go to samples/unseen-base, -tuned and -truth, figures to evaluation.json. Without judge and
@@ -52,7 +60,7 @@ def evaluate(manifest: Manifest, previews: Previews, judge: Judge | None, reader
     shots = [Shot(example.caption, seed + 100_000 + number) for number, example in enumerate(examples)]
     folders = {name: previews.folder / place for name, place in (("truth", TRUTH), ("base", BASE), ("tuned", TUNED))}
     rows = index_of(shots, previews.sampler)
-    keep(folders["truth"], [true_picture(e, previews.sampler.settings.resolution) for e in examples], rows)
+    keep(folders["truth"], [true_picture(e, previews.sampler.settings.resolution, options) for e in examples], rows)
     if not is_kept(folders["base"], rows):
         keep(folders["base"], previews.base_pictures(shots), rows)
     keep(folders["tuned"], previews.sampler.draw(shots), rows)
@@ -99,10 +107,10 @@ def by_name(manifest: Manifest) -> list[Example]:
     return sorted(manifest.examples, key=lambda example: example.name)
 
 
-def true_picture(example: Example, resolution: int) -> Image.Image:
-    """The image itself at the size of the drawn ones, cut from its centre."""
-    picture = images.decode(io.BytesIO(example.source.content()), "white")
-    return pixels.to_picture(pixels.to_pixels(picture, images.View(resolution, "lanczos")))
+def true_picture(example: Example, resolution: int, options: DataOptions) -> Image.Image:
+    """The image as the model would see it, cut from its centre."""
+    picture = images.decode(io.BytesIO(example.source.content()), options.alpha_background)
+    return pixels.to_picture(pixels.to_pixels(picture, images.View(resolution, options.image_interpolation_mode)))
 
 
 def pictures_in(folder: Path) -> list[Image.Image]:

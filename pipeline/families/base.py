@@ -2,6 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -56,10 +57,17 @@ class Family(ABC):
         pipe.register_modules(**{self.denoiser: denoiser})
         return pipe
 
-    def is_truncated(self, pipe: Any, caption: str) -> bool:
-        """Whether the caption has more tokens than the text encoder reads."""
-        tokenizer = pipe.tokenizer
-        return bool(len(tokenizer(caption).input_ids) > tokenizer.model_max_length)
+    def truncated(self, captions: Iterable[str]) -> dict[str, str]:
+        """The captions that have more tokens than the text encoder reads, each with the end that is lost."""
+        tokenizer = self.load("tokenizer").tokenizer
+        limit = tokenizer.model_max_length
+        lost = {}
+        for caption in captions:
+            # A token holds at least one letter, so most captions need no look.
+            tokens = tokenizer(caption, add_special_tokens=False).input_ids if len(caption) > limit - 2 else []
+            if len(tokens) > limit - 2:
+                lost[caption] = tokenizer.decode(tokens[limit - 2 :])
+        return lost
 
     def part_config(self, part: str) -> dict[str, Any]:
         """The configuration of one part, read without loading it."""

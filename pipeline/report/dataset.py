@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.manifest import Manifest
+from pipeline.data.options import DataOptions
 from pipeline.evaluation.previews import INDEX, keep, kept
 from pipeline.evaluation.unseen import by_name, true_picture
 
@@ -12,7 +13,7 @@ FOLDER = "data"  # of samples/
 MAX_SHOWN = 24
 
 
-def keep_examples(manifest: Manifest, samples: Path, resolution: int) -> None:
+def keep_examples(manifest: Manifest, samples: Path, resolution: int, options: DataOptions) -> None:
     """Write some training pictures as the model sees them, cut from the centre, with their captions."""
     examples = by_name(manifest)
     chosen = examples[:: max(1, len(examples) // MAX_SHOWN)][:MAX_SHOWN]
@@ -20,7 +21,7 @@ def keep_examples(manifest: Manifest, samples: Path, resolution: int) -> None:
         {"file": f"{number:04d}.png", "name": example.name, "captions": list(example.captions)}
         for number, example in enumerate(chosen)
     ]
-    keep(samples / FOLDER, [true_picture(example, resolution) for example in chosen], rows)
+    keep(samples / FOLDER, [true_picture(example, resolution, options) for example in chosen], rows)
 
 
 def facts(manifest: Manifest, held_out: Manifest | None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """report.html: one self-contained page made from what a run left in its output folder, and from nothing else."""
 
 import json
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -68,27 +69,33 @@ def content(folder: Path) -> dict[str, Any]:
         "cost": cost(steps, environment),
         "budget": budget(result["budget"]),
         "verdict": result["verdict"],
-        "snippet": snippet(folder, run, environment["base_model"]),
-        "again": f"python train_lora.py --config {folder.name}/run.toml --output_dir {folder.name}-again",
+        "snippet": snippet(folder, run, environment["base_model"], environment["resolution"]),
+        "again": again(folder),
         "versions": {key: value for key, value in environment.items() if isinstance(value, str | int)},
         "state": _json_or_none(folder / status.FILE) or {},
     }
+
+
+def again(folder: Path) -> str:
+    """The command line of a second run like this one."""
+    return shlex.join(["python", "train_lora.py", "--config", f"{folder}/run.toml", "--output_dir", f"{folder}-again"])
 
 
 def headline(evaluation: dict[str, Any] | None, num_steps: int) -> str:
     """One sentence for somebody who reads no further."""
     if evaluation is None or "kid" not in evaluation["sets"]["tuned"]:
         return f"An adapter after {num_steps} steps, proven to load in stock diffusers."
-    base, tuned = (evaluation["sets"][name]["kid"]["value"] for name in ("base", "tuned"))
-    if tuned >= base:
+    base, tuned = (evaluation["sets"][name]["kid"] for name in ("base", "tuned"))
+    told = f"On {evaluation['n']} captions of pictures it was never trained on,"
+    if tuned["high"] < base["low"]:
+        share = max(0.0, tuned["value"]) / base["value"]
+        return f"{told} the distance to the true pictures fell to {share:.0%} of the base model's."
+    if tuned["value"] >= base["value"]:
         return (
-            f"On {evaluation['n']} captions of things it was never shown in this style, it is no nearer to the true "
-            f"pictures than the base model is: {tuned:.3g} away, the base {base:.3g}."
+            f"{told} it is no nearer to the true pictures than the base model is: {tuned['value']:.3g} away, the base "
+            f"{base['value']:.3g}."
         )
-    return (
-        f"On {evaluation['n']} captions of things it was never shown in this style, the distance to the true pictures "
-        f"fell to {max(0.0, tuned) / base:.0%} of the base model's."
-    )
+    return f"{told} it is {tuned['value']:.3g} away from the true pictures, the base {base['value']:.3g}: maybe chance."
 
 
 def figures(evaluation: dict[str, Any] | None) -> list[dict[str, str]]:
@@ -146,20 +153,20 @@ def cost(steps: list[dict[str, Any]], environment: dict[str, Any]) -> list[tuple
     ]
 
 
-def snippet(folder: Path, run: dict[str, Any], base_model: str) -> str:
+def snippet(folder: Path, run: dict[str, Any], base_model: str, pixels: int) -> str:
     """Plain diffusers code that makes the first picture of the page again."""
     index = folder / "samples" / unseen.TUNED / INDEX
     index = index if index.is_file() else next(iter(sorted((folder / "samples").glob(f"step-*/{INDEX}"))), index)
     shot = kept(index.parent)[0] if index.is_file() else None
     prompt, seed = (shot["prompt"], shot["seed"]) if shot else ("your prompt", run["seed"])
-    variant = f", variant={run['variant']!r}" if "variant" in run else ""
+    which = "".join(f", {name}={run[name]!r}" for name in ("revision", "variant") if name in run)
     return f"""import torch
 from diffusers import StableDiffusionPipeline
 
-pipe = StableDiffusionPipeline.from_pretrained({base_model!r}{variant})
+pipe = StableDiffusionPipeline.from_pretrained({base_model!r}{which})
 pipe.load_lora_weights({str(folder)!r}, weight_name={formats.FILE!r})
 image = pipe(
-    {prompt!r},
+    {prompt!r}, height={pixels}, width={pixels},
     guidance_scale={run["guidance_scale"]}, num_inference_steps={run["num_inference_steps"]},
     generator=torch.Generator().manual_seed({seed}),
 ).images[0]"""

@@ -35,6 +35,8 @@ def preview_rows(samples: Path) -> list[dict[str, Any]]:
     """The previews, a row per prompt: base first, then every step that was drawn."""
     folders = [samples / "base", *sorted(samples.glob("step-*"))]
     columns = [(title(path.name), kept(path)) for path in folders if (path / INDEX).is_file()]
+    # Prompts may have changed when the run went on: only what shows the same shots as the base is comparable.
+    columns = [(name, shots) for name, shots in columns if list(map(_shot, shots)) == list(map(_shot, columns[0][1]))]
     if len(columns) < 2:
         return []
     rows = []
@@ -62,6 +64,10 @@ def grid(samples: Path) -> dict[str, Any] | None:
 def data_rows(shown: list[dict[str, Any]]) -> list[dict[str, str]]:
     """Training pictures with their captions."""
     return [{"caption": " · ".join(row["captions"]), "picture": embedded(row["path"])} for row in shown]
+
+
+def _shot(row: dict[str, Any]) -> tuple[str, int]:
+    return row["prompt"], row["seed"]
 
 
 def title(folder: str) -> str:

@@ -127,6 +127,8 @@ class OptimOptions:
                 f"--optimizer adamw_schedule_free needs no schedule, but --lr_scheduler is {self.lr_scheduler}; "
                 "leave it out."
             )
+        if name == "adamw_schedule_free" and self.adam_beta1 == 0:
+            problems.append("--optimizer adamw_schedule_free averages by --adam_beta1, which must be above 0.")
         if name == "adamw_schedule_free" and self.use_ema:
             problems.append("--optimizer adamw_schedule_free averages the weights itself; leave --use_ema out.")
         if self.lr_num_cycles != 1 and self.schedule_kind != "cosine_with_restarts":

@@ -1,6 +1,7 @@
 """Everything of a run that moves: the adapter, its optimizer, the average of its weights, the best of it so far."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -43,8 +44,8 @@ class TrainState:
                 self.average[name].lerp_(value.detach(), 1 - decay)
 
     def note(self, step: int, loss: float) -> None:
-        """Take a held-out loss into account; `step` optimizer steps are done. Equal is not better."""
-        if self.best is None or loss < self.best.loss:
+        """Take a held-out loss into account; `step` optimizer steps are done. Equal or not a number is not better."""
+        if math.isfinite(loss) and (self.best is None or loss < self.best.loss):
             self.best, self.num_worse = Best(step, loss, self.current), 0
         else:
             self.num_worse += 1

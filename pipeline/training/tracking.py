@@ -27,8 +27,7 @@ class Metrics:
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row; non-finite numbers are written as strings, for JSON has none."""
-        safe = {key: str(value) if _is_nonfinite(value) else value for key, value in row.items()}
-        self._file.write(json.dumps(safe) + "\n")
+        self._file.write(json.dumps(_safe(row), allow_nan=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -48,8 +47,12 @@ def _whole_lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").split("\n")[:-1]
 
 
-def _is_nonfinite(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
+def _safe(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _safe(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_safe(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Tensorboard:

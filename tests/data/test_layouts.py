@@ -144,6 +144,39 @@ def test_a_table_without_images_says_what_there_is(colours, tmp_path):
         read_table(DataOptions(dataset_name=str(tmp_path / "disk")))
 
 
+def test_an_unknown_class_is_no_class(colours, tmp_path):
+    table = table_of(colours, kind=[0, 1, -1, 0, 1, 0, 1, 0]).cast_column("kind", datasets.ClassLabel(names=["a", "b"]))
+    table.save_to_disk(tmp_path / "disk")
+    with pytest.raises(DataError, match="row 2: 'kind' is empty") as error:
+        read_table(DataOptions(dataset_name=str(tmp_path / "disk"), caption_template="a {kind}"))
+    assert "1 problem" in str(error.value)
+
+
+def test_other_pictures_of_a_table_are_left_alone(colours, tmp_path):
+    broken = [{"bytes": b"oops", "path": None}] * 8
+    rows = rows_of(colours)
+    data = {"image": [str(colours / row["file_name"]) for row in rows], "text": [row["text"] for row in rows]}
+    table = datasets.Dataset.from_dict({**data, "mask": broken})
+    table.cast_column("image", datasets.Image()).cast_column("mask", datasets.Image()).save_to_disk(tmp_path / "disk")
+    found = read_table(DataOptions(dataset_name=str(tmp_path / "disk")))
+    assert content(found) == content(read_manifest(colours, DataOptions()))
+
+
+def test_a_csv_with_an_index_column_is_read(colours, tmp_path):
+    folder = as_csv(colours, tmp_path / "csv")
+    lines = (folder / "metadata.csv").read_text(encoding="utf-8-sig").splitlines()
+    lines = [("" if number == 0 else str(number)) + "," + line for number, line in enumerate(lines)]
+    (folder / "metadata.csv").write_text("\n".join(lines), encoding="utf-8")
+    assert content(read_manifest(folder, DataOptions())) == content(read_manifest(colours, DataOptions()))
+
+
+def test_numbers_that_are_none_are_named(colours):
+    rows = [{**row, "size": float("nan") if row["file_name"] == "teal.png" else 3} for row in rows_of(colours)]
+    (colours / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    with pytest.raises(DataError, match=r"teal\.png: 'size' is empty or no single value"):
+        read_manifest(colours, DataOptions(caption_template="a square of {size}"))
+
+
 def test_a_broken_image_in_a_table_is_named_and_can_be_skipped(colours, tmp_path):
     rows = [
         {"image": {"bytes": (colours / f"{name}.png").read_bytes(), "path": None}, "text": name} for name in COLOURS

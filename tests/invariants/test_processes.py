@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -76,7 +77,11 @@ def test_when_one_process_is_killed_the_other_says_so_and_the_run_goes_on_exactl
     said = (tmp_path / "log").read_text()
     assert "Another process of this run is gone" in said
     assert (status(out)["state"], status(out)["exit_code"]) == ("failed", 1)
-    assert json.loads((out / "status.json").read_text())["next_command"].startswith("accelerate launch")
+    again = json.loads((out / "status.json").read_text())["next_command"]
+    assert again.startswith(f"accelerate launch {shlex.join(TWO[3:])} train_lora.py")
+    alone = trainer("--config", out / "run.toml", "--resume_from_checkpoint", "latest")
+    assert alone.code == 2  # half the examples a step would be another run
+    assert "global_batch: 4 then, 2 now" in alone.output
     assert len(metrics(out)) < 400
     resumed = two_processes("--config", out / "run.toml", "--resume_from_checkpoint", "latest")
     assert resumed.returncode == 0, resumed.stderr

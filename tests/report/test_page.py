@@ -3,6 +3,7 @@ import shutil
 from html.parser import HTMLParser
 
 import pytest
+from PIL import Image, ImageOps
 
 from pipeline.report import charts, page
 
@@ -13,6 +14,8 @@ pytestmark = pytest.mark.unit
 def finished(trainer, small, colours, tmp_path):
     out, truth = tmp_path / "out <b>", tmp_path / "truth"
     shutil.copytree(colours, truth)
+    for path in truth.glob("*.png"):
+        ImageOps.mirror(Image.open(path)).save(path)
     ended = trainer(*small, "--evaluation_data_dir", truth, "--validation_split", "0.5", "--output_dir", out)
     assert ended.code == 0, ended.output
     return out
@@ -47,14 +50,16 @@ def test_the_page_is_whole_and_needs_nothing_beside_it(finished):
     assert len(text) < 3_000_000
 
 
-def test_the_headline_says_it_where_nothing_was_gained():
-    def measured(tuned: float) -> dict:
-        sets = {name: {"kid": {"value": value}} for name, value in (("base", 8.0), ("tuned", tuned))}
-        return {"n": 160, "sets": sets}
+def test_the_headline_claims_only_what_the_intervals_carry():
+    def measured(tuned: float, half: float = 1.0) -> dict:
+        kid = {name: {"value": v, "low": v - half, "high": v + half} for name, v in (("base", 8.0), ("tuned", tuned))}
+        return {"n": 160, "sets": {name: {"kid": value} for name, value in kid.items()}}
 
     assert "fell to 25%" in page.headline(measured(2.0), 300)
+    assert "fell to 0%" in page.headline(measured(-0.1), 300)
+    assert "maybe chance" in page.headline(measured(7.0), 300)
     assert "no nearer" in page.headline(measured(10.3), 300)
-    assert "fell" not in page.headline(measured(8.0), 300)
+    assert "proven to load" in page.headline({"n": 4, "sets": {"tuned": {}}}, 300)
 
 
 def test_the_chart_holds_every_finite_value_and_a_smooth_line():

@@ -42,6 +42,13 @@ def test_showing_the_average_leaves_the_training_weights_untouched():
     assert torch.equal(state.named["w"].detach(), before)
 
 
+def test_a_loss_that_is_no_number_is_never_the_best():
+    state = state_with(1.0)
+    for step, loss in enumerate([float("nan"), 0.5, float("inf")], start=1):
+        state.note(step, loss)
+    assert (state.best.step, state.num_worse) == (2, 1)
+
+
 def test_the_lowest_held_out_loss_keeps_its_weights_and_a_tie_is_not_better():
     state = state_with(1.0)
     for step, (loss, value) in enumerate([(0.5, 1.0), (0.4, 2.0), (0.4, 3.0), (0.6, 4.0)], start=1):
