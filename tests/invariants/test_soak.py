@@ -6,7 +6,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from tests.conftest import metrics, replaced, status
 pytestmark = [pytest.mark.invariant, pytest.mark.slow]
 FILE = "pytorch_lora_weights.safetensors"
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu_2proc.yaml"]
-NUM_KILLS = 20
+NUM_KILLS, LONGEST = 20, 12.0  # seconds from the start of a process to its kill: most of it is start-up
 
 
 @pytest.mark.parametrize("start", [[sys.executable], LAUNCH], ids=["one", "two"])
@@ -27,16 +26,14 @@ def test_twenty_kills_cost_nothing(small, tmp_path, start):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     whole, out = tmp_path / "whole", tmp_path / "out"
     command = [*start, "train_lora.py", *flags, "--output_dir", str(whole)]
-    started = time.monotonic()
     subprocess.run(command, check=True, env=environment, capture_output=True)
-    longest = 0.6 * (time.monotonic() - started)
     chance, kills = random.Random(len(start)), 0
     words = [*start, "train_lora.py", *flags, "--output_dir", str(out)]
     while kills < NUM_KILLS:
         with (tmp_path / "log").open("a") as log:
             process = subprocess.Popen(words, stdout=log, stderr=log, env=environment, start_new_session=True)
             try:
-                code = process.wait(chance.uniform(0.5, longest))
+                code = process.wait(chance.uniform(0.5, LONGEST))
                 assert code == 0, Path(log.name).read_text()
                 break  # it got through between two kills
             except subprocess.TimeoutExpired:
@@ -44,10 +41,13 @@ def test_twenty_kills_cost_nothing(small, tmp_path, start):
                 process.wait()
                 kills += 1
         if (out / "status.json").is_file():
-            next_words = shlex.split(status(out)["next_command"] or "x train_lora.py")
+            if status(out)["state"] == "done":
+                break  # killed after its last word
+            next_words = shlex.split(status(out)["next_command"])
             words = [*start, *next_words[next_words.index("train_lora.py") :]]
-    subprocess.run(words, check=True, env=environment, capture_output=True)
-    assert kills >= 3
+    if status(out)["state"] != "done":
+        subprocess.run(words, check=True, env=environment, capture_output=True)
+    assert kills >= NUM_KILLS // 2
     print(f"{kills} kills")  # noqa: T201  # what a soak is run for
     assert (out / FILE).read_bytes() == (whole / FILE).read_bytes()
     assert [row["step"] for row in metrics(out)] == list(range(1, 601))
