@@ -1,5 +1,6 @@
 """status.json: what the run is doing, whether it can be believed, and what to type next. True at every moment."""
 
+import functools
 import json
 import os
 import shlex
@@ -57,8 +58,12 @@ def _command(*words: str) -> str:
     return shlex.join([*start, script, *words])
 
 
+@functools.cache
 def _launcher_words(script: str) -> list[str]:
-    """What stood between `accelerate launch` and the script: another number of processes would be another run."""
+    """What stood between `accelerate launch` and the script: another number of processes would be another run.
+
+    Read once, while the launcher lives: a worker that outlives it has another parent.
+    """
     import psutil
 
     try:

@@ -121,6 +121,8 @@ def test_a_stopped_run_saves_says_so_and_goes_on_exactly(small, tmp_path, start,
     assert (said["state"], said["exit_code"]) == ("interrupted", code), (tmp_path / "log").read_text()
     if start is PLAIN:
         assert process.returncode == code
+    else:  # the launcher is gone by now, its options are not
+        assert said["next_command"].startswith("accelerate launch --num_processes 1 --cpu train_lora.py")
     assert 3 <= said["step"] < 150
     assert (out / f"checkpoint-{said['step']}" / ADAPTER).is_file()
     assert ended(next_words(out, start)).returncode == 0
