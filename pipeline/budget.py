@@ -8,8 +8,8 @@ from collections.abc import Iterator
 class Budget:
     """Seconds by what they were spent on. What is spent inside something else counts for the inner one alone."""
 
-    def __init__(self, started: float | None = None) -> None:
-        self.started = time.monotonic() if started is None else started
+    def __init__(self) -> None:
+        self.started = time.monotonic()
         self._seconds: dict[str, float] = {}
         self._inner = [0.0]  # per open `spend`, the seconds its inner ones took
 

@@ -60,7 +60,7 @@ def _adafactor(parameters: list[nn.Parameter], options: OptimOptions) -> Optimiz
     """Adafactor (Shazeer & Stern 2018) at a given learning rate: B starts at zero, so nothing may scale with it."""
     from transformers.optimization import Adafactor
 
-    return Adafactor(  # type: ignore[no-any-return, unused-ignore]
+    return Adafactor(  # type: ignore[no-any-return]  # transformers is not typed
         parameters,
         lr=options.peak_rate,
         weight_decay=options.adam_weight_decay,
