@@ -85,7 +85,9 @@ def is_kept(folder: Path, rows: list[dict[str, Any]]) -> bool:
 
 
 def forget_after(samples: Path, step: int) -> None:
-    """Remove what was drawn with weights that a run going on from `step` will not have again."""
+    """Remove what was drawn with weights that a run going on from `step` will not have again; from 0, everything."""
+    if step == 0 and samples.is_dir():
+        durable.remove_folder(samples)
     for folder in samples.glob("step-*"):
         if int(folder.name.removeprefix("step-")) > step:
             durable.remove_folder(folder)
