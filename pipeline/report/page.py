@@ -92,10 +92,13 @@ def headline(evaluation: dict[str, Any] | None, num_steps: int) -> str:
         return f"{told} the distance to the true pictures fell to {share:.0%} of the base model's."
     if tuned["value"] >= base["value"]:
         return (
-            f"{told} it is no nearer to the true pictures than the base model is: {tuned['value']:.3g} away, the base "
-            f"{base['value']:.3g}."
+            f"{told} it is no nearer to the true pictures than the base model is: {tuned['value']:.3g} away (KID), the "
+            f"base {base['value']:.3g}."
         )
-    return f"{told} it is {tuned['value']:.3g} away from the true pictures, the base {base['value']:.3g}: maybe chance."
+    return (
+        f"{told} its distance to the true pictures is {tuned['value']:.3g} (KID) where the base model's is "
+        f"{base['value']:.3g}; the intervals still touch."
+    )
 
 
 def figures(evaluation: dict[str, Any] | None) -> list[dict[str, str]]:

@@ -57,7 +57,7 @@ def test_the_headline_claims_only_what_the_intervals_carry():
 
     assert "fell to 25%" in page.headline(measured(2.0), 300)
     assert "fell to 0%" in page.headline(measured(-0.1), 300)
-    assert "maybe chance" in page.headline(measured(7.0), 300)
+    assert "still touch" in page.headline(measured(7.0), 300)
     assert "no nearer" in page.headline(measured(10.3), 300)
     assert "proven to load" in page.headline({"n": 4, "sets": {"tuned": {}}}, 300)
 
