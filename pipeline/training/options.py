@@ -119,7 +119,9 @@ class OptimOptions:
             problems.append(f"--optimizer {name} needs a package that is missing: pip install {PACKAGES[name]}.")
         if name == "prodigy" and (self.peak_rate < MIN_PRODIGY_RATE or self.scale_lr):
             given = "--scale_lr" if self.scale_lr else f"--learning_rate {self.peak_rate:g}"
-            problems.append(f"--optimizer prodigy finds the rate itself, {given} would distort it; --learning_rate 1.")
+            problems.append(
+                f"--optimizer prodigy finds the rate itself, {given} would distort it; give --learning_rate 1 alone."
+            )
         if name == "adafactor" and (self.adam_beta1, self.adam_beta2, self.adam_epsilon) != (0.9, 0.999, 1e-8):
             problems.append("--optimizer adafactor has no adam_beta1, adam_beta2 and adam_epsilon; leave them out.")
         if name == "adamw_schedule_free" and not self.schedule_kind.startswith("constant"):
