@@ -37,6 +37,16 @@ def test_sample_draws_what_the_preview_drew_and_what_plain_diffusers_draws(train
     assert largest_difference(plain, Image.open(tmp_path / "drawn" / "base" / "0000.png")) > 1
 
 
+def test_the_grid_shows_strengths_and_guidance_scales(trained):
+    """At the run's guidance, strength 0 is the base's preview and 1 the adapter's; no two cells are alike."""
+    cells = {(cell["guidance_scale"], cell["strength"]): cell["path"] for cell in kept(trained / "samples" / "grid")}
+    assert [key[0] for key in cells][::4] == [3.75, 7.5, 15.0]
+    base, tuned = (kept(trained / "samples" / name)[0]["path"] for name in ("base", "step-000012"))
+    assert cells[7.5, 0.0].read_bytes() == base.read_bytes()
+    assert cells[7.5, 1.0].read_bytes() == tuned.read_bytes()
+    assert len({path.read_bytes() for path in cells.values()}) == len(cells) == 12
+
+
 def test_strength_zero_is_the_base(trained, tmp_path):
     words = ["sample", str(trained), "--prompt", "a red square", "--scale", "0", "--to", str(tmp_path / "drawn")]
     assert main(words) == 0

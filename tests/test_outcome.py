@@ -170,12 +170,16 @@ def test_images_to_compare_with_that_are_trained_on_are_named(trainer, small, co
 
 
 def test_what_an_earlier_start_drew_is_forgotten(trainer, small, tmp_path):
-    """Killed before its first checkpoint and started again: its pictures were of weights that are gone."""
+    """Its checkpoints gone and started again: its pictures were of weights, perhaps of a base, that are gone too."""
     out = tmp_path / "out"
-    stale = out / "samples" / "step-000004"
-    stale.mkdir(parents=True)
-    (stale / "index.json").write_text("[]")
-    flags = [*small, "--validation_prompt", "a red square", "--num_validation_images", "1"]
-    ended = trainer(*flags, "--output_dir", out, "--resume_from_checkpoint", "latest")
+    flags = [*small, "--validation_prompt", "a red square", "--num_validation_images", "1", "--output_dir", out]
+    assert trainer(*flags).code == 0
+    shutil.rmtree(out / "checkpoint-12")
+    base = out / "samples" / "base" / "0000.png"
+    drawn = base.read_bytes()
+    base.write_bytes((out / "samples" / "step-000012" / "0000.png").read_bytes())
+    shutil.copytree(out / "samples" / "step-000012", out / "samples" / "step-000004")
+    ended = trainer(*flags, "--resume_from_checkpoint", "latest")
     assert ended.code == 0, ended.output
+    assert base.read_bytes() == drawn
     assert sorted(path.name for path in (out / "samples").glob("step-*")) == ["step-000012"]

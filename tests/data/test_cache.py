@@ -73,6 +73,16 @@ def test_another_autoencoder_is_another_key(small, miniature, tmp_path, calls):
     assert encoded(flags, tmp_path, calls) == (8, 0)
 
 
+def test_another_variant_is_another_key(small, miniature, tmp_path, calls):
+    from diffusers import StableDiffusionPipeline
+
+    StableDiffusionPipeline.from_pretrained(miniature).save_pretrained(tmp_path / "both")
+    StableDiffusionPipeline.from_pretrained(miniature).save_pretrained(tmp_path / "both", variant="fp16")
+    flags = [str(tmp_path / "both") if word == str(miniature) else word for word in small]
+    assert encoded(flags, tmp_path, calls) == (8, 9)
+    assert encoded(flags, tmp_path, calls, "--variant", "fp16") == (8, 9)
+
+
 def test_random_views_are_kept_and_chosen_by_epoch(small, tmp_path, calls):
     command = [*small, "--random_flip", "--cache_variants", "3"]
     setting = prepared(command, tmp_path / "out")

@@ -1,6 +1,7 @@
 """CLIP as a reader of pictures: the margin, and a stock CLIP model from a folder."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -77,6 +78,17 @@ def test_a_stock_clip_is_read_as_transformers_reads_it(clip):
     assert torch.allclose(normal(reader.pictures(pictures), dim=-1), theirs.image_embeds, atol=1e-5)
     assert torch.allclose(normal(reader.captions(texts), dim=-1), theirs.text_embeds, atol=1e-5)
     assert reader.name == clip.name
+
+
+def test_a_clip_in_half_precision_is_read_in_full(clip, tmp_path):
+    from transformers import CLIPModel
+
+    shutil.copytree(clip, tmp_path / "half")
+    CLIPModel.from_pretrained(clip).half().save_pretrained(tmp_path / "half")
+    pictures = [Image.new("RGB", (32, 32), colour) for colour in COLOURS.values()]
+    half, full = (clip_reader(str(folder), None).pictures(pictures) for folder in (tmp_path / "half", clip))
+    assert half.dtype == torch.float32
+    assert torch.allclose(half, full, atol=1e-2)
 
 
 def test_a_folder_that_is_no_clip(tmp_path):

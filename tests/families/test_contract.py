@@ -116,3 +116,18 @@ def test_miniatures_repeat_and_refuse(tmp_path):
     assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     with pytest.raises(ConfigError, match="not empty"):
         miniature.write("sd", tmp_path / "a")
+
+
+def test_a_variant_is_loaded_and_is_another_model_to_every_cache(family, tmp_path):
+    """Half-precision files beside full ones: the flag decides which are read, and no encoding is shared."""
+    folder = tmp_path / "both"
+    pipe = DiffusionPipeline.from_pretrained(family.folder)
+    pipe.save_pretrained(folder)
+    with torch.no_grad():
+        for value in pipe.unet.parameters():
+            value.add_(1.0)
+    pipe.save_pretrained(folder, variant="fp16")
+    plain, other = base.detect(folder), base.detect(folder, "fp16")
+    assert ModelOptions(pretrained_model_name_or_path=str(folder), variant="fp16").local_folder(folder) == folder
+    first, second = (getattr(found.load(found.denoiser), found.denoiser).state_dict() for found in (plain, other))
+    assert all(torch.allclose(second[name], first[name] + 1, atol=1e-5) for name in first)

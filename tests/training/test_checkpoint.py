@@ -2,10 +2,11 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from pipeline import durable
-from pipeline.adapter import lora
+from pipeline.adapter import formats, lora
 from pipeline.adapter.options import AdapterOptions
 from pipeline.errors import CheckpointError
 from pipeline.families import base
@@ -129,3 +130,17 @@ def test_metrics_hold_each_step_once_after_a_resume(tmp_path):
     metrics.close()
     assert [(row["step"], row["loss"]) for row in read(tmp_path)] == [(1, 1.0), (2, "nan"), (3, 1.0), (4, 2.0)]
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+
+
+def test_a_checkpoints_adapter_is_what_would_be_handed_over(tmp_path, trained):
+    """The average where there is one; the weights that training goes on with lie beside it."""
+    denoiser, state = trained
+    averaged = TrainState(state.named, state.optimizer, ema_decay=0.9)
+    averaged.average = {name: torch.full_like(value, 0.25) for name, value in averaged.average.items()}
+    live = {name: value.detach().clone() for name, value in averaged.named.items()}
+    path = Checkpoints(tmp_path, {}, None).save(1, averaged, denoiser, "unet")
+    adapter = load_file(path / formats.FILE)
+    assert len(adapter) == len(live)
+    assert all(torch.equal(value, torch.full_like(value, 0.25)) for value in adapter.values())
+    kept = load_file(path / checkpoint.STATE)
+    assert all(torch.equal(kept[f"adapter/{name}"], value) for name, value in live.items())

@@ -70,6 +70,14 @@ def test_prodigy_tells_the_rate_it_found():
     assert adapted_rate(new_state("adamw").optimizer) == {}
 
 
+def test_adafactor_moves_weights_that_start_at_zero():
+    """By the learning rate, where its own scaling by the weights would make a thousandth of it."""
+    b = nn.Parameter(torch.zeros(8, 4))
+    b.grad = torch.ones_like(b)
+    optimizer_for([b], OptimOptions(optimizer="adafactor", learning_rate=1e-2)).step()
+    assert torch.allclose(b.detach(), torch.full_like(b, -1e-2), rtol=1e-3)
+
+
 def test_the_optimizer_has_the_values_given():
     options = OptimOptions(adam_beta1=0.8, adam_beta2=0.95, adam_weight_decay=0.1, adam_epsilon=1e-6)
     group = optimizer_for([nn.Parameter(torch.zeros(1))], options).param_groups[0]
