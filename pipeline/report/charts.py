@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 260, 56, 12, 12, 34  # pixels
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 260, 66, 12, 12, 34  # pixels
 GRID_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 

@@ -50,9 +50,12 @@ def section(samples: Path, found: dict[str, Any], resolution: int) -> dict[str, 
 def words(found: dict[str, Any], resolution: int) -> list[str]:
     """The dataset in sentences, each of which only appears where it says something."""
     side = found["side"]
+    sizes = f"{side['smallest']} to {side['largest']} pixels (median {side['median']})"
+    if side["smallest"] == side["largest"]:
+        sizes = f"{side['median']} pixels"
     sentences = [
-        f"{found['examples']} pictures to train on, {found['held_out']} held out. Their shorter side is "
-        f"{side['smallest']} to {side['largest']} pixels (median {side['median']}); the model sees {resolution}.",
+        f"{found['examples']} pictures to train on, {found['held_out']} held out. Their shorter side is {sizes}; "
+        f"the model sees {resolution}.",
         f"{found['captions']} captions, {found['distinct_captions']} of them different, "
         f"{found['words']:g} words in the median.",
     ]
