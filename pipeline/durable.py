@@ -1,13 +1,20 @@
 """Writing that survives a kill or a full disk: aside, to the disk, then renamed into place."""
 
+import errno
+import fcntl
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+NO_LOCKS = (errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what NFS, Lustre and others answer
+_held: dict[Path, int] = {}  # folders this process holds, and the open descriptors that do it
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -65,6 +72,34 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(trash, ignore_errors=True)
     os.rename(folder, trash)
     shutil.rmtree(trash)
+
+
+def hold_folder(folder: Path, patience: float) -> bool:
+    """Keep other runs out of a folder until this process ends, however it ends; False if one stays in it.
+
+    Waits `patience` seconds: the worker of a launcher that was killed still ends its step and saves.
+    A file system that cannot lock a folder is trusted.
+    """
+    if folder.resolve() in _held:
+        return True
+    descriptor = os.open(folder, os.O_RDONLY)
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                return False
+            time.sleep(0.1)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            os.close(descriptor)
+            return True
+        else:
+            _held[folder.resolve()] = descriptor
+            return True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -66,6 +66,11 @@ class Engine:
         """Whether this process writes and speaks."""
         return self.rank == 0
 
+    def close(self) -> None:
+        """Leave the group of processes, all together: one that ends while still in it may be taken for a crash."""
+        if self.num_processes > 1:
+            self._accelerator.end_training()
+
     def prepare(self, optimizer: torch.optim.Optimizer) -> Any:
         """The optimizer with loss scaling where fp16 needs it."""
         return self._accelerator.prepare_optimizer(optimizer)

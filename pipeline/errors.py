@@ -32,8 +32,8 @@ class TrainingStopped(RuntimeError):
     """Training cannot go on or has nothing to hand over: non-finite loss, no gradient, failed hand-over check."""
 
 
-class Interrupted(RuntimeError):
-    """Training was asked to stop and has written a checkpoint."""
+class Interrupted(BaseException):
+    """The run was asked to stop. No Exception, like KeyboardInterrupt: no library may take it for its own error."""
 
     def __init__(self, exit_code: int, step: int) -> None:
         super().__init__(f"stopped on {'Ctrl-C' if exit_code == EXIT_CTRL_C else 'SIGTERM'} after step {step}")

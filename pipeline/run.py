@@ -48,6 +48,7 @@ def execute(command: Command, material: Material, status: Status, budget: Budget
 
     found, complete = engine.on_main(claimed)
     if complete:
+        engine.close()
         tell(f"Already complete: {setting.folder / formats.FILE} is the adapter of this run.")
         return errors.EXIT_DONE
     status.claimed = True
@@ -56,6 +57,7 @@ def execute(command: Command, material: Material, status: Status, budget: Budget
     denoiser = assemble.load_denoiser(setting)
     previews = assemble.previews_for(setting, denoiser) if engine.is_main else None
     kept_step = fit(setting, denoiser, previews, checkpoints, found, status, budget)
+    engine.close()
     if not engine.is_main:
         return errors.EXIT_DONE
     status.write("finishing", f"trained; checking the adapter of step {kept_step}")
@@ -188,8 +190,6 @@ def finish(
         facts = {"verdict": vars(verdict), "kept_step": kept_step, "data": data, "budget": budget.seconds}
         durable.write_text(folder / "result.json", json.dumps(facts, indent=2) + "\n")
         page.write(folder)
-    except errors.Interrupted:
-        raise
     except Exception as error:  # whatever it is, the adapter is trained, saved and proven
         command = resume_command(folder)
         sentence = f"Trained and saved, but afterwards: {type(error).__name__}: {error}"

@@ -70,6 +70,7 @@ NOT_IDENTITY = frozenset(
         "missing_caption",
     }
 )
+PATIENCE_SECONDS = 60.0  # with another run in the same output folder, which may be ending
 OWN_NAMES = (
     ".handover",
     "samples",
@@ -149,11 +150,17 @@ def claim(setting: Setting, checkpoints: Checkpoints, status: Status) -> Path | 
     """Make the output folder this run's; returns the checkpoint to go on from. Refuses a folder that is in use."""
     train_options, folder = setting.run.train, setting.folder
     resume = train_options.resume_from_checkpoint
-    found = checkpoints.find(resume) if resume else None
-    if found is not None:
-        checkpoints.require_identity(found)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not durable.hold_folder(folder, patience=0.0):
+            tell(f"Another run is still writing to {folder}; waiting for it to end")
+            if not durable.hold_folder(folder, PATIENCE_SECONDS):
+                raise errors.ConfigError(
+                    f"Another run does not stop writing to {folder}; stop it, or give another --output_dir."
+                )
+        found = checkpoints.find(resume) if resume else None
+        if found is not None:
+            checkpoints.require_identity(found)
         if train_options.overwrite_output_dir:
             _remove_own(folder)
         if found is not None and is_complete(setting, found):

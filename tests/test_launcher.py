@@ -128,3 +128,18 @@ def test_a_stopped_run_saves_says_so_and_goes_on_exactly(small, tmp_path, start,
     assert ended(next_words(out, start)).returncode == 0
     assert ended([*PLAIN, "train_lora.py", *flags, "--output_dir", str(whole)]).returncode == 0
     assert (out / ADAPTER).read_bytes() == (whole / ADAPTER).read_bytes()
+
+
+def test_the_next_run_waits_for_the_worker_of_a_launcher_that_was_killed(small, tmp_path):
+    """Two runs in one folder would lose what the other writes: every step is there once, the bytes are right."""
+    flags = [*replaced(small, max_train_steps=200), "--checkpointing_steps", "10"]
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    command = [*LAUNCHER, "train_lora.py", *flags, "--output_dir", str(out)]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+    wait_until(lambda: (out / "metrics.jsonl").is_file() and len(metrics(out)) >= 25)
+    process.kill()
+    again = ended(next_words(out, LAUNCHER))
+    assert again.returncode == 0, again.stderr
+    assert [row["step"] for row in metrics(out)] == list(range(1, 201))
+    assert ended([*PLAIN, "train_lora.py", *flags, "--output_dir", str(whole)]).returncode == 0
+    assert (out / ADAPTER).read_bytes() == (whole / ADAPTER).read_bytes()
