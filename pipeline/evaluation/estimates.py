@@ -1,4 +1,4 @@
-"""Kernel Inception Distance (Binkowski et al. 2018) over any named features, with a confidence interval."""
+"""Kernel Inception Distance (Binkowski et al. 2018) and others, each with a confidence interval."""
 
 from dataclasses import dataclass
 
@@ -24,38 +24,27 @@ class Estimate:
 
 
 def kernel(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
-    """The polynomial kernel (x.y / d + 1)^3 of the paper, section 4."""
+    """The polynomial kernel (x.y / d + 1)^3 of the paper on KID, section 4."""
     return (x @ y.T / x.shape[1] + 1) ** 3
 
 
-def kid(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"], extractor: str) -> Estimate:
-    """Unbiased MMD^2 between two sets of features (eq. 4), its interval by the delete-one jackknife.
+def kid(real: Float[Tensor, "n d"], fake: Float[Tensor, "n d"], extractor: str) -> Estimate:
+    """Unbiased MMD^2 between pictures drawn from captions and the true pictures of the same captions, row by row.
 
-    The jackknife of a two-sample U-statistic deletes each picture of either side once and adds the
-    two variances (Arvesen 1969). The estimate may be negative where the sets are alike.
+    The two sides are not independent, so the kernel of a picture with its own truth is left out like that of
+    a picture with itself: the U-statistic of Gretton et al. 2012, eq. (4), over pairs. (KID as usually
+    computed keeps those n terms, and for such pairs comes out too low, even below zero.) The interval is the
+    jackknife that leaves out one pair at a time (Arvesen 1969).
     """
-    x, y = real.double(), fake.double()
-    n, m = len(x), len(y)
-    k_xx, k_yy, k_xy = kernel(x, x), kernel(y, y), kernel(x, y)
-    sum_xx, sum_yy, sum_xy = k_xx.sum() - k_xx.trace(), k_yy.sum() - k_yy.trace(), k_xy.sum()
-    value = sum_xx / (n * (n - 1)) + sum_yy / (m * (m - 1)) - 2 * sum_xy / (n * m)
-
-    row_xx = k_xx.sum(1) - k_xx.diagonal()  # [n]: the kernel of each picture with its own side
-    row_yy = k_yy.sum(1) - k_yy.diagonal()
-    without_x = (
-        (sum_xx - 2 * row_xx) / ((n - 1) * (n - 2))
-        + sum_yy / (m * (m - 1))
-        - 2 * (sum_xy - k_xy.sum(1)) / ((n - 1) * m)
-    )
-    without_y = (
-        sum_xx / (n * (n - 1))
-        + (sum_yy - 2 * row_yy) / ((m - 1) * (m - 2))
-        - 2 * (sum_xy - k_xy.sum(0)) / (n * (m - 1))
-    )
-    variance = (n - 1) / n * (without_x - without_x.mean()).square().sum()
-    variance = variance + (m - 1) / m * (without_y - without_y.mean()).square().sum()
+    x, y, n = real.double(), fake.double(), len(real)
+    k_xy = kernel(x, y)
+    h = kernel(x, x) + kernel(y, y) - k_xy - k_xy.T
+    h.fill_diagonal_(0)
+    value = h.sum() / (n * (n - 1))
+    without = (h.sum() - 2 * h.sum(1)) / ((n - 1) * (n - 2))  # [n]
+    variance = (n - 1) / n * (without - without.mean()).square().sum()
     half = Z_95 * variance.sqrt().item()
-    return Estimate(f"kid[{extractor}]", value.item(), value.item() - half, value.item() + half, min(n, m))
+    return Estimate(f"kid[{extractor}]", value.item(), value.item() - half, value.item() + half, n)
 
 
 def paired_change(name: str, now: Float[Tensor, " n"], before: Float[Tensor, " n"]) -> Estimate:

@@ -1,4 +1,4 @@
-"""The starter dataset: captioned neon scenes to train on, and true ones of other concepts to measure against."""
+"""The starter dataset: captioned stickers to train on, and true ones of other concepts to measure against."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from pipeline.starter import style, world
 
 SEED = 2026
 NUM_TRAIN_CONCEPTS, NUM_UNSEEN_CONCEPTS = 60, 80
-PER_CONCEPT = 2
+TRAIN_PER_CONCEPT, UNSEEN_PER_CONCEPT = 2, 3
 FOLDER = Path(__file__).parent / "dataset"
 OFL = Path("/usr/share/doc/fonts-noto-color-emoji/copyright")
 
@@ -25,19 +25,20 @@ def concept_lists() -> tuple[list[world.Concept], list[world.Concept]]:
 def build(folder: Path) -> None:
     """Render both halves into `folder`/train and `folder`/unseen, replacing what is there."""
     train, unseen = concept_lists()
-    for name, concepts in (("train", train), ("unseen", unseen)):
+    halves = (("train", train, TRAIN_PER_CONCEPT), ("unseen", unseen, UNSEEN_PER_CONCEPT))
+    for name, concepts, per_concept in halves:
         target = folder / name
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         rows, drawn = [], set()
-        for number in range(PER_CONCEPT * len(concepts)):
+        for number in range(per_concept * len(concepts)):
             generator = np.random.default_rng((SEED, len(name), number))
             scene = world.draw_scene(generator, concepts[number % len(concepts)])
             while scene in drawn or (name == "unseen" and not scene.held_out):
                 scene = world.draw_scene(generator, concepts[number % len(concepts)])
             drawn.add(scene)
             file = f"{number:03d}.png"
-            style.neon(scene).save(target / file, optimize=True)
+            style.sticker(scene).save(target / file, optimize=True)
             caption = scene.caption(world.TEMPLATES[number % len(world.TEMPLATES)])
             rows.append({"file_name": file, "text": caption, "concept": scene.concept.name})
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

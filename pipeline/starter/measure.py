@@ -96,7 +96,7 @@ def background(picture: Image.Image) -> str:
 def reconstruction(vae: Any, num_pictures: int = 256) -> dict[str, float]:
     """PSNR in dB of held-out renders and of the starter style, through encoder and decoder."""
     scenes = world.held_out_scenes(FIGURE_SEED, num_pictures)
-    sets = {"renders": [scene.image() for scene in scenes], "starter style": [style.neon(scene) for scene in scenes]}
+    sets = {"renders": [scene.image() for scene in scenes], "starter style": [style.sticker(scene) for scene in scenes]}
     return {name: round(autoencoder.psnr(vae, [pixels.to_array(image) for image in images]), 2)
             for name, images in sets.items()}  # fmt: skip
 
@@ -107,7 +107,7 @@ def reconstruction_sheet(vae: Any, columns: int = 10) -> Image.Image:
     scenes, side = world.held_out_scenes(FIGURE_SEED, columns), world.SIDE_PIXELS
     kinds = [
         [scene.image() for scene in scenes],
-        [style.neon(scene) for scene in scenes],
+        [style.sticker(scene) for scene in scenes],
         [pixels.broad_picture(FIGURE_SEED, index) for index in range(columns)],
     ]
     sheet = Image.new("RGB", (columns * (side + 4), 6 * (side + 4)), "white")

@@ -1,4 +1,4 @@
-"""The starter style: scenes as neon signs. Made by code, and seen by no part of the base model."""
+"""The starter style: scenes as paper stickers at dusk. Made by code, and seen by no part of the base model."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,23 +6,27 @@ from PIL import Image, ImageFilter
 
 from pipeline.starter.world import COLOURS, PLACES, SIDE_PIXELS, SIDES, Scene, sprite_of
 
-NIGHT_SHARE = 0.16  # how much of the background colour is left at night
-TOP_GLOW = np.array([255, 60, 200]) / 255
-BOTTOM_GLOW = np.array([40, 230, 255]) / 255
-TUBE_BLUR_PIXELS, GLOW_BLUR_PIXELS = 0.7, 3.0
+INKS = np.array([(44, 18, 92), (206, 44, 122), (255, 146, 66), (255, 238, 186)]) / 255  # from dark to light
+PAPER = np.array((255, 246, 226)) / 255
+SHADOW, SHADOW_SHARE, SHADOW_PIXELS = np.array((12, 6, 36)) / 255, 0.85, 4  # right and down
+GROUND_SHARE = 0.45  # how much of the background colour is left at dusk
+AFTERGLOW, AFTERGLOW_SHARE = np.array((107, 31, 102)) / 255, 0.55  # at the bottom edge
+LUMINANCE = np.array((0.299, 0.587, 0.114))  # of R, G, B (ITU-R BT.601)
 
 
-def neon(scene: Scene) -> Image.Image:
-    """The scene as glowing tubes at night, magenta above and cyan below; its background dims to a dark shade."""
-    picture = np.asarray(scene.image()).astype(np.float64) / 255
-    slopes = [_slope(picture[..., channel]) for channel in range(3)]
-    tubes = np.clip(np.maximum.reduce([*(0.9 * slope for slope in slopes), _slope(_silhouette(scene))]), 0, 1)
-    tube, glow = _blurred(tubes, TUBE_BLUR_PIXELS), _blurred(tubes, GLOW_BLUR_PIXELS)
+def sticker(scene: Scene) -> Image.Image:
+    """The scene cut out of paper, printed in four inks by brightness, its shadow on a ground that glows below.
+
+    Edges are ramps of two pixels, which the autoencoder carries; sharp ones it blurs.
+    """
+    shape = _silhouette(scene)
+    brightness = _blurred(np.asarray(scene.image()).astype(np.float64) / 255 @ LUMINANCE, 0.8)
+    paper = _ramp(_blurred(shape, 1.6), 0.05, 0.34)  # a rim of two pixels around the thing
     height = np.linspace(0, 1, SIDE_PIXELS)[:, None, None]
-    colour = (1 - height) * TOP_GLOW + height * BOTTOM_GLOW
-    night = NIGHT_SHARE * np.array(COLOURS[scene.colour]) / 255
-    lit = night + colour * glow[..., None] * 1.6 + (0.75 * colour + 0.25) * tube[..., None] * 1.3
-    return Image.fromarray((np.clip(lit, 0, 1) * 255).astype(np.uint8))
+    ground = GROUND_SHARE * np.array(COLOURS[scene.colour]) / 255 + height * AFTERGLOW_SHARE * AFTERGLOW
+    picture = _over(np.broadcast_to(ground, (SIDE_PIXELS, SIDE_PIXELS, 3)), SHADOW_SHARE * _moved(paper), SHADOW)
+    picture = _over(_over(picture, paper, PAPER), _blurred(shape, 0.5), _printed(brightness))
+    return Image.fromarray((np.clip(picture, 0, 1) * 255).round().astype(np.uint8))
 
 
 def _silhouette(scene: Scene) -> NDArray[np.float64]:
@@ -34,13 +38,28 @@ def _silhouette(scene: Scene) -> NDArray[np.float64]:
     return np.asarray(canvas).astype(np.float64) / 255
 
 
-def _slope(channel: NDArray[np.float64]) -> NDArray[np.float64]:
-    across, down = np.zeros_like(channel), np.zeros_like(channel)
-    across[:, 1:-1] = channel[:, 2:] - channel[:, :-2]
-    down[1:-1] = channel[2:] - channel[:-2]
-    return np.hypot(across, down)
+def _printed(brightness: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Four flat inks with soft steps between them: [h, w, 3]."""
+    position = np.clip(brightness, 0, 1) * (len(INKS) - 1)
+    darker = np.clip(np.floor(position).astype(int), 0, len(INKS) - 2)
+    return _over(INKS[darker], _ramp(position - darker, 0.25, 0.75), INKS[darker + 1])
+
+
+def _ramp(field: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+    """0 below `low`, 1 above `high`, smooth between (3 u^2 - 2 u^3)."""
+    u = np.clip((field - low) / (high - low), 0, 1)
+    return u * u * (3 - 2 * u)
+
+
+def _over(below: NDArray[np.float64], mask: NDArray[np.float64], colour: NDArray[np.float64]) -> NDArray[np.float64]:
+    return below * (1 - mask[..., None]) + mask[..., None] * colour
+
+
+def _moved(mask: NDArray[np.float64]) -> NDArray[np.float64]:
+    padded = np.pad(mask, ((SHADOW_PIXELS, 0), (SHADOW_PIXELS, 0)), mode="edge")
+    return padded[:SIDE_PIXELS, :SIDE_PIXELS]
 
 
 def _blurred(field: NDArray[np.float64], pixels: float) -> NDArray[np.float64]:
-    picture = Image.fromarray((field * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(pixels))
+    picture = Image.fromarray((np.clip(field, 0, 1) * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(pixels))
     return np.asarray(picture).astype(np.float64) / 255

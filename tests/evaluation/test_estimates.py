@@ -2,38 +2,40 @@ import pytest
 import torch
 from torchmetrics.image.kid import poly_mmd
 
-from pipeline.evaluation.estimates import kid, share
+from pipeline.evaluation.estimates import kernel, kid, share
 
 pytestmark = pytest.mark.reference
 
 
-def test_kid_is_torchmetrics_kid():
-    generator = torch.Generator().manual_seed(0)
-    real = torch.randn(60, 16, generator=generator).double()
-    fake = torch.randn(60, 16, generator=generator).double() + 0.3
-    assert kid(real, fake, "x").value == pytest.approx(poly_mmd(real, fake, 3, None, 1.0).item(), rel=1e-9)
+def drawn(seed: int, n: int, dimensions: int, shift: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """True and drawn features that share what the caption says: one part of each row is the same on both sides."""
+    generator = torch.Generator().manual_seed(seed)
+    said, real, fake = (torch.randn(n, dimensions, generator=generator).double() for _ in range(3))
+    return said + 0.5 * real, said + 0.5 * fake + shift
+
+
+def test_kid_is_torchmetrics_kid_without_the_terms_of_each_pair():
+    real, fake = drawn(0, 60, 16, 0.3)
+    usual = poly_mmd(real, fake, 3, None, 1.0).item()
+    every = kernel(real, fake)
+    without = (every.sum() - every.trace()) / (60 * 59)
+    assert kid(real, fake, "x").value == pytest.approx(usual + 2 * (every.mean() - without).item(), rel=1e-9)
 
 
 def test_the_interval_covers_nothing_where_the_sets_are_alike_and_separates_those_that_are_not():
-    covered = 0
-    for seed in range(60):
-        generator = torch.Generator().manual_seed(seed)
-        found = kid(torch.randn(80, 8, generator=generator), torch.randn(80, 8, generator=generator), "x")
-        covered += found.low <= 0 <= found.high
-    assert covered >= 52
-    generator = torch.Generator().manual_seed(99)
-    far = kid(torch.randn(80, 8, generator=generator), torch.randn(80, 8, generator=generator) + 1, "x")
-    assert far.low > 0
+    found = [kid(*drawn(seed, 80, 8, 0.0), "x") for seed in range(60)]
+    assert sum(one.low <= 0 <= one.high for one in found) >= 52
+    values = torch.tensor([one.value for one in found])
+    assert abs(values.mean()) < 3 * values.std() / len(values) ** 0.5  # unbiased, whatever the captions share
+    usual = torch.tensor([poly_mmd(*drawn(seed, 80, 8, 0.0), 3, None, 1.0) for seed in range(60)])
+    assert usual.mean() < -3 * usual.std() / len(usual) ** 0.5  # as usually computed it is not
+    assert kid(*drawn(99, 80, 8, 1.0), "x").low > 0
 
 
 def test_the_jackknife_agrees_with_many_repetitions():
-    values, halves = [], []
-    for seed in range(150):
-        generator = torch.Generator().manual_seed(seed)
-        found = kid(torch.randn(50, 4, generator=generator), torch.randn(50, 4, generator=generator) + 0.7, "x")
-        values.append(found.value)
-        halves.append((found.high - found.low) / 2 / 1.959964)
-    assert torch.tensor(halves).mean().item() == pytest.approx(torch.tensor(values).std().item(), rel=0.25)
+    found = [kid(*drawn(seed, 50, 4, 0.7), "x") for seed in range(150)]
+    halves = torch.tensor([(one.high - one.low) / 2 / 1.959964 for one in found])
+    assert halves.mean().item() == pytest.approx(torch.tensor([one.value for one in found]).std().item(), rel=0.25)
 
 
 SHARES = [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0)]
