@@ -1,6 +1,7 @@
 """Pictures kept on disk with all that is needed to make them again: prompt, seed, guidance, steps, strength."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,15 @@ INDEX = "index.json"
 GRID = "grid"  # a folder of samples/
 STRENGTHS = (0.0, 0.5, 1.0, 1.5)  # of the adapter, across the grid; 0 is the base
 GUIDANCE_FACTORS = (0.5, 1.0, 2.0)  # of the run's guidance, down the grid; never below 1, which is none
+GOLDEN = 0.618033988749895  # its multiples fill a range evenly and meet no period in it
+
+
+def spread(items: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of the items, in their order, from all over them, whatever kind comes back at regular steps."""
+    if len(items) <= most:
+        return list(items)
+    places = dict.fromkeys(int(number * GOLDEN % 1 * len(items)) for number in range(len(items)))
+    return [items[place] for place in sorted(list(places)[:most])]
 
 
 @dataclass(frozen=True)

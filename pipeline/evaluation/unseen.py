@@ -16,7 +16,7 @@ from pipeline.data import images, pixels
 from pipeline.data.manifest import Example, Manifest
 from pipeline.data.options import DataOptions
 from pipeline.evaluation.estimates import Estimate, kid, paired_change, share
-from pipeline.evaluation.previews import Previews, index_of, is_kept, keep, kept
+from pipeline.evaluation.previews import Previews, index_of, is_kept, keep, kept, spread
 from pipeline.evaluation.readers import Reader, margins, mean_of
 from pipeline.evaluation.sample import Shot
 
@@ -37,10 +37,7 @@ class Judge:
 
 def preview_prompts(manifest: Manifest) -> tuple[str, ...]:
     """A few captions, spread over the set, for the pictures on the page."""
-    examples = by_name(manifest)
-    return tuple(dict.fromkeys(example.caption for example in examples[:: max(1, len(examples) // NUM_PREVIEWS)]))[
-        :NUM_PREVIEWS
-    ]
+    return tuple(dict.fromkeys(example.caption for example in spread(by_name(manifest), NUM_PREVIEWS)))
 
 
 def evaluate(

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.data.manifest import Manifest
 from pipeline.data.options import DataOptions
-from pipeline.evaluation.previews import INDEX, keep, kept
+from pipeline.evaluation.previews import INDEX, keep, kept, spread
 from pipeline.evaluation.unseen import by_name, true_picture
 
 FOLDER = "data"  # of samples/
@@ -16,7 +16,7 @@ MAX_SHOWN = 24
 def keep_examples(manifest: Manifest, samples: Path, resolution: int, options: DataOptions) -> None:
     """Write some training pictures as the model sees them, cut from the centre, with their captions."""
     examples = by_name(manifest)
-    chosen = examples[:: max(1, len(examples) // MAX_SHOWN)][:MAX_SHOWN]
+    chosen = spread(examples, MAX_SHOWN)
     rows = [
         {"file": f"{number:04d}.png", "name": example.name, "captions": list(example.captions)}
         for number, example in enumerate(chosen)

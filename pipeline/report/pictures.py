@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from pipeline.evaluation import unseen
-from pipeline.evaluation.previews import GRID, INDEX, kept
+from pipeline.evaluation.previews import GRID, INDEX, kept, spread
 
 NUM_ROWS = 12
 MAX_SIDE = 512  # pixels: larger pictures are shrunk for the page
@@ -27,7 +27,7 @@ def unseen_rows(samples: Path) -> list[dict[str, str]]:
             "tuned": embedded(tuned["path"]),
             "truth": embedded(truth["path"]),
         }
-        for base, tuned, truth in rows[:: max(1, len(rows) // NUM_ROWS)][:NUM_ROWS]
+        for base, tuned, truth in spread(rows, NUM_ROWS)
     ]
 
 
