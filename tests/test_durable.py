@@ -1,5 +1,7 @@
 """A folder is held by one process, until that ends."""
 
+import errno
+import fcntl
 import subprocess
 import sys
 
@@ -21,3 +23,29 @@ def test_a_folder_is_held_until_the_process_is_gone(tmp_path):
     assert durable.hold_folder(tmp_path, 0.0)  # a second run of the same process, as in a notebook
     assert not list(tmp_path.iterdir())
     holder.wait()
+
+
+def test_a_run_waits_until_the_folder_is_free_and_says_so(small, tmp_path, trainer):
+    out = tmp_path / "out"
+    out.mkdir()
+    holder = HOLDER.replace("sleep(60)", "sleep(12)")
+    with subprocess.Popen([sys.executable, "-c", holder, str(out)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "True\n"
+        ended = trainer(*small, "--output_dir", str(out))
+        assert other.poll() is not None
+    assert ended.code == 0
+    assert f"Another run is still writing to {out}" in ended.output
+
+
+def test_a_file_system_that_cannot_lock_a_folder_is_trusted_and_other_errors_are_told(tmp_path, monkeypatch):
+    def refuses(number):
+        def flock(descriptor, operation):
+            raise OSError(number, "no")
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+
+    refuses(errno.ENOSYS)
+    assert durable.hold_folder(tmp_path, 0.0)
+    refuses(errno.EIO)
+    with pytest.raises(OSError, match="no"):
+        durable.hold_folder(tmp_path, 0.0)
