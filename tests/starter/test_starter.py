@@ -131,3 +131,23 @@ def test_captions_are_english():
     assert scene.caption("{bare}") == "two foxes"
     assert world.with_article("unicorn") == "a unicorn"
     assert world.with_article("axe") == "an axe"
+
+
+@font
+def test_the_dataset_is_what_its_code_draws(tmp_path):
+    from pipeline.starter import dataset
+
+    dataset.build(tmp_path)
+    for folder in (starter.TRAIN, starter.UNSEEN):
+        again = tmp_path / folder.name
+        assert (again / "metadata.jsonl").read_text() == (folder / "metadata.jsonl").read_text()
+        for path in folder.glob("*.png"):
+            assert Image.open(again / path.name).tobytes() == Image.open(path).tobytes(), path
+
+
+@font
+def test_the_judges_features_are_of_size_one_on_renders():
+    from pipeline.starter import judge
+
+    found = judge.features(judge.load(), [scene.image() for scene in world.held_out_scenes(56, 128)])
+    assert found.square().mean().sqrt().item() == pytest.approx(1, abs=0.03)
