@@ -33,7 +33,7 @@ def load_denoiser(setting: Setting) -> Any:
     denoiser = getattr(family.load(family.denoiser, dtype=engine.precision.dtype), family.denoiser).to(engine.device)
     if run.train.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
-    lora.attach(denoiser, run.adapter, family.lora_targets, run.train.seed)
+    lora.attach(denoiser, run.adapter, family.targets, run.train.seed)
     return denoiser
 
 

@@ -14,9 +14,13 @@ from torch import Tensor
 
 def generator_for(seed: int, epoch: int, example_id: str, purpose: str) -> torch.Generator:
     """A fresh CPU generator that these four values alone decide."""
+    return torch.Generator().manual_seed(number_for(seed, epoch, example_id, purpose))
+
+
+def number_for(seed: int, epoch: int, example_id: str, purpose: str) -> int:
+    """The 64 bits, as a signed number, that everything drawn for these four values begins with."""
     key = f"{seed}\n{epoch}\n{example_id}\n{purpose}".encode()
-    value = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little", signed=True)
-    return torch.Generator().manual_seed(value)
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little", signed=True)
 
 
 def uniform(seed: int, epoch: int, example_id: str, purpose: str) -> float:
@@ -27,6 +31,11 @@ def uniform(seed: int, epoch: int, example_id: str, purpose: str) -> float:
 def normal(seed: int, epoch: int, example_id: str, purpose: str, shape: tuple[int, ...]) -> Float[Tensor, "..."]:
     """Standard normal numbers of the given shape, float32."""
     return torch.randn(shape, generator=generator_for(seed, epoch, example_id, purpose))
+
+
+def uniforms(seed: int, epoch: int, example_id: str, purpose: str, shape: tuple[int, ...]) -> Float[Tensor, "..."]:
+    """Numbers in [0, 1) of the given shape, float32."""
+    return torch.rand(shape, generator=generator_for(seed, epoch, example_id, purpose))
 
 
 def integer(seed: int, epoch: int, example_id: str, purpose: str, bound: int) -> int:

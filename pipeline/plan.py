@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.adapter.layers import Site, sites
 from pipeline.config import Run
 from pipeline.data import cache as caches
 from pipeline.data import captions
@@ -73,10 +74,10 @@ def make_plan(
     num_steps, length_reason = length_of(run, num_examples, global_batch)
     schedule = schedule_for(run.optim, num_steps, global_batch)
     interval, interval_reason = _validation_interval(run, held_out, num_examples, global_batch, num_steps)
-    num_trainable, num_layers = count_trainable(run, family)
+    chosen = sites_of(run, family)
+    num_trainable = sum(site.num_weights for site in chosen)
     views, needed = _disk_needed(run, family, manifest, held_out, resolution, num_steps, num_trainable)
     _require_space(needed, output_dir)
-    alpha = run.adapter.alpha
     rows = (
         ("model", f"{family.folder} ({family.name}, {family.path().prediction})"),
         ("data", f"{manifest.origin}: {num_examples} examples at {resolution} x {resolution} pixels ({size_reason})"),
@@ -84,10 +85,7 @@ def make_plan(
         ("epochs", f"{num_steps * global_batch / num_examples:.1f} ({length_reason})"),
         ("optimizer", f"{run.optim.optimizer_name}, weight decay {run.optim.adam_weight_decay:g}"),
         ("learning rate", _rate_text(run, schedule)),
-        (
-            "adapter",
-            f"rank {run.adapter.rank}, alpha {alpha:g}, {num_layers} layers, {num_trainable:,} weights, float32",
-        ),
+        ("adapter", _adapter_text(run, chosen)),
         ("precision", f"{precision.name} ({precision.reason})"),
         ("null caption", f"{data.caption_dropout:.0%} of examples, the encoding of an empty prompt as in sampling"),
         ("held out", _held_out_text(run, held_out, interval, interval_reason)),
@@ -187,18 +185,35 @@ def cache_folder(run: Run) -> Path:
     return Path(run.data.cache_dir) / "encoded" if run.data.cache_dir else Path.home() / ".cache" / "t2i-lora"
 
 
-def count_trainable(run: Run, family: Family) -> tuple[int, int]:
-    """Weights and layers of the adapter, from the denoiser's shape alone: nothing is loaded."""
+def sites_of(run: Run, family: Family) -> list[Site]:
+    """The layers to be adapted, from the denoiser's shape alone: nothing is loaded."""
     import diffusers
     import torch
-
-    from pipeline.adapter import lora
 
     config = family.part_config(family.denoiser)
     with torch.device("meta"):
         denoiser: Any = getattr(diffusers, config["_class_name"]).from_config(config)
-    layers = lora.targeted(denoiser, run.adapter, family.lora_targets)
-    return sum(lora.num_weights(layer, run.adapter.rank) for layer in layers.values()), len(layers)
+    return sites(denoiser, run.adapter, family.targets)
+
+
+def _adapter_text(run: Run, chosen: list[Site]) -> str:
+    options = run.adapter
+    ranks, scales = sorted({site.rank for site in chosen}), sorted({site.scale for site in chosen})
+    extras = [name for name, on in (("rsLoRA", options.use_rslora), ("DoRA", options.use_dora)) if on]
+    extras += [f"dropout {options.lora_dropout:g}"] if options.lora_dropout else []
+    extras += [options.lora_init] if options.lora_init != "gaussian" else []
+    num_weights = sum(site.num_weights for site in chosen)
+    return ", ".join(
+        [
+            f"rank {_range_text(ranks)}, scaled by {_range_text(scales)}",
+            *extras,
+            f"{len(chosen)} layers ({options.lora_layers}), {num_weights:,} weights, float32",
+        ]
+    )
+
+
+def _range_text(values: list[Any]) -> str:
+    return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
 
 
 def _require_space(needed: int, output_dir: Path) -> None:

@@ -44,7 +44,7 @@ MISTAKES = {
     "a folder that is no model": (["--pretrained_model_name_or_path", "docs"], "model_index.json"),
     "resolution": (["--resolution", "67"], "multiple of 8; 64"),
     "column": (["--caption_column", "title"], "there is text"),
-    "layers": (["--lora_layers", "attention"], "matches no layer"),
+    "layers": (["--lora_layers", "to_z"], "matches no layer"),
     "prediction": (["--prediction_type", "v_prediction"], "says epsilon"),
     "fp16": (["--mixed_precision", "fp16"], "CPU"),
     "no such checkpoint": (["--resume_from_checkpoint", "nowhere"], "does not exist"),

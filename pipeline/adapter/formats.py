@@ -8,10 +8,11 @@ everywhere at strength 1.
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pipeline import durable
-from pipeline.adapter import lora
+from pipeline.adapter import lora, pissa
 
 FILE = "pytorch_lora_weights.safetensors"
 
@@ -19,10 +20,12 @@ FILE = "pytorch_lora_weights.safetensors"
 def canonical(denoiser: Any, component: str) -> dict[str, Tensor]:
     """The adapter as diffusers loads it: '<component>.<layer>.lora_A.weight', B scaled."""
     scales = lora.scales(denoiser)
+    origin = lora.state(denoiser, pissa.ORIGIN) if pissa.ORIGIN in denoiser.peft_config else {}
     tensors = {}
     for name, value in lora.state(denoiser).items():
         layer, _, kind = name.rpartition(".lora_")
-        tensors[f"{component}.{name}"] = value * scales[layer] if kind.startswith("B") else value
+        whole = torch.cat([value, origin[name]], dim=1 if kind.startswith("B") else 0) if name in origin else value
+        tensors[f"{component}.{name}"] = whole * scales[layer] if kind.startswith("B") else whole
     return tensors
 
 

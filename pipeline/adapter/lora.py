@@ -1,6 +1,9 @@
 """LoRA on a denoiser: attach it, name its parameters, read its strength."""
 
 import contextlib
+import math
+import re
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,60 +12,77 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline import draws
+from pipeline.adapter import dropout, pissa
+from pipeline.adapter.layers import Site, sites
 from pipeline.adapter.options import AdapterOptions
-from pipeline.errors import ConfigError
+from pipeline.families.base import Targets
 
 NAME = "default"
 
 
-def attach(denoiser: Any, options: AdapterOptions, targets: tuple[str, ...], seed: int) -> None:
-    """Freeze the denoiser and add trainable low-rank layers to the targets (Hu et al. 2021, eq. 3).
+def attach(model: Any, options: AdapterOptions, targets: Targets, seed: int) -> None:
+    """Freeze the model and add trainable low-rank layers to the targets (Hu et al. 2021, eq. 3).
 
-    A is normal with standard deviation 1 / rank and B is zero, so the model is the base exactly
-    until the first step. The new weights are float32 whatever the base is in. Raises ConfigError
-    if a target matches no layer.
+    The model is the base until the first step: B is zero, or what it begins with is subtracted. The
+    new weights are float32 whatever the base is in. Raises ConfigError if a target matches no layer.
     """
+    model.requires_grad_(False)
+    config = _config(sites(model, options, targets), options)
+    model.add_adapter(config, adapter_name=NAME)
+    for name, parameter in parameters(model).items():
+        value = parameter.data.float()
+        if ".lora_A." in name and options.lora_init != "pissa":
+            value = first_weights(name, value, options, seed).to(parameter.device)
+        parameter.data = value
+    if options.lora_init == "pissa":
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # that is ours
+            model.add_adapter(config, adapter_name=pissa.ORIGIN)
+        pissa.start(model, NAME, seed)
+    if options.lora_dropout:
+        dropout.install(model, options.lora_dropout, NAME)
+    model.train(model.training)  # new layers begin in training mode, whatever the model is in
+    activate(model)
+
+
+def activate(model: Any) -> None:
+    """Let the adapter, and what belongs to it, act; only its own weights learn."""
+    model.set_adapter(_names(model))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".lora_" in name and f".{NAME}." in name)
+
+
+def _names(model: Any) -> list[str]:
+    return [name for name in (NAME, pissa.ORIGIN) if name in model.peft_config]
+
+
+def _config(chosen: list[Site], options: AdapterOptions) -> Any:
     from peft import LoraConfig
 
-    denoiser.requires_grad_(False)
-    layers = targeted(denoiser, options, targets)
-    denoiser.add_adapter(
-        LoraConfig(
-            r=options.rank, lora_alpha=options.alpha, target_modules=sorted(layers), init_lora_weights="gaussian"
-        ),
-        adapter_name=NAME,
+    return LoraConfig(
+        r=options.rank,
+        lora_alpha=options.rank,
+        rank_pattern={f"^{re.escape(site.name)}": site.rank for site in chosen},
+        alpha_pattern={f"^{re.escape(site.name)}": site.alpha for site in chosen},
+        target_modules="|".join(re.escape(site.name) for site in chosen),
+        use_rslora=options.use_rslora,
+        use_dora=options.use_dora,
+        init_lora_weights="gaussian",
     )
-    for name, parameter in parameters(denoiser).items():
-        value = torch.zeros(parameter.shape)
-        if ".lora_A." in name:
-            value = draws.normal(seed, 0, name, "adapter", tuple(parameter.shape)) / options.rank
-        parameter.data = value.to(parameter.device)
 
 
-def targeted(denoiser: nn.Module, options: AdapterOptions, targets: tuple[str, ...]) -> dict[str, nn.Module]:
-    """The layers that --lora_layers, or else the family's targets, name; ConfigError if one names none."""
-    wanted = tuple(part.strip() for part in options.lora_layers.split(",")) if options.lora_layers else targets
-    layers = {name: module for name, module in denoiser.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
-    unmatched = [target for target in wanted if not any(_matches(name, target) for name in layers)]
-    if unmatched:
-        endings = sorted({name.rsplit(".", 1)[-1] for name in layers if not name.rsplit(".", 1)[-1].isdigit()})
-        raise ConfigError(
-            f"--lora_layers: {', '.join(unmatched)} matches no layer; layers end in {', '.join(endings)}."
-        )
-    return {name: layer for name, layer in layers.items() if any(_matches(name, target) for target in wanted)}
-
-
-def num_weights(layer: nn.Module, rank: int) -> int:
-    """Weights of A and B for one layer."""
-    if isinstance(layer, nn.Linear):
-        return rank * (layer.in_features + layer.out_features)
-    assert isinstance(layer, nn.Conv2d)
-    return rank * (layer.in_channels * layer.kernel_size[0] * layer.kernel_size[1] + layer.out_channels)
+def first_weights(name: str, parameter: Tensor, options: AdapterOptions, seed: int) -> Tensor:
+    """A at the start: normal with deviation 1 / rank, or uniform within 1 / sqrt(inputs), drawn from its name."""
+    shape = tuple(parameter.shape)
+    if options.lora_init == "gaussian":
+        return draws.normal(seed, 0, name, "adapter", shape) / shape[0]
+    return draws.uniforms(seed, 0, name, "adapter", shape).mul_(2).sub_(1) / math.sqrt(math.prod(shape[1:]))
 
 
 def parameters(denoiser: nn.Module) -> dict[str, nn.Parameter]:
     """The adapter's trainable tensors by name, in a fixed order."""
-    return {name: value for name, value in sorted(denoiser.named_parameters()) if value.requires_grad}
+    own = f".{NAME}."
+    return {name: value for name, value in sorted(denoiser.named_parameters()) if ".lora_" in name and own in name}
 
 
 def scales(denoiser: nn.Module) -> dict[str, float]:
@@ -70,7 +90,9 @@ def scales(denoiser: nn.Module) -> dict[str, float]:
     from peft.tuners.lora import LoraLayer
 
     return {
-        name: float(module.scaling[NAME]) for name, module in denoiser.named_modules() if isinstance(module, LoraLayer)
+        name: float(module.scaling[NAME])
+        for name, module in denoiser.named_modules()
+        if isinstance(module, LoraLayer) and NAME in module.scaling
     }
 
 
@@ -82,17 +104,19 @@ def switched_off(denoiser: Any) -> Iterator[None]:
         yield
     finally:
         denoiser.enable_adapters()
-        denoiser.set_adapter(NAME)
+        activate(denoiser)
 
 
 @contextlib.contextmanager
 def at_strength(denoiser: Any, strength: float) -> Iterator[None]:
     """The adapter's addition multiplied by `strength` for a while; 1 is what is trained."""
-    denoiser.set_adapters([NAME], [strength])
+    names = _names(denoiser)
+    denoiser.set_adapters(names, [strength] * len(names))
     try:
         yield
     finally:
-        denoiser.set_adapters([NAME], [1.0])
+        denoiser.set_adapters(names, [1.0] * len(names))
+        activate(denoiser)
 
 
 def cast_base(denoiser: nn.Module, dtype: torch.dtype) -> None:
@@ -102,13 +126,9 @@ def cast_base(denoiser: nn.Module, dtype: torch.dtype) -> None:
             value.data = value.data.to(dtype)
 
 
-def state(denoiser: Any) -> dict[str, Float[Tensor, "..."]]:
+def state(denoiser: Any, adapter: str = NAME) -> dict[str, Float[Tensor, "..."]]:
     """The adapter's tensors under the names PEFT shares with diffusers: '<layer>.lora_A.weight'."""
     from peft import get_peft_model_state_dict
 
-    values: dict[str, Tensor] = get_peft_model_state_dict(denoiser, adapter_name=NAME)
+    values: dict[str, Tensor] = get_peft_model_state_dict(denoiser, adapter_name=adapter)
     return {name: value.detach() for name, value in values.items()}
-
-
-def _matches(name: str, target: str) -> bool:
-    return name == target or name.endswith(f".{target}")

@@ -1,8 +1,9 @@
 """Options of the adapter."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from pipeline.errors import out_of_bounds
+from pipeline.errors import ConfigError, out_of_bounds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,19 +16,64 @@ class AdapterOptions:
     lora_alpha: float | None = None
     """The addition is scaled by lora_alpha / rank. Not given: equal to the rank, so scaled by 1."""
 
-    lora_layers: str | None = None
-    """Comma-separated names of the layers to adapt, matched at the end of a module's name. Not given: attention."""
+    lora_layers: str = "attention"
+    """Which layers to adapt, comma-separated: attention, attention+mlp, all-linear, all-linear+conv, condition_only
+    (keys and values of the text), or ends of layers' names, * for anything, as in 'to_q,mid_block.*'."""
+
+    rank_pattern: str | None = None
+    """Other ranks for some layers, as in 'attn2.to_k=8,mid_block.*=32'; of several for a layer the last counts."""
+
+    alpha_pattern: str | None = None
+    """Other alphas for some layers, in the same way."""
+
+    use_rslora: bool = False
+    """Scale by lora_alpha / sqrt(rank) instead, which keeps large ranks learning (Kalajdzievski 2023)."""
+
+    use_dora: bool = False
+    """Learn the size of each weight's rows apart from their direction (Liu et al. 2024): finer, slower."""
+
+    lora_dropout: float = 0.0
+    """Share of each adapted layer's input left out of its addition in training, drawn per example."""
+
+    lora_init: Literal["gaussian", "kaiming", "pissa"] = "gaussian"
+    """How A begins: normal with deviation 1 / rank, uniform within 1 / sqrt(inputs), or at the largest singular values
+    of the weight (Meng et al. 2024). The base stays the base in every case."""
 
     def problems(self) -> list[str]:
         """What is wrong with these values, one sentence each."""
-        problems = out_of_bounds(self, rank=(1, float("inf")))
+        problems = out_of_bounds(self, rank=(1, float("inf")), lora_dropout=(0, 0.999999))
         if self.lora_alpha is not None and self.lora_alpha <= 0:
             problems.append(f"--lora_alpha is {self.lora_alpha:g}, but must be above 0.")
-        if self.lora_layers is not None and not all(name.strip() for name in self.lora_layers.split(",")):
+        if not all(name.strip() for name in self.lora_layers.split(",")):
             problems.append(f"--lora_layers {self.lora_layers!r} has an empty name; as in 'to_q,to_k,to_v,to_out.0'.")
+        for flag, whole in (("rank_pattern", True), ("alpha_pattern", False)):
+            try:
+                patterns_of(flag, getattr(self, flag), whole=whole)
+            except ConfigError as error:
+                problems.append(str(error))
+        if self.lora_init == "pissa" and self.use_dora:
+            problems.append("--lora_init pissa and --use_dora both re-parameterise the weight; give one.")
         return problems
 
-    @property
-    def alpha(self) -> float:
-        """The alpha in force."""
-        return float(self.rank if self.lora_alpha is None else self.lora_alpha)
+
+def patterns_of(flag: str, text: str | None, *, whole: bool = False) -> dict[str, float]:
+    """'a=8,b=4' as {'a': 8, 'b': 4}. Raises ConfigError for anything else, and for numbers not above 0."""
+    found = {}
+    for part in text.split(",") if text is not None else ():
+        pattern, equals, value = part.strip().rpartition("=")
+        number = _number(value)
+        if not (pattern.strip() and equals) or number is None or (whole and number != round(number)):
+            kind = "a whole number" if whole else "a number"
+            raise ConfigError(
+                f"--{flag} {text!r}: {part.strip()!r} is not layer=n with {kind} above 0, as in 'to_k=8'."
+            )
+        found[pattern.strip()] = number
+    return found
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 < value < float("inf") else None

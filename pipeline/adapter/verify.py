@@ -46,7 +46,7 @@ def verify(
             denoiser.set_adapter(HANDOVER)
             reloaded = predict()
         finally:
-            denoiser.set_adapter(lora.NAME)
+            lora.activate(denoiser)
             if HANDOVER in denoiser.peft_config:
                 denoiser.delete_adapters(HANDOVER)
     effect = (live - base).norm().item()

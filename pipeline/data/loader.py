@@ -25,6 +25,7 @@ class Batch:
     noise: Float[Tensor, "b c h w"]
     u: Float[Tensor, " b"]  # uniform in [0, 1), to become times
     conditioning: Conditioning
+    rows: tuple[int, ...]  # a number of its own for each example, for what is drawn inside the model
 
 
 class CachedExamples(Dataset[dict[str, Any]]):
@@ -62,6 +63,7 @@ class CachedExamples(Dataset[dict[str, Any]]):
             "u": torch.tensor(
                 draws.uniform(seed, epoch, example.id, "time"), dtype=torch.float64
             ),  # 1 - 1e-9 is 1 in float32
+            "row": draws.number_for(seed, epoch, example.id, "model"),
             "text": caches.load(self.cache.text_path("" if dropped else caches.caption_in(example, epoch, seed))),
         }
 
@@ -74,6 +76,7 @@ def collate(rows: list[dict[str, Any]]) -> Batch:
         noise=torch.stack([row["noise"] for row in rows]),
         u=torch.stack([row["u"] for row in rows]),
         conditioning=conditioning.stack([row["text"] for row in rows]),
+        rows=tuple(row["row"] for row in rows),
     )
 
 

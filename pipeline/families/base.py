@@ -2,7 +2,8 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,13 +20,20 @@ from pipeline.objective.paths import VariancePreserving
 REGISTRY = {"StableDiffusionPipeline": "pipeline.families.sd:StableDiffusion"}
 
 
+@dataclass(frozen=True)
+class Targets:
+    """What there is to adapt in a model: layers' names by preset, and those that get no gradient by construction."""
+
+    named: Mapping[str, tuple[str, ...]]  # attention, mlp, condition_only
+    without_gradient: tuple[str, ...] = ()
+
+
 class Family(ABC):
     """One kind of model: how it is loaded, conditioned, noised and saved."""
 
     name: ClassVar[str]
     pipeline_class: ClassVar[str]  # in diffusers
     denoiser: ClassVar[str]  # the attribute of the pipeline that is trained
-    lora_targets: ClassVar[tuple[str, ...]]
     size_multiple: ClassVar[int]  # pixels: sides must divide by it
     encoders: ClassVar[tuple[str, ...]]  # the pipeline's parts that turn text into conditioning
 
@@ -77,6 +85,11 @@ class Family(ABC):
                 config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
                 return config
         raise CheckpointError(f"{self.folder} has no {part}/config.json: the model folder is incomplete.")
+
+    @property
+    @abstractmethod
+    def targets(self) -> Targets:
+        """The denoiser's layers that can be adapted."""
 
     @property
     @abstractmethod

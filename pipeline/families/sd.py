@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.conditioning import Conditioning
 from pipeline.errors import CheckpointError
-from pipeline.families.base import Family
+from pipeline.families.base import Family, Targets
 from pipeline.objective.paths import VariancePreserving
 
 
@@ -19,7 +19,13 @@ class StableDiffusion(Family):
     name = "sd"
     pipeline_class = "StableDiffusionPipeline"
     denoiser = "unet"
-    lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+    targets = Targets(
+        {
+            "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+            "mlp": ("ff.net.0.proj", "ff.net.2"),
+            "condition_only": ("attn2.to_k", "attn2.to_v"),
+        }
+    )
     size_multiple = 8
     encoders = ("tokenizer", "text_encoder")
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.adapter import dropout
 from pipeline.budget import Budget
 from pipeline.data.loader import CachedExamples, loader_for
 from pipeline.data.sampler import MicroBatches, StepSampler
@@ -69,6 +70,7 @@ def train(
     state = task.state
     optimizer = engine.prepare(state.optimizer)
     trained = list(state.named.values())
+    dropouts = dropout.installed(task.denoiser)
     task.denoiser.train()
 
     for step in range(first_step, num_steps):
@@ -83,6 +85,8 @@ def train(
             for _ in range(task.num_micro_steps):
                 with budget.spend("data"):
                     batch = next(stream)
+                for layer in dropouts:
+                    layer.rows = batch.rows
                 losses = training_loss(
                     task.family, task.denoiser, task.path, task.weighting, batch, engine.device, engine.precision.dtype
                 )

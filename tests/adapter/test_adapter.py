@@ -13,6 +13,7 @@ from pipeline.adapter import formats, lora, verify
 from pipeline.adapter.options import AdapterOptions
 from pipeline.errors import ConfigError, TrainingStopped
 from pipeline.families import base
+from pipeline.families.base import Targets
 
 pytestmark = pytest.mark.invariant
 
@@ -22,7 +23,7 @@ def adapted(miniature):
     """A denoiser with a random adapter of alpha 16 at rank 4, and fixed inputs."""
     family = base.detect(miniature)
     denoiser = family.load("unet").unet.eval()
-    lora.attach(denoiser, AdapterOptions(rank=4, lora_alpha=10.0), family.lora_targets, seed=0)
+    lora.attach(denoiser, AdapterOptions(rank=4, lora_alpha=10.0), family.targets, seed=0)
     generator = torch.Generator().manual_seed(1)
     for value in lora.parameters(denoiser).values():
         value.data = torch.randn(value.shape, generator=generator) * 0.2
@@ -118,11 +119,11 @@ def test_equal_adapters_give_equal_bytes(adapted, tmp_path):
 def test_a_target_that_matches_nothing_is_named(miniature):
     denoiser = base.detect(miniature).load("unet").unet
     with pytest.raises(ConfigError, match="to_z"):
-        lora.attach(denoiser, AdapterOptions(lora_layers="to_q,to_z"), (), seed=0)
+        lora.attach(denoiser, AdapterOptions(lora_layers="to_q,to_z"), Targets({}), seed=0)
 
 
 def test_chosen_layers_are_the_trained_ones(miniature):
     denoiser = base.detect(miniature).load("unet").unet
-    lora.attach(denoiser, AdapterOptions(lora_layers="to_q, conv1"), (), seed=0)
+    lora.attach(denoiser, AdapterOptions(lora_layers="to_q, conv1"), Targets({}), seed=0)
     endings = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in lora.parameters(denoiser)}
     assert endings == {"to_q", "conv1"}

@@ -41,19 +41,19 @@ def test_shape_in_is_shape_out_also_where_not_square(family):
 
 def test_gradients_reach_every_target_and_nothing_else(family):
     denoiser, x_t, conditioning = inputs(family)
-    lora.attach(denoiser, AdapterOptions(rank=2), family.lora_targets, seed=0)
+    lora.attach(denoiser, AdapterOptions(rank=2), family.targets, seed=0)
     prediction = family.denoise(denoiser, x_t, torch.tensor([0.1, 0.9]), conditioning)
     squared_error(prediction, torch.zeros_like(prediction)).sum().backward()
     for name, value in denoiser.named_parameters():
         assert (value.grad is not None) == (".lora_" in name), name
     assert all(value.grad.any() for name, value in lora.parameters(denoiser).items() if ".lora_B." in name)
-    for target in family.lora_targets:
+    for target in family.targets.named["attention"]:
         assert any(f".{target}.lora_A" in name for name in lora.parameters(denoiser))
 
 
 def test_the_adapter_is_float32_over_a_half_precision_base(family):
     denoiser = getattr(family.load(family.denoiser, dtype=torch.bfloat16), family.denoiser)
-    lora.attach(denoiser, AdapterOptions(rank=2), family.lora_targets, seed=0)
+    lora.attach(denoiser, AdapterOptions(rank=2), family.targets, seed=0)
     assert {value.dtype for value in lora.parameters(denoiser).values()} == {torch.float32}
     assert {value.dtype for name, value in denoiser.named_parameters() if ".lora_" not in name} == {torch.bfloat16}
 

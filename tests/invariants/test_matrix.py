@@ -27,7 +27,13 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "snr_gamma": (None, "5"),
     "noise_offset": (None, "0.1"),
     "lora_alpha": (None, "2"),
-    "lora_layers": (None, "to_q,conv1"),
+    "lora_layers": (None, "to_q,conv1", "attention+mlp", "condition_only"),
+    "rank_pattern": (None, "to_*=2"),
+    "alpha_pattern": (None, "to_*=3"),
+    "use_rslora": (None, *ON),
+    "use_dora": (None, *ON),
+    "lora_dropout": (None, "0.1"),
+    "lora_init": (None, "kaiming", "pissa"),
     "mixed_precision": (None, "bf16"),
     "report_to": (None, "tensorboard"),
     "checkpoints_total_limit": (None, "1"),
@@ -55,6 +61,8 @@ def argv_of(chosen: dict[str, str | None]) -> list[str]:
 def allowed(chosen: dict[str, str | None]) -> bool:
     """Whether the command line takes it: what is refused in a sentence is tested elsewhere."""
     if chosen["early_stopping_patience"] and not chosen["validation_split"]:
+        return False
+    if chosen["use_dora"] and chosen["lora_init"] == "pissa":
         return False
     return optimizer_allowed(chosen["optimizer"], chosen["lr_scheduler"], chosen["use_ema"], chosen["scale_lr"])
 
@@ -106,6 +114,7 @@ def test_only_what_is_refused_in_a_sentence_is_left_out():
         ("optimizer", "scale_lr"),
         ("optimizer", "use_ema"),
         ("early_stopping_patience", "validation_split"),
+        ("lora_init", "use_dora"),
     }
 
 

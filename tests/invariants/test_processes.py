@@ -34,6 +34,7 @@ def losses(folder: Path) -> list[tuple]:
 
 def test_two_processes_do_bit_for_bit_what_one_does_in_two_micro_steps(trainer, small, tmp_path):
     more = ["--random_flip", "--caption_dropout", "0.3", "--validation_split", "0.5", "--validation_steps", "6"]
+    more += ["--lora_dropout", "0.2"]
     flags, two, one = [*small, *more], tmp_path / "two", tmp_path / "one"
     ended = two_processes(*flags, "--output_dir", two)
     assert ended.returncode == 0, ended.stderr

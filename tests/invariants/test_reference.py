@@ -75,7 +75,7 @@ def test_an_adapter_at_the_start_is_the_base_exactly(miniature):
     x_t, states = torch.randn(2, 4, 16, 16, generator=generator), torch.randn(2, 77, 32, generator=generator)
     with torch.no_grad():
         before = denoiser(x_t, torch.tensor([10, 900]), states).sample
-        lora.attach(denoiser, AdapterOptions(rank=4), family.lora_targets, seed=0)
+        lora.attach(denoiser, AdapterOptions(rank=4), family.targets, seed=0)
         after = denoiser(x_t, torch.tensor([10, 900]), states).sample
         for name, value in lora.parameters(denoiser).items():
             if ".lora_B." in name:

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.invariant
 EXACT = [
     "--checkpointing_steps", "2", "--random_flip", "--caption_dropout", "0.3",
     "--validation_split", "0.5", "--validation_steps", "3", "--use_ema", "--ema_decay", "0.9",
+    "--use_dora", "--lora_dropout", "0.2", "--rank_pattern", "attn2.to_k=8",
 ]  # fmt: skip
 
 

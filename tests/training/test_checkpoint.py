@@ -22,7 +22,7 @@ pytestmark = pytest.mark.unit
 def trained(miniature):
     family = base.detect(miniature)
     denoiser = family.load("unet").unet
-    lora.attach(denoiser, AdapterOptions(rank=2), family.lora_targets, seed=0)
+    lora.attach(denoiser, AdapterOptions(rank=2), family.targets, seed=0)
     named = lora.parameters(denoiser)
     optimizer = torch.optim.AdamW(named.values())
     for value in named.values():

@@ -1,0 +1,105 @@
+"""Which layers are adapted, and each one's rank and alpha."""
+
+import math
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from pipeline.adapter.options import AdapterOptions, patterns_of
+from pipeline.errors import ConfigError
+from pipeline.families.base import Targets
+
+LINEAR, CONV = "all-linear", "all-linear+conv"  # by the type of the layers; the other presets a family spells out
+PRESETS = ("attention", "attention+mlp", LINEAR, CONV, "condition_only")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One layer to be adapted."""
+
+    name: str
+    layer: nn.Module
+    rank: int
+    alpha: float
+    use_rslora: bool
+    use_dora: bool
+
+    @property
+    def scale(self) -> float:
+        """What the addition is multiplied by."""
+        return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
+
+    @property
+    def num_weights(self) -> int:
+        """Weights of A and B, and with DoRA of the magnitudes."""
+        layer = self.layer
+        if isinstance(layer, nn.Linear):
+            inputs, outputs, sides = layer.in_features, layer.out_features, 1
+        else:
+            assert isinstance(layer, nn.Conv2d)
+            inputs, outputs, sides = layer.in_channels, layer.out_channels, math.prod(layer.kernel_size)
+        return self.rank * (inputs * sides + outputs) + (outputs if self.use_dora else 0)
+
+
+def sites(model: nn.Module, options: AdapterOptions, targets: Targets) -> list[Site]:
+    """The layers that --lora_layers names, with their ranks and alphas. Raises ConfigError for what names none."""
+    layers: dict[str, nn.Module] = {
+        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
+    }
+    chosen = _chosen(layers, options.lora_layers, targets)
+    ranks = _valued(chosen, "rank_pattern", options.rank_pattern)
+    alphas = _valued(chosen, "alpha_pattern", options.alpha_pattern)
+    found = []
+    for name in chosen:
+        rank = round(ranks.get(name, options.rank))
+        alpha = alphas.get(name, float(rank) if options.lora_alpha is None else options.lora_alpha)
+        found.append(Site(name, layers[name], rank, alpha, options.use_rslora, options.use_dora))
+    return found
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a pattern names a layer: by the end of its name, from a dot on; * stands for anything."""
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
+
+
+def _chosen(layers: dict[str, nn.Module], text: str, targets: Targets) -> list[str]:
+    """The names of the layers that some part of --lora_layers selects."""
+    selected: set[str] = set()
+    unmatched = []
+    for part in (part.strip() for part in text.split(",")):
+        found = _selected(layers, part, targets)
+        if not found:
+            unmatched.append(part)
+        selected |= found
+    if unmatched:
+        endings = sorted({name.rsplit(".", 1)[-1] for name in layers if not name.rsplit(".", 1)[-1].isdigit()})
+        raise ConfigError(
+            f"--lora_layers: {', '.join(unmatched)} matches no layer that can learn; "
+            f"give {', '.join(PRESETS)}, or layers' names: they end in {', '.join(endings)}."
+        )
+    return [name for name in layers if name in selected]
+
+
+def _selected(layers: dict[str, nn.Module], part: str, targets: Targets) -> set[str]:
+    if part in (LINEAR, CONV):
+        kinds = nn.Linear | nn.Conv2d if part == CONV else nn.Linear
+        found = {name for name, layer in layers.items() if isinstance(layer, kinds)}
+    else:
+        patterns = [pattern for word in part.split("+") for pattern in targets.named.get(word, (word,))]
+        found = {name for name in layers if any(matches(name, pattern) for pattern in patterns)}
+    return {name for name in found if not any(matches(name, pattern) for pattern in targets.without_gradient)}
+
+
+def _valued(names: list[str], flag: str, text: str | None) -> dict[str, float]:
+    """The value of each layer that some pattern names; of several patterns the last counts."""
+    values: dict[str, float] = {}
+    unmatched = []
+    for pattern, value in patterns_of(flag, text).items():
+        found = [name for name in names if matches(name, pattern)]
+        values |= dict.fromkeys(found, value)
+        if not found:
+            unmatched.append(pattern)
+    if unmatched:
+        raise ConfigError(f"--{flag}: {', '.join(unmatched)} matches no adapted layer (see --lora_layers).")
+    return values
