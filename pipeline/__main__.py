@@ -78,7 +78,7 @@ def report(output_dir: Path) -> None:
 
 
 @app.command
-def miniature(family: str, folder: Path, *, prediction_type: str = "epsilon", seed: int = 0) -> None:
+def miniature(family: str, folder: Path, *, prediction_type: str | None = None, seed: int = 0) -> None:
     """Write a random-weight miniature of a model family, for tests and dry runs.
 
     Example: python -m pipeline miniature sd /tmp/miniature
@@ -86,16 +86,14 @@ def miniature(family: str, folder: Path, *, prediction_type: str = "epsilon", se
     Parameters
     ----------
     family
-        Which family: sd.
+        Which family; python -m pipeline families lists them.
     folder
         A new folder.
     prediction_type
-        What the miniature says it predicts: epsilon or v_prediction.
+        For sd and sdxl: epsilon, the default, or v_prediction.
     seed
         Decides the weights.
     """
-    if prediction_type not in ("epsilon", "v_prediction"):
-        raise ConfigError(f"--prediction_type {prediction_type!r}: epsilon and v_prediction are offered.")
     from pipeline.families import miniature as miniatures
 
     miniatures.write(family, folder, prediction=prediction_type, seed=seed)

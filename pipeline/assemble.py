@@ -7,9 +7,9 @@ import torch
 from pipeline import starter
 from pipeline.adapter import lora
 from pipeline.budget import Budget
-from pipeline.conditioning import Conditioning, stack
+from pipeline.conditioning import stack
 from pipeline.data import cache as caches
-from pipeline.data import images
+from pipeline.data import images, pixels
 from pipeline.data.loader import CachedExamples
 from pipeline.data.manifest import Example, Manifest
 from pipeline.data.sampler import StepSampler
@@ -48,11 +48,12 @@ def views_of(setting: Setting) -> list[tuple[Example, images.View]]:
     return views + [(example, caches.centre_view(resolution, data)) for example in sum(measured_on(setting), ())]
 
 
-def captions_of(setting: Setting) -> list[str]:
-    """Every caption the run will need encoded."""
+def captions_of(setting: Setting) -> list[str | None]:
+    """Every caption the run will need encoded, and the null."""
     measured = [*(setting.held_out.examples if setting.held_out else ())]
     measured += setting.unseen.examples if setting.unseen else ()
     return [
+        None,
         *(caption for example in setting.manifest.examples for caption in example.captions),
         *(example.caption for example in measured),
         *(shot.prompt for shot in shots_of(setting)),
@@ -85,12 +86,12 @@ def previews_for(setting: Setting, denoiser: Any) -> Previews | None:
     dtype = setting.engine.precision.dtype
     pipe = setting.family.around(denoiser, dtype=dtype).to(device)
 
-    def states(prompt: str) -> dict[str, torch.Tensor]:
+    def states(prompt: str | None) -> dict[str, torch.Tensor]:
         return stack([caches.load(cache.text_path(prompt))]).to(device, dtype).row(0)
 
-    settings = SampleSettings(preview.guidance_scale, preview.num_inference_steps, setting.plan.resolution)
-    null = Conditioning({name: value[None] for name, value in states("").items()})
-    return Previews(setting.folder / "samples", Sampler(pipe, states, null, settings), denoiser, shots)
+    settings = SampleSettings(preview.guidance, preview.num_inference_steps, setting.plan.resolution)
+    sampler = Sampler(pipe, states, settings, uses_null=setting.family.uses_null)
+    return Previews(setting.folder / "samples", sampler, denoiser, shots)
 
 
 def validation_of(setting: Setting, denoiser: Any) -> Validation | None:
@@ -99,16 +100,19 @@ def validation_of(setting: Setting, denoiser: Any) -> Validation | None:
     if not held_out:
         return None
     cache, data, engine, family = setting.cache, setting.run.data, setting.engine, setting.family
-    view = caches.centre_view(setting.plan.resolution, data)
+    resolution = setting.plan.resolution
+    view = caches.centre_view(resolution, data)
 
     def subject(example: Example) -> Subject:
         entry = caches.load(cache.latent_path(example, view, data.alpha_background))
-        return Subject(example.id, entry["mean"], entry["std"], caches.load(cache.text_path(example.caption)))
+        size = family.size_states(pixels.geometry_of(example.width, example.height, view))
+        text = caches.load(cache.text_path(example.caption))
+        return Subject(example.id, entry["mean"], entry["std"], text, size)
 
     ruler = Ruler(
         family,
-        family.path(),
-        caches.load(cache.text_path("")),
+        family.path(setting.run.objective, resolution),
+        caches.load(cache.text_path(None)),
         setting.run.train.train_batch_size,
         engine.device,
         engine.precision.dtype,
@@ -133,18 +137,19 @@ def examples_of(setting: Setting) -> CachedExamples:
         seed=run.train.seed,
         resolution=setting.plan.resolution,
         offset=run.objective.noise_offset,
+        size_states=setting.family.size_states,
     )
 
 
 def task_for(setting: Setting, denoiser: Any, state: TrainState) -> Task:
     """What is trained: the model, the maths and the stream of examples."""
     run, plan = setting.run, setting.plan
-    path = setting.family.path()
+    path = setting.family.path(run.objective, plan.resolution)
     return Task(
         setting.family,
         denoiser,
         path,
-        weighting_for(run.objective.snr_gamma, path.prediction),
+        weighting_for(run.objective, path.prediction),
         examples_of(setting),
         StepSampler(plan.num_examples, plan.global_batch, run.train.seed),
         plan.schedule,

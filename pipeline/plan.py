@@ -79,7 +79,7 @@ def make_plan(
     views, needed = _disk_needed(run, family, manifest, held_out, resolution, num_steps, num_trainable)
     _require_space(needed, output_dir)
     rows = (
-        ("model", f"{family.folder} ({family.name}, {family.path().prediction})"),
+        ("model", f"{family.folder} ({family.name}, {family.path(run.objective, resolution).prediction})"),
         ("data", f"{manifest.origin}: {num_examples} examples at {resolution} x {resolution} pixels ({size_reason})"),
         ("steps", f"{num_steps} of {_batch_text(run, num_processes)}"),
         ("epochs", f"{num_steps * global_batch / num_examples:.1f} ({length_reason})"),
@@ -87,7 +87,11 @@ def make_plan(
         ("learning rate", _rate_text(run, schedule)),
         ("adapter", _adapter_text(run, chosen)),
         ("precision", f"{precision.name} ({precision.reason})"),
-        ("null caption", f"{data.caption_dropout:.0%} of examples, the encoding of an empty prompt as in sampling"),
+        (
+            "null caption",
+            f"{data.null_share:.0%} of examples"
+            + (", the null of the sampler" if family.uses_null else ": its sampler has no null"),
+        ),
         ("held out", _held_out_text(run, held_out, interval, interval_reason)),
         ("handed over", _keep_text(run, held_out)),
         ("checkpoints", f"every {train.checkpointing_steps} steps and at the end, {_kept_text(run)}"),

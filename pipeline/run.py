@@ -13,7 +13,7 @@ import pipeline
 from pipeline import assemble, draws, durable, errors
 from pipeline.adapter import formats, lora, verify
 from pipeline.budget import Budget
-from pipeline.conditioning import stack
+from pipeline.conditioning import stack, whole
 from pipeline.config import Command
 from pipeline.data import cache as caches
 from pipeline.evaluation import unseen
@@ -90,14 +90,15 @@ def encode(setting: Setting) -> None:
     if not views and not captions:
         return
     tell(f"Encoding {len(views)} views and {len(captions)} captions")
-    pipe = family.load("vae", *family.encoders, dtype=engine.precision.dtype).to(engine.device)
-    for caption in captions:
-        caches.store_text(cache, caption, lambda text: family.encode_text(pipe, text))
-    for example, view in views:
-        try:
-            caches.store_latents(cache, example, view, run.data, lambda pixels: family.encode_image(pipe, pixels))
-        except ValueError as error:
-            raise errors.DataError(f"{error}.") from error
+    pipe = family.load_encoders(engine.precision.dtype).to(engine.device)
+    with torch.no_grad():
+        for caption in captions:
+            caches.store_text(cache, caption, lambda text: family.encode_text(pipe, text))
+        for example, view in views:
+            try:
+                caches.store_latents(cache, example, view, run.data, lambda pixels: family.encode_image(pipe, pixels))
+            except ValueError as error:
+                raise errors.DataError(f"{error}.") from error
 
 
 def fit(
@@ -145,8 +146,6 @@ def fit(
 
 def hand_over(setting: Setting, denoiser: Any, kept_step: int) -> verify.Verdict:
     """Write the canonical adapter and prove it; raises TrainingStopped where it is not what was trained."""
-    import diffusers
-
     family, engine, run = setting.family, setting.engine, setting.run
     note = {
         "version": pipeline.__version__,
@@ -155,18 +154,16 @@ def hand_over(setting: Setting, denoiser: Any, kept_step: int) -> verify.Verdict
         "step": kept_step,
     }
     example = setting.manifest.examples[0]
-    rows = [caches.load(setting.cache.text_path(caption)) for caption in (example.caption, "")]
+    size = family.size_states(whole(setting.plan.resolution))
+    rows = [{**caches.load(setting.cache.text_path(caption)), **size} for caption in (example.caption, None)]
     states = stack(rows).to(engine.device, torch.float32)
-    x_t = draws.normal(0, 0, "", "verify", (2, *family.latent_shape(family.native_pixels))).to(engine.device)
+    x_t = draws.normal(0, 0, "", "verify", (2, *family.latent_shape(setting.plan.resolution))).to(engine.device)
     t = torch.tensor([0.3, 0.8], device=engine.device)
     aside = setting.folder / ".handover"  # under its own name only once it is proven
     file = formats.write(aside, denoiser, family.denoiser, json.dumps(note, sort_keys=True))
     denoiser.eval()
     lora.cast_base(denoiser, torch.float32)  # half precision would drown a small effect in rounding
-    stock = getattr(diffusers, family.pipeline_class)
-    verdict = verify.verify(
-        file, denoiser, stock, lambda: family.denoise(denoiser, x_t, t, states), tolerance=TOLERANCE
-    )
+    verdict = verify.verify(file, family, denoiser, lambda: family.denoise(denoiser, x_t, t, states), TOLERANCE)
     lora.cast_base(denoiser, engine.precision.dtype)
     os.replace(file, setting.folder / formats.FILE)
     aside.rmdir()

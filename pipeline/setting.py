@@ -19,7 +19,7 @@ from pipeline.data import cache as caches
 from pipeline.data.manifest import Manifest, digest
 from pipeline.engine import Engine
 from pipeline.evaluation.previews import forget_after
-from pipeline.families import base
+from pipeline.families import reading, registry
 from pipeline.families.base import Family
 from pipeline.material import Material
 from pipeline.plan import Plan, cache_folder, make_plan
@@ -70,6 +70,7 @@ NOT_IDENTITY = frozenset(
         "missing_caption",
     }
 )
+DROPOUT = 0.1  # of captions, where the sampler has a null (Ho & Salimans 2022, table 1)
 PATIENCE_SECONDS = 60.0  # with another run in the same output folder, which may be ending
 OWN_NAMES = (
     ".handover",
@@ -104,8 +105,18 @@ def prepare(run: Run, material: Material, folder: Path) -> Setting:
     """Check everything that can be checked without loading weights."""
     engine = Engine(run.train.mixed_precision, allow_tf32=run.train.allow_tf32)
     run = run.replaced(mixed_precision=engine.precision.name, output_dir=str(folder))
-    family = base.detect(base.resolve(run.model, starter.BASE, run.data.cache_dir), run.model.variant)
-    asserted, found = run.model.prediction_type, family.path().prediction
+    family = registry.detect(registry.resolve(run.model, starter.BASE, run.data.cache_dir), run.model.variant)
+    run = run.replaced(
+        caption_dropout=run.data.caption_dropout
+        if run.data.caption_dropout is not None
+        else DROPOUT * family.uses_null,
+        guidance_scale=family.default_guidance if run.preview.guidance_scale is None else run.preview.guidance_scale,
+    )
+    found = family.path(run.objective, family.native_pixels).prediction
+    clashes = run.objective.clashes(is_flow=found == "flow")
+    if clashes:
+        raise errors.ConfigError("\n".join(clashes))
+    asserted = run.model.prediction_type
     if asserted not in (None, found):
         raise errors.ConfigError(
             f"--prediction_type {asserted}: the scheduler of {family.folder} says {found}. "
@@ -126,7 +137,7 @@ def prepare(run: Run, material: Material, folder: Path) -> Setting:
 def cut_captions(run: Run, family: Family, manifest: Manifest) -> tuple[str, ...]:
     """A note for every caption and prompt whose end the text encoder never reads, with that end."""
     said = [caption for example in manifest.examples for caption in example.captions]
-    lost = family.truncated(dict.fromkeys([*said, *run.preview.validation_prompt]))
+    lost = reading.truncated(family, dict.fromkeys([*said, *run.preview.validation_prompt]))
     return tuple(f"cut by the text encoder: {caption[:40]!r}... loses {end!r}" for caption, end in lost.items())
 
 

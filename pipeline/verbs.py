@@ -9,11 +9,10 @@ import torch
 
 from pipeline import starter
 from pipeline.adapter import formats
-from pipeline.conditioning import Conditioning
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.evaluation.previews import INDEX, index_of, keep
 from pipeline.evaluation.sample import Sampler, SampleSettings, Shot
-from pipeline.families import base
+from pipeline.families import registry
 from pipeline.families.options import ModelOptions
 
 
@@ -35,18 +34,17 @@ def draw(
         raise ConfigError(f"--num_images {num_images} must be at least 1.")
     name = run.get("pretrained_model_name_or_path")
     options = ModelOptions(pretrained_model_name_or_path=name, revision=run.get("revision"), variant=run.get("variant"))
-    family = base.detect(base.resolve(options, starter.BASE, run.get("cache_dir")), options.variant)
+    family = registry.detect(registry.resolve(options, starter.BASE, run.get("cache_dir")), options.variant)
     pipe = family.load(*family.encoders, family.denoiser, "vae", "scheduler")
     pipe.to("cuda" if torch.cuda.is_available() else "cpu")
     pipe.load_lora_weights(folder, weight_name=formats.FILE, adapter_name="lora")
     pipe.set_adapters("lora", scale)
-    null = Conditioning({key: value[None] for key, value in family.encode_text(pipe, "").items()})
     settings = SampleSettings(
         run["guidance_scale"] if guidance_scale is None else guidance_scale,
         run["num_inference_steps"] if num_inference_steps is None else num_inference_steps,
         run.get("resolution") or family.native_pixels,
     )
-    sampler = Sampler(pipe, lambda prompt: family.encode_text(pipe, prompt), null, settings)
+    sampler = Sampler(pipe, lambda prompt: family.encode_text(pipe, prompt), settings, uses_null=family.uses_null)
     shots = [Shot(prompt, seed + number) for prompt in prompts for number in range(num_images)]
     tuned = sampler.draw(shots)
     pipe.disable_lora()

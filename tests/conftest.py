@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shlex
 import signal
 import sys
 import time
@@ -189,6 +190,12 @@ def metrics(folder: Path) -> list[dict]:
 
 def status(folder: Path) -> dict:
     return json.loads((folder / "status.json").read_text(encoding="utf-8"))
+
+
+def next_argv(folder: Path) -> list[str]:
+    """The flags of the command that status.json says to go on with."""
+    words = shlex.split(status(folder)["next_command"])
+    return words[words.index("train_lora.py") + 1 :]
 
 
 def largest_difference(first: Image.Image, second: Image.Image) -> int:

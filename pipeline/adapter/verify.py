@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.adapter import lora
 from pipeline.errors import TrainingStopped, listed
+from pipeline.families.base import Family
 
 HANDOVER = "handover"
 
@@ -26,9 +27,7 @@ class Verdict:
     num_layers: int
 
 
-def verify(
-    file: Path, denoiser: Any, pipeline_class: Any, predict: Callable[[], Tensor], *, tolerance: float
-) -> Verdict:
+def verify(file: Path, family: Family, denoiser: Any, predict: Callable[[], Tensor], tolerance: float) -> Verdict:
     """Load `file` with diffusers' own loader onto the live denoiser and compare predictions.
 
     `predict` runs the denoiser on fixed inputs. Raises TrainingStopped naming what is wrong: a
@@ -42,7 +41,7 @@ def verify(
         base = predict()
         denoiser.enable_adapters()
         try:
-            _load(file, denoiser, pipeline_class, live_layers)
+            _load(file, family, denoiser, live_layers)
             denoiser.set_adapter(HANDOVER)
             reloaded = predict()
         finally:
@@ -78,15 +77,21 @@ def _check_tensors(tensors: dict[str, Tensor]) -> None:
         raise TrainingStopped(f"The adapter is not fit to hand over:\n{listed(problems)}")
 
 
-def _load(file: Path, denoiser: Any, pipeline_class: Any, expected: set[str]) -> None:
+def _load(file: Path, family: Family, denoiser: Any, expected: set[str]) -> None:
     from peft.tuners.lora import LoraLayer
 
     with warnings.catch_warnings(), _as_stopped(file):
         warnings.simplefilter("error")  # what the loader only warns of means a wrong file to us
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # that is the trained adapter
-        tensors, alphas = pipeline_class.lora_state_dict(file.parent, weight_name=file.name, local_files_only=True)
-        pipeline_class.load_lora_into_unet(
-            tensors, network_alphas=alphas, unet=denoiser, adapter_name=HANDOVER, low_cpu_mem_usage=False
+        stock = family.load()
+        stock.register_modules(**{family.denoiser: denoiser})
+        stock.load_lora_weights(
+            file.parent,
+            weight_name=file.name,
+            adapter_name=HANDOVER,
+            local_files_only=True,
+            use_safetensors=True,
+            low_cpu_mem_usage=False,
         )
     loaded = {
         name

@@ -1,7 +1,7 @@
 """Encoded examples on disk, keyed by content alone: a stale hit is impossible, a changed input is another key.
 
 Latents are kept as the posterior's mean and standard deviation, never as one draw of it. Text
-states are kept per caption, and the null condition is the text states of the empty caption.
+states are kept per caption, and those of the null condition beside them.
 """
 
 import io
@@ -19,10 +19,10 @@ from pipeline.data import images, pixels
 from pipeline.data.manifest import Example, digest
 from pipeline.data.options import DataOptions
 
-VERSION = "1"  # raise it when the meaning of a cached value changes
+VERSION = "2"  # raise it when the meaning of a cached value changes
 
 EncodeImage = Callable[[Float[Tensor, "b 3 h w"]], tuple[Tensor, Tensor]]
-EncodeText = Callable[[str], dict[str, Tensor]]
+EncodeText = Callable[[str | None], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,10 @@ class Cache:
         key = digest(f"{VERSION}\n{example.image_id}\n{view}\n{alpha_background}\n{self.image_encoder}".encode())
         return self.folder / "latents" / key[:2] / f"{key}.safetensors"
 
-    def text_path(self, caption: str) -> Path:
-        """Where the text states of one caption are kept."""
-        key = digest(f"{VERSION}\n{caption}\n{self.text_encoder}".encode())
+    def text_path(self, caption: str | None) -> Path:
+        """Where the text states of one caption are kept; None is the null condition."""
+        said = "null" if caption is None else f"caption {caption}"
+        key = digest(f"{VERSION}\n{said}\n{self.text_encoder}".encode())
         return self.folder / "text" / key[:2] / f"{key}.safetensors"
 
 
@@ -92,9 +93,9 @@ def missing_views(
     return list(missing.values())
 
 
-def missing_captions(cache: Cache, captions: Iterable[str]) -> list[str]:
-    """The captions, and the empty one, that still have to be encoded."""
-    return [caption for caption in dict.fromkeys(["", *captions]) if not cache.text_path(caption).is_file()]
+def missing_captions(cache: Cache, captions: Iterable[str | None]) -> list[str | None]:
+    """The captions that still have to be encoded, each once."""
+    return [caption for caption in dict.fromkeys(captions) if not cache.text_path(caption).is_file()]
 
 
 def store_latents(cache: Cache, example: Example, view: images.View, options: DataOptions, encode: EncodeImage) -> None:
@@ -107,7 +108,7 @@ def store_latents(cache: Cache, example: Example, view: images.View, options: Da
     durable.write_tensors(path, {"mean": mean, "std": std})
 
 
-def store_text(cache: Cache, caption: str, encode: EncodeText) -> None:
+def store_text(cache: Cache, caption: str | None, encode: EncodeText) -> None:
     """Encode one caption and keep its text states."""
     durable.write_tensors(cache.text_path(caption), encode(caption))
 

@@ -1,5 +1,6 @@
 """Cached examples with their draws, one micro-batch at a time, from any number of worker processes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +10,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline import conditioning, draws
-from pipeline.conditioning import Conditioning
+from pipeline.conditioning import Conditioning, Geometry
 from pipeline.data import cache as caches
+from pipeline.data import pixels
 from pipeline.data.manifest import Manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.sampler import MicroBatches, Position
+
+SizeStates = Callable[[Geometry], dict[str, Tensor]]  # of a family
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,11 @@ class CachedExamples(Dataset[dict[str, Any]]):
         seed: int,
         resolution: int,
         offset: float,
+        size_states: SizeStates,
     ) -> None:
         self.manifest, self.cache, self.options = manifest, cache, options
         self.seed, self.resolution, self.noise_offset = seed, resolution, offset
+        self.size_states = size_states
 
     def __getitem__(self, position: Position) -> dict[str, Any]:
         """The tensors of one example in one epoch."""
@@ -55,7 +61,7 @@ class CachedExamples(Dataset[dict[str, Any]]):
         noise = draws.normal(seed, epoch, example.id, "noise", shape)
         if self.noise_offset:
             noise = noise + self.noise_offset * draws.normal(seed, epoch, example.id, "offset", (shape[0], 1, 1))
-        dropped = conditioning.is_dropped(seed, epoch, example.id, self.options.caption_dropout)
+        dropped = conditioning.is_dropped(seed, epoch, example.id, self.options.null_share)
         return {
             "id": example.id,
             "latents": latents,
@@ -64,7 +70,10 @@ class CachedExamples(Dataset[dict[str, Any]]):
                 draws.uniform(seed, epoch, example.id, "time"), dtype=torch.float64
             ),  # 1 - 1e-9 is 1 in float32
             "row": draws.number_for(seed, epoch, example.id, "model"),
-            "text": caches.load(self.cache.text_path("" if dropped else caches.caption_in(example, epoch, seed))),
+            "states": {
+                **caches.load(self.cache.text_path(None if dropped else caches.caption_in(example, epoch, seed))),
+                **self.size_states(pixels.geometry_of(example.width, example.height, view)),
+            },
         }
 
 
@@ -75,7 +84,7 @@ def collate(rows: list[dict[str, Any]]) -> Batch:
         latents=torch.stack([row["latents"] for row in rows]),
         noise=torch.stack([row["noise"] for row in rows]),
         u=torch.stack([row["u"] for row in rows]),
-        conditioning=conditioning.stack([row["text"] for row in rows]),
+        conditioning=conditioning.stack([row["states"] for row in rows]),
         rows=tuple(row["row"] for row in rows),
     )
 

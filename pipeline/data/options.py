@@ -71,14 +71,21 @@ class DataOptions:
     missing_caption: Literal["error", "skip", "empty"] = "error"
     """What to do with an image without a caption; skipped or emptied ones are counted and listed."""
 
-    caption_dropout: float = 0.1
-    """Share of examples, drawn anew each epoch, trained with the null caption, so that guidance keeps working."""
+    caption_dropout: float | None = None
+    """Share of examples, drawn anew each epoch, trained with the null caption, so that guidance keeps working. Not
+    given: 0.1, or 0 for a model whose sampler has no null (FLUX)."""
 
     cache_dir: str | None = None
     """Where downloaded models and encoded examples are kept. Not given: the Hub's cache and ~/.cache/t2i-lora."""
 
     dataloader_num_workers: int = 0
     """Processes that load cached examples; the result is the same for any number."""
+
+    @property
+    def null_share(self) -> float:
+        """The caption dropout in force, once the model is known."""
+        assert self.caption_dropout is not None
+        return self.caption_dropout
 
     def problems(self) -> list[str]:
         """What is wrong with these values, one sentence each."""

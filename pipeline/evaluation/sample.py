@@ -1,5 +1,6 @@
 """Pictures from a prompt and a seed, through the stock pipeline around the live modules."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -7,9 +8,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.conditioning import Conditioning
+from pipeline.conditioning import stack
 
-BATCH_PICTURES = 16
+MAX_PICTURES, MAX_PIXELS = 16, 4 * 512 * 512  # of one batch: as many small pictures, or at least one large one
+
+
+Encode = Callable[[str | None], dict[str, Tensor]]  # a prompt, or None for the null, to its text states
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,14 @@ class SampleSettings:
 class Sampler:
     """Draws pictures with encoded prompts, so that no text encoder has to stay in memory."""
 
-    def __init__(self, pipe: Any, encode: Any, null: Conditioning, settings: SampleSettings) -> None:
-        self.pipe, self.encode, self.null, self.settings = pipe, encode, null, settings
+    def __init__(self, pipe: Any, encode: Encode, settings: SampleSettings, *, uses_null: bool) -> None:
+        self.pipe, self.encode, self.settings, self.uses_null = pipe, encode, settings, uses_null
         pipe.set_progress_bar_config(disable=True)
 
     def with_guidance(self, guidance_scale: float) -> "Sampler":
         """The same sampler at another guidance scale."""
-        return Sampler(self.pipe, self.encode, self.null, replace(self.settings, guidance_scale=guidance_scale))
+        settings = replace(self.settings, guidance_scale=guidance_scale)
+        return Sampler(self.pipe, self.encode, settings, uses_null=self.uses_null)
 
     @torch.no_grad()
     def draw(self, shots: list[Shot]) -> list[Image.Image]:
@@ -47,11 +52,11 @@ class Sampler:
         training = model.training
         model.eval()
         pictures: list[Image.Image] = []
-        for first in range(0, len(shots), BATCH_PICTURES):
-            batch = shots[first : first + BATCH_PICTURES]
+        size = max(1, min(MAX_PICTURES, MAX_PIXELS // self.settings.resolution**2))
+        for first in range(0, len(shots), size):
+            batch = shots[first : first + size]
             pictures += self.pipe(
-                prompt_embeds=torch.stack([self._states(shot.prompt) for shot in batch]),
-                negative_prompt_embeds=self.null.tensors["prompt_embeds"].expand(len(batch), -1, -1),
+                **self._states(batch),
                 generator=[torch.Generator().manual_seed(shot.seed) for shot in batch],
                 guidance_scale=self.settings.guidance_scale,
                 num_inference_steps=self.settings.num_inference_steps,
@@ -61,6 +66,10 @@ class Sampler:
         model.train(training)
         return pictures
 
-    def _states(self, prompt: str) -> Tensor:
-        states: Tensor = self.encode(prompt)["prompt_embeds"]
-        return states
+    def _states(self, shots: list[Shot]) -> dict[str, Tensor]:
+        """The text states by the names the pipeline takes them by, and the null where it compares with one."""
+        states = stack([self.encode(shot.prompt) for shot in shots]).tensors
+        if not self.uses_null:
+            return states
+        null = stack([self.encode(None)] * len(shots)).tensors
+        return states | {f"negative_{name}": value for name, value in null.items()}

@@ -18,7 +18,7 @@ from pipeline.conditioning import Conditioning, stack
 from pipeline.evaluation.estimates import Estimate, paired_change
 from pipeline.families.base import Family
 from pipeline.objective.losses import squared_error
-from pipeline.objective.paths import VariancePreserving
+from pipeline.objective.paths import DiffusionPath
 
 NUM_LEVELS = 4  # noise levels per example, the middles of equal parts of t in [0, 1)
 MAX_EXAMPLES = 32  # of the held-out set and of the probe
@@ -33,6 +33,7 @@ class Subject:
     mean: Float[Tensor, "c h w"]
     std: Float[Tensor, "c h w"]
     text: dict[str, Tensor]
+    size: dict[str, Tensor]  # what the family tells of the picture's size
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Ruler:
     """How a denoiser's errors are measured; equal rulers give comparable numbers."""
 
     family: Family
-    path: VariancePreserving
+    path: DiffusionPath
     null: dict[str, Tensor]
     batch_size: int
     device: torch.device
@@ -55,13 +56,13 @@ class Ruler:
         rows = []
         for first in range(0, len(places), self.batch_size):
             batch = places[first : first + self.batch_size]
-            texts = [subject.text if conditioned else self.null for subject, _ in batch]
+            texts = [{**(subject.text if conditioned else self.null), **subject.size} for subject, _ in batch]
             conditioning: Conditioning = stack(texts).to(self.device, self.dtype)
             u = torch.tensor([(level + 0.5) / NUM_LEVELS for _, level in batch], dtype=torch.float64)
             noised = self.path.noise(
                 torch.stack([_latents(subject) for subject, _ in batch]).to(self.device),
                 torch.stack([_noise(subject, level) for subject, level in batch]).to(self.device),
-                self.path.time(u).to(self.device),
+                self.path.level(u).to(self.device),
             )
             prediction = self.family.denoise(denoiser, noised.x_t.to(self.dtype), noised.t, conditioning)
             rows.append(squared_error(prediction, noised.target).cpu())

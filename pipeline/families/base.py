@@ -1,10 +1,11 @@
-"""What a model family is: six facts and four methods. Nothing else in the pipeline asks which family it has."""
+"""What a model family is: a few facts and a few methods. Nothing else in the pipeline asks which family it has."""
 
+import functools
+import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,12 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.conditioning import Conditioning
+from pipeline.conditioning import Conditioning, Geometry
 from pipeline.errors import CheckpointError
-from pipeline.families.options import INDEX, ModelOptions
-from pipeline.objective.paths import VariancePreserving
-
-REGISTRY = {"StableDiffusionPipeline": "pipeline.families.sd:StableDiffusion"}
+from pipeline.families.options import INDEX
+from pipeline.objective.options import ObjectiveOptions
+from pipeline.objective.paths import DiffusionPath
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Family(ABC):
     denoiser: ClassVar[str]  # the attribute of the pipeline that is trained
     size_multiple: ClassVar[int]  # pixels: sides must divide by it
     encoders: ClassVar[tuple[str, ...]]  # the pipeline's parts that turn text into conditioning
+    uses_null: ClassVar[bool] = True  # whether its sampler compares with an empty prompt (classifier-free guidance)
 
     def __init__(self, folder: Path, variant: str | None = None) -> None:
         self.folder, self.variant = folder, variant
@@ -44,19 +45,33 @@ class Family(ABC):
         """The stock pipeline with only the named parts loaded, from local files alone."""
         import diffusers
 
-        index = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))
-        absent = {name: None for name, value in index.items() if isinstance(value, list) and name not in parts}
+        absent: dict[str, Any] = {
+            name: None for name, value in self.index.items() if isinstance(value, list) and name not in parts
+        }
+        if "requires_safety_checker" in self.index:
+            absent["requires_safety_checker"] = False
         try:
             return getattr(diffusers, self.pipeline_class).from_pretrained(
-                self.folder,
-                dtype=dtype,
-                variant=self.variant,
-                local_files_only=True,
-                requires_safety_checker=False,
-                **absent,
+                self.folder, dtype=dtype, variant=self.variant, local_files_only=True, **absent
             )
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.folder} cannot be loaded as {self.pipeline_class}: {error}") from error
+
+    @functools.cached_property
+    def index(self) -> dict[str, Any]:
+        """What model_index.json says."""
+        found: dict[str, Any] = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))
+        return found
+
+    def load_encoders(self, dtype: torch.dtype = torch.float32) -> Any:
+        """The pipeline with what turns pictures and captions into model input.
+
+        An autoencoder that says it overflows in half precision stays in float32.
+        """
+        pipe = self.load("vae", *self.encoders, dtype=dtype)
+        if dtype != torch.float32 and pipe.vae.config.get("force_upcast", False):
+            pipe.vae.to(torch.float32)
+        return pipe
 
     def around(self, denoiser: Any, dtype: torch.dtype) -> Any:
         """The stock pipeline around a live denoiser, with the autoencoder's decoder and no text encoder."""
@@ -65,17 +80,9 @@ class Family(ABC):
         pipe.register_modules(**{self.denoiser: denoiser})
         return pipe
 
-    def truncated(self, captions: Iterable[str]) -> dict[str, str]:
-        """The captions that have more tokens than the text encoder reads, each with the end that is lost."""
-        tokenizer = self.load("tokenizer").tokenizer
-        limit = tokenizer.model_max_length
-        lost = {}
-        for caption in captions:
-            # A token holds at least one letter, so most captions need no look.
-            tokens = tokenizer(caption, add_special_tokens=False).input_ids if len(caption) > limit - 2 else []
-            if len(tokens) > limit - 2:
-                lost[caption] = tokenizer.decode(tokens[limit - 2 :])
-        return lost
+    def as_read(self, pipe: Any, caption: str) -> str:
+        """The text that the encoder is given for a caption."""
+        return caption
 
     def part_config(self, part: str) -> dict[str, Any]:
         """The configuration of one part, read without loading it."""
@@ -85,6 +92,19 @@ class Family(ABC):
                 config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
                 return config
         raise CheckpointError(f"{self.folder} has no {part}/config.json: the model folder is incomplete.")
+
+    @property
+    def default_guidance(self) -> float:
+        """The guidance that the pipeline draws with where none is asked for."""
+        import diffusers
+
+        call = inspect.signature(getattr(diffusers, self.pipeline_class).__call__)
+        return float(call.parameters["guidance_scale"].default)
+
+    @property
+    def reader(self) -> tuple[str, int | None]:
+        """The tokenizer of the encoder that reads furthest, and its limit; None: what the tokenizer itself says."""
+        return "tokenizer", None
 
     @property
     @abstractmethod
@@ -101,12 +121,16 @@ class Family(ABC):
         """Channels, height and width of the latents of a square picture."""
 
     @abstractmethod
-    def path(self) -> VariancePreserving:
-        """The path from data to noise, read from the checkpoint's scheduler."""
+    def path(self, options: ObjectiveOptions, pixels: int) -> DiffusionPath:
+        """The path from data to noise, read from the checkpoint's scheduler; CheckpointError for an unsuited model."""
 
     @abstractmethod
-    def encode_text(self, pipe: Any, caption: str) -> dict[str, Tensor]:
-        """The text states of one caption, exactly as the pipeline makes them at inference."""
+    def encode_text(self, pipe: Any, caption: str | None) -> dict[str, Tensor]:
+        """The text states of one caption, or of the null, by the pipeline's names and as it makes them at inference."""
+
+    def size_states(self, geometry: Geometry) -> dict[str, Tensor]:
+        """What the denoiser is told of a picture's size and cut; nothing where it is told nothing."""
+        return {}
 
     @abstractmethod
     def encode_image(self, pipe: Any, pixels: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor]:
@@ -117,32 +141,3 @@ class Family(ABC):
         self, model: Any, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
     ) -> Float[Tensor, "b c h w"]:
         """The denoiser's prediction at time t."""
-
-
-def resolve(options: ModelOptions, default: Path, cache_dir: str | None) -> Path:
-    """The local folder of a model: a folder as it is, a Hub id by download, nothing at all for the default."""
-    folder = options.local_folder(default)
-    return folder if folder is not None else _download(str(options.pretrained_model_name_or_path), options, cache_dir)
-
-
-def _download(name: str, options: ModelOptions, cache_dir: str | None) -> Path:
-    from diffusers import DiffusionPipeline
-
-    try:
-        return Path(
-            DiffusionPipeline.download(name, revision=options.revision, variant=options.variant, cache_dir=cache_dir)
-        )
-    except Exception as error:  # the Hub client raises many kinds; each means that the model is not to be had
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{name} is neither a folder here nor to be had from the Hub ({reason}).") from error
-
-
-def detect(folder: Path, variant: str | None = None) -> Family:
-    """The family of a model folder, by the pipeline class its model_index.json names."""
-    class_name = json.loads((folder / INDEX).read_text(encoding="utf-8")).get("_class_name")
-    if class_name not in REGISTRY:
-        known = ", ".join(sorted(REGISTRY))
-        raise CheckpointError(f"{folder} is a {class_name}, which is not supported; supported: {known}.")
-    module, name = REGISTRY[class_name].split(":")
-    family: Family = getattr(import_module(module), name)(folder, variant)
-    return family

@@ -1,8 +1,12 @@
 """Options of the loss."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pipeline.errors import out_of_bounds
+
+MAX_MODE_SCALE = 1.75  # 2 / (pi - 2): beyond, the density of times is no density
+Scheme = Literal["none", "logit_normal", "mode", "cosmap", "sigma_sqrt"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,16 +14,56 @@ class ObjectiveOptions:
     """What is minimised."""
 
     snr_gamma: float | None = None
-    """Min-SNR weighting (Hang et al. 2023), 5.0 in the paper. Not given: every noise level weighs the same."""
+    """Min-SNR weighting (Hang et al. 2023), 5.0 in the paper; not for flow models. Not given: every noise level weighs
+    the same."""
 
     noise_offset: float = 0.0
-    """Strength of a constant added to the noise of each channel; 0.02 to 0.1 helps very dark or bright data."""
+    """Strength of a constant added to the noise of each channel; 0.02 to 0.1 helps very dark or bright data. Not for
+    flow models."""
+
+    weighting_scheme: Scheme | None = None
+    """Of flow models (Esser et al. 2024): how times are drawn (logit_normal, mode), or what evenly drawn ones weigh
+    (cosmap, sigma_sqrt, none). Not given: logit_normal."""
+
+    logit_mean: float = 0.0
+    """Mean of logit_normal: above 0 towards noise, below 0 towards data."""
+
+    logit_std: float = 1.0
+    """Deviation of logit_normal."""
+
+    mode_scale: float = 1.29
+    """How much mode prefers middle times; below 0 the ends."""
+
+    timestep_shift: float | None = None
+    """Moves drawn times towards noise, t to s t / (1 + (s - 1) t). Not given: as the model's own sampler does at this
+    size."""
 
     def problems(self) -> list[str]:
         """What is wrong with these values, one sentence each."""
-        problems = out_of_bounds(self, noise_offset=(0, 1))
+        infinity = float("inf")
+        problems = out_of_bounds(
+            self,
+            noise_offset=(0, 1),
+            logit_mean=(-20, 20),
+            logit_std=(1e-3, 20),
+            mode_scale=(-1, MAX_MODE_SCALE),
+            timestep_shift=(1e-3, infinity),
+        )
         if self.snr_gamma is not None and self.snr_gamma <= 0:
             problems.append(
                 f"--snr_gamma is {self.snr_gamma:g}, which would weigh every loss 0; use 5, or leave it out."
             )
         return problems
+
+    def clashes(self, *, is_flow: bool) -> list[str]:
+        """What has no meaning for the kind of model at hand, one sentence each."""
+        of_flow = {
+            "weighting_scheme": self.weighting_scheme is not None,
+            "timestep_shift": self.timestep_shift is not None,
+            "logit_mean": self.logit_mean != 0.0,
+            "logit_std": self.logit_std != 1.0,
+            "mode_scale": self.mode_scale != 1.29,
+        }
+        of_discrete = {"snr_gamma": self.snr_gamma is not None, "noise_offset": self.noise_offset != 0.0}
+        given, kind = (of_discrete, "a flow model") if is_flow else (of_flow, "no flow model")
+        return [f"--{name} has no meaning here, for this is {kind}; leave it out." for name, on in given.items() if on]

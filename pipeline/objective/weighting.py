@@ -1,11 +1,13 @@
 """What each noise level weighs in the loss, as a function of log-SNR."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import Prediction
 
 
@@ -37,6 +39,32 @@ class MinSNR:
         return snr.clamp(max=self.gamma) / (snr + 1)
 
 
-def weighting_for(snr_gamma: float | None, prediction: Prediction) -> Uniform | MinSNR:
-    """The weighting that --snr_gamma asks for."""
-    return Uniform() if snr_gamma is None else MinSNR(snr_gamma, prediction)
+@dataclass(frozen=True)
+class CosMap:
+    """2 / (pi (1 - 2t + 2t^2)) on velocities (Esser et al. 2024, eq. 21), with t / (1 - t) = exp(-log_snr / 2)."""
+
+    def __call__(self, log_snr: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Weights in [2 / pi, 4 / pi], 1 on average."""
+        t = torch.sigmoid(-log_snr / 2)
+        return 2 / (math.pi * (1 - 2 * t + 2 * t.square()))
+
+
+@dataclass(frozen=True)
+class InverseSquare:
+    """1 / t^2 on velocities, which diffusers calls sigma_sqrt; no weight is above that of t = 1 / 1000."""
+
+    def __call__(self, log_snr: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Weights in [1, 1e6]."""
+        return torch.sigmoid(-log_snr / 2).clamp(min=1e-3).pow(-2)
+
+
+Weighting = Uniform | MinSNR | CosMap | InverseSquare
+
+
+def weighting_for(options: ObjectiveOptions, prediction: Prediction) -> Weighting:
+    """The weighting that --snr_gamma or --weighting_scheme asks for."""
+    if options.snr_gamma is not None:
+        return MinSNR(options.snr_gamma, prediction)
+    if options.weighting_scheme == "cosmap":
+        return CosMap()
+    return InverseSquare() if options.weighting_scheme == "sigma_sqrt" else Uniform()

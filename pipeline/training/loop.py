@@ -15,8 +15,8 @@ from pipeline.data.sampler import MicroBatches, StepSampler
 from pipeline.engine import Engine
 from pipeline.errors import EXIT_CTRL_C, EXIT_TERMINATED, Interrupted, TrainingStopped, listed
 from pipeline.families.base import Family
-from pipeline.objective.paths import VariancePreserving
-from pipeline.objective.weighting import MinSNR, Uniform
+from pipeline.objective.paths import DiffusionPath
+from pipeline.objective.weighting import Weighting
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.optim import adapted_rate
 from pipeline.training.schedule import Schedule
@@ -33,8 +33,8 @@ class Task:
 
     family: Family
     denoiser: Any
-    path: VariancePreserving
-    weighting: Uniform | MinSNR
+    path: DiffusionPath
+    weighting: Weighting
     examples: CachedExamples
     sampler: StepSampler
     schedule: Schedule

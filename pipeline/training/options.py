@@ -236,8 +236,8 @@ class PreviewOptions:
     """Optimizer steps between validations, previews and held-out loss alike. Neither given: previews at the end only,
     the held-out loss as often as a tenth of the run's work allows, at most ten times."""
 
-    guidance_scale: float = 7.5
-    """Classifier-free guidance of the previews."""
+    guidance_scale: float | None = None
+    """Guidance of the previews. Not given: what the model's pipeline draws with by default."""
 
     num_inference_steps: int = 25
     """Sampling steps of the previews."""
@@ -245,6 +245,12 @@ class PreviewOptions:
     clip_model_name_or_path: str | None = None
     """A CLIP model, folder or Hub id, that measures the pictures of images never trained on: how near they are to their
     captions and to the true images. The starter base has one of its own."""
+
+    @property
+    def guidance(self) -> float:
+        """The guidance in force, once the model is known."""
+        assert self.guidance_scale is not None
+        return self.guidance_scale
 
     def problems(self) -> list[str]:
         """What is wrong with these values, one sentence each."""

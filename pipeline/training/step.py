@@ -9,15 +9,15 @@ from torch import Tensor
 from pipeline.data.loader import Batch
 from pipeline.families.base import Family
 from pipeline.objective.losses import squared_error
-from pipeline.objective.paths import VariancePreserving
-from pipeline.objective.weighting import MinSNR, Uniform
+from pipeline.objective.paths import DiffusionPath
+from pipeline.objective.weighting import Weighting
 
 
 def training_loss(
     family: Family,
     denoiser: Any,
-    path: VariancePreserving,
-    weighting: Uniform | MinSNR,
+    path: DiffusionPath,
+    weighting: Weighting,
     batch: Batch,
     device: torch.device,
     dtype: torch.dtype,

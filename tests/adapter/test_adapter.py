@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.adapter import formats, lora, verify
 from pipeline.adapter.options import AdapterOptions
 from pipeline.errors import ConfigError, TrainingStopped
-from pipeline.families import base
+from pipeline.families import registry
 from pipeline.families.base import Targets
 
 pytestmark = pytest.mark.invariant
@@ -21,23 +21,23 @@ pytestmark = pytest.mark.invariant
 @pytest.fixture
 def adapted(miniature):
     """A denoiser with a random adapter of alpha 16 at rank 4, and fixed inputs."""
-    family = base.detect(miniature)
+    family = registry.detect(miniature)
     denoiser = family.load("unet").unet.eval()
     lora.attach(denoiser, AdapterOptions(rank=4, lora_alpha=10.0), family.targets, seed=0)
     generator = torch.Generator().manual_seed(1)
     for value in lora.parameters(denoiser).values():
         value.data = torch.randn(value.shape, generator=generator) * 0.2
     x_t, states = torch.randn(2, 4, 16, 16, generator=generator), torch.randn(2, 77, 32, generator=generator)
-    return denoiser, lambda model=denoiser: model(x_t, torch.tensor([10, 900]), states).sample
+    return family, denoiser, lambda model=denoiser: model(x_t, torch.tensor([10, 900]), states).sample
 
 
 def check(file: Path, adapted) -> verify.Verdict:
-    denoiser, predict = adapted
-    return verify.verify(file, denoiser, StableDiffusionPipeline, predict, tolerance=1e-3)
+    family, denoiser, predict = adapted
+    return verify.verify(file, family, denoiser, predict, tolerance=1e-3)
 
 
 def test_the_file_means_the_same_to_stock_diffusers(adapted, miniature, tmp_path):
-    denoiser, predict = adapted
+    _, denoiser, predict = adapted
     file = formats.write(tmp_path, denoiser, "unet", "{}")
     assert check(file, adapted).distance < 1e-5
     with torch.no_grad():
@@ -51,7 +51,7 @@ def test_the_file_means_the_same_to_stock_diffusers(adapted, miniature, tmp_path
 
 
 def test_verifying_leaves_the_live_adapter_as_it_was(adapted, tmp_path):
-    denoiser, predict = adapted
+    _, denoiser, predict = adapted
     before = {name: value.detach().clone() for name, value in lora.parameters(denoiser).items()}
     with torch.no_grad():
         output = predict()
@@ -64,7 +64,7 @@ def test_verifying_leaves_the_live_adapter_as_it_was(adapted, tmp_path):
 
 
 def tampered(tmp_path, adapted, change) -> Path:
-    file = formats.write(tmp_path, adapted[0], "unet", "{}")
+    file = formats.write(tmp_path, adapted[1], "unet", "{}")
     tensors = load_file(file)
     change(tensors, sorted(tensors))
     save_file(tensors, file)
@@ -112,18 +112,18 @@ assert torch.equal(draw(), before)
 
 
 def test_equal_adapters_give_equal_bytes(adapted, tmp_path):
-    first = formats.write(tmp_path / "a", adapted[0], "unet", '{"step": 1}').read_bytes()
-    assert formats.write(tmp_path / "b", adapted[0], "unet", '{"step": 1}').read_bytes() == first
+    first = formats.write(tmp_path / "a", adapted[1], "unet", '{"step": 1}').read_bytes()
+    assert formats.write(tmp_path / "b", adapted[1], "unet", '{"step": 1}').read_bytes() == first
 
 
 def test_a_target_that_matches_nothing_is_named(miniature):
-    denoiser = base.detect(miniature).load("unet").unet
+    denoiser = registry.detect(miniature).load("unet").unet
     with pytest.raises(ConfigError, match="to_z"):
         lora.attach(denoiser, AdapterOptions(lora_layers="to_q,to_z"), Targets({}), seed=0)
 
 
 def test_chosen_layers_are_the_trained_ones(miniature):
-    denoiser = base.detect(miniature).load("unet").unet
+    denoiser = registry.detect(miniature).load("unet").unet
     lora.attach(denoiser, AdapterOptions(lora_layers="to_q, conv1"), Targets({}), seed=0)
     endings = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in lora.parameters(denoiser)}
     assert endings == {"to_q", "conv1"}

@@ -9,7 +9,7 @@ from pipeline.adapter import dropout, formats, lora, pissa, verify
 from pipeline.adapter.layers import sites
 from pipeline.adapter.options import AdapterOptions
 from pipeline.errors import ConfigError
-from pipeline.families import base
+from pipeline.families import base, registry
 
 pytestmark = pytest.mark.invariant
 PATTERNS = {"rank_pattern": "attn2.to_k=8,mid_block.*=2", "alpha_pattern": "to_v=3,attn1.to_v=5"}
@@ -30,7 +30,7 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def family(miniature):
-    return base.detect(miniature)
+    return registry.detect(miniature)
 
 
 def denoiser_of(family, kind):
@@ -72,7 +72,7 @@ def test_the_file_means_the_same_to_stock_diffusers(family, kind, tmp_path):
     learn(denoiser)
     file = formats.write(tmp_path, denoiser, "unet", "{}")
     names = set(lora.parameters(denoiser))
-    assert verify.verify(file, denoiser, StableDiffusionPipeline, predict, tolerance=1e-3).distance < 1e-4
+    assert verify.verify(file, family, denoiser, predict, 1e-3).distance < 1e-4
     assert {name for name, value in denoiser.named_parameters() if value.requires_grad} == names
     pipe = StableDiffusionPipeline.from_pretrained(family.folder)
     with torch.no_grad():

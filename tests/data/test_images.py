@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data.images import View, decode
-from pipeline.data.pixels import to_picture, to_pixels
+from pipeline.data.pixels import geometry_of, to_picture, to_pixels
 
 pytestmark = pytest.mark.unit
 
@@ -88,3 +88,20 @@ def test_crop_and_flip_are_where_the_view_says():
     assert ((left[0, 0, 0] + 1) * 127.5).round() == 0
     assert ((right[0, 0, 0] + 1) * 127.5).round() == 16
     assert (mirrored == right.flip(-1)).all()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_geometry_is_where_the_seen_picture_was_cut(flip):
+    """P48: original height and width, then top and left as the mirrored picture shows them."""
+    columns = np.arange(100, dtype=np.uint8)[None, :, None].repeat(80, 0).repeat(3, 2)
+    picture = Image.fromarray(columns)
+    view = View(64, "nearest", left=0.25, top=0.5, flip=flip)
+    found = geometry_of(100, 80, view)
+    assert (found.original_height, found.original_width, found.height, found.width) == (80, 100, 64, 64)
+    seen = to_pixels(picture, view)[0, 0] / 2 * 255 + 127.5
+    resized = picture.resize((80, 64), Image.Resampling.NEAREST)
+    whole = np.asarray(resized)[0, :, 0]
+    shown = whole[::-1] if flip else whole
+    assert np.array_equal(seen.round().numpy(), shown[found.left : found.left + 64])
+    assert found.left == (12 if flip else 4)
+    assert found.top == 0

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipeline.errors import CheckpointError
 from pipeline.evaluation.readers import clip_reader, margins, mean_of
-from pipeline.families.miniature import _tokenizer
+from pipeline.families.miniatures.parts import clip_tokenizer
 from tests.conftest import COLOURS
 
 pytestmark = pytest.mark.unit
@@ -46,7 +46,7 @@ def clip(tmp_path_factory):
     """A random-weight CLIP in transformers' layout."""
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-    folder, tokenizer = tmp_path_factory.mktemp("clip"), _tokenizer()
+    folder, tokenizer = tmp_path_factory.mktemp("clip"), clip_tokenizer()
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     torch.manual_seed(0)

@@ -1,112 +1,329 @@
-"""What every family must satisfy, on a miniature of its real architecture."""
+"""What every family must satisfy, on a miniature of its real architecture. A new family gets all of it by its name."""
 
 import json
 import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DDPMScheduler, DiffusionPipeline
+from torch import Tensor
 
-from pipeline.adapter import lora
+from pipeline.adapter import formats, lora, verify
+from pipeline.adapter.layers import PRESETS, sites
 from pipeline.adapter.options import AdapterOptions
-from pipeline.conditioning import Conditioning
+from pipeline.conditioning import Conditioning, Geometry, stack, whole
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.families import base, miniature
+from pipeline.families import miniature, reading, registry
 from pipeline.families.options import ModelOptions
 from pipeline.objective.losses import squared_error
+from pipeline.objective.options import ObjectiveOptions
 
 pytestmark = pytest.mark.contract
+PROMPT, SIDE = "a red square", 64  # pixels
+SOURCES = Path(registry.__file__).parent
 
 
-@pytest.fixture(params=sorted(miniature.FAMILIES))
+@pytest.fixture(scope="module", params=sorted(registry.NAMES))
 def family(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("family") / request.param
     miniature.write(request.param, folder)
-    return base.detect(folder)
+    return registry.detect(folder)
 
 
-def inputs(family, height=16, width=24):
-    pipe = family.load(*family.encoders)
-    rows = [family.encode_text(pipe, caption) for caption in ("a red square", "")]
-    conditioning = Conditioning({name: torch.stack([row[name] for row in rows]) for name in rows[0]})
-    denoiser = getattr(family.load(family.denoiser), family.denoiser)
-    x_t = torch.randn(2, denoiser.config.in_channels, height, width, generator=torch.Generator().manual_seed(0))
-    return denoiser, x_t, conditioning
+@pytest.fixture(scope="module")
+def pipe(family):
+    """The whole stock pipeline."""
+    found = DiffusionPipeline.from_pretrained(family.folder)
+    found.set_progress_bar_config(disable=True)
+    return found
+
+
+def denoiser_of(family, dtype=torch.float32):
+    return getattr(family.load(family.denoiser, dtype=dtype), family.denoiser).eval()
+
+
+@torch.no_grad()
+def conditioning_of(family, *captions, geometry=None) -> Conditioning:
+    encoders = family.load_encoders()
+    size = family.size_states(geometry or whole(SIDE))
+    return stack([{**family.encode_text(encoders, caption), **size} for caption in captions])
+
+
+def latents(family, pixels=SIDE, count=2, height=None) -> Tensor:
+    channels, rows, columns = family.latent_shape(pixels)
+    return torch.randn(count, channels, height or rows, columns, generator=torch.Generator().manual_seed(0))
+
+
+@contextmanager
+def listening(model) -> Iterator[list[dict[str, Any]]]:
+    """The arguments of every call of a model, by name."""
+    import inspect
+
+    names = list(inspect.signature(model.forward).parameters)
+    calls: list[dict[str, Any]] = []
+
+    def note(_, args, kwargs):
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        calls.append({**given, **(given.get("added_cond_kwargs") or {})})
+
+    handle = model.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def tensors_of(call: dict[str, Any]) -> dict[str, Tensor]:
+    return {name: value for name, value in call.items() if isinstance(value, Tensor)}
 
 
 def test_shape_in_is_shape_out_also_where_not_square(family):
-    denoiser, x_t, conditioning = inputs(family)
+    denoiser, conditioning = denoiser_of(family), conditioning_of(family, PROMPT, None)
+    x_t = latents(family, height=family.latent_shape(SIDE)[1] + 4)
+    assert x_t.shape[2] != x_t.shape[3]
     assert family.denoise(denoiser, x_t, torch.tensor([0.1, 0.9]), conditioning).shape == x_t.shape
 
 
 def test_gradients_reach_every_target_and_nothing_else(family):
-    denoiser, x_t, conditioning = inputs(family)
-    lora.attach(denoiser, AdapterOptions(rank=2), family.targets, seed=0)
-    prediction = family.denoise(denoiser, x_t, torch.tensor([0.1, 0.9]), conditioning)
+    denoiser, conditioning = denoiser_of(family), conditioning_of(family, PROMPT, None)
+    lora.attach(denoiser, AdapterOptions(rank=2, lora_layers="all-linear"), family.targets, seed=0)
+    prediction = family.denoise(denoiser, latents(family), torch.tensor([0.1, 0.9]), conditioning)
     squared_error(prediction, torch.zeros_like(prediction)).sum().backward()
     for name, value in denoiser.named_parameters():
         assert (value.grad is not None) == (".lora_" in name), name
-    assert all(value.grad.any() for name, value in lora.parameters(denoiser).items() if ".lora_B." in name)
-    for target in family.targets.named["attention"]:
-        assert any(f".{target}.lora_A" in name for name in lora.parameters(denoiser))
+    assert [n for n, v in lora.parameters(denoiser).items() if ".lora_B." in n and not v.grad.any()] == []
+
+
+def test_what_is_left_out_gets_no_gradient_by_construction(family):
+    """Only such layers may be listed: a layer that could learn would be lost in silence."""
+    listed = family.targets.without_gradient
+    if not listed:
+        return
+    denoiser, conditioning = denoiser_of(family), conditioning_of(family, PROMPT, None)
+    for name, value in denoiser.named_parameters():
+        value.requires_grad_(any(name.startswith(f"{layer}.") for layer in listed))
+    prediction = family.denoise(denoiser, latents(family), torch.tensor([0.1, 0.9]), conditioning)
+    wanted = [value for value in denoiser.parameters() if value.requires_grad]
+    assert len(wanted) >= len(listed)
+    if prediction.requires_grad:
+        found = torch.autograd.grad(prediction.square().sum(), wanted, allow_unused=True)
+        assert not any(value is not None and value.any() for value in found)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_names_layers_and_every_pattern_counts(family, preset):
+    denoiser = denoiser_of(family)
+    assert sites(denoiser, AdapterOptions(lora_layers=preset), family.targets)
+    for pattern in (pattern for word in preset.split("+") for pattern in family.targets.named.get(word, ())):
+        assert sites(denoiser, AdapterOptions(lora_layers=pattern), family.targets)
 
 
 def test_the_adapter_is_float32_over_a_half_precision_base(family):
-    denoiser = getattr(family.load(family.denoiser, dtype=torch.bfloat16), family.denoiser)
+    denoiser = denoiser_of(family, torch.bfloat16)
     lora.attach(denoiser, AdapterOptions(rank=2), family.targets, seed=0)
     assert {value.dtype for value in lora.parameters(denoiser).values()} == {torch.float32}
-    assert {value.dtype for name, value in denoiser.named_parameters() if ".lora_" not in name} == {torch.bfloat16}
+    assert torch.bfloat16 in {value.dtype for name, value in denoiser.named_parameters() if ".lora_" not in name}
+    x_t, conditioning = (
+        latents(family).bfloat16(),
+        conditioning_of(family, PROMPT, None).to(torch.device("cpu"), torch.bfloat16),
+    )
+    prediction = family.denoise(denoiser, x_t, torch.tensor([0.1, 0.9]), conditioning)
+    assert prediction.dtype == torch.bfloat16
+    assert prediction.isfinite().all()
 
 
-def test_prediction_at_a_time_is_the_pipelines_own_call(family):
-    denoiser, x_t, conditioning = inputs(family)
-    pipe = DiffusionPipeline.from_pretrained(family.folder)
-    pipe.scheduler.set_timesteps(20)
-    for step in (pipe.scheduler.timesteps[0], pipe.scheduler.timesteps[-1]):
-        t = torch.full((2,), step.item() / pipe.scheduler.config.num_train_timesteps)
-        with torch.no_grad():
-            ours = family.denoise(denoiser, x_t, t, conditioning)
-            states = conditioning.tensors["prompt_embeds"]
-            theirs = getattr(pipe, family.denoiser)(x_t, step, encoder_hidden_states=states).sample
-        assert torch.equal(ours, theirs)
+@torch.no_grad()
+def test_a_call_is_the_pipelines_own_and_so_is_the_sign(family, pipe):
+    """Text, sizes, time and latents reach the denoiser as in sampling, bit for bit; its answer moves the same way."""
+    model, after = getattr(pipe, family.denoiser), []
+    settings = {"num_inference_steps": 3, "height": SIDE, "width": SIDE, "output_type": "latent", "guidance_scale": 1.0}
+    with listening(model) as theirs:
+        pipe(
+            PROMPT,
+            **settings,
+            generator=torch.Generator().manual_seed(0),
+            callback_on_step_end=lambda _, i, t, kept: after.append(kept["latents"]) or kept,
+        )
+    time = pipe.scheduler.timesteps[0]
+    pipe.scheduler._step_index, pipe.scheduler._begin_index = None, 0  # back to its first step
+    x_1 = latents(family, count=1) * getattr(pipe.scheduler, "init_noise_sigma", 1.0)
+    x_t = pipe.scheduler.scale_model_input(x_1, time) if hasattr(pipe.scheduler, "scale_model_input") else x_1
+    count = pipe.scheduler.config.num_train_timesteps
+    with listening(model) as ours:
+        answer = family.denoise(model, x_t, (time / count)[None].float(), conditioning_of(family, PROMPT))
+    first, own = tensors_of(theirs[0]), tensors_of(ours[0])
+    assert first.keys() == own.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(own[name].float().squeeze(), value.float().squeeze(), atol=0, rtol=0, msg=name)
+    moved = pipe.scheduler.step(answer, time, x_1).prev_sample
+    torch.testing.assert_close(moved.flatten().sort()[0], after[0].flatten().sort()[0])  # tokens are packed otherwise
 
 
-def test_latents_are_in_the_units_the_sampler_decodes(family):
-    pipe = family.load("vae")
-    pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    mean, std = family.encode_image(pipe, pixels)
-    with torch.no_grad():
-        posterior = pipe.vae.encode(pixels).latent_dist
-    torch.testing.assert_close(mean / pipe.vae.config.scaling_factor, posterior.mean)
+@torch.no_grad()
+def test_drawn_times_are_shifted_as_the_sampler_shifts_its_own(family, pipe):
+    path = family.path(ObjectiveOptions(weighting_scheme="none"), SIDE)
+    if path.prediction != "flow":
+        return
+    given = [0.9, 0.5, 0.2]
+    pipe(PROMPT, sigmas=given, num_inference_steps=3, height=SIDE, width=SIDE, output_type="latent")
+    torch.testing.assert_close(path.time(torch.tensor(given, dtype=torch.float64)), pipe.scheduler.sigmas[:3])
+    asked = family.path(ObjectiveOptions(weighting_scheme="none", timestep_shift=1.0), SIDE)
+    assert torch.equal(asked.time(torch.tensor(given)), torch.tensor(given))
+
+
+@torch.no_grad()
+def test_conditions_and_the_null_are_the_pipelines_bit_for_bit(family, pipe):
+    model = getattr(pipe, family.denoiser)
+    with listening(model) as theirs:
+        pipe(PROMPT, num_inference_steps=1, height=SIDE, width=SIDE, output_type="latent")
+    seen = [tensors_of(call) for call in theirs]
+    for caption in (PROMPT, None) if family.uses_null else (PROMPT,):
+        with listening(model) as ours:
+            family.denoise(model, latents(family, count=1), torch.tensor([0.5]), conditioning_of(family, caption))
+        own = tensors_of(ours[0])
+        text = [name for name in own if any(word in name for word in ("encoder_", "pooled", "text_embeds"))]
+        assert text
+        for name in text:
+            rows = [row for call in seen for row in call[name]]
+            assert any(torch.equal(own[name][0], row) for row in rows), (caption, name)
+    assert family.uses_null == (len({tuple(row.flatten().tolist()) for row in rows_seen(seen)}) > 1)
+
+
+def rows_seen(seen: list[dict[str, Tensor]]) -> list[Tensor]:
+    return [row for call in seen for row in call["encoder_hidden_states"]]
+
+
+@torch.no_grad()
+def test_latents_round_trip_in_the_units_the_sampler_decodes(family, pipe):
+    pixels = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    mean, std = family.encode_image(family.load_encoders(), pixels)
+    posterior = pipe.vae.encode(pixels).latent_dist
+    shift = pipe.vae.config.shift_factor or 0.0
+    torch.testing.assert_close(mean / pipe.vae.config.scaling_factor + shift, posterior.mean)
     torch.testing.assert_close(std / pipe.vae.config.scaling_factor, posterior.std)
+    assert mean.shape[1:] == family.latent_shape(SIDE)
 
 
-def test_the_native_size_is_the_checkpoints(family):
-    assert family.native_pixels == 64
+def test_a_loss_is_the_schedulers_own_maths(family, pipe):
+    path = family.path(ObjectiveOptions(), SIDE)
+    x_0, noise = latents(family, count=6), torch.randn(latents(family, count=6).shape)
+    t = path.time(torch.tensor([0.0, 0.1, 0.37, 0.5, 0.9, 0.999], dtype=torch.float64))
+    noised = path.noise(x_0, noise, t)
+    count = pipe.scheduler.config.num_train_timesteps
+    if path.prediction == "flow":
+        scheduler = pipe.scheduler.from_config(pipe.scheduler.config)
+        scheduler.sigmas, scheduler.timesteps = t, t * count
+        theirs, target = scheduler.scale_noise(x_0, t * count, noise), noise - x_0
+    else:
+        scheduler = DDPMScheduler.from_config(pipe.scheduler.config)
+        index = (t * count).round().long()
+        theirs, target = scheduler.add_noise(x_0, noise, index), noise
+    torch.testing.assert_close(noised.x_t, theirs)
+    assert torch.equal(noised.target, target)
+
+
+def test_a_zero_adapter_is_the_base_and_the_file_in_stock_diffusers_is_the_trained_one(family, tmp_path):
+    denoiser, conditioning = denoiser_of(family), conditioning_of(family, PROMPT, None)
+    x_t, t = latents(family), torch.tensor([0.1, 0.9])
+
+    def predict(model=denoiser) -> Tensor:
+        with torch.no_grad():
+            return family.denoise(model, x_t, t, conditioning)
+
+    before = predict()
+    kind = {"lora_alpha": 6.0, "lora_layers": "all-linear+conv", "rank_pattern": "to_k=3", "use_dora": True}
+    lora.attach(denoiser, AdapterOptions(rank=2, **kind), family.targets, seed=0)
+    assert torch.equal(predict(), before)
+    generator = torch.Generator().manual_seed(1)
+    for value in lora.parameters(denoiser).values():
+        value.data += torch.randn(value.shape, generator=generator) * 0.1
+    file = formats.write(tmp_path, denoiser, family.denoiser, "{}")
+    assert verify.verify(file, family, denoiser, predict, 1e-3).distance < 1e-4
+    stock = DiffusionPipeline.from_pretrained(family.folder)
+    stock.load_lora_weights(tmp_path, weight_name=file.name)
+    live, loaded = predict(), predict(getattr(stock, family.denoiser))
+    assert (live - loaded).norm() <= 1e-4 * (live - before).norm()
+
+
+def test_the_native_size_is_the_checkpoints(family, pipe):
+    side = getattr(pipe, family.denoiser).config.get("sample_size") or pipe.default_sample_size
+    assert family.native_pixels == side * 2 ** (len(pipe.vae.config.block_out_channels) - 1)
     assert family.native_pixels % family.size_multiple == 0
 
 
-def test_unsuited_models_are_refused_in_a_sentence(family, tmp_path):
-    def changed(part, **values):
-        folder = tmp_path / part.replace("/", "-")
-        shutil.copytree(family.folder, folder)
-        path = folder / part
-        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
-        return folder
+def test_a_long_caption_is_said_to_be_cut_and_how(family):
+    short, long = "a fox", "a fox " * 300 + "in a hat"
+    lost = reading.truncated(family, [short, long])
+    assert list(lost) == [long]
+    assert lost[long].replace(" ", "").endswith("inahat")
 
-    with pytest.raises(CheckpointError, match="FluxPipeline, which is not supported"):
-        base.detect(changed("model_index.json", _class_name="FluxPipeline"))
+
+def test_a_variant_is_loaded_and_is_another_model_to_every_cache(family, tmp_path):
+    """Half-precision files beside full ones: the flag decides which are read, and no encoding is shared."""
+    folder = tmp_path / "both"
+    pipe = DiffusionPipeline.from_pretrained(family.folder)
+    pipe.save_pretrained(folder)
+    with torch.no_grad():
+        for value in getattr(pipe, family.denoiser).parameters():
+            value.add_(1.0)
+    pipe.save_pretrained(folder, variant="fp16")
+    plain, other = registry.detect(folder), registry.detect(folder, "fp16")
+    assert ModelOptions(pretrained_model_name_or_path=str(folder), variant="fp16").local_folder(folder) == folder
+    first, second = (denoiser_of(found).state_dict() for found in (plain, other))
+    moved = [name for name in first if first[name].is_floating_point() and "pos_embed.pos_embed" not in name]
+    assert all(torch.allclose(second[name], first[name] + 1, atol=1e-5) for name in moved)
+
+
+def changed(family, tmp_path, part, **values):
+    folder = tmp_path / part.replace("/", "-")
+    shutil.copytree(family.folder, folder)
+    path = folder / part
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    return registry.detect(folder)
+
+
+def test_unsuited_models_are_refused_in_a_sentence(family, tmp_path):
+    with pytest.raises(CheckpointError, match="PixArtAlphaPipeline, which is not supported"):
+        changed(family, tmp_path, "model_index.json", _class_name="PixArtAlphaPipeline")
+    path = ObjectiveOptions(), SIDE
     with pytest.raises(CheckpointError, match="inpainting"):
-        base.detect(changed("unet/config.json", in_channels=9)).path()
+        changed(family, tmp_path, f"{family.denoiser}/config.json", in_channels=384).path(*path)
+
+
+@pytest.mark.parametrize("name", ["sd", "sdxl"])
+def test_other_predictions_and_distilled_models_are_refused(name, tmp_path):
+    miniature.write(name, tmp_path / name)
+    family, path = registry.detect(tmp_path / name), (ObjectiveOptions(), SIDE)
     with pytest.raises(CheckpointError, match="sample"):
-        base.detect(changed("scheduler/scheduler_config.json", prediction_type="sample")).path()
+        changed(family, tmp_path, "scheduler/scheduler_config.json", prediction_type="sample").path(*path)
+    with pytest.raises(CheckpointError, match="distilled"):
+        changed(family, tmp_path, "unet/config.json", time_cond_proj_dim=8).path(*path)
+
+
+def test_the_refiner_is_refused(tmp_path):
+    miniature.write("sdxl", tmp_path / "sdxl")
+    family = registry.detect(tmp_path / "sdxl")
+    with pytest.raises(CheckpointError, match="refiner"):
+        changed(family, tmp_path, "model_index.json", text_encoder=[None, None]).path(ObjectiveOptions(), SIDE)
+
+
+def test_sizes_are_told_as_height_then_width():
+    from pipeline.families.sdxl import StableDiffusionXL
+
+    told = StableDiffusionXL.size_states(None, Geometry(80, 100, 3, 5, 64, 48))
+    assert told["time_ids"].tolist() == [80, 100, 3, 5, 64, 48]
 
 
 def test_a_model_that_is_nowhere_is_named_without_a_wait(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name in ("./nowhere", "nowhere", "a/b/c"):
         with pytest.raises(CheckpointError, match="does not exist"):
-            base.resolve(ModelOptions(pretrained_model_name_or_path=name), tmp_path, None)
+            registry.resolve(ModelOptions(pretrained_model_name_or_path=name), tmp_path, None)
 
 
 def test_miniatures_repeat_and_refuse(tmp_path):
@@ -116,18 +333,14 @@ def test_miniatures_repeat_and_refuse(tmp_path):
     assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     with pytest.raises(ConfigError, match="not empty"):
         miniature.write("sd", tmp_path / "a")
+    with pytest.raises(ConfigError, match="not offered"):
+        miniature.write("flux", tmp_path / "c", prediction="epsilon")
 
 
-def test_a_variant_is_loaded_and_is_another_model_to_every_cache(family, tmp_path):
-    """Half-precision files beside full ones: the flag decides which are read, and no encoding is shared."""
-    folder = tmp_path / "both"
-    pipe = DiffusionPipeline.from_pretrained(family.folder)
-    pipe.save_pretrained(folder)
-    with torch.no_grad():
-        for value in pipe.unet.parameters():
-            value.add_(1.0)
-    pipe.save_pretrained(folder, variant="fp16")
-    plain, other = base.detect(folder), base.detect(folder, "fp16")
-    assert ModelOptions(pretrained_model_name_or_path=str(folder), variant="fp16").local_folder(folder) == folder
-    first, second = (getattr(found.load(found.denoiser), found.denoiser).state_dict() for found in (plain, other))
-    assert all(torch.allclose(second[name], first[name] + 1, atol=1e-5) for name in first)
+def test_the_families_are_small(family, capsys):
+    """The line counts, for everybody to see."""
+    file = SOURCES / f"{family.name}.py"
+    num_lines = len(file.read_text(encoding="utf-8").splitlines())
+    with capsys.disabled():
+        sys.stdout.write(f"\n{file.name}: {num_lines} lines\n")
+    assert num_lines <= 150

@@ -46,7 +46,7 @@ def test_every_view_and_caption_of_every_epoch_is_what_live_encoding_gives(small
             caption = caches.caption_in(example, epoch, 5)
             dropped = is_dropped(5, epoch, example.id, 0.3)
             states = pipe.encode_prompt("" if dropped else caption, torch.device("cpu"), 1, False)[0][0]
-            assert torch.equal(row["text"]["prompt_embeds"], states)
+            assert torch.equal(row["states"]["prompt_embeds"], states)
             view = caches.view_of(example, caches.variant_of(example, epoch, 5, options), 5, 64, options)
             mean, std = family.encode_image(pipe, pixels_of(example, view)[None])
             posterior = draws.normal(5, epoch, example.id, "posterior", tuple(mean.shape[1:]))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.families.miniature import _tokenizer
+from pipeline.families.miniatures.parts import clip_tokenizer
 from tests.conftest import metrics, status
 
 pytestmark = pytest.mark.invariant
@@ -36,7 +36,7 @@ def model(tmp_path_factory):
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    tokenizer, folder = _tokenizer(), tmp_path_factory.mktemp("model")
+    tokenizer, folder = clip_tokenizer(), tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
     text = CLIPTextConfig(
         vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,

@@ -17,7 +17,8 @@ from pipeline.adapter.options import AdapterOptions
 from pipeline.data.manifest import read_manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.sampler import StepSampler
-from pipeline.families import base
+from pipeline.families import parts, registry
+from pipeline.objective.options import ObjectiveOptions
 from tests.conftest import dedupe, metrics
 
 pytestmark = pytest.mark.invariant
@@ -69,7 +70,7 @@ def reference_loss(pipe, scheduler, example, epoch, gamma) -> float:
 
 
 def test_an_adapter_at_the_start_is_the_base_exactly(miniature):
-    family = base.detect(miniature)
+    family = registry.detect(miniature)
     denoiser = family.load("unet").unet
     generator = torch.Generator().manual_seed(0)
     x_t, states = torch.randn(2, 4, 16, 16, generator=generator), torch.randn(2, 77, 32, generator=generator)
@@ -102,9 +103,9 @@ def test_two_hash_seeds_give_the_same_bytes(small, tmp_path):
     assert files[0] == files[1]
 
 
-@pytest.mark.parametrize(("caption", "which"), [("a red square", 0), ("", 1)])
+@pytest.mark.parametrize(("caption", "which"), [("a red square", 0), (None, 1)])
 def test_captions_and_the_null_are_encoded_as_the_pipeline_does(miniature, caption, which):
-    family = base.detect(miniature)
+    family = registry.detect(miniature)
     pipe = StableDiffusionPipeline.from_pretrained(miniature)
     ours = family.encode_text(family.load(*family.encoders), caption)["prompt_embeds"]
     with torch.no_grad():
@@ -113,9 +114,9 @@ def test_captions_and_the_null_are_encoded_as_the_pipeline_does(miniature, capti
 
 
 def test_the_unit_of_time_is_the_samplers(miniature):
-    family = base.detect(miniature)
-    path = family.path()
+    family = registry.detect(miniature)
+    path = family.path(ObjectiveOptions(), 64)
     indices = torch.arange(1000)
     assert torch.equal(path.index(indices / 1000), indices)
     assert torch.equal(path.index(path.time((indices.double() + 0.999) / 1000)), indices)
-    assert family.num_times == 1000
+    assert parts.num_times(family) == 1000

@@ -1,13 +1,12 @@
 """Invariant 3: killed anywhere and started again, a run ends with the bytes of an undisturbed one."""
 
 import random
-import shlex
 import signal
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import metrics, status
+from tests.conftest import metrics, next_argv, status
 
 pytestmark = pytest.mark.invariant
 EXACT = [
@@ -25,11 +24,6 @@ def stream(folder: Path) -> list[tuple]:
     return [
         (row["step"], row["loss"], row["learning_rate"], row["ids"], row.get("validation")) for row in metrics(folder)
     ]
-
-
-def next_argv(folder: Path) -> list[str]:
-    words = shlex.split(status(folder)["next_command"])
-    return words[words.index("train_lora.py") + 1 :]
 
 
 @pytest.fixture

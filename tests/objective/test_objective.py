@@ -3,6 +3,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from pipeline.objective.losses import squared_error
+from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import VariancePreserving
 from pipeline.objective.weighting import MinSNR, Uniform, weighting_for
 
@@ -55,9 +56,9 @@ def test_weights_carry_the_same_loss_over_both_targets():
 
 
 def test_without_gamma_everything_weighs_one():
-    assert isinstance(weighting_for(None, "epsilon"), Uniform)
-    assert (weighting_for(None, "epsilon")(torch.tensor([1.0, -3.0])) == 1).all()
-    assert weighting_for(5.0, "v_prediction") == MinSNR(5.0, "v_prediction")
+    assert isinstance(weighting_for(ObjectiveOptions(), "epsilon"), Uniform)
+    assert (weighting_for(ObjectiveOptions(), "epsilon")(torch.tensor([1.0, -3.0])) == 1).all()
+    assert weighting_for(ObjectiveOptions(snr_gamma=5.0), "v_prediction") == MinSNR(5.0, "v_prediction")
 
 
 def test_the_error_is_per_example_and_in_float32():

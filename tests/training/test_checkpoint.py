@@ -9,7 +9,7 @@ from pipeline import durable
 from pipeline.adapter import formats, lora
 from pipeline.adapter.options import AdapterOptions
 from pipeline.errors import CheckpointError
-from pipeline.families import base
+from pipeline.families import registry
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.state import TrainState
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture
 def trained(miniature):
-    family = base.detect(miniature)
+    family = registry.detect(miniature)
     denoiser = family.load("unet").unet
     lora.attach(denoiser, AdapterOptions(rank=2), family.targets, seed=0)
     named = lora.parameters(denoiser)

@@ -1,0 +1,87 @@
+"""FLUX.1 dev and schnell: T5 states, CLIP's pooled state, latents packed two by two into tokens."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pipeline.conditioning import Conditioning
+from pipeline.families import parts
+from pipeline.families.base import Family, Targets
+from pipeline.objective.options import ObjectiveOptions
+from pipeline.objective.paths import RectifiedFlow
+
+PATCH = 2  # latents per side of a token
+NATIVE_LATENTS = 128  # FluxPipeline's default_sample_size
+# dev was distilled to answer as if guided by this number. Told 1 it answers unguided, which is what the data can teach;
+# told 3.5, training would take its guidance away. Samplers go on to tell it 3.5.
+TRAINING_GUIDANCE = 1.0
+
+
+class Flux(Family):
+    """A rectified flow, distilled from a guided model: its sampler makes no comparison with a null."""
+
+    name = "flux"
+    pipeline_class = "FluxPipeline"
+    denoiser = "transformer"
+    targets = Targets(
+        {
+            "attention": ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
+            "mlp": ("net.0.proj", "net.2", "proj_mlp", "single_transformer_blocks.*.proj_out"),
+            "condition_only": ("add_k_proj", "add_v_proj"),
+        }
+    )
+    size_multiple = 16
+    encoders = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
+    uses_null = False
+
+    @property
+    def reader(self) -> tuple[str, int | None]:
+        """T5, as far as the pipeline's max_sequence_length goes."""
+        return "tokenizer_2", 512
+
+    @property
+    def native_pixels(self) -> int:
+        """The side the pipeline draws at."""
+        return NATIVE_LATENTS * parts.pixels_per_latent(self)
+
+    def latent_shape(self, pixels: int) -> tuple[int, int, int]:
+        """Channels, height and width of the latents of a square picture."""
+        return parts.square_latents(self, pixels)
+
+    def path(self, options: ObjectiveOptions, pixels: int) -> RectifiedFlow:
+        """A straight path; times are shifted as the checkpoint's scheduler does for so many tokens."""
+        parts.require_plain(self, self.part_config("transformer")["in_channels"] // PATCH**2)
+        return parts.flow_path(self, options, (self.latent_shape(pixels)[1] // PATCH) ** 2)
+
+    def encode_text(self, pipe: Any, caption: str | None) -> dict[str, Tensor]:
+        """{'prompt_embeds': [l d], 'pooled_prompt_embeds': [p]}; the null is an empty prompt's."""
+        states, pooled, _ = pipe.encode_prompt(caption or "", caption or "", device=pipe.text_encoder.device)
+        return parts.rows_of(prompt_embeds=states, pooled_prompt_embeds=pooled)
+
+    def encode_image(self, pipe: Any, pixels: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor]:
+        """The posterior's mean and standard deviation, shifted and scaled."""
+        return parts.encode_kl(pipe.vae, pixels)
+
+    def denoise(
+        self, model: Any, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
+    ) -> Float[Tensor, "b c h w"]:
+        """The velocity at time t, computed on tokens of two by two latents."""
+        from diffusers import FluxPipeline
+
+        batch, channels, height, width = x_t.shape
+        states = conditioning.tensors["prompt_embeds"]
+        ids = FluxPipeline._prepare_latent_image_ids(batch, height // PATCH, width // PATCH, x_t.device, x_t.dtype)
+        guidance = torch.full((batch,), TRAINING_GUIDANCE, device=x_t.device)
+        velocity = model(
+            hidden_states=FluxPipeline._pack_latents(x_t, batch, channels, height, width),
+            timestep=(t * 1000).to(x_t.dtype) / 1000,  # the pipeline's own rounding
+            guidance=guidance if model.config.guidance_embeds else None,
+            pooled_projections=conditioning.tensors["pooled_prompt_embeds"],
+            encoder_hidden_states=states,
+            txt_ids=torch.zeros(states.shape[1], 3, device=x_t.device, dtype=x_t.dtype),
+            img_ids=ids,
+        ).sample
+        unpacked: Tensor = FluxPipeline._unpack_latents(velocity, height, width, 1)
+        return unpacked

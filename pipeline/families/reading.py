@@ -1,0 +1,21 @@
+"""How far a family's text encoder reads."""
+
+from collections.abc import Iterable
+
+from pipeline.families.base import Family
+
+
+def truncated(family: Family, captions: Iterable[str]) -> dict[str, str]:
+    """The captions that have more tokens than the text encoder reads, each with the end that is lost."""
+    name, most = family.reader
+    pipe = family.load(name)
+    tokenizer = getattr(pipe, name)
+    limit = (most or tokenizer.model_max_length) - tokenizer.num_special_tokens_to_add()
+    lost = {}
+    for caption in captions:
+        text = family.as_read(pipe, caption)
+        # A token holds at least one letter, so most captions need no look.
+        tokens = tokenizer(text, add_special_tokens=False).input_ids if len(text) > limit else []
+        if len(tokens) > limit:
+            lost[caption] = tokenizer.decode(tokens[limit:])
+    return lost

@@ -1,0 +1,87 @@
+"""Stable Diffusion 3 and 3.5: two CLIP encoders and T5, a transformer whose text and picture attend to each other."""
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pipeline.conditioning import Conditioning
+from pipeline.families import parts
+from pipeline.families.base import Family, Targets
+from pipeline.objective.options import ObjectiveOptions
+from pipeline.objective.paths import RectifiedFlow
+
+
+class StableDiffusion3(Family):
+    """A rectified flow (Esser et al. 2024). Without T5 (text_encoder_3 absent) its part of the text is zeros."""
+
+    name = "sd3"
+    pipeline_class = "StableDiffusion3Pipeline"
+    denoiser = "transformer"
+    size_multiple = 16
+    encoders = ("tokenizer", "tokenizer_2", "tokenizer_3", "text_encoder", "text_encoder_2", "text_encoder_3")
+
+    @property
+    def targets(self) -> Targets:
+        """Both streams of each block; of the last block's text stream nothing goes on, so its queries learn nothing."""
+        last = int(self.part_config("transformer")["num_layers"]) - 1
+        return Targets(
+            {
+                "attention": (
+                    "to_q",
+                    "to_k",
+                    "to_v",
+                    "to_out.0",
+                    "add_q_proj",
+                    "add_k_proj",
+                    "add_v_proj",
+                    "to_add_out",
+                ),
+                "mlp": ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
+                "condition_only": ("add_k_proj", "add_v_proj"),
+            },
+            without_gradient=(f"transformer_blocks.{last}.attn.add_q_proj",),
+        )
+
+    @property
+    def reader(self) -> tuple[str, int | None]:
+        """T5, as far as the pipeline's max_sequence_length goes; CLIP where there is no T5."""
+        return ("tokenizer", None) if self.index["tokenizer_3"][0] is None else ("tokenizer_3", 256)
+
+    @property
+    def native_pixels(self) -> int:
+        """The side the transformer was trained at: its latents times the autoencoder's factor."""
+        return int(self.part_config("transformer")["sample_size"]) * parts.pixels_per_latent(self)
+
+    def latent_shape(self, pixels: int) -> tuple[int, int, int]:
+        """Channels, height and width of the latents of a square picture."""
+        return parts.square_latents(self, pixels)
+
+    def path(self, options: ObjectiveOptions, pixels: int) -> RectifiedFlow:
+        """A straight path; times are shifted as the checkpoint's scheduler does."""
+        config = self.part_config("transformer")
+        parts.require_plain(self, config["in_channels"])
+        return parts.flow_path(self, options, (self.latent_shape(pixels)[1] // config["patch_size"]) ** 2)
+
+    def encode_text(self, pipe: Any, caption: str | None) -> dict[str, Tensor]:
+        """{'prompt_embeds': [l d], 'pooled_prompt_embeds': [p]}; the null is an empty prompt's."""
+        states, _, pooled, _ = pipe.encode_prompt(
+            *[caption or ""] * 3, device=pipe.text_encoder.device, do_classifier_free_guidance=False
+        )
+        return parts.rows_of(prompt_embeds=states, pooled_prompt_embeds=pooled)
+
+    def encode_image(self, pipe: Any, pixels: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor]:
+        """The posterior's mean and standard deviation, shifted and scaled."""
+        return parts.encode_kl(pipe.vae, pixels)
+
+    def denoise(
+        self, model: Any, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
+    ) -> Float[Tensor, "b c h w"]:
+        """The velocity at time t, which the transformer takes in thousandths."""
+        velocity: Tensor = model(
+            hidden_states=x_t,
+            timestep=t * 1000,
+            encoder_hidden_states=conditioning.tensors["prompt_embeds"],
+            pooled_projections=conditioning.tensors["pooled_prompt_embeds"],
+        ).sample
+        return velocity

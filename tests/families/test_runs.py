@@ -1,0 +1,112 @@
+"""Every family through the whole program: trained, killed, gone on with, handed over, drawn with."""
+
+import shutil
+import signal
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from safetensors.torch import load_file
+
+from pipeline.families import miniature, registry
+from tests.conftest import make_colours, metrics, next_argv, prepared, replaced, small_flags, status
+
+pytestmark = pytest.mark.contract
+FILE = "pytorch_lora_weights.safetensors"
+
+
+@pytest.fixture(params=sorted(registry.NAMES))
+def flags(request, tmp_path):
+    miniature.write(request.param, tmp_path / "model")
+    found = small_flags(tmp_path / "model", make_colours(tmp_path / "data"), tmp_path / "cache")
+    kind = ["--lora_alpha", "6", "--rank_pattern", "to_k=2", "--lora_layers", "all-linear"]
+    return [*replaced(found, max_train_steps=20), *kind]
+
+
+def test_twenty_steps_move_every_target_and_a_killed_run_ends_with_the_same_bytes(start, trainer, flags, tmp_path):
+    more = ["--random_flip", "--checkpointing_steps", "5", "--validation_split", "0.5", "--validation_steps", "10"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    ended = trainer(*flags, *more, "--output_dir", whole)
+    assert ended.code == 0, ended.output
+    tensors = load_file(whole / FILE)
+    still = [name for name, value in tensors.items() if ".lora_B." in name and not value.any()]
+    assert still == []
+    running = start(*flags, *more, "--output_dir", cut)
+    running.wait_for_step(cut, 7)
+    running.kill()
+    assert running.wait().code == -signal.SIGKILL
+    ended = trainer(*next_argv(cut))
+    assert ended.code == 0, ended.output
+    assert (cut / FILE).read_bytes() == (whole / FILE).read_bytes()
+    kept = ("step", "loss", "ids", "validation")
+    first, second = ([[row.get(name) for name in kept] for row in metrics(out)] for out in (whole, cut))
+    assert first == second
+
+
+def test_the_previews_are_what_the_file_draws_in_the_stock_pipeline(trainer, flags, tmp_path):
+    """P2: the text states, the null and the adapter of a preview are those of the pipeline that loads the file."""
+    import json
+
+    from PIL import Image
+
+    from tests.conftest import largest_difference
+
+    out = tmp_path / "out"
+    words = ["--validation_prompt", "a red square", "--num_validation_images", "1", "--output_dir", out]
+    ended = trainer(*replaced(flags, max_train_steps=4, learning_rate="3e-2"), *words)
+    assert ended.code == 0, ended.output
+    folder = out / "samples" / "step-000004"
+    row = json.loads((folder / "index.json").read_text())[0]
+    pipe = DiffusionPipeline.from_pretrained(tmp_path / "model")
+
+    def draw():
+        return pipe(
+            row["prompt"], generator=torch.Generator().manual_seed(row["seed"]), guidance_scale=row["guidance_scale"],
+            num_inference_steps=row["num_inference_steps"], height=row["resolution"], width=row["resolution"],
+        ).images[0]  # fmt: skip
+
+    assert largest_difference(draw(), Image.open(out / "samples" / "base" / row["file"])) <= 1
+    pipe.load_lora_weights(out, weight_name=FILE)
+    assert largest_difference(draw(), Image.open(folder / row["file"])) <= 1
+
+
+def test_cached_is_live(flags, tmp_path):
+    """What a batch holds is what the encoders give for the very picture, caption and cut."""
+    import io
+
+    from pipeline import assemble, draws
+    from pipeline.data import cache as caches
+    from pipeline.data import images, pixels
+    from pipeline.data.sampler import Position
+    from pipeline.run import encode
+
+    setting = prepared([*flags, "--random_flip", "--caption_dropout", "0.5"], tmp_path / "out")
+    encode(setting)
+    examples, family = assemble.examples_of(setting), setting.family
+    pipe = family.load_encoders()
+    for index, example in enumerate(setting.manifest.examples[:4]):
+        row = examples[Position(index, 1)]
+        variant = caches.variant_of(example, 1, 0, setting.run.data)
+        view = caches.view_of(example, variant, 0, 64, setting.run.data)
+        square = pixels.to_pixels(images.decode(io.BytesIO(example.source.content()), "white"), view)
+        dropped = draws.uniform(0, 1, example.id, "caption dropout") < 0.5
+        with torch.no_grad():
+            mean, std = (value[0] for value in family.encode_image(pipe, square[None]))
+            text = family.encode_text(pipe, None if dropped else example.caption)
+        shape = tuple(mean.shape)
+        assert torch.equal(row["latents"], mean + std * draws.normal(0, 1, example.id, "posterior", shape))
+        size = family.size_states(pixels.geometry_of(example.width, example.height, view))
+        assert row["states"].keys() == {**text, **size}.keys()
+        assert all(torch.equal(row["states"][name], value) for name, value in {**text, **size}.items())
+
+
+def test_a_resume_of_another_family_is_refused(trainer, flags, tmp_path):
+    out = tmp_path / "out"
+    assert trainer(*replaced(flags, max_train_steps=2), "--output_dir", out).code == 0
+    other = "sdxl" if registry.detect(tmp_path / "model").name == "sd" else "sd"
+    shutil.rmtree(tmp_path / "model")
+    miniature.write(other, tmp_path / "model")
+    ended = trainer(*replaced(flags, max_train_steps=4), "--output_dir", out, "--resume_from_checkpoint", "latest")
+    assert ended.code == 2
+    assert status(out)["state"] in ("done", "failed")
+    assert "another run" in ended.output

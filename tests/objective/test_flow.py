@@ -1,0 +1,129 @@
+"""The straight path of flow models: its maths, how times are drawn, and what they weigh."""
+
+import math
+
+import pytest
+import torch
+from diffusers.training_utils import compute_loss_weighting_for_sd3
+
+from pipeline.objective.options import ObjectiveOptions
+from pipeline.objective.paths import RectifiedFlow
+from pipeline.objective.timesteps import density_for, logit_normal, mode, shifted, uniform
+from pipeline.objective.weighting import CosMap, InverseSquare, MinSNR, Uniform, weighting_for
+
+pytestmark = pytest.mark.reference
+U = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+
+
+@pytest.mark.parametrize(
+    ("mean", "first", "second"), [(0.0, 0.5, 0.293379), (-0.5, 0.397973, 0.198986), (0.5, 0.602027, 0.403041)]
+)
+def test_moments_of_the_logit_normal(mean, first, second):
+    t = logit_normal(mean, 1.0)(U)
+    assert t.mean().item() == pytest.approx(first, abs=1e-5)
+    assert t.square().mean().item() == pytest.approx(second, abs=1e-5)
+
+
+def test_a_mean_above_zero_means_more_noise():
+    """diffusers' scripts look the density up in a descending list of timesteps, which turns it round."""
+    t = logit_normal(1.0, 1.0)(U)
+    assert torch.logit(t).mean().item() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_shift_adds_its_logarithm_to_the_logit():
+    t = logit_normal(1.0, 1.0)(U)
+    assert torch.logit(shifted(t, 3.0)).mean().item() == pytest.approx(1.0 + math.log(3.0), abs=1e-3)
+    assert torch.equal(shifted(U, 1.0), U)
+
+
+def test_deciles_of_the_mode_density():
+    t = mode(1.29)(U)
+    counts = torch.histc(t.float(), 10, 0, 1) / len(U) * 10
+    expected = torch.tensor([0.466, 0.544, 0.686, 0.998, 2.305])
+    torch.testing.assert_close(counts, torch.cat([expected, expected.flip(0)]), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("density", [uniform, logit_normal(0.3, 0.7), mode(1.29), mode(-1.0), mode(1.75)])
+def test_a_density_rises_with_its_number_and_stays_in_the_unit_interval(density):
+    t = density(torch.cat([torch.zeros(1, dtype=torch.float64), U]))
+    assert (t.diff() >= 0).all()
+    assert t.min() >= 0
+    assert t.max() <= 1
+
+
+def test_weights_are_diffusers_own():
+    sigma = torch.tensor([0.01, 0.2, 0.5, 0.9, 0.999], dtype=torch.float64)
+    log_snr = 2 * torch.log((1 - sigma) / sigma)
+    for scheme, weighting in (("cosmap", CosMap()), ("sigma_sqrt", InverseSquare())):
+        torch.testing.assert_close(weighting(log_snr), compute_loss_weighting_for_sd3(scheme, sigma), check_dtype=False)
+    t = U
+    assert CosMap()(2 * torch.log((1 - t) / t)).mean().item() == pytest.approx(1.0, abs=1e-5)
+    for weighting in (CosMap(), InverseSquare()):
+        assert weighting(torch.tensor([float("inf"), float("-inf")])).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, Uniform()),
+        ({"weighting_scheme": "logit_normal"}, Uniform()),
+        ({"weighting_scheme": "mode"}, Uniform()),
+        ({"weighting_scheme": "cosmap"}, CosMap()),
+        ({"weighting_scheme": "sigma_sqrt"}, InverseSquare()),
+        ({"snr_gamma": 5.0}, MinSNR(5.0, "flow")),
+    ],
+)
+def test_a_scheme_is_either_a_density_or_a_weight(options, expected):
+    assert weighting_for(ObjectiveOptions(**options), "flow") == expected
+    is_even = torch.equal(density_for(ObjectiveOptions(**options))(U), U)
+    assert is_even == (options.get("weighting_scheme") in ("cosmap", "sigma_sqrt"))
+
+
+def test_the_best_velocity_of_gaussian_data_carries_noise_back_to_the_data():
+    """With x_0 ~ N(0, s^2) the best answer is known; 1000 Euler steps of it must end with deviation s."""
+    deviation, steps = 0.6, 1000
+    z = torch.randn(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for step in range(steps):
+        t = 1 - step / steps
+        best = (t - (1 - t) * deviation**2) / ((1 - t) ** 2 * deviation**2 + t**2)
+        z = z - best * z / steps
+    assert z.std().item() == pytest.approx(deviation, abs=0.01)
+
+
+def test_the_target_is_what_that_velocity_estimates():
+    """Regression of the target on z_t gives the closed form, so path and target belong together."""
+    deviation, path = 0.6, RectifiedFlow(uniform, 1.0)
+    generator = torch.Generator().manual_seed(1)
+    x_0 = torch.randn(200_000, 1, 1, 1, generator=generator) * deviation
+    noise = torch.randn(x_0.shape, generator=generator)
+    for t in (0.1, 0.5, 0.9):
+        noised = path.noise(x_0, noise, torch.full((len(x_0),), t))
+        slope = (noised.x_t * noised.target).mean() / noised.x_t.square().mean()
+        best = (t - (1 - t) * deviation**2) / ((1 - t) ** 2 * deviation**2 + t**2)
+        assert slope.item() == pytest.approx(best, abs=0.01)
+        assert noised.log_snr[0].item() == pytest.approx(2 * math.log((1 - t) / t), abs=1e-5)
+
+
+def test_measured_levels_are_even_whatever_is_trained():
+    path = RectifiedFlow(logit_normal(2.0, 1.0), 3.0)
+    u = torch.tensor([0.125, 0.375, 0.625, 0.875], dtype=torch.float64)
+    assert torch.equal(path.level(u), u.float())
+    assert (path.time(u) > u).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "is_flow", "named"),
+    [
+        ({"snr_gamma": 5.0, "noise_offset": 0.1}, True, ["snr_gamma", "noise_offset"]),
+        (
+            {"weighting_scheme": "mode", "logit_mean": 1.0, "timestep_shift": 3.0},
+            False,
+            ["weighting_scheme", "timestep_shift", "logit_mean"],
+        ),
+        ({"weighting_scheme": "mode"}, True, []),
+        ({"snr_gamma": 5.0}, False, []),
+    ],
+)
+def test_what_has_no_meaning_for_a_model_is_named(options, is_flow, named):
+    said = ObjectiveOptions(**options).clashes(is_flow=is_flow)
+    assert [sentence.split()[0] for sentence in said] == [f"--{name}" for name in named]
