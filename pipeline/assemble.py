@@ -1,11 +1,15 @@
 """The parts of a run, put together from its setting."""
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
 from pipeline import starter
 from pipeline.adapter import lora
+from pipeline.adapter.adapted import Adapted
+from pipeline.adapter.layers import sites_of
+from pipeline.adapter.texts import LiveTexts
 from pipeline.budget import Budget
 from pipeline.conditioning import stack
 from pipeline.data import cache as caches
@@ -22,19 +26,41 @@ from pipeline.objective.weighting import weighting_for
 from pipeline.setting import Setting
 from pipeline.status import Status
 from pipeline.training.loop import Task
-from pipeline.training.optim import optimizer_for
+from pipeline.training.optim import grouped, optimizer_for
 from pipeline.training.state import TrainState
+from pipeline.training.step import Method
 from pipeline.training.watch import Watch
 
+Texts = Callable[[str | None], dict[str, torch.Tensor]]
 
-def load_denoiser(setting: Setting) -> Any:
-    """The frozen denoiser with a new adapter on it."""
+
+@dataclass(frozen=True)
+class Models:
+    """What learns, and where a caption's states come from: the cache, or the text encoders that learn."""
+
+    adapted: Adapted
+    texts: Texts
+    live: LiveTexts | None
+
+
+def load_models(setting: Setting) -> Models:
+    """The frozen models with a new adapter on them."""
     run, family, engine = setting.run, setting.family, setting.engine
-    denoiser = getattr(family.load(family.denoiser, dtype=engine.precision.dtype), family.denoiser).to(engine.device)
-    if run.train.gradient_checkpointing:
-        denoiser.enable_gradient_checkpointing()
-    lora.attach(denoiser, run.adapter, family.targets, run.train.seed)
-    return denoiser
+    encoders = family.trainable_encoders if run.adapter.train_text_encoder else ()
+    pipe = family.load(family.denoiser, *(family.encoders if encoders else ()), dtype=engine.precision.dtype)
+    pipe.to(engine.device)
+    models = {name: getattr(pipe, name) for name in (family.denoiser, *encoders)}
+    chosen = sites_of({name: (model, family.targets_of(name)) for name, model in models.items()}, run.adapter)
+    for name, model in models.items():
+        if run.train.gradient_checkpointing:
+            enable = "enable_gradient_checkpointing" if name == family.denoiser else "gradient_checkpointing_enable"
+            getattr(model, enable)()
+        lora.attach(model, run.adapter, chosen[name], run.train.seed)
+    adapted = Adapted(models)
+    if not encoders:
+        return Models(adapted, lambda caption: caches.load(setting.cache.text_path(caption)), None)
+    live = LiveTexts(family, pipe, Adapted({name: models[name] for name in encoders}))
+    return Models(adapted, live, live)
 
 
 def views_of(setting: Setting) -> list[tuple[Example, images.View]]:
@@ -49,7 +75,9 @@ def views_of(setting: Setting) -> list[tuple[Example, images.View]]:
 
 
 def captions_of(setting: Setting) -> list[str | None]:
-    """Every caption the run will need encoded, and the null."""
+    """Every caption the run will need encoded, and the null; none where the text encoders learn."""
+    if setting.run.adapter.train_text_encoder:
+        return []
     measured = [*(setting.held_out.examples if setting.held_out else ())]
     measured += setting.unseen.examples if setting.unseen else ()
     return [
@@ -77,24 +105,23 @@ def shots_of(setting: Setting) -> tuple[Shot, ...]:
     return tuple(Shot(prompt, setting.run.train.seed + number) for prompt in prompts for number in range(per_prompt))
 
 
-def previews_for(setting: Setting, denoiser: Any) -> Previews | None:
+def previews_for(setting: Setting, models: Models) -> Previews | None:
     """The previews, with only the decoder loaded beside the denoiser; None where there is nothing to show."""
     shots = shots_of(setting)
     if not shots:
         return None
-    preview, cache, device = setting.run.preview, setting.cache, setting.engine.device
-    dtype = setting.engine.precision.dtype
-    pipe = setting.family.around(denoiser, dtype=dtype).to(device)
+    preview, device, dtype = setting.run.preview, setting.engine.device, setting.engine.precision.dtype
+    pipe = setting.family.around(models.adapted.denoiser, dtype=dtype).to(device)
 
     def states(prompt: str | None) -> dict[str, torch.Tensor]:
-        return stack([caches.load(cache.text_path(prompt))]).to(device, dtype).row(0)
+        return stack([models.texts(prompt)]).to(device, dtype).row(0)
 
     settings = SampleSettings(preview.guidance, preview.num_inference_steps, setting.plan.resolution)
     sampler = Sampler(pipe, states, settings, uses_null=setting.family.uses_null)
-    return Previews(setting.folder / "samples", sampler, denoiser, shots)
+    return Previews(setting.folder / "samples", sampler, models.adapted, shots)
 
 
-def validation_of(setting: Setting, denoiser: Any) -> Validation | None:
+def validation_of(setting: Setting, models: Models) -> Validation | None:
     """The held-out loss, with the base measured; None where nothing is held out."""
     held_out, probe = measured_on(setting)
     if not held_out:
@@ -106,25 +133,25 @@ def validation_of(setting: Setting, denoiser: Any) -> Validation | None:
     def subject(example: Example) -> Subject:
         entry = caches.load(cache.latent_path(example, view, data.alpha_background))
         size = family.size_states(pixels.geometry_of(example.width, example.height, view))
-        text = caches.load(cache.text_path(example.caption))
-        return Subject(example.id, entry["mean"], entry["std"], text, size)
+        return Subject(example.id, entry["mean"], entry["std"], example.caption, size)
 
     ruler = Ruler(
         family,
         family.path(setting.run.objective, resolution),
-        caches.load(cache.text_path(None)),
+        models.texts,
         setting.run.train.train_batch_size,
         engine.device,
         engine.precision.dtype,
     )
-    with lora.switched_off(denoiser):
-        return validation_for(ruler, denoiser, [subject(e) for e in held_out], [subject(e) for e in probe])
+    with models.adapted.switched_off():
+        return validation_for(ruler, models.adapted, [subject(e) for e in held_out], [subject(e) for e in probe])
 
 
-def state_of(setting: Setting, denoiser: Any) -> TrainState:
+def state_of(setting: Setting, models: Models) -> TrainState:
     """The adapter, its optimizer and, with --use_ema, its average."""
-    optim, named = setting.run.optim, lora.parameters(denoiser)
-    return TrainState(named, optimizer_for(named.values(), optim), optim.ema_decay if optim.use_ema else None)
+    optim, denoiser = setting.run.optim, setting.family.denoiser
+    named = grouped(models.adapted.parameters(), optim, denoiser)
+    return TrainState(named, optimizer_for(named, optim, denoiser), optim.ema_decay if optim.use_ema else None)
 
 
 def examples_of(setting: Setting) -> CachedExamples:
@@ -138,18 +165,16 @@ def examples_of(setting: Setting) -> CachedExamples:
         resolution=setting.plan.resolution,
         offset=run.objective.noise_offset,
         size_states=setting.family.size_states,
+        live_texts=run.adapter.train_text_encoder,
     )
 
 
-def task_for(setting: Setting, denoiser: Any, state: TrainState) -> Task:
+def task_for(setting: Setting, models: Models, state: TrainState) -> Task:
     """What is trained: the model, the maths and the stream of examples."""
     run, plan = setting.run, setting.plan
     path = setting.family.path(run.objective, plan.resolution)
     return Task(
-        setting.family,
-        denoiser,
-        path,
-        weighting_for(run.objective, path.prediction),
+        Method(setting.family, models.adapted, models.live, path, weighting_for(run.objective, path.prediction)),
         examples_of(setting),
         StepSampler(plan.num_examples, plan.global_batch, run.train.seed),
         plan.schedule,
@@ -175,7 +200,7 @@ def measures_for(setting: Setting, pictured: Manifest) -> tuple[unseen.Judge | N
 
 
 def watch_for(
-    setting: Setting, denoiser: Any, state: TrainState, previews: Previews | None, status: Status, budget: Budget
+    setting: Setting, models: Models, state: TrainState, previews: Previews | None, status: Status, budget: Budget
 ) -> Watch:
     """What is looked at between two steps, and when."""
     run, plan = setting.run, setting.plan
@@ -187,8 +212,8 @@ def watch_for(
 
     return Watch(
         state,
-        denoiser,
-        validation_of(setting, denoiser),
+        models.adapted,
+        validation_of(setting, models),
         previews,
         plan.num_steps,
         plan.validation_steps,

@@ -41,6 +41,10 @@ class Conditioning:
             }
         )
 
+    def joined(self, other: "Conditioning") -> "Conditioning":
+        """Both together."""
+        return Conditioning({**self.tensors, **other.tensors})
+
     def row(self, index: int) -> dict[str, Tensor]:
         """The tensors of one example."""
         return {name: value[index] for name, value in self.tensors.items()}

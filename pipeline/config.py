@@ -61,6 +61,13 @@ class Run:
         """The sections, in the order of the method."""
         return tuple(getattr(self, field.name) for field in dataclasses.fields(self))
 
+    def problems(self) -> list[str]:
+        """What is wrong with the options, alone and together, one sentence each."""
+        problems = [problem for section in self.sections for problem in section.problems()]
+        if self.optim.text_encoder_lr is not None and not self.adapter.train_text_encoder:
+            problems.append("--text_encoder_lr has an effect only with --train_text_encoder.")
+        return problems
+
     def flat(self) -> dict[str, Any]:
         """Every option by its flag's name."""
         return {name: value for section in self.sections for name, value in dataclasses.asdict(section).items()}
@@ -119,7 +126,7 @@ def parse(argv: list[str]) -> Command | None:
         return None
     if "num_train_epochs" in given and "max_train_steps" not in given:  # a recipe's length gives way
         command = dataclasses.replace(command, run=command.run.replaced(max_train_steps=None))
-    problems = [problem for section in command.run.sections for problem in section.problems()]
+    problems = command.run.problems()
     if problems:
         raise ConfigError(problems[0] if len(problems) == 1 else f"{len(problems)} options:\n{listed(problems)}")
     return command

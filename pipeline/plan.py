@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.adapter.layers import Site, sites
+from pipeline.adapter.layers import Site, sites_of
 from pipeline.config import Run
 from pipeline.data import cache as caches
 from pipeline.data import captions
@@ -74,7 +74,7 @@ def make_plan(
     num_steps, length_reason = length_of(run, num_examples, global_batch)
     schedule = schedule_for(run.optim, num_steps, global_batch)
     interval, interval_reason = _validation_interval(run, held_out, num_examples, global_batch, num_steps)
-    chosen = sites_of(run, family)
+    chosen = all_sites(run, family)
     num_trainable = sum(site.num_weights for site in chosen)
     views, needed = _disk_needed(run, family, manifest, held_out, resolution, num_steps, num_trainable)
     _require_space(needed, output_dir)
@@ -95,7 +95,7 @@ def make_plan(
         ("held out", _held_out_text(run, held_out, interval, interval_reason)),
         ("handed over", _keep_text(run, held_out)),
         ("checkpoints", f"every {train.checkpointing_steps} steps and at the end, {_kept_text(run)}"),
-        ("cache", f"{views} views and their captions, in {cache_folder(run)}"),
+        ("cache", f"{views} views{_texts_text(run)}, in {cache_folder(run)}"),
         ("disk", f"about {needed / 1e6:.0f} MB for checkpoints and latents"),
         ("output", str(output_dir)),
     )
@@ -189,15 +189,21 @@ def cache_folder(run: Run) -> Path:
     return Path(run.data.cache_dir) / "encoded" if run.data.cache_dir else Path.home() / ".cache" / "t2i-lora"
 
 
-def sites_of(run: Run, family: Family) -> list[Site]:
-    """The layers to be adapted, from the denoiser's shape alone: nothing is loaded."""
+def all_sites(run: Run, family: Family) -> list[Site]:
+    """The layers to be adapted, from the models' shapes alone: nothing is loaded."""
     import diffusers
     import torch
+    import transformers
 
     config = family.part_config(family.denoiser)
+    models: dict[str, Any] = {}
     with torch.device("meta"):
-        denoiser: Any = getattr(diffusers, config["_class_name"]).from_config(config)
-    return sites(denoiser, run.adapter, family.targets)
+        models[family.denoiser] = getattr(diffusers, config["_class_name"]).from_config(config)
+        for name in family.trainable_encoders if run.adapter.train_text_encoder else ():
+            own = transformers.AutoConfig.from_pretrained(family.folder / name, local_files_only=True)
+            models[name] = getattr(transformers, family.index[name][1])(own)
+    found = sites_of({name: (model, family.targets_of(name)) for name, model in models.items()}, run.adapter)
+    return [site for sites in found.values() for site in sites]
 
 
 def _adapter_text(run: Run, chosen: list[Site]) -> str:
@@ -214,6 +220,12 @@ def _adapter_text(run: Run, chosen: list[Site]) -> str:
             f"{len(chosen)} layers ({options.lora_layers}), {num_weights:,} weights, float32",
         ]
     )
+
+
+def _texts_text(run: Run) -> str:
+    if run.adapter.train_text_encoder:
+        return " and no text states (the text encoders learn, so each step computes them)"
+    return " and their captions"
 
 
 def _range_text(values: list[Any]) -> str:

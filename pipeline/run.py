@@ -5,13 +5,13 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import pipeline
 from pipeline import assemble, draws, durable, errors
-from pipeline.adapter import formats, lora, verify
+from pipeline.adapter import formats, verify
+from pipeline.assemble import Models
 from pipeline.budget import Budget
 from pipeline.conditioning import stack, whole
 from pipeline.config import Command
@@ -54,15 +54,15 @@ def execute(command: Command, material: Material, status: Status, budget: Budget
     status.claimed = True
     with budget.spend("encode"):
         engine.together(lambda: encode(setting))
-    denoiser = assemble.load_denoiser(setting)
-    previews = assemble.previews_for(setting, denoiser) if engine.is_main else None
-    kept_step = fit(setting, denoiser, previews, checkpoints, found, status, budget)
+    models = assemble.load_models(setting)
+    previews = assemble.previews_for(setting, models) if engine.is_main else None
+    kept_step = fit(setting, models, previews, checkpoints, found, status, budget)
     engine.close()
     if not engine.is_main:
         return errors.EXIT_DONE
     status.write("finishing", f"trained; checking the adapter of step {kept_step}")
     with budget.spend("check"):
-        verdict = hand_over(setting, denoiser, kept_step)
+        verdict = hand_over(setting, models, kept_step)
     tell(
         f"Handed over {setting.folder / formats.FILE}, step {kept_step}: reloaded by diffusers it is "
         f"{verdict.distance:.1e} of its own effect from the trained adapter ({verdict.num_layers} layers)."
@@ -103,7 +103,7 @@ def encode(setting: Setting) -> None:
 
 def fit(
     setting: Setting,
-    denoiser: Any,
+    models: Models,
     previews: Previews | None,
     checkpoints: Checkpoints,
     found: Path | None,
@@ -112,15 +112,15 @@ def fit(
 ) -> int:
     """Restore, train, and keep metrics, status and previews on the way; returns the step whose weights are kept.
 
-    Afterwards the denoiser holds those weights.
+    Afterwards the models hold those weights.
     """
     run, plan, engine = setting.run, setting.plan, setting.engine
-    state = assemble.state_of(setting, denoiser)
+    state = assemble.state_of(setting, models)
     first_step = checkpoints.restore(found, state) if found else 0
     if found:
         tell(f"Going on from {found}, step {first_step} of {plan.num_steps}")
     status.step = first_step
-    task = assemble.task_for(setting, denoiser, state)
+    task = assemble.task_for(setting, models, state)
     with contextlib.ExitStack() as open_until_done:
         outputs = None
         if engine.is_main:
@@ -132,7 +132,7 @@ def fit(
             for output in (metrics, tensorboard, progress):
                 open_until_done.callback(output.close)
             with budget.spend("validate"):
-                watch = assemble.watch_for(setting, denoiser, state, previews, status, budget)
+                watch = assemble.watch_for(setting, models, state, previews, status, budget)
             outputs = Outputs(checkpoints, run.train.checkpointing_steps, metrics, tensorboard, progress, watch)
         stop = open_until_done.enter_context(StopSignal(watch_parent=launched_by_accelerate()))
         if not state.has_stalled(run.train.early_stopping_patience):
@@ -144,7 +144,7 @@ def fit(
     return status.step
 
 
-def hand_over(setting: Setting, denoiser: Any, kept_step: int) -> verify.Verdict:
+def hand_over(setting: Setting, models: Models, kept_step: int) -> verify.Verdict:
     """Write the canonical adapter and prove it; raises TrainingStopped where it is not what was trained."""
     family, engine, run = setting.family, setting.engine, setting.run
     note = {
@@ -155,16 +155,19 @@ def hand_over(setting: Setting, denoiser: Any, kept_step: int) -> verify.Verdict
     }
     example = setting.manifest.examples[0]
     size = family.size_states(whole(setting.plan.resolution))
-    rows = [{**caches.load(setting.cache.text_path(caption)), **size} for caption in (example.caption, None)]
-    states = stack(rows).to(engine.device, torch.float32)
+
+    def predict() -> torch.Tensor:
+        rows = [{**models.texts(caption), **size} for caption in (example.caption, None)]
+        states = stack(rows).to(engine.device, torch.float32)
+        return family.denoise(models.adapted.denoiser, x_t, t, states)
+
     x_t = draws.normal(0, 0, "", "verify", (2, *family.latent_shape(setting.plan.resolution))).to(engine.device)
     t = torch.tensor([0.3, 0.8], device=engine.device)
     aside = setting.folder / ".handover"  # under its own name only once it is proven
-    file = formats.write(aside, denoiser, family.denoiser, json.dumps(note, sort_keys=True))
-    denoiser.eval()
-    lora.cast_base(denoiser, torch.float32)  # half precision would drown a small effect in rounding
-    verdict = verify.verify(file, family, denoiser, lambda: family.denoise(denoiser, x_t, t, states), TOLERANCE)
-    lora.cast_base(denoiser, engine.precision.dtype)
+    file = formats.write(aside, models.adapted, json.dumps(note, sort_keys=True))
+    models.adapted.cast_base(torch.float32)  # half precision would drown a small effect in rounding
+    verdict = verify.verify(file, family, models.adapted, predict, TOLERANCE)
+    models.adapted.cast_base(engine.precision.dtype)
     os.replace(file, setting.folder / formats.FILE)
     aside.rmdir()
     return verdict

@@ -114,6 +114,8 @@ def prepare(run: Run, material: Material, folder: Path) -> Setting:
     )
     found = family.path(run.objective, family.native_pixels).prediction
     clashes = run.objective.clashes(is_flow=found == "flow")
+    if run.adapter.train_text_encoder and not family.trainable_encoders:
+        clashes.append(f"--train_text_encoder: {family.name} has no CLIP text encoder; leave it out.")
     if clashes:
         raise errors.ConfigError("\n".join(clashes))
     asserted = run.model.prediction_type

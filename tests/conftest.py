@@ -184,6 +184,14 @@ def prepared(flags: list[str], folder: Path):
     return prepare(run, material.look(run, folder), folder)
 
 
+def attach(model, options, targets, seed: int = 0) -> None:
+    """Put an adapter on one model."""
+    from pipeline.adapter import lora
+    from pipeline.adapter.layers import sites
+
+    lora.attach(model, options, sites(model, options, targets), seed)
+
+
 def metrics(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 

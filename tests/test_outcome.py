@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from pipeline.assemble import load_denoiser
+from pipeline.assemble import load_models
 from tests.conftest import metrics, prepared, replaced, status
 
 pytestmark = pytest.mark.invariant
@@ -115,7 +115,7 @@ def test_previews_checkpoints_and_trackers_do_not_change_the_result(trainer, sma
 
 def test_gradient_checkpointing_is_on_and_changes_nothing(trainer, small, tmp_path):
     setting = prepared([*small, "--gradient_checkpointing"], tmp_path / "unused")
-    assert load_denoiser(setting).is_gradient_checkpointing
+    assert load_models(setting).adapted.denoiser.is_gradient_checkpointing
     losses = []
     for flags in ([], ["--gradient_checkpointing"]):
         out = tmp_path / str(len(flags))

@@ -29,13 +29,13 @@ class ExampleDropout(nn.Module):
         return torch.rand(like.shape, generator=generator, device=like.device) >= self.share
 
 
-def install(model: nn.Module, share: float, adapter: str) -> None:
+def install(model: nn.Module, share: float, adapter: str, prefix: str = "") -> None:
     """Put a dropout of its own into every adapted layer."""
     from peft.tuners.lora import LoraLayer
 
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer) and adapter in module.lora_dropout:
-            module.lora_dropout[adapter] = ExampleDropout(name, share)
+            module.lora_dropout[adapter] = ExampleDropout(f"{prefix}{name}", share)
 
 
 def installed(model: Any) -> list[ExampleDropout]:

@@ -1,6 +1,7 @@
 """Which layers are adapted, and each one's rank and alpha."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -8,9 +9,10 @@ from torch import nn
 
 from pipeline.adapter.options import AdapterOptions, patterns_of
 from pipeline.errors import ConfigError
-from pipeline.families.base import Targets
+from pipeline.families.targets import Targets
 
 LINEAR, CONV = "all-linear", "all-linear+conv"  # by the type of the layers; the other presets a family spells out
+KINDS = (nn.Linear, nn.Conv2d)
 PRESETS = ("attention", "attention+mlp", LINEAR, CONV, "condition_only")
 
 
@@ -24,6 +26,7 @@ class Site:
     alpha: float
     use_rslora: bool
     use_dora: bool
+    prefix: str = ""  # of a text encoder's layers, in patterns and draws
 
     @property
     def scale(self) -> float:
@@ -43,18 +46,38 @@ class Site:
 
 
 def sites(model: nn.Module, options: AdapterOptions, targets: Targets) -> list[Site]:
-    """The layers that --lora_layers names, with their ranks and alphas. Raises ConfigError for what names none."""
-    layers: dict[str, nn.Module] = {
-        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
-    }
-    chosen = _chosen(layers, options.lora_layers, targets)
-    ranks = _valued(chosen, "rank_pattern", options.rank_pattern)
-    alphas = _valued(chosen, "alpha_pattern", options.alpha_pattern)
-    found = []
-    for name in chosen:
+    """The layers of a denoiser that --lora_layers names. Raises ConfigError for what names none."""
+    return sites_of({"denoiser": (model, targets)}, options)["denoiser"]
+
+
+def sites_of(models: Mapping[str, tuple[nn.Module, Targets]], options: AdapterOptions) -> dict[str, list[Site]]:
+    """The layers to adapt of each model, with their ranks and alphas; the denoiser comes first, then text encoders.
+
+    Patterns see a text encoder's layers with its name before theirs, as in 'text_encoder.*=4'. Raises
+    ConfigError for what names no layer.
+    """
+    layers: dict[str, nn.Module] = {}
+    chosen: dict[str, str] = {}  # by name with prefix, of which model
+    for number, (component, (model, targets)) in enumerate(models.items()):
+        prefix = f"{component}." if number else ""
+        own: dict[str, nn.Module] = {
+            f"{prefix}{name}": module for name, module in model.named_modules() if isinstance(module, KINDS)
+        }
+        flag = "text_encoder_layers" if number else "lora_layers"
+        chosen |= dict.fromkeys(_chosen(own, flag, getattr(options, flag), targets), component)
+        layers |= own
+    names = list(chosen)
+    ranks = _valued(names, "rank_pattern", options.rank_pattern)
+    alphas = _valued(names, "alpha_pattern", options.alpha_pattern)
+    found: dict[str, list[Site]] = {component: [] for component in models}
+    for name, component in chosen.items():
         rank = round(ranks.get(name, options.rank))
         alpha = alphas.get(name, float(rank) if options.lora_alpha is None else options.lora_alpha)
-        found.append(Site(name, layers[name], rank, alpha, options.use_rslora, options.use_dora))
+        prefix = f"{component}." if component != next(iter(models)) else ""
+        plain = name.removeprefix(prefix)
+        use_dora = options.use_dora and not prefix  # diffusers loses the magnitudes of a text encoder (0.42)
+        site = Site(plain, layers[name], rank, alpha, options.use_rslora, use_dora, prefix)
+        found[component].append(site)
     return found
 
 
@@ -63,8 +86,8 @@ def matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
 
 
-def _chosen(layers: dict[str, nn.Module], text: str, targets: Targets) -> list[str]:
-    """The names of the layers that some part of --lora_layers selects."""
+def _chosen(layers: dict[str, nn.Module], flag: str, text: str, targets: Targets) -> list[str]:
+    """The names of the layers that some part of the flag's value selects."""
     selected: set[str] = set()
     unmatched = []
     for part in (part.strip() for part in text.split(",")):
@@ -75,7 +98,7 @@ def _chosen(layers: dict[str, nn.Module], text: str, targets: Targets) -> list[s
     if unmatched:
         endings = sorted({name.rsplit(".", 1)[-1] for name in layers if not name.rsplit(".", 1)[-1].isdigit()})
         raise ConfigError(
-            f"--lora_layers: {', '.join(unmatched)} matches no layer that can learn; "
+            f"--{flag}: {', '.join(unmatched)} matches no layer that can learn; "
             f"give {', '.join(PRESETS)}, or layers' names: they end in {', '.join(endings)}."
         )
     return [name for name in layers if name in selected]

@@ -13,26 +13,26 @@ from torch import Tensor, nn
 
 from pipeline import draws
 from pipeline.adapter import dropout, pissa
-from pipeline.adapter.layers import Site, sites
+from pipeline.adapter.layers import Site
 from pipeline.adapter.options import AdapterOptions
-from pipeline.families.base import Targets
 
 NAME = "default"
 
 
-def attach(model: Any, options: AdapterOptions, targets: Targets, seed: int) -> None:
-    """Freeze the model and add trainable low-rank layers to the targets (Hu et al. 2021, eq. 3).
+def attach(model: Any, options: AdapterOptions, chosen: list[Site], seed: int) -> None:
+    """Freeze the model and add trainable low-rank layers to the chosen ones (Hu et al. 2021, eq. 3).
 
     The model is the base until the first step: B is zero, or what it begins with is subtracted. The
-    new weights are float32 whatever the base is in. Raises ConfigError if a target matches no layer.
+    new weights are float32 whatever the base is in.
     """
     model.requires_grad_(False)
-    config = _config(sites(model, options, targets), options)
+    config = _config(chosen, options)
+    prefix = chosen[0].prefix
     model.add_adapter(config, adapter_name=NAME)
     for name, parameter in parameters(model).items():
         value = parameter.data.float()
         if ".lora_A." in name and options.lora_init != "pissa":
-            value = first_weights(name, value, options, seed).to(parameter.device)
+            value = first_weights(f"{prefix}{name}", value, options, seed).to(parameter.device)
         parameter.data = value
     if options.lora_init == "pissa":
         with warnings.catch_warnings():
@@ -40,7 +40,7 @@ def attach(model: Any, options: AdapterOptions, targets: Targets, seed: int) -> 
             model.add_adapter(config, adapter_name=pissa.ORIGIN)
         pissa.start(model, NAME, seed)
     if options.lora_dropout:
-        dropout.install(model, options.lora_dropout, NAME)
+        dropout.install(model, options.lora_dropout, NAME, prefix)
     model.train(model.training)  # new layers begin in training mode, whatever the model is in
     activate(model)
 
@@ -50,6 +50,12 @@ def activate(model: Any) -> None:
     model.set_adapter(_names(model))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(".lora_" in name and f".{NAME}." in name)
+
+
+def remove(model: Any, adapter: str) -> None:
+    """Take an adapter off again; diffusers and transformers call it differently."""
+    delete = model.delete_adapters if hasattr(model, "delete_adapters") else model.delete_adapter
+    delete(adapter)
 
 
 def _names(model: Any) -> list[str]:
@@ -66,7 +72,7 @@ def _config(chosen: list[Site], options: AdapterOptions) -> Any:
         alpha_pattern={f"^{re.escape(site.name)}": site.alpha for site in chosen},
         target_modules="|".join(re.escape(site.name) for site in chosen),
         use_rslora=options.use_rslora,
-        use_dora=options.use_dora,
+        use_dora=chosen[0].use_dora,
         init_lora_weights="gaussian",
     )
 
@@ -85,14 +91,14 @@ def parameters(denoiser: nn.Module) -> dict[str, nn.Parameter]:
     return {name: value for name, value in sorted(denoiser.named_parameters()) if ".lora_" in name and own in name}
 
 
-def scales(denoiser: nn.Module) -> dict[str, float]:
+def scales(denoiser: nn.Module, adapter: str = NAME) -> dict[str, float]:
     """What each adapted layer multiplies its addition by: alpha / rank, by the layer's name."""
     from peft.tuners.lora import LoraLayer
 
     return {
-        name: float(module.scaling[NAME])
+        name: float(module.scaling[adapter])
         for name, module in denoiser.named_modules()
-        if isinstance(module, LoraLayer) and NAME in module.scaling
+        if isinstance(module, LoraLayer) and adapter in module.scaling
     }
 
 
@@ -110,12 +116,14 @@ def switched_off(denoiser: Any) -> Iterator[None]:
 @contextlib.contextmanager
 def at_strength(denoiser: Any, strength: float) -> Iterator[None]:
     """The adapter's addition multiplied by `strength` for a while; 1 is what is trained."""
+    from diffusers.utils import set_weights_and_activate_adapters
+
     names = _names(denoiser)
-    denoiser.set_adapters(names, [strength] * len(names))
+    set_weights_and_activate_adapters(denoiser, names, [strength] * len(names))
     try:
         yield
     finally:
-        denoiser.set_adapters(names, [1.0] * len(names))
+        set_weights_and_activate_adapters(denoiser, names, [1.0] * len(names))
         activate(denoiser)
 
 

@@ -20,6 +20,12 @@ class AdapterOptions:
     """Which layers to adapt, comma-separated: attention, attention+mlp, all-linear, all-linear+conv, condition_only
     (keys and values of the text), or ends of layers' names, * for anything, as in 'to_q,mid_block.*'."""
 
+    train_text_encoder: bool = False
+    """Adapt the CLIP text encoders too. Their states are then not cached but computed in every step."""
+
+    text_encoder_layers: Literal["attention", "attention+mlp"] = "attention"
+    """Which layers of the text encoders to adapt."""
+
     rank_pattern: str | None = None
     """Other ranks for some layers, as in 'attn2.to_k=8,mid_block.*=32'; of several for a layer the last counts."""
 
@@ -30,7 +36,8 @@ class AdapterOptions:
     """Scale by lora_alpha / sqrt(rank) instead, which keeps large ranks learning (Kalajdzievski 2023)."""
 
     use_dora: bool = False
-    """Learn the size of each weight's rows apart from their direction (Liu et al. 2024): finer, slower."""
+    """Learn the size of each weight's rows apart from their direction (Liu et al. 2024): finer, slower. Of the denoiser
+    only: diffusers cannot load it for text encoders."""
 
     lora_dropout: float = 0.0
     """Share of each adapted layer's input left out of its addition in training, drawn per example."""
@@ -51,6 +58,8 @@ class AdapterOptions:
                 patterns_of(flag, getattr(self, flag), whole=whole)
             except ConfigError as error:
                 problems.append(str(error))
+        if self.text_encoder_layers != "attention" and not self.train_text_encoder:
+            problems.append("--text_encoder_layers has an effect only with --train_text_encoder.")
         if self.lora_init == "pissa" and self.use_dora:
             problems.append("--lora_init pissa and --use_dora both re-parameterise the weight; give one.")
         return problems

@@ -5,13 +5,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.adapter import lora
+from pipeline.adapter.adapted import Adapted
 from pipeline.errors import TrainingStopped, listed
 from pipeline.families.base import Family
 
@@ -27,27 +27,27 @@ class Verdict:
     num_layers: int
 
 
-def verify(file: Path, family: Family, denoiser: Any, predict: Callable[[], Tensor], tolerance: float) -> Verdict:
-    """Load `file` with diffusers' own loader onto the live denoiser and compare predictions.
+def verify(file: Path, family: Family, adapted: Adapted, predict: Callable[[], Tensor], tolerance: float) -> Verdict:
+    """Load `file` with diffusers' own loader onto the live models and compare predictions.
 
-    `predict` runs the denoiser on fixed inputs. Raises TrainingStopped naming what is wrong: a
-    tensor that is not finite, a B that is zero, a layer that did not load, a different prediction.
+    `predict` runs them on fixed inputs. Raises TrainingStopped naming what is wrong: a tensor that is
+    not finite, a B that is zero, a layer that did not load, a different prediction.
     """
     _check_tensors(load_file(file))
-    live_layers = set(lora.scales(denoiser))
-    with torch.no_grad():
+    with adapted.evaluating():
         live = predict()
-        denoiser.disable_adapters()
-        base = predict()
-        denoiser.enable_adapters()
+        with adapted.switched_off():
+            base = predict()
         try:
-            _load(file, family, denoiser, live_layers)
-            denoiser.set_adapter(HANDOVER)
+            _load(file, family, adapted)
+            for model in adapted.models.values():
+                model.set_adapter(HANDOVER)
             reloaded = predict()
         finally:
-            lora.activate(denoiser)
-            if HANDOVER in denoiser.peft_config:
-                denoiser.delete_adapters(HANDOVER)
+            for model in adapted.models.values():
+                lora.activate(model)
+                if HANDOVER in model.peft_config:
+                    lora.remove(model, HANDOVER)
     effect = (live - base).norm().item()
     distance = (live - reloaded).norm().item() / max(effect, 1e-12)
     if not distance <= tolerance:
@@ -55,7 +55,7 @@ def verify(file: Path, family: Family, denoiser: Any, predict: Callable[[], Tens
             f"{file} does not hold the adapter that was trained: reloaded, it is {distance:.2g} of the adapter's own "
             f"effect away (allowed: {tolerance:g}). The checkpoints of the run hold the trained weights."
         )
-    return Verdict(distance, effect / base.norm().item(), len(live_layers))
+    return Verdict(distance, effect / base.norm().item(), len(adapted.layers()))
 
 
 @contextlib.contextmanager
@@ -77,14 +77,12 @@ def _check_tensors(tensors: dict[str, Tensor]) -> None:
         raise TrainingStopped(f"The adapter is not fit to hand over:\n{listed(problems)}")
 
 
-def _load(file: Path, family: Family, denoiser: Any, expected: set[str]) -> None:
-    from peft.tuners.lora import LoraLayer
-
+def _load(file: Path, family: Family, adapted: Adapted) -> None:
     with warnings.catch_warnings(), _as_stopped(file):
         warnings.simplefilter("error")  # what the loader only warns of means a wrong file to us
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # that is the trained adapter
         stock = family.load()
-        stock.register_modules(**{family.denoiser: denoiser})
+        stock.register_modules(**adapted.models)
         stock.load_lora_weights(
             file.parent,
             weight_name=file.name,
@@ -93,11 +91,7 @@ def _load(file: Path, family: Family, denoiser: Any, expected: set[str]) -> None
             use_safetensors=True,
             low_cpu_mem_usage=False,
         )
-    loaded = {
-        name
-        for name, module in denoiser.named_modules()
-        if isinstance(module, LoraLayer) and HANDOVER in module.scaling
-    }
+    expected, loaded = adapted.layers(), adapted.layers(HANDOVER)
     problems = [f"{name}: trained, but not in the file" for name in sorted(expected - loaded)]
     problems += [f"{name}: in the file, but not trained" for name in sorted(loaded - expected)]
     if problems:

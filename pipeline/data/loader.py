@@ -28,7 +28,8 @@ class Batch:
     latents: Float[Tensor, "b c h w"]  # a draw from the autoencoder's posterior
     noise: Float[Tensor, "b c h w"]
     u: Float[Tensor, " b"]  # uniform in [0, 1), to become times
-    conditioning: Conditioning
+    captions: tuple[str | None, ...]  # None: the null
+    conditioning: Conditioning  # without the texts, where these are computed in the step
     rows: tuple[int, ...]  # a number of its own for each example, for what is drawn inside the model
 
 
@@ -45,10 +46,11 @@ class CachedExamples(Dataset[dict[str, Any]]):
         resolution: int,
         offset: float,
         size_states: SizeStates,
+        live_texts: bool,
     ) -> None:
         self.manifest, self.cache, self.options = manifest, cache, options
         self.seed, self.resolution, self.noise_offset = seed, resolution, offset
-        self.size_states = size_states
+        self.size_states, self.live_texts = size_states, live_texts
 
     def __getitem__(self, position: Position) -> dict[str, Any]:
         """The tensors of one example in one epoch."""
@@ -62,6 +64,7 @@ class CachedExamples(Dataset[dict[str, Any]]):
         if self.noise_offset:
             noise = noise + self.noise_offset * draws.normal(seed, epoch, example.id, "offset", (shape[0], 1, 1))
         dropped = conditioning.is_dropped(seed, epoch, example.id, self.options.null_share)
+        caption = None if dropped else caches.caption_in(example, epoch, seed)
         return {
             "id": example.id,
             "latents": latents,
@@ -70,8 +73,9 @@ class CachedExamples(Dataset[dict[str, Any]]):
                 draws.uniform(seed, epoch, example.id, "time"), dtype=torch.float64
             ),  # 1 - 1e-9 is 1 in float32
             "row": draws.number_for(seed, epoch, example.id, "model"),
+            "caption": caption,
             "states": {
-                **caches.load(self.cache.text_path(None if dropped else caches.caption_in(example, epoch, seed))),
+                **({} if self.live_texts else caches.load(self.cache.text_path(caption))),
                 **self.size_states(pixels.geometry_of(example.width, example.height, view)),
             },
         }
@@ -84,6 +88,7 @@ def collate(rows: list[dict[str, Any]]) -> Batch:
         latents=torch.stack([row["latents"] for row in rows]),
         noise=torch.stack([row["noise"] for row in rows]),
         u=torch.stack([row["u"] for row in rows]),
+        captions=tuple(row["caption"] for row in rows),
         conditioning=conditioning.stack([row["states"] for row in rows]),
         rows=tuple(row["row"] for row in rows),
     )

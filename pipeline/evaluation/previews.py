@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from pipeline import durable
-from pipeline.adapter import lora
+from pipeline.adapter.adapted import Adapted
 from pipeline.evaluation.sample import Sampler, Shot
 
 INDEX = "index.json"
@@ -33,7 +33,7 @@ class Previews:
 
     folder: Path  # OUT/samples
     sampler: Sampler
-    denoiser: Any
+    adapted: Adapted
     shots: tuple[Shot, ...]
 
     def draw_base(self) -> Path:
@@ -58,7 +58,7 @@ class Previews:
         for scale in dict.fromkeys(max(1.0, factor * guidance) for factor in GUIDANCE_FACTORS):
             sampler = self.sampler.with_guidance(scale)
             for strength in STRENGTHS:
-                with lora.at_strength(self.denoiser, strength):
+                with self.adapted.at_strength(strength):
                     pictures += sampler.draw([self.shots[0]])
                 rows += [{**row, "strength": strength} for row in index_of(self.shots[:1], sampler)]
         rows = [{**row, "file": f"{number:04d}.png"} for number, row in enumerate(rows)]
@@ -67,7 +67,7 @@ class Previews:
 
     def base_pictures(self, shots: list[Shot]) -> list[Image.Image]:
         """Any shots with the adapter off."""
-        with lora.switched_off(self.denoiser):
+        with self.adapted.switched_off():
             return self.sampler.draw(shots)
 
 

@@ -6,6 +6,7 @@ differences of the model. A probe of as many training examples, measured in the 
 generalisation gap a difference of two like things.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline import draws
+from pipeline.adapter.adapted import Adapted
 from pipeline.conditioning import Conditioning, stack
 from pipeline.evaluation.estimates import Estimate, paired_change
 from pipeline.families.base import Family
@@ -32,7 +34,7 @@ class Subject:
     id: str
     mean: Float[Tensor, "c h w"]
     std: Float[Tensor, "c h w"]
-    text: dict[str, Tensor]
+    caption: str
     size: dict[str, Tensor]  # what the family tells of the picture's size
 
 
@@ -42,22 +44,23 @@ class Ruler:
 
     family: Family
     path: DiffusionPath
-    null: dict[str, Tensor]
+    texts: Callable[[str | None], dict[str, Tensor]]
     batch_size: int
     device: torch.device
     dtype: torch.dtype
 
-    @torch.no_grad()
-    def errors(self, denoiser: Any, subjects: list[Subject], *, conditioned: bool = True) -> Float[Tensor, "n k"]:
+    def errors(self, adapted: Adapted, subjects: list[Subject], *, conditioned: bool = True) -> Float[Tensor, "n k"]:
         """Squared error of each subject at each noise level, with its caption or with the null condition."""
-        training = denoiser.training
-        denoiser.eval()
+        with adapted.evaluating():
+            return self._errors(adapted.denoiser, subjects, conditioned)
+
+    def _errors(self, denoiser: Any, subjects: list[Subject], conditioned: bool) -> Float[Tensor, "n k"]:
         places = [(subject, level) for subject in subjects for level in range(NUM_LEVELS)]
         rows = []
         for first in range(0, len(places), self.batch_size):
             batch = places[first : first + self.batch_size]
-            texts = [{**(subject.text if conditioned else self.null), **subject.size} for subject, _ in batch]
-            conditioning: Conditioning = stack(texts).to(self.device, self.dtype)
+            states = [{**self.texts(s.caption if conditioned else None), **s.size} for s, _ in batch]
+            conditioning: Conditioning = stack(states).to(self.device, self.dtype)
             u = torch.tensor([(level + 0.5) / NUM_LEVELS for _, level in batch], dtype=torch.float64)
             noised = self.path.noise(
                 torch.stack([_latents(subject) for subject, _ in batch]).to(self.device),
@@ -66,7 +69,6 @@ class Ruler:
             )
             prediction = self.family.denoise(denoiser, noised.x_t.to(self.dtype), noised.t, conditioning)
             rows.append(squared_error(prediction, noised.target).cpu())
-        denoiser.train(training)
         return torch.cat(rows).reshape(len(subjects), NUM_LEVELS)
 
 
@@ -88,22 +90,22 @@ class Validation:
     probe: list[Subject]  # training examples
     base: Errors
 
-    def measure(self, denoiser: Any) -> dict[str, Any]:
+    def measure(self, adapted: Adapted) -> dict[str, Any]:
         """One row for metrics.jsonl: losses, per noise level too, and the change from the base with its interval."""
-        return summary(measure_all(self.ruler, denoiser, self.held_out, self.probe), self.base)
+        return summary(measure_all(self.ruler, adapted, self.held_out, self.probe), self.base)
 
 
-def validation_for(ruler: Ruler, base: Any, held_out: list[Subject], probe: list[Subject]) -> Validation:
-    """Measure the base model (the denoiser with its adapter off) once, for later measurements to be compared with."""
+def validation_for(ruler: Ruler, base: Adapted, held_out: list[Subject], probe: list[Subject]) -> Validation:
+    """Measure the base model (everything with its adapter off) once, for later measurements to be compared with."""
     return Validation(ruler, held_out, probe, measure_all(ruler, base, held_out, probe))
 
 
-def measure_all(ruler: Ruler, denoiser: Any, held_out: list[Subject], probe: list[Subject]) -> Errors:
+def measure_all(ruler: Ruler, adapted: Adapted, held_out: list[Subject], probe: list[Subject]) -> Errors:
     """The errors on the held-out examples, with their captions and without, and on the probe."""
     return Errors(
-        ruler.errors(denoiser, held_out),
-        ruler.errors(denoiser, held_out, conditioned=False),
-        ruler.errors(denoiser, probe),
+        ruler.errors(adapted, held_out),
+        ruler.errors(adapted, held_out, conditioned=False),
+        ruler.errors(adapted, probe),
     )
 
 

@@ -4,8 +4,6 @@ import functools
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,16 +14,9 @@ from torch import Tensor
 from pipeline.conditioning import Conditioning, Geometry
 from pipeline.errors import CheckpointError
 from pipeline.families.options import INDEX
+from pipeline.families.targets import CLIP_TEXT, Targets
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import DiffusionPath
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What there is to adapt in a model: layers' names by preset, and those that get no gradient by construction."""
-
-    named: Mapping[str, tuple[str, ...]]  # attention, mlp, condition_only
-    without_gradient: tuple[str, ...] = ()
 
 
 class Family(ABC):
@@ -36,6 +27,7 @@ class Family(ABC):
     denoiser: ClassVar[str]  # the attribute of the pipeline that is trained
     size_multiple: ClassVar[int]  # pixels: sides must divide by it
     encoders: ClassVar[tuple[str, ...]]  # the pipeline's parts that turn text into conditioning
+    trainable_encoders: ClassVar[tuple[str, ...]] = ()  # of CLIP: diffusers loads adapters for no others
     uses_null: ClassVar[bool] = True  # whether its sampler compares with an empty prompt (classifier-free guidance)
 
     def __init__(self, folder: Path, variant: str | None = None) -> None:
@@ -110,6 +102,10 @@ class Family(ABC):
     @abstractmethod
     def targets(self) -> Targets:
         """The denoiser's layers that can be adapted."""
+
+    def targets_of(self, component: str) -> Targets:
+        """What can be adapted in the denoiser or a text encoder."""
+        return self.targets if component == self.denoiser else CLIP_TEXT
 
     @property
     @abstractmethod

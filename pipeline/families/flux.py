@@ -8,7 +8,8 @@ from torch import Tensor
 
 from pipeline.conditioning import Conditioning
 from pipeline.families import parts
-from pipeline.families.base import Family, Targets
+from pipeline.families.base import Family
+from pipeline.families.targets import Targets
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import RectifiedFlow
 
@@ -34,6 +35,7 @@ class Flux(Family):
     )
     size_multiple = 16
     encoders = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
+    trainable_encoders = ("text_encoder",)
     uses_null = False
 
     @property

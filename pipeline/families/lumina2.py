@@ -7,7 +7,8 @@ from torch import Tensor
 
 from pipeline.conditioning import Conditioning
 from pipeline.families import parts
-from pipeline.families.base import Family, Targets
+from pipeline.families.base import Family
+from pipeline.families.targets import Targets
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import RectifiedFlow
 

@@ -7,7 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipeline.errors import CheckpointError
-from pipeline.families.base import Family, Targets
+from pipeline.families.base import Family
+from pipeline.families.targets import Targets
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import RectifiedFlow, VariancePreserving
 from pipeline.objective.timesteps import density_for

@@ -21,6 +21,7 @@ class StableDiffusion(Family):
     targets = parts.UNET
     size_multiple = 8
     encoders = ("tokenizer", "text_encoder")
+    trainable_encoders = ("text_encoder",)
 
     @property
     def native_pixels(self) -> int:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from pipeline.conditioning import Conditioning
 from pipeline.families import parts
-from pipeline.families.base import Family, Targets
+from pipeline.families.base import Family
+from pipeline.families.targets import Targets
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import RectifiedFlow
 
@@ -20,6 +21,8 @@ class StableDiffusion3(Family):
     denoiser = "transformer"
     size_multiple = 16
     encoders = ("tokenizer", "tokenizer_2", "tokenizer_3", "text_encoder", "text_encoder_2", "text_encoder_3")
+
+    trainable_encoders = ("text_encoder", "text_encoder_2")
 
     @property
     def targets(self) -> Targets:

@@ -10,6 +10,7 @@ from pipeline.conditioning import Conditioning, Geometry
 from pipeline.errors import CheckpointError
 from pipeline.families import parts
 from pipeline.families.base import Family
+from pipeline.families.targets import Targets
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import VariancePreserving
 
@@ -23,6 +24,15 @@ class StableDiffusionXL(Family):
     targets = parts.UNET
     size_multiple = 8
     encoders = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
+    trainable_encoders = ("text_encoder", "text_encoder_2")
+
+    def targets_of(self, component: str) -> Targets:
+        """The first encoder is read before its last layer, which therefore learns nothing."""
+        found = super().targets_of(component)
+        if component != "text_encoder":
+            return found
+        last = int(self.part_config("text_encoder")["num_hidden_layers"]) - 1
+        return Targets(found.named, (f"encoder.layers.{last}.*",))
 
     @property
     def native_pixels(self) -> int:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from pipeline import durable
 from pipeline.adapter import formats
+from pipeline.adapter.adapted import Adapted
 from pipeline.data.manifest import digest
 from pipeline.errors import CheckpointError, listed
 from pipeline.training.state import TrainState
@@ -27,13 +28,13 @@ class Checkpoints:
     identity: dict[str, Any]
     limit: int | None
 
-    def save(self, step: int, state: TrainState, denoiser: Any, component: str) -> Path:
+    def save(self, step: int, state: TrainState, adapted: Adapted) -> Path:
         """Write checkpoint-<step>, then remove what exceeds the limit."""
 
         def fill(folder: Path) -> None:
             durable.write_tensors(folder / STATE, state.tensors())
             with state.showing_current():
-                formats.write(folder, denoiser, component, json.dumps({"step": step}))
+                formats.write(folder, adapted, json.dumps({"step": step}))
             facts = {"step": step, "identity": self.identity, "state": state.facts()}
             facts["digest"] = _digest(facts, folder)
             durable.write_text(folder / FACTS, json.dumps(facts, indent=2) + "\n")

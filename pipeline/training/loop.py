@@ -6,23 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from pipeline.adapter import dropout
 from pipeline.budget import Budget
 from pipeline.data.loader import CachedExamples, loader_for
 from pipeline.data.sampler import MicroBatches, StepSampler
 from pipeline.engine import Engine
-from pipeline.errors import EXIT_CTRL_C, EXIT_TERMINATED, Interrupted, TrainingStopped, listed
-from pipeline.families.base import Family
-from pipeline.objective.paths import DiffusionPath
-from pipeline.objective.weighting import Weighting
+from pipeline.errors import EXIT_CTRL_C, EXIT_TERMINATED, Interrupted
 from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.guards import GradientGuard, require_finite
 from pipeline.training.optim import adapted_rate
 from pipeline.training.schedule import Schedule
 from pipeline.training.signals import StopSignal
 from pipeline.training.state import TrainState
-from pipeline.training.step import training_loss
+from pipeline.training.step import Method, training_loss
 from pipeline.training.tracking import Metrics, Progress, Tensorboard
 from pipeline.training.watch import Watch
 
@@ -31,10 +28,7 @@ from pipeline.training.watch import Watch
 class Task:
     """What is trained: the model, the maths and the stream of examples."""
 
-    family: Family
-    denoiser: Any
-    path: DiffusionPath
-    weighting: Weighting
+    method: Method
     examples: CachedExamples
     sampler: StepSampler
     schedule: Schedule
@@ -70,8 +64,9 @@ def train(
     state = task.state
     optimizer = engine.prepare(state.optimizer)
     trained = list(state.named.values())
-    dropouts = dropout.installed(task.denoiser)
-    task.denoiser.train()
+    dropouts, guard = dropout.installed(task.method.adapted.denoiser), GradientGuard(state.named)
+    for model in task.method.adapted.models.values():
+        model.train()
 
     for step in range(first_step, num_steps):
         # Step: gradients of the mean over the whole optimizer step, whatever it was cut into.
@@ -79,7 +74,7 @@ def train(
         with budget.spend("step"):
             learning_rate = task.schedule(step)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = learning_rate * group["factor"]
             optimizer.zero_grad(set_to_none=True)
             total, ids = 0.0, []
             for _ in range(task.num_micro_steps):
@@ -87,17 +82,14 @@ def train(
                     batch = next(stream)
                 for layer in dropouts:
                     layer.rows = batch.rows
-                losses = training_loss(
-                    task.family, task.denoiser, task.path, task.weighting, batch, engine.device, engine.precision.dtype
-                )
+                losses = training_loss(task.method, batch, engine.device, engine.precision.dtype)
                 loss = losses.sum() / global_batch
                 engine.backward(loss)
                 total += loss.item()
                 ids.append(batch.ids)
             engine.add_gradients(trained)
             total = engine.add(torch.tensor(total, dtype=torch.float64, device=engine.device)).item()
-            if step == first_step:
-                require_gradients(state.named)
+            guard.look(last=step == num_steps - 1)
             norm = engine.clip(trained, task.max_grad_norm)
             require_finite(step + 1, total, norm, learning_rate, [name for part in ids for name in part])
             optimizer.step()
@@ -120,7 +112,7 @@ def train(
         asked, ended = agreed(engine, stop.exit_code, ended)
         if outputs is not None and (done % outputs.checkpointing_steps == 0 or ended or asked is not None):
             with budget.spend("save"):
-                outputs.checkpoints.save(done, state, task.denoiser, task.family.denoiser)
+                outputs.checkpoints.save(done, state, task.method.adapted)
         if ended:
             return
         if asked is not None:
@@ -141,25 +133,3 @@ def who_saw_what(shares: list[tuple[int, list[tuple[str, ...]]]]) -> dict[str, A
     if len(shares) > 1:
         row["ranks"] = [{"pid": pid, "ids": [name for part in ids for name in part]} for pid, ids in shares]
     return row
-
-
-def require_gradients(parameters: dict[str, nn.Parameter]) -> None:
-    """Raise TrainingStopped if a B gets no gradient: such a layer would never learn anything."""
-    dead = [
-        name
-        for name, value in parameters.items()
-        if value.grad is None or (".lora_B." in name and not value.grad.any())
-    ]
-    if dead:
-        raise TrainingStopped(
-            f"{len(dead)} adapter tensors get no gradient, so they would stay as they are:\n{listed(dead)}"
-        )
-
-
-def require_finite(step: int, loss: float, norm: float, learning_rate: float, ids: list[str]) -> None:
-    """Raise TrainingStopped if the loss or the gradient is not a number, before it reaches the weights."""
-    if not (torch.isfinite(torch.tensor(loss)) and torch.isfinite(torch.tensor(norm))):
-        raise TrainingStopped(
-            f"Step {step} has loss {loss:g} and gradient norm {norm:g}: the adapter cannot be trained on. "
-            f"Learning rate {learning_rate:g}; examples {', '.join(ids)}. Try a tenth of the learning rate."
-        )

@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -10,10 +10,26 @@ from torch.optim import AdamW, Optimizer
 
 from pipeline.training.options import OptimOptions
 
+Groups = list[dict[str, Any]]
 
-def optimizer_for(parameters: Iterable[nn.Parameter], options: OptimOptions) -> Optimizer:
-    """The optimizer that the options name, on the adapter's float32 weights."""
-    found: Optimizer = BUILDERS[options.optimizer_name](list(parameters), options)
+
+def grouped(named: Mapping[str, nn.Parameter], options: OptimOptions, denoiser: str) -> dict[str, nn.Parameter]:
+    """The tensors in the order of their learning rates' factors, which is that of the optimizer's groups."""
+    return dict(sorted(named.items(), key=lambda item: options.factor_of(item[0], denoiser)))
+
+
+def optimizer_for(named: Mapping[str, nn.Parameter], options: OptimOptions, denoiser: str = "") -> Optimizer:
+    """The optimizer that the options name, on the adapter's float32 weights as `grouped` orders them.
+
+    Each group has a "factor", by which its learning rate differs from the schedule's.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, value in named.items():
+        groups.setdefault(options.factor_of(name, denoiser), []).append(value)
+    parts = [
+        {"params": values, "factor": factor, "lr": options.peak_rate * factor} for factor, values in groups.items()
+    ]
+    found: Optimizer = BUILDERS[options.optimizer_name](parts, options)
     return found
 
 
@@ -28,12 +44,12 @@ def adapted_rate(optimizer: Optimizer) -> dict[str, float]:
     return {"adapted_rate": group["d"] * group["lr"]} if "d" in group else {}
 
 
-def _adamw(parameters: list[nn.Parameter], options: OptimOptions) -> Optimizer:
+def _adamw(parameters: Groups, options: OptimOptions) -> Optimizer:
     """AdamW (Loshchilov & Hutter 2019)."""
     return AdamW(parameters, eps=options.adam_epsilon, **_common(options))
 
 
-def _adamw_8bit(parameters: list[nn.Parameter], options: OptimOptions) -> Optimizer:
+def _adamw_8bit(parameters: Groups, options: OptimOptions) -> Optimizer:
     """AdamW with moments in blocks of eight bits (Dettmers et al. 2022)."""
     import bitsandbytes
 
@@ -41,7 +57,7 @@ def _adamw_8bit(parameters: list[nn.Parameter], options: OptimOptions) -> Optimi
     return found
 
 
-def _prodigy(parameters: list[nn.Parameter], options: OptimOptions) -> Optimizer:
+def _prodigy(parameters: Groups, options: OptimOptions) -> Optimizer:
     """Prodigy (Mishchenko & Defazio 2024), with the settings its authors advise for diffusion models."""
     import prodigyopt
 
@@ -56,7 +72,7 @@ def _prodigy(parameters: list[nn.Parameter], options: OptimOptions) -> Optimizer
     return found
 
 
-def _adafactor(parameters: list[nn.Parameter], options: OptimOptions) -> Optimizer:
+def _adafactor(parameters: Groups, options: OptimOptions) -> Optimizer:
     """Adafactor (Shazeer & Stern 2018) at a given learning rate: B starts at zero, so nothing may scale with it."""
     from transformers.optimization import Adafactor
 
@@ -70,7 +86,7 @@ def _adafactor(parameters: list[nn.Parameter], options: OptimOptions) -> Optimiz
     )
 
 
-def _schedule_free(parameters: list[nn.Parameter], options: OptimOptions) -> Optimizer:
+def _schedule_free(parameters: Groups, options: OptimOptions) -> Optimizer:
     """Schedule-free AdamW (Defazio et al. 2024)."""
     import schedulefree
 

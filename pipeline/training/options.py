@@ -19,6 +19,7 @@ RATES: dict[str, float] = {
     "adamw_schedule_free": 3e-4,
 }
 PACKAGES = {"adamw_8bit": "bitsandbytes", "prodigy": "prodigyopt", "adamw_schedule_free": "schedulefree"}
+TEXT_FACTOR = 0.1  # of the denoiser's rate: text encoders forget quickly
 MIN_PRODIGY_RATE = 0.1  # below, a rate meant for another optimizer was surely given
 
 
@@ -36,6 +37,12 @@ class OptimOptions:
     learning_rate: float | None = None
     """Learning rate after warm-up. Not given: 1e-4, 3e-4 for adamw_schedule_free, 1 for prodigy, which takes it as a
     factor on the rate it finds itself."""
+
+    text_encoder_lr: float | None = None
+    """Learning rate of the text encoders (--train_text_encoder). Not given: a tenth of the denoiser's."""
+
+    lora_plus_ratio: float = 1.0
+    """Learning rate of B as a multiple of A's (LoRA+, Hayou et al. 2024: 16, at a lower rate of A)."""
 
     scale_lr: bool = False
     """Multiply the learning rate by accumulation x batch size x processes."""
@@ -90,6 +97,14 @@ class OptimOptions:
             return self.lr_scheduler
         return "constant_with_warmup" if self.optimizer_name == "adamw_schedule_free" else "cosine"
 
+    def factor_of(self, name: str, denoiser: str) -> float:
+        """How the learning rate of '<component>.<layer>.lora_B...' differs from the schedule's."""
+        factor = self.lora_plus_ratio if ".lora_B." in name else 1.0
+        if name.split(".")[0] in (denoiser, "") or not denoiser:
+            return factor
+        text = TEXT_FACTOR if self.text_encoder_lr is None else self.text_encoder_lr / self.peak_rate
+        return factor * (1.0 if self.optimizer_name == "prodigy" else text)
+
     def problems(self) -> list[str]:
         """What is wrong with these values, one sentence each."""
         infinity = float("inf")
@@ -102,9 +117,10 @@ class OptimOptions:
             adam_beta2=(0, 0.999999),
             adam_weight_decay=(0, infinity),
             max_grad_norm=(1e-12, infinity),
+            lora_plus_ratio=(1e-3, 1e3),
             ema_decay=(0, 0.999999),
         )
-        for name in ("learning_rate", "adam_epsilon"):
+        for name in ("learning_rate", "text_encoder_lr", "adam_epsilon"):
             value = getattr(self, name)
             if value is not None and not 0 < value < infinity:
                 problems.append(f"--{name} is {value:g}, but must be a finite number above 0.")
@@ -121,6 +137,10 @@ class OptimOptions:
             given = "--scale_lr" if self.scale_lr else f"--learning_rate {self.peak_rate:g}"
             problems.append(
                 f"--optimizer prodigy finds the rate itself, {given} would distort it; give --learning_rate 1 alone."
+            )
+        if name == "prodigy" and (self.text_encoder_lr is not None or self.lora_plus_ratio != 1):
+            problems.append(
+                "--optimizer prodigy finds one rate for all weights; leave --text_encoder_lr and --lora_plus_ratio out."
             )
         if name == "adafactor" and (self.adam_beta1, self.adam_beta2, self.adam_epsilon) != (0.9, 0.999, 1e-8):
             problems.append("--optimizer adafactor has no adam_beta1, adam_beta2 and adam_epsilon; leave them out.")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.adapter.adapted import Adapted
 from pipeline.budget import Budget
 from pipeline.evaluation.previews import Previews
 from pipeline.evaluation.validation import Validation
@@ -16,7 +17,7 @@ class Watch:
     """Looks at the model where that is due, and notes the best weights in the state."""
 
     state: TrainState
-    denoiser: Any
+    adapted: Adapted
     validation: Validation | None
     previews: Previews | None
     num_steps: int
@@ -34,7 +35,7 @@ class Watch:
         with self.state.showing_current():
             if self.validation is not None and (last or (self.validation_steps and done % self.validation_steps == 0)):
                 with self.budget.spend("validate"):
-                    row["validation"] = self.validation.measure(self.denoiser)
+                    row["validation"] = self.validation.measure(self.adapted)
             if self.previews is not None and self.preview_steps and (last or done % self.preview_steps == 0):
                 with self.budget.spend("draw"):
                     self.previews.draw_tuned(done)

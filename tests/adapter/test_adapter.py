@@ -10,10 +10,12 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from pipeline.adapter import formats, lora, verify
+from pipeline.adapter.adapted import Adapted
 from pipeline.adapter.options import AdapterOptions
 from pipeline.errors import ConfigError, TrainingStopped
 from pipeline.families import registry
-from pipeline.families.base import Targets
+from pipeline.families.targets import Targets
+from tests.conftest import attach
 
 pytestmark = pytest.mark.invariant
 
@@ -23,7 +25,7 @@ def adapted(miniature):
     """A denoiser with a random adapter of alpha 16 at rank 4, and fixed inputs."""
     family = registry.detect(miniature)
     denoiser = family.load("unet").unet.eval()
-    lora.attach(denoiser, AdapterOptions(rank=4, lora_alpha=10.0), family.targets, seed=0)
+    attach(denoiser, AdapterOptions(rank=4, lora_alpha=10.0), family.targets)
     generator = torch.Generator().manual_seed(1)
     for value in lora.parameters(denoiser).values():
         value.data = torch.randn(value.shape, generator=generator) * 0.2
@@ -33,12 +35,12 @@ def adapted(miniature):
 
 def check(file: Path, adapted) -> verify.Verdict:
     family, denoiser, predict = adapted
-    return verify.verify(file, family, denoiser, predict, tolerance=1e-3)
+    return verify.verify(file, family, Adapted({"unet": denoiser}), predict, tolerance=1e-3)
 
 
 def test_the_file_means_the_same_to_stock_diffusers(adapted, miniature, tmp_path):
     _, denoiser, predict = adapted
-    file = formats.write(tmp_path, denoiser, "unet", "{}")
+    file = formats.write(tmp_path, Adapted({"unet": denoiser}), "{}")
     assert check(file, adapted).distance < 1e-5
     with torch.no_grad():
         live = predict()
@@ -55,7 +57,7 @@ def test_verifying_leaves_the_live_adapter_as_it_was(adapted, tmp_path):
     before = {name: value.detach().clone() for name, value in lora.parameters(denoiser).items()}
     with torch.no_grad():
         output = predict()
-    check(formats.write(tmp_path, denoiser, "unet", "{}"), adapted)
+    check(formats.write(tmp_path, Adapted({"unet": denoiser}), "{}"), adapted)
     after = lora.parameters(denoiser)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -64,7 +66,7 @@ def test_verifying_leaves_the_live_adapter_as_it_was(adapted, tmp_path):
 
 
 def tampered(tmp_path, adapted, change) -> Path:
-    file = formats.write(tmp_path, adapted[1], "unet", "{}")
+    file = formats.write(tmp_path, Adapted({"unet": adapted[1]}), "{}")
     tensors = load_file(file)
     change(tensors, sorted(tensors))
     save_file(tensors, file)
@@ -112,18 +114,18 @@ assert torch.equal(draw(), before)
 
 
 def test_equal_adapters_give_equal_bytes(adapted, tmp_path):
-    first = formats.write(tmp_path / "a", adapted[1], "unet", '{"step": 1}').read_bytes()
-    assert formats.write(tmp_path / "b", adapted[1], "unet", '{"step": 1}').read_bytes() == first
+    first = formats.write(tmp_path / "a", Adapted({"unet": adapted[1]}), '{"step": 1}').read_bytes()
+    assert formats.write(tmp_path / "b", Adapted({"unet": adapted[1]}), '{"step": 1}').read_bytes() == first
 
 
 def test_a_target_that_matches_nothing_is_named(miniature):
     denoiser = registry.detect(miniature).load("unet").unet
     with pytest.raises(ConfigError, match="to_z"):
-        lora.attach(denoiser, AdapterOptions(lora_layers="to_q,to_z"), Targets({}), seed=0)
+        attach(denoiser, AdapterOptions(lora_layers="to_q,to_z"), Targets({}))
 
 
 def test_chosen_layers_are_the_trained_ones(miniature):
     denoiser = registry.detect(miniature).load("unet").unet
-    lora.attach(denoiser, AdapterOptions(lora_layers="to_q, conv1"), Targets({}), seed=0)
+    attach(denoiser, AdapterOptions(lora_layers="to_q, conv1"), Targets({}))
     endings = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in lora.parameters(denoiser)}
     assert endings == {"to_q", "conv1"}

@@ -6,10 +6,13 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
 from pipeline.adapter import dropout, formats, lora, pissa, verify
+from pipeline.adapter.adapted import Adapted
 from pipeline.adapter.layers import sites
 from pipeline.adapter.options import AdapterOptions
 from pipeline.errors import ConfigError
-from pipeline.families import base, registry
+from pipeline.families import registry
+from pipeline.families.targets import Targets
+from tests.conftest import attach
 
 pytestmark = pytest.mark.invariant
 PATTERNS = {"rank_pattern": "attn2.to_k=8,mid_block.*=2", "alpha_pattern": "to_v=3,attn1.to_v=5"}
@@ -39,7 +42,7 @@ def denoiser_of(family, kind):
     x_t, states = torch.randn(2, 4, 16, 16, generator=generator), torch.randn(2, 77, 32, generator=generator)
     with torch.no_grad():
         before = denoiser(x_t, torch.tensor([10, 900]), states).sample
-    lora.attach(denoiser, AdapterOptions(**KINDS[kind]), family.targets, seed=0)
+    attach(denoiser, AdapterOptions(**KINDS[kind]), family.targets)
     return denoiser, before, lambda model=denoiser: model(x_t, torch.tensor([10, 900]), states).sample
 
 
@@ -70,9 +73,9 @@ def test_the_start_is_the_base_and_so_is_switching_off(family, kind):
 def test_the_file_means_the_same_to_stock_diffusers(family, kind, tmp_path):
     denoiser, before, predict = denoiser_of(family, kind)
     learn(denoiser)
-    file = formats.write(tmp_path, denoiser, "unet", "{}")
+    file = formats.write(tmp_path, Adapted({"unet": denoiser}), "{}")
     names = set(lora.parameters(denoiser))
-    assert verify.verify(file, family, denoiser, predict, 1e-3).distance < 1e-4
+    assert verify.verify(file, family, Adapted({"unet": denoiser}), predict, 1e-3).distance < 1e-4
     assert {name for name, value in denoiser.named_parameters() if value.requires_grad} == names
     pipe = StableDiffusionPipeline.from_pretrained(family.folder)
     with torch.no_grad():
@@ -91,7 +94,7 @@ def test_patterns_decide_rank_and_alpha_of_the_layers_they_name(family):
     assert {site.alpha for name, site in found.items() if name.endswith("attn1.to_v")} == {5.0}
     assert {site.alpha for name, site in found.items() if name.endswith("attn2.to_v")} == {3.0}
     assert {site.alpha for name, site in found.items() if name.endswith("to_q")} == {6.0}
-    lora.attach(denoiser, AdapterOptions(**KINDS["patterns"]), family.targets, seed=0)
+    attach(denoiser, AdapterOptions(**KINDS["patterns"]), family.targets)
     scales = lora.scales(denoiser)
     assert scales == {name: pytest.approx(site.scale) for name, site in found.items()}
     weights = lora.parameters(denoiser)
@@ -104,8 +107,8 @@ def test_a_layer_whose_name_ends_another_keeps_its_own_rank():
     model = torch.nn.ModuleDict({"proj": torch.nn.Linear(4, 4), "inner": torch.nn.ModuleDict()})
     model["inner"]["proj"] = torch.nn.Linear(4, 4)
     options = AdapterOptions(lora_layers="proj", rank=2, rank_pattern="inner.proj=3")
-    assert {site.name: site.rank for site in sites(model, options, base.Targets({}))} == {"proj": 2, "inner.proj": 3}
-    config = lora._config(sites(model, options, base.Targets({})), options)
+    assert {site.name: site.rank for site in sites(model, options, Targets({}))} == {"proj": 2, "inner.proj": 3}
+    config = lora._config(sites(model, options, Targets({})), options)
     from peft import inject_adapter_in_model
 
     inject_adapter_in_model(config, model, adapter_name="default")
@@ -150,7 +153,7 @@ def test_kaiming_is_within_its_bound_and_another_seed_another_start(family):
     starts = []
     for seed in (0, 1):
         denoiser = family.load("unet").unet
-        lora.attach(denoiser, AdapterOptions(rank=4, lora_init="kaiming"), family.targets, seed=seed)
+        attach(denoiser, AdapterOptions(rank=4, lora_init="kaiming"), family.targets, seed=seed)
         starts.append(torch.cat([w.flatten() for n, w in lora.parameters(denoiser).items() if "to_q.lora_A" in n]))
     assert not torch.equal(*starts)
     bound = 1 / 16**0.5  # the narrowest layers have 16 inputs
@@ -169,7 +172,7 @@ def test_pissa_begins_at_the_best_approximation_of_the_weight(shape):
 def test_pissa_is_written_at_twice_its_rank(family, tmp_path):
     denoiser, _, _ = denoiser_of(family, "pissa")
     learn(denoiser)
-    tensors = load_file(formats.write(tmp_path, denoiser, "unet", "{}"))
+    tensors = load_file(formats.write(tmp_path, Adapted({"unet": denoiser}), "{}"))
     ranks = {name.split(".lora_")[0]: len(value) for name, value in tensors.items() if ".lora_A." in name}
     assert {ranks[name] for name in ranks if name.startswith("unet.mid_block")} == {4}
 

@@ -22,8 +22,8 @@ def measured(small, tmp_path):
     """A setting with half of the images held out, its denoiser and its validation."""
     setting = prepared([*small, "--validation_split", "0.5"], tmp_path / "out")
     encode(setting)
-    denoiser = assemble.load_denoiser(setting)
-    return setting, denoiser, assemble.validation_of(setting, denoiser)
+    models = assemble.load_models(setting)
+    return setting, models.adapted, assemble.validation_of(setting, models)
 
 
 @pytest.mark.reference
@@ -39,7 +39,8 @@ def test_it_is_the_loss_diffusers_own_parts_give(measured, miniature):
             noise = draws.normal(0, level, subject.id, "validation noise", shape)
             index = torch.tensor([int((level + 0.5) / NUM_LEVELS * 1000)])
             x_t = scheduler.add_noise(latents[None], noise[None], index)
-            for text, errors in ((subject.text, found.base.held_out), (found.ruler.null, found.base.held_out_null)):
+            for caption, errors in ((subject.caption, found.base.held_out), (None, found.base.held_out_null)):
+                text = found.ruler.texts(caption)
                 with torch.no_grad():
                     said = unet(x_t, index, encoder_hidden_states=text["prompt_embeds"][None]).sample
                 loss = torch.nn.functional.mse_loss(said, noise[None]).item()
@@ -48,8 +49,8 @@ def test_it_is_the_loss_diffusers_own_parts_give(measured, miniature):
 
 @pytest.mark.unit
 def test_an_adapter_that_adds_nothing_changes_nothing_at_all(measured):
-    _, denoiser, found = measured
-    row = found.measure(denoiser)
+    _, adapted, found = measured
+    row = found.measure(adapted)
     assert row["held_out_change"] == {"value": 0.0, "low": 0.0, "high": 0.0, "n": 4}
     assert row["held_out_loss"] == row["held_out_base"]
     assert row["levels"]["probe"] == row["levels"]["probe_base"]
@@ -61,7 +62,7 @@ def test_it_depends_on_neither_seed_nor_batch(small, tmp_path, measured):
         [*replaced(small, train_batch_size=5), "--validation_split", "0.5", "--seed", "9"], tmp_path / "out"
     )
     encode(again)
-    other = assemble.validation_of(again, assemble.load_denoiser(again))
+    other = assemble.validation_of(again, assemble.load_models(again))
     assert [subject.id for subject in other.held_out] == [subject.id for subject in measured[2].held_out]
     assert torch.allclose(other.base.held_out, measured[2].base.held_out, atol=1e-6)
 

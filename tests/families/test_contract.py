@@ -14,6 +14,7 @@ from diffusers import DDPMScheduler, DiffusionPipeline
 from torch import Tensor
 
 from pipeline.adapter import formats, lora, verify
+from pipeline.adapter.adapted import Adapted
 from pipeline.adapter.layers import PRESETS, sites
 from pipeline.adapter.options import AdapterOptions
 from pipeline.conditioning import Conditioning, Geometry, stack, whole
@@ -22,6 +23,7 @@ from pipeline.families import miniature, reading, registry
 from pipeline.families.options import ModelOptions
 from pipeline.objective.losses import squared_error
 from pipeline.objective.options import ObjectiveOptions
+from tests.conftest import attach
 
 pytestmark = pytest.mark.contract
 PROMPT, SIDE = "a red square", 64  # pixels
@@ -91,7 +93,7 @@ def test_shape_in_is_shape_out_also_where_not_square(family):
 
 def test_gradients_reach_every_target_and_nothing_else(family):
     denoiser, conditioning = denoiser_of(family), conditioning_of(family, PROMPT, None)
-    lora.attach(denoiser, AdapterOptions(rank=2, lora_layers="all-linear"), family.targets, seed=0)
+    attach(denoiser, AdapterOptions(rank=2, lora_layers="all-linear"), family.targets)
     prediction = family.denoise(denoiser, latents(family), torch.tensor([0.1, 0.9]), conditioning)
     squared_error(prediction, torch.zeros_like(prediction)).sum().backward()
     for name, value in denoiser.named_parameters():
@@ -125,7 +127,7 @@ def test_every_preset_names_layers_and_every_pattern_counts(family, preset):
 
 def test_the_adapter_is_float32_over_a_half_precision_base(family):
     denoiser = denoiser_of(family, torch.bfloat16)
-    lora.attach(denoiser, AdapterOptions(rank=2), family.targets, seed=0)
+    attach(denoiser, AdapterOptions(rank=2), family.targets)
     assert {value.dtype for value in lora.parameters(denoiser).values()} == {torch.float32}
     assert torch.bfloat16 in {value.dtype for name, value in denoiser.named_parameters() if ".lora_" not in name}
     x_t, conditioning = (
@@ -237,13 +239,13 @@ def test_a_zero_adapter_is_the_base_and_the_file_in_stock_diffusers_is_the_train
 
     before = predict()
     kind = {"lora_alpha": 6.0, "lora_layers": "all-linear+conv", "rank_pattern": "to_k=3", "use_dora": True}
-    lora.attach(denoiser, AdapterOptions(rank=2, **kind), family.targets, seed=0)
+    attach(denoiser, AdapterOptions(rank=2, **kind), family.targets)
     assert torch.equal(predict(), before)
     generator = torch.Generator().manual_seed(1)
     for value in lora.parameters(denoiser).values():
         value.data += torch.randn(value.shape, generator=generator) * 0.1
-    file = formats.write(tmp_path, denoiser, family.denoiser, "{}")
-    assert verify.verify(file, family, denoiser, predict, 1e-3).distance < 1e-4
+    file = formats.write(tmp_path, Adapted({family.denoiser: denoiser}), "{}")
+    assert verify.verify(file, family, Adapted({family.denoiser: denoiser}), predict, 1e-3).distance < 1e-4
     stock = DiffusionPipeline.from_pretrained(family.folder)
     stock.load_lora_weights(tmp_path, weight_name=file.name)
     live, loaded = predict(), predict(getattr(stock, family.denoiser))

@@ -6,7 +6,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pipeline import durable
-from pipeline.adapter import formats, lora
+from pipeline.adapter import formats
+from pipeline.adapter.adapted import Adapted
 from pipeline.adapter.options import AdapterOptions
 from pipeline.errors import CheckpointError
 from pipeline.families import registry
@@ -14,6 +15,7 @@ from pipeline.training import checkpoint
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.state import TrainState
 from pipeline.training.tracking import Metrics, read
+from tests.conftest import attach
 
 pytestmark = pytest.mark.unit
 
@@ -22,18 +24,19 @@ pytestmark = pytest.mark.unit
 def trained(miniature):
     family = registry.detect(miniature)
     denoiser = family.load("unet").unet
-    lora.attach(denoiser, AdapterOptions(rank=2), family.targets, seed=0)
-    named = lora.parameters(denoiser)
+    attach(denoiser, AdapterOptions(rank=2), family.targets)
+    adapted = Adapted({"unet": denoiser})
+    named = adapted.parameters()
     optimizer = torch.optim.AdamW(named.values())
     for value in named.values():
         value.grad = torch.ones_like(value)
     optimizer.step()
-    return denoiser, TrainState(named, optimizer)
+    return adapted, TrainState(named, optimizer)
 
 
 def save(checkpoints: Checkpoints, step: int, trained: tuple) -> None:
-    denoiser, state = trained
-    checkpoints.save(step, state, denoiser, "unet")
+    adapted, state = trained
+    checkpoints.save(step, state, adapted)
 
 
 def test_the_newest_are_kept_and_another_runs_are_not_touched(tmp_path, trained):
@@ -134,11 +137,11 @@ def test_metrics_hold_each_step_once_after_a_resume(tmp_path):
 
 def test_a_checkpoints_adapter_is_what_would_be_handed_over(tmp_path, trained):
     """The average where there is one; the weights that training goes on with lie beside it."""
-    denoiser, state = trained
+    adapted, state = trained
     averaged = TrainState(state.named, state.optimizer, ema_decay=0.9)
     averaged.average = {name: torch.full_like(value, 0.25) for name, value in averaged.average.items()}
     live = {name: value.detach().clone() for name, value in averaged.named.items()}
-    path = Checkpoints(tmp_path, {}, None).save(1, averaged, denoiser, "unet")
+    path = Checkpoints(tmp_path, {}, None).save(1, averaged, adapted)
     adapter = load_file(path / formats.FILE)
     assert len(adapter) == len(live)
     assert all(torch.equal(value, torch.full_like(value, 0.25)) for value in adapter.values())

@@ -21,7 +21,7 @@ def new_state(name: str) -> TrainState:
         "a": nn.Parameter(torch.randn(4, 1280, generator=generator)),  # large enough for eight bits
         "b": nn.Parameter(torch.zeros(64, 4)),
     }
-    return TrainState(named, optimizer_for(named.values(), OptimOptions(optimizer=name)))
+    return TrainState(named, optimizer_for(named, OptimOptions(optimizer=name)))
 
 
 def take_steps(state: TrainState, first: int, last: int) -> None:
@@ -74,13 +74,13 @@ def test_adafactor_moves_weights_that_start_at_zero():
     """By the learning rate, where its own scaling by the weights would make a thousandth of it."""
     b = nn.Parameter(torch.zeros(8, 4))
     b.grad = torch.ones_like(b)
-    optimizer_for([b], OptimOptions(optimizer="adafactor", learning_rate=1e-2)).step()
+    optimizer_for({"b": b}, OptimOptions(optimizer="adafactor", learning_rate=1e-2)).step()
     assert torch.allclose(b.detach(), torch.full_like(b, -1e-2), rtol=1e-3)
 
 
 def test_the_optimizer_has_the_values_given():
     options = OptimOptions(adam_beta1=0.8, adam_beta2=0.95, adam_weight_decay=0.1, adam_epsilon=1e-6)
-    group = optimizer_for([nn.Parameter(torch.zeros(1))], options).param_groups[0]
+    group = optimizer_for({"a": nn.Parameter(torch.zeros(1))}, options).param_groups[0]
     assert (group["betas"], group["weight_decay"], group["eps"]) == ((0.8, 0.95), 0.1, 1e-6)
 
 

@@ -1,0 +1,113 @@
+"""Adapters on text encoders (P9): they learn, are saved, come back, act in the stock pipeline, and resume exactly."""
+
+import shutil
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from safetensors.torch import load_file
+
+from pipeline.families import miniature, registry
+from tests.conftest import make_colours, metrics, prepared, replaced, small_flags
+
+pytestmark = pytest.mark.contract
+FILE = "pytorch_lora_weights.safetensors"
+WITH_CLIP = [name for name in sorted(registry.NAMES) if name != "lumina2"]
+
+
+@pytest.fixture
+def flags(request, tmp_path):
+    miniature.write(request.param, tmp_path / "model")
+    found = small_flags(tmp_path / "model", make_colours(tmp_path / "data"), tmp_path / "cache")
+    more = ["--train_text_encoder", "--text_encoder_layers", "attention+mlp", "--lora_alpha", "6"]
+    more += ["--rank_pattern", "text_encoder.*.fc1=2", "--caption_dropout", "0.2", "--validation_split", "0.5"]
+    return [*replaced(found, max_train_steps=8), *more, "--use_dora", "--lora_dropout", "0.1"]
+
+
+@pytest.mark.parametrize("flags", WITH_CLIP, indirect=True)
+def test_they_learn_are_handed_over_and_go_on_exactly(trainer, flags, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    ended = trainer(*flags, "--checkpointing_steps", "4", "--output_dir", whole)
+    assert ended.code == 0, ended.output
+    assert "no text states" in ended.output
+    tensors, family = load_file(whole / FILE), registry.detect(tmp_path / "model")
+    for encoder in family.trainable_encoders:
+        own = {name: value for name, value in tensors.items() if name.startswith(f"{encoder}.")}
+        assert any(".fc1.lora_B" in name for name in own)
+        assert all(value.any() for name, value in own.items() if ".lora_B." in name)
+        if encoder == "text_encoder":
+            assert {len(value) for name, value in own.items() if ".fc1.lora_A" in name} == {2}
+            assert {len(value) for name, value in own.items() if ".fc2.lora_A" in name} == {4}
+    cut.mkdir()
+    shutil.copytree(whole / "checkpoint-4", cut / "checkpoint-4")
+    shutil.copy(whole / "metrics.jsonl", cut)
+    ended = trainer(*flags, "--checkpointing_steps", "4", "--output_dir", cut, "--resume_from_checkpoint", "latest")
+    assert ended.code == 0, ended.output
+    assert (cut / FILE).read_bytes() == (whole / FILE).read_bytes()
+    assert [row["loss"] for row in metrics(cut)] == [row["loss"] for row in metrics(whole)]
+
+
+@pytest.mark.parametrize("flags", WITH_CLIP, indirect=True)
+def test_the_stock_pipeline_encodes_as_the_live_encoders_do(trainer, flags, tmp_path):
+    out = tmp_path / "out"
+    ended = trainer(*replaced(flags, max_train_steps=3, learning_rate="3e-2"), "--output_dir", out, "--keep", "last")
+    assert ended.code == 0, ended.output
+    family = registry.detect(tmp_path / "model")
+    pipe = DiffusionPipeline.from_pretrained(tmp_path / "model")
+    with torch.no_grad():
+        before = family.encode_text(pipe, "a red square")
+        pipe.load_lora_weights(out, weight_name=FILE)
+        after = family.encode_text(pipe, "a red square")
+    assert any((before[name] - after[name]).abs().max() > 1e-4 for name in before)
+
+
+@pytest.mark.parametrize("flags", ["sd", "sdxl"], indirect=True)
+def test_batches_of_any_cut_give_the_same_adapter(trainer, flags, tmp_path):
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    flags = replaced(flags, max_train_steps=3)
+    assert trainer(*replaced(flags, train_batch_size=4), "--output_dir", once).code == 0
+    assert trainer(*flags, "--gradient_accumulation_steps", "2", "--output_dir", twice).code == 0
+    ours, theirs = load_file(once / FILE), load_file(twice / FILE)
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
+
+
+@pytest.mark.parametrize("flags", ["sdxl"], indirect=True)
+def test_each_group_of_weights_has_its_own_rate(flags, tmp_path):
+    from pipeline import assemble
+    from pipeline.run import encode
+
+    rates = ["--text_encoder_lr", "2e-5", "--lora_plus_ratio", "16", "--learning_rate", "1e-4"]
+    at = flags.index("--learning_rate")
+    setting = prepared([*flags[:at], *flags[at + 2 :], *rates], tmp_path / "out")
+    encode(setting)
+    models = assemble.load_models(setting)
+    state = assemble.state_of(setting, models)
+    names = {id(value): name for name, value in state.named.items()}
+    seen = {}
+    for group in state.optimizer.param_groups:
+        for value in group["params"]:
+            name = names[id(value)]
+            key = name.split(".")[0] == "unet", ".lora_B." in name
+            seen.setdefault(key, set()).add(round(group["factor"] * 1e-4, 10))
+    assert seen == {(True, False): {1e-4}, (True, True): {1.6e-3}, (False, False): {2e-5}, (False, True): {3.2e-4}}
+    assert list(state.named) == [
+        names[id(value)] for group in state.optimizer.param_groups for value in group["params"]
+    ]
+
+
+@pytest.mark.parametrize("flags", ["lumina2"], indirect=True)
+def test_a_family_without_clip_says_so(trainer, flags, tmp_path):
+    ended = trainer(*flags, "--output_dir", tmp_path / "out")
+    assert ended.code == 2
+    assert "has no CLIP text encoder" in ended.output
+
+
+@pytest.mark.parametrize("flags", ["sdxl"], indirect=True)
+def test_the_layer_that_is_never_read_is_left_out(flags, tmp_path):
+    from pipeline.plan import all_sites
+
+    setting = prepared(flags, tmp_path / "out")
+    names = {f"{site.prefix}{site.name}" for site in all_sites(setting.run, setting.family)}
+    assert any(name.startswith("text_encoder.encoder.layers.0.") for name in names)
+    assert not any(name.startswith("text_encoder.encoder.layers.1.") for name in names)
+    assert any(name.startswith("text_encoder_2.text_model.encoder.layers.1.") for name in names)
