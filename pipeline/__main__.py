@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 
 import pipeline
 from pipeline.errors import EXIT_DONE, EXIT_USER, CheckpointError, ConfigError, UserError
+from pipeline.sharing.hub import HubError
 
 app = App(
     name="python -m pipeline",
@@ -78,6 +79,72 @@ def report(output_dir: Path) -> None:
 
 
 @app.command
+def publish(
+    output_dir: Path, *, repo: str | None = None, token: str | None = None, allow_undocumented_data: str | None = None
+) -> None:
+    """Share the adapter of a finished run on the Hub, in one commit: adapter, card, settings and the card's pictures.
+
+    Example: python -m pipeline publish outputs/demo --repo user/stickers
+
+    Parameters
+    ----------
+    output_dir
+        The output folder of a finished run.
+    repo
+        Repository on the Hub, user/name. Not given: the folder's name, under your account.
+    token
+        Token of the Hub. Not given: that of HF_TOKEN or `hf auth login`.
+    allow_undocumented_data
+        Why data without a card may be shared; the reason is shown.
+    """
+    import pipeline
+    from pipeline.sharing import documents, hub
+
+    documents.require_documented(output_dir, allow_undocumented_data)
+    name = hub.full_name(repo, output_dir, token)
+    hub.require_access(name, token)
+    documents.write_card(output_dir, name, allow_undocumented_data)
+    _say(f"Shared  {hub.upload(output_dir, name, token, f'LoRA trained with t2i-lora {pipeline.__version__}')}")
+
+
+@app.command
+def card(name: str, *, dataset: Path | None = None) -> None:
+    """Begin the card of a dataset, data_cards/NAME.md: what must be known before an adapter trained on it is shared.
+
+    Example: python -m pipeline card my_pictures --dataset my_pictures
+
+    Parameters
+    ----------
+    name
+        What the dataset is called: the last part of its folder or Hub id.
+    dataset
+        Its folder, to note in the card which data it was written for.
+    """
+    from pipeline import durable
+    from pipeline.data import card as cards
+    from pipeline.data.manifest import read_manifest
+    from pipeline.data.options import DataOptions
+
+    path = cards.FOLDER / f"{name}.md"
+    if path.exists():
+        raise ConfigError(f"{path} exists; change it by hand.")
+    fingerprint = read_manifest(dataset, DataOptions()).fingerprint if dataset is not None else "null"
+    durable.write_text(path, cards.template(name, fingerprint))
+    _say(f"Card  {path}: fill in what says TODO")
+
+
+@app.command
+def families() -> None:
+    """List the model families that can be trained, and what each was tested on.
+
+    Example: python -m pipeline families
+    """
+    from pipeline.families import registry
+
+    _say(registry.table())
+
+
+@app.command
 def miniature(family: str, folder: Path, *, prediction_type: str | None = None, seed: int = 0) -> None:
     """Write a random-weight miniature of a model family, for tests and dry runs.
 
@@ -132,7 +199,7 @@ def main(argv: list[str] | None = None) -> int:
     """Carry out one verb; returns the exit code."""
     try:
         app(sys.argv[1:] if argv is None else argv, exit_on_error=False, print_error=False)
-    except (cyclopts.CycloptsError, UserError) as error:
+    except (cyclopts.CycloptsError, UserError, HubError) as error:
         sys.stderr.write(f"Error: {str(error).strip()}\n")
         return EXIT_USER
     return EXIT_DONE

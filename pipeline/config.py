@@ -21,6 +21,7 @@ from pipeline.data.options import DataOptions
 from pipeline.errors import ConfigError, listed
 from pipeline.families.options import ModelOptions
 from pipeline.objective.options import ObjectiveOptions
+from pipeline.sharing.options import ShareOptions
 from pipeline.training.options import OptimOptions, PreviewOptions, TrainOptions
 
 HELP = """Fine-tune a text-to-image model with LoRA, and prove the adapter that comes out.
@@ -34,11 +35,10 @@ Examples:
     python train_lora.py --config outputs/demo/run.toml --resume_from_checkpoint latest
 """
 
+SECRETS = ("hub_token",)  # never written anywhere
+
 # Flags of diffusers' train_text_to_image_lora.py that are refused, each with its alternative.
 REFUSED = {
-    "push_to_hub": "Uploading is not part of a run yet: use `hf upload USER/NAME OUTPUT_DIR` afterwards.",
-    "hub_token": "Uploading is not part of a run yet: use `hf auth login` and `hf upload` afterwards.",
-    "hub_model_id": "Uploading is not part of a run yet: use `hf upload USER/NAME OUTPUT_DIR` afterwards.",
     "local_rank": "accelerate launch tells each process its rank: leave it out.",
     "enable_xformers_memory_efficient_attention": "PyTorch's own efficient attention is always on: leave it out.",
 }
@@ -55,6 +55,7 @@ class Run:
     optim: Annotated[OptimOptions, Parameter(name="*")] = OptimOptions()
     train: Annotated[TrainOptions, Parameter(name="*")] = TrainOptions()
     preview: Annotated[PreviewOptions, Parameter(name="*")] = PreviewOptions()
+    share: Annotated[ShareOptions, Parameter(name="*")] = ShareOptions()
 
     @property
     def sections(self) -> tuple[Any, ...]:
@@ -75,9 +76,9 @@ class Run:
     def to_toml(self) -> str:
         """The run as run.toml; reading it back gives an equal Run."""
         lines = [
-            f"{name} = {json.dumps(value, ensure_ascii=False)}"
+            f"{name} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")  # which TOML wants escaped
             for name, value in self.flat().items()
-            if value is not None and value != ()
+            if value is not None and value != () and name not in SECRETS
         ]
         return "\n".join(lines) + "\n"
 

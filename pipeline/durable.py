@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 import time
@@ -37,16 +38,23 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode("utf-8"))
 
 
-def write_tensors(path: Path, tensors: "dict[str, Tensor]", note: str | None = None) -> None:
-    """The same for tensors, as safetensors with equal bytes for equal content.
+def write_tensors(path: Path, tensors: "dict[str, Tensor]", header: dict[str, str] | None = None) -> None:
+    """The same for tensors, as safetensors with equal bytes for equal content, and texts in the header.
 
-    The header holds at most one entry beside the tensors, `note`: safetensors writes several in
-    random order, and then equal files have different hashes.
+    safetensors writes several texts in random order, and then equal files have different hashes: so
+    the header is put together here, in the order of its names.
     """
     from safetensors.torch import save  # here, so that a wrong flag is answered without loading torch
 
     ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    write_bytes(path, save(ordered, metadata={"t2i_lora": note} if note is not None else None))
+    content = save(ordered)
+    if not header:
+        return write_bytes(path, content)
+    start = 8 + int.from_bytes(content[:8], "little")  # safetensors: the header's length in 8 bytes, then the header
+    said = {"__metadata__": dict(sorted(header.items())), **json.loads(content[8:start])}
+    text = json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    return write_bytes(path, len(text).to_bytes(8, "little") + text + content[start:])
 
 
 def commit_folder(folder: Path, fill: Callable[[Path], None]) -> None:

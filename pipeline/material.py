@@ -7,10 +7,13 @@ from pathlib import Path
 
 from pipeline import starter
 from pipeline.config import Run
+from pipeline.data import card
+from pipeline.data.card import Card
 from pipeline.data.manifest import Manifest, read_manifest, read_table
 from pipeline.data.options import DataOptions
 from pipeline.data.split import split
 from pipeline.errors import CheckpointError, ConfigError, DataError, listed
+from pipeline.sharing.options import ShareOptions
 from pipeline.status import is_main_process
 from pipeline.training.options import TrainOptions
 
@@ -24,6 +27,7 @@ class Material:
     manifest: Manifest  # what is trained on
     held_out: Manifest | None  # of the same dataset, for the held-out loss
     unseen: Manifest | None  # images never trained on, to be drawn and compared with
+    card: Card | None  # of the dataset, as a person declared it
 
 
 def look(run: Run, folder: Path) -> Material:
@@ -34,7 +38,9 @@ def look(run: Run, folder: Path) -> Material:
             require_writable(Path(run.data.cache_dir), "--cache_dir")
     run.model.local_folder(starter.BASE)
     require_clip(run.preview.clip_model_name_or_path)
-    manifest, held_out = split(training_data(run.data), run.data.validation_split)
+    everything = training_data(run.data)
+    declared = card_of(run.share, dataset_name(run.data), data_folder(run.data), everything)
+    manifest, held_out = split(everything, run.data.validation_split)
     unseen = unseen_data(run.data)
     if unseen is None and held_out is not None:
         unseen = held_out.limited(MAX_DRAWN)
@@ -44,7 +50,7 @@ def look(run: Run, folder: Path) -> Material:
         raise ConfigError(
             "--clip_model_name_or_path has nothing to measure: give --evaluation_data_dir, or --validation_split 0.2."
         )
-    return Material(manifest, held_out, unseen)
+    return Material(manifest, held_out, unseen, declared)
 
 
 def require_place(options: TrainOptions, folder: Path) -> None:
@@ -95,6 +101,43 @@ def training_data(options: DataOptions) -> Manifest:
     if options.dataset_name is not None:
         return read_table(options)
     return read_manifest(Path(options.train_data_dir) if options.train_data_dir else starter.TRAIN, options)
+
+
+def card_of(options: ShareOptions, name: str, folder: Path | None, manifest: Manifest) -> Card | None:
+    """The card of the dataset, checked against it; None where there is none and nobody asks for one.
+
+    Raises DataError for one that --data_card names or that sharing needs and that is missing, incomplete
+    or of other data.
+    """
+    required = options.push_to_hub and options.allow_undocumented_data is None
+    path = Path(options.data_card) if options.data_card is not None else card.find(name, folder)
+    if path is None:
+        if required:
+            raise DataError(
+                f"Sharing needs a card of the dataset: write data_cards/{name}.md (`python -m pipeline card {name}` "
+                'begins it), name one with --data_card, or say why with --allow_undocumented_data "reason".'
+            )
+        return None
+    try:
+        found = card.read(path)
+        card.require_same_data(found, path, manifest.fingerprint)
+    except DataError:
+        if required or options.data_card is not None:
+            raise
+        return None
+    return found
+
+
+def data_folder(options: DataOptions) -> Path | None:
+    """The folder of the dataset, where it is one."""
+    given = options.train_data_dir or options.dataset_name
+    return Path(given) if given and Path(given).is_dir() else None
+
+
+def dataset_name(options: DataOptions) -> str:
+    """What the dataset is called: the last part of its folder or Hub id."""
+    source = options.train_data_dir or options.dataset_name
+    return Path(source).resolve().name if source else "starter"
 
 
 def unseen_data(options: DataOptions) -> Manifest | None:

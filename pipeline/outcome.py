@@ -58,8 +58,7 @@ def output_folder(command: Command) -> Path:
     run = command.run
     if run.train.output_dir is not None:
         return Path(run.train.output_dir)
-    source = run.data.train_data_dir or run.data.dataset_name
-    return Path("outputs") / (Path(source).resolve().name if source else "starter")
+    return Path("outputs") / material.dataset_name(run.data)
 
 
 def _refuse(error: Exception) -> int:

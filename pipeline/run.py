@@ -4,13 +4,16 @@ import contextlib
 import json
 import logging
 import os
+import re
+import shlex
 from pathlib import Path
 
 import torch
 
 import pipeline
-from pipeline import assemble, draws, durable, errors
-from pipeline.adapter import formats, verify
+from pipeline import assemble, draws, durable, errors, starter
+from pipeline.adapter import formats, kohya, verify
+from pipeline.adapter.adapted import Adapted
 from pipeline.assemble import Models
 from pipeline.budget import Budget
 from pipeline.conditioning import stack, whole
@@ -21,6 +24,8 @@ from pipeline.evaluation.previews import Previews
 from pipeline.material import Material
 from pipeline.report import dataset, page
 from pipeline.setting import Setting, claim, identity_of, is_complete, prepare
+from pipeline.sharing import documents, hub
+from pipeline.sharing.card import BaseModel
 from pipeline.status import Status, launched_by_accelerate, resume_command
 from pipeline.training import tracking
 from pipeline.training.checkpoint import Checkpoints
@@ -43,6 +48,7 @@ def execute(command: Command, material: Material, status: Status, budget: Budget
     engine = setting.engine
 
     def claimed() -> tuple[Path | None, bool]:
+        require_sharing(setting)
         found = claim(setting, checkpoints, status)
         return found, found is not None and is_complete(setting, found)
 
@@ -68,6 +74,15 @@ def execute(command: Command, material: Material, status: Status, budget: Budget
         f"{verdict.distance:.1e} of its own effect from the trained adapter ({verdict.num_layers} layers)."
     )
     return finish(setting, previews, kept_step, verdict, status, budget)
+
+
+def require_sharing(setting: Setting) -> None:
+    """Make sure before the first step that what --push_to_hub asks for will be allowed."""
+    share = setting.run.share
+    if share.push_to_hub:
+        repo = hub.full_name(share.hub_model_id, setting.folder, share.hub_token)
+        hub.require_access(repo, share.hub_token)
+        tell(f"May share as {repo}")
 
 
 def quieten_libraries() -> None:
@@ -168,9 +183,29 @@ def hand_over(setting: Setting, models: Models, kept_step: int) -> verify.Verdic
     models.adapted.cast_base(torch.float32)  # half precision would drown a small effect in rounding
     verdict = verify.verify(file, family, models.adapted, predict, TOLERANCE)
     models.adapted.cast_base(engine.precision.dtype)
+    write_for_comfyui(setting, models.adapted)
     os.replace(file, setting.folder / formats.FILE)
     aside.rmdir()
     return verdict
+
+
+def write_for_comfyui(setting: Setting, adapted: Adapted) -> None:
+    """A second file where ComfyUI does not read the first; ComfyUI's DoRA is another, so there is none of that."""
+    family, run = setting.family, setting.run
+    if not family.comfyui_prefixes or run.adapter.use_dora:
+        return
+    name = re.sub(r"[^\w.-]+", "-", setting.folder.resolve().name).strip("-.") or "adapter"
+    header = kohya.modelspec(
+        architecture=family.architecture,
+        title=name,
+        resolution=setting.plan.resolution,
+        rank=run.adapter.rank,
+        alpha=run.adapter.lora_alpha or float(run.adapter.rank),
+        trigger=run.data.trigger_word,
+    )
+    formats.write_for_comfyui(
+        setting.folder / "comfyui" / f"{name}.safetensors", adapted, family.comfyui_prefixes, header
+    )
 
 
 def finish(
@@ -190,16 +225,46 @@ def finish(
         facts = {"verdict": vars(verdict), "kept_step": kept_step, "data": data, "budget": budget.seconds}
         durable.write_text(folder / "result.json", json.dumps(facts, indent=2) + "\n")
         page.write(folder)
+        documents.keep(folder, base_of(setting), setting.card, setting.run.share.allow_undocumented_data)
+        documents.write_card(folder)
     except Exception as error:  # whatever it is, the adapter is trained, saved and proven
-        command = resume_command(folder)
         sentence = f"Trained and saved, but afterwards: {type(error).__name__}: {error}"
-        status.write("incomplete", sentence, exit_code=errors.EXIT_AFTERWARDS, next_command=command)
-        tell(f"{sentence}. Try again with: {command}")
-        return errors.EXIT_AFTERWARDS
+        return incomplete(status, sentence, resume_command(folder))
+    if setting.run.share.push_to_hub:
+        repo = setting.run.share.hub_model_id or folder.resolve().name
+        command = shlex.join(["python", "-m", "pipeline", "publish", str(folder), "--repo", repo])
+        status.write("finishing", f"uploading to {repo}", next_command=command)
+        try:
+            share(setting)
+        except Exception as error:  # the adapter is trained, saved and proven; it can be shared later
+            return incomplete(status, f"Trained and saved, but not shared: {error}", command)
     kept = "" if kept_step == status.step else f", handed over step {kept_step}"
     status.write("done", f"trained {status.step} steps{kept}", exit_code=errors.EXIT_DONE)
     tell(f"Adapter  {folder / formats.FILE}\nReport   {folder / page.FILE}")
     return errors.EXIT_DONE
+
+
+def incomplete(status: Status, sentence: str, command: str) -> int:
+    """Say what did not work after the adapter was safe, and how to try it again."""
+    status.write("incomplete", sentence, exit_code=errors.EXIT_AFTERWARDS, next_command=command)
+    tell(f"{sentence.rstrip('.')}. Try again with: {command}")
+    return errors.EXIT_AFTERWARDS
+
+
+def share(setting: Setting) -> None:
+    """Upload what may be shared, its card naming the repository it is loaded from."""
+    options, folder = setting.run.share, setting.folder
+    repo = hub.full_name(options.hub_model_id, folder, options.hub_token)
+    documents.write_card(folder, repo)
+    url = hub.upload(folder, repo, options.hub_token, f"LoRA trained with t2i-lora {pipeline.__version__}")
+    tell(f"Shared   {url}")
+
+
+def base_of(setting: Setting) -> BaseModel:
+    """The base model as the adapter's card names it; a folder on this machine has no id."""
+    model, family = setting.run.model, setting.family
+    hub_id = model.pretrained_model_name_or_path if model.local_folder(starter.BASE) is None else None
+    return documents.base_model(family.folder, hub_id, family.pipeline_class, setting.run.preview.guidance)
 
 
 def draw(setting: Setting, previews: Previews | None, kept_step: int) -> None:

@@ -16,6 +16,7 @@ from pipeline import durable, errors, starter
 from pipeline.adapter import formats
 from pipeline.config import Run
 from pipeline.data import cache as caches
+from pipeline.data.card import Card
 from pipeline.data.manifest import Manifest, digest
 from pipeline.engine import Engine
 from pipeline.evaluation.previews import forget_after
@@ -68,6 +69,11 @@ NOT_IDENTITY = frozenset(
         "max_train_samples",
         "on_bad_image",
         "missing_caption",
+        "push_to_hub",
+        "hub_model_id",
+        "hub_token",
+        "data_card",
+        "allow_undocumented_data",
     }
 )
 DROPOUT = 0.1  # of captions, where the sampler has a null (Ho & Salimans 2022, table 1)
@@ -83,6 +89,9 @@ OWN_NAMES = (
     "metrics.jsonl",
     "evaluation.json",
     "result.json",
+    "documents.json",
+    "README.md",
+    "comfyui",
 )
 
 
@@ -96,6 +105,7 @@ class Setting:
     manifest: Manifest  # what is trained on
     held_out: Manifest | None  # of the same dataset, for the held-out loss
     unseen: Manifest | None  # images never trained on
+    card: Card | None  # of the dataset
     plan: Plan
     cache: caches.Cache
     folder: Path
@@ -133,7 +143,7 @@ def prepare(run: Run, material: Material, folder: Path) -> Setting:
         image_encoder=caches.fingerprint_of(family.folder, ("vae",), f"{precision} {family.variant}"),
         text_encoder=caches.fingerprint_of(family.folder, family.encoders, f"{precision} {family.variant}"),
     )
-    return Setting(run, engine, family, manifest, held_out, material.unseen, plan, cache, folder)
+    return Setting(run, engine, family, manifest, held_out, material.unseen, material.card, plan, cache, folder)
 
 
 def cut_captions(run: Run, family: Family, manifest: Manifest) -> tuple[str, ...]:

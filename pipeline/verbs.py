@@ -49,8 +49,8 @@ def draw(
     tuned = sampler.draw(shots)
     pipe.disable_lora()
     rows = index_of(shots, sampler)
-    keep(to / "base", sampler.draw(shots), rows)
-    keep(to / "tuned", tuned, rows)
+    keep(to / "base", sampler.draw(shots), rows, drawn=True)
+    keep(to / "tuned", tuned, rows, drawn=True)
     sys.stdout.write(f"Pictures  {to / 'base'} and {to / 'tuned'}\n")
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline import durable
-from pipeline.adapter import lora, pissa
+from pipeline.adapter import kohya, lora, pissa
 from pipeline.adapter.adapted import Adapted
+from pipeline.errors import TrainingStopped, listed
 
 FILE = "pytorch_lora_weights.safetensors"
 
@@ -41,5 +43,26 @@ def _scaled(model: Any) -> dict[str, Tensor]:
 def write(folder: Path, adapted: Adapted, note: str) -> Path:
     """Write the canonical file into `folder`, durably; equal adapters give equal bytes."""
     path = folder / FILE
-    durable.write_tensors(path, canonical(adapted), note)
+    durable.write_tensors(path, canonical(adapted), {"t2i_lora": note})
     return path
+
+
+def write_for_comfyui(path: Path, adapted: Adapted, prefixes: dict[str, str], header: dict[str, str]) -> None:
+    """Write the same adapter as ComfyUI reads it, with its true alphas, and prove it by reading it back.
+
+    Raises TrainingStopped if what comes back is not what was written, ConfigError for DoRA, which ComfyUI
+    computes otherwise.
+    """
+    tensors = canonical(adapted)
+    alphas = {
+        f"{component}.{layer}": scale * len(tensors[f"{component}.{layer}.lora_A.weight"])
+        for component, model in adapted.models.items()
+        for layer, scale in lora.scales(model).items()
+    }
+    written = kohya.to_kohya(tensors, prefixes, alphas)
+    durable.write_tensors(path, written, {**header, "modelspec.hash_sha256": kohya.digest(written)})
+    layers = {component: sorted(lora.every_layer(model)) for component, model in adapted.models.items()}
+    back, _ = kohya.from_kohya(load_file(path), prefixes, layers)
+    wrong = [name for name in tensors if name not in back or not torch.allclose(back[name], tensors[name], rtol=1e-6)]
+    if wrong or back.keys() != tensors.keys():
+        raise TrainingStopped(f"{path} does not read back as it was written:\n{listed(wrong or sorted(back))}")

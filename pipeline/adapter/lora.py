@@ -134,6 +134,12 @@ def cast_base(denoiser: nn.Module, dtype: torch.dtype) -> None:
             value.data = value.data.to(dtype)
 
 
+def every_layer(model: nn.Module) -> set[str]:
+    """The names of all linear and convolutional layers, adapted or not, as they are without an adapter."""
+    found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
+    return {name.replace(".base_layer", "") for name in found if ".lora_" not in name}
+
+
 def state(denoiser: Any, adapter: str = NAME) -> dict[str, Float[Tensor, "..."]]:
     """The adapter's tensors under the names PEFT shares with diffusers: '<layer>.lora_A.weight'."""
     from peft import get_peft_model_state_dict

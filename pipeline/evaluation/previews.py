@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline import durable
+from pipeline import durable, provenance
 from pipeline.adapter.adapted import Adapted
 from pipeline.evaluation.sample import Sampler, Shot
 
@@ -40,14 +40,14 @@ class Previews:
         """The shots of the base model, drawn once."""
         folder, rows = self.folder / "base", index_of(self.shots, self.sampler)
         if not is_kept(folder, rows):
-            keep(folder, self.base_pictures(list(self.shots)), rows)
+            keep(folder, self.base_pictures(list(self.shots)), rows, drawn=True)
         return folder
 
     def draw_tuned(self, step: int) -> Path:
         """The shots with the adapter as it is after `step` steps."""
         folder, rows = self.folder / f"step-{step:06d}", index_of(self.shots, self.sampler)
         if not is_kept(folder, rows):
-            keep(folder, self.sampler.draw(list(self.shots)), rows)
+            keep(folder, self.sampler.draw(list(self.shots)), rows, drawn=True)
         return folder
 
     def draw_grid(self) -> Path:
@@ -62,7 +62,7 @@ class Previews:
                     pictures += sampler.draw([self.shots[0]])
                 rows += [{**row, "strength": strength} for row in index_of(self.shots[:1], sampler)]
         rows = [{**row, "file": f"{number:04d}.png"} for number, row in enumerate(rows)]
-        keep(self.folder / GRID, pictures, rows)
+        keep(self.folder / GRID, pictures, rows, drawn=True)
         return self.folder / GRID
 
     def base_pictures(self, shots: list[Shot]) -> list[Image.Image]:
@@ -71,12 +71,18 @@ class Previews:
             return self.sampler.draw(shots)
 
 
-def keep(folder: Path, pictures: list[Image.Image], rows: list[dict[str, Any]]) -> None:
-    """Write pictures as PNG under the names in their rows, and the rows; the folder appears complete or not at all."""
+def keep(folder: Path, pictures: list[Image.Image], rows: list[dict[str, Any]], *, drawn: bool) -> None:
+    """Write pictures as PNG under the names in their rows, and the rows; the folder appears complete or not at all.
+
+    Pictures that were drawn by a model are marked as such.
+    """
 
     def fill(aside: Path) -> None:
         for picture, row in zip(pictures, rows, strict=True):
-            picture.save(aside / row["file"])
+            if drawn:
+                provenance.save_marked(picture, aside / row["file"])
+            else:
+                picture.save(aside / row["file"])
         durable.write_text(aside / INDEX, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
 
     durable.commit_folder(folder, fill)

@@ -57,10 +57,15 @@ def evaluate(
     shots = [Shot(example.caption, seed + 100_000 + number) for number, example in enumerate(examples)]
     folders = {name: previews.folder / place for name, place in (("truth", TRUTH), ("base", BASE), ("tuned", TUNED))}
     rows = index_of(shots, previews.sampler)
-    keep(folders["truth"], [true_picture(e, previews.sampler.settings.resolution, options) for e in examples], rows)
+    keep(
+        folders["truth"],
+        [true_picture(e, previews.sampler.settings.resolution, options) for e in examples],
+        rows,
+        drawn=False,
+    )
     if not is_kept(folders["base"], rows):
-        keep(folders["base"], previews.base_pictures(shots), rows)
-    keep(folders["tuned"], previews.sampler.draw(shots), rows)
+        keep(folders["base"], previews.base_pictures(shots), rows, drawn=True)
+    keep(folders["tuned"], previews.sampler.draw(shots), rows, drawn=True)
     if judge is None and reader is None:
         return
     sets = {name: pictures_in(folder) for name, folder in folders.items()}

@@ -28,6 +28,7 @@ class Family(ABC):
     size_multiple: ClassVar[int]  # pixels: sides must divide by it
     encoders: ClassVar[tuple[str, ...]]  # the pipeline's parts that turn text into conditioning
     trainable_encoders: ClassVar[tuple[str, ...]] = ()  # of CLIP: diffusers loads adapters for no others
+    comfyui_prefixes: ClassVar[dict[str, str]] = {}  # of kohya's names, where ComfyUI does not read diffusers' own
     uses_null: ClassVar[bool] = True  # whether its sampler compares with an empty prompt (classifier-free guidance)
 
     def __init__(self, folder: Path, variant: str | None = None) -> None:
@@ -92,6 +93,11 @@ class Family(ABC):
 
         call = inspect.signature(getattr(diffusers, self.pipeline_class).__call__)
         return float(call.parameters["guidance_scale"].default)
+
+    @property
+    def architecture(self) -> str:
+        """What ModelSpec calls the base, where there is a file for ComfyUI."""
+        return ""
 
     @property
     def reader(self) -> tuple[str, int | None]:

@@ -24,6 +24,18 @@ def resolve(options: ModelOptions, default: Path, cache_dir: str | None) -> Path
     return folder if folder is not None else _download(str(options.pretrained_model_name_or_path), options, cache_dir)
 
 
+def table() -> str:
+    """The families for a terminal: pipeline, what is trained, the sizes and encoders, and how each was tested."""
+    rows = [("family", "pipeline", "denoiser", "text encoders that can learn", "tested on")]
+    for pipeline_class in REGISTRY:
+        family = class_of(pipeline_class)
+        tested = "miniature, starter base" if family.name == NAMES[0] else "miniature"
+        rows.append((family.name, pipeline_class, family.denoiser, " ".join(family.trainable_encoders) or "-", tested))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, "", "No published checkpoint was trained here yet; see Limits in the README."])
+
+
 def _download(name: str, options: ModelOptions, cache_dir: str | None) -> Path:
     from diffusers import DiffusionPipeline
 

@@ -11,6 +11,8 @@ from pipeline.families.base import Family
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import VariancePreserving
 
+OPENCLIP_WIDTH = 1024  # of the text states of 2.x
+
 
 class StableDiffusion(Family):
     """Noise or v prediction on a discrete schedule, as the checkpoint's scheduler says."""
@@ -22,6 +24,15 @@ class StableDiffusion(Family):
     size_multiple = 8
     encoders = ("tokenizer", "text_encoder")
     trainable_encoders = ("text_encoder",)
+    comfyui_prefixes = {"unet": "lora_unet", "text_encoder": "lora_te"}  # noqa: RUF012
+
+    @property
+    def architecture(self) -> str:
+        """2.x has a wider text encoder than 1.x, and came in two sizes with two predictions."""
+        if self.part_config("unet")["cross_attention_dim"] != OPENCLIP_WIDTH:
+            return "stable-diffusion-v1"
+        is_v = self.part_config("scheduler").get("prediction_type") == "v_prediction"
+        return "stable-diffusion-v2-768-v" if is_v else "stable-diffusion-v2-512"
 
     @property
     def native_pixels(self) -> int:

@@ -25,6 +25,8 @@ class StableDiffusionXL(Family):
     size_multiple = 8
     encoders = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
     trainable_encoders = ("text_encoder", "text_encoder_2")
+    comfyui_prefixes = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}  # noqa: RUF012
+    architecture = "stable-diffusion-xl-v1-base"
 
     def targets_of(self, component: str) -> Targets:
         """The first encoder is read before its last layer, which therefore learns nothing."""

@@ -21,7 +21,7 @@ def keep_examples(manifest: Manifest, samples: Path, resolution: int, options: D
         {"file": f"{number:04d}.png", "name": example.name, "captions": list(example.captions)}
         for number, example in enumerate(chosen)
     ]
-    keep(samples / FOLDER, [true_picture(example, resolution, options) for example in chosen], rows)
+    keep(samples / FOLDER, [true_picture(example, resolution, options) for example in chosen], rows, drawn=False)
 
 
 def facts(manifest: Manifest, held_out: Manifest | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError, listed
+from pipeline.sharing.private import TOKEN, scrubbed_run_toml
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -20,7 +21,6 @@ SILENCE_SECONDS = 60.0  # the client of the Hub would wait for ever on a connect
 TOKENS_PAGE = "https://huggingface.co/settings/tokens"
 
 NAME = r"(?!\S*(?:--|\.\.))\w(?:[\w.-]{0,94}\w)?"
-TOKEN = r"hf_[A-Za-z0-9]{20,}"
 EMAIL = r"(?<![\w.+-])(?!git@)[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}"  # git@host is how one clones
 ESCAPES = re.compile(r"\\[nrt]")  # a line break inside a string of JSON or TOML
 MEANING = {
@@ -49,6 +49,27 @@ def chosen(folder: Path) -> list[str]:
     found += [name for name in pictures if name in shown]
     home = folder.resolve()
     return sorted(n for n in [*ALWAYS, *found] if (folder / n).is_file() and (folder / n).resolve() == home / n)
+
+
+def full_name(name: str | None, folder: Path, token: str | None, endpoint: str | None = None) -> str:
+    """'user/name' of a repository given with or without its user, or called like the folder.
+
+    Raises ConfigError if the user has to be asked for and cannot be.
+    """
+    name = name or re.sub(r"[^\w.-]+", "-", folder.resolve().name).strip("-.")
+    if "/" in name:
+        return name
+    from huggingface_hub import HfApi
+
+    token = _ready(f"user/{name}", token, ConfigError)
+    api = HfApi(endpoint=endpoint, token=token)
+    try:
+        _limit_silence()
+        return f"{api.whoami()['name']}/{name}"
+    except Exception as error:  # no connection, no such token, or something that is no Hub at the other end
+        raise ConfigError(
+            f"The Hub at {api.endpoint} does not say whose account this is: {_reason(error, token)}."
+        ) from error
 
 
 def require_access(repo: str, token: str | None, endpoint: str | None = None) -> None:
@@ -141,8 +162,15 @@ def _commit(api: "HfApi", folder: Path, names: list[str], repo: str, message: st
 
     _limit_silence()
     parent = api.model_info(repo, timeout=SILENCE_SECONDS).sha
-    files = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in names]
+    files = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=_shared(folder, name)) for name in names]
     api.create_commit(repo, files, commit_message=message, parent_commit=parent)
+
+
+def _shared(folder: Path, name: str) -> Path | bytes:
+    """What is sent of a file: all of it, but of the settings what is private stays here."""
+    if name != SETTINGS:
+        return folder / name
+    return scrubbed_run_toml((folder / name).read_text(encoding="utf-8")).encode("utf-8")
 
 
 def _limit_silence() -> None:
@@ -211,7 +239,9 @@ def _leaks(folder: Path, names: list[str], token: str) -> list[str]:
     problems = []
     for name in names:
         try:
-            text = ESCAPES.sub(" ", _text(folder / name))
+            found_here = _shared(folder, name)
+            text = found_here.decode("utf-8") if isinstance(found_here, bytes) else _text(found_here)
+            text = ESCAPES.sub(" ", text)
         except (OSError, ValueError, SyntaxError) as error:
             raise HubError(f"Nothing was shared: {name} cannot be read ({type(error).__name__}).") from error
         for kind, pattern in kinds.items() if name == SETTINGS else {**kinds, "an e-mail address": EMAIL}.items():

@@ -1,0 +1,172 @@
+"""Sharing through the whole program, against a Hub on the loopback: nothing local is ever lost."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from tests.conftest import replaced, status
+from tests.sharing.loopback import TOKEN, Hub
+
+pytestmark = pytest.mark.invariant
+FILE, REPO = "pytorch_lora_weights.safetensors", "jane/tok"
+REASON = "drawn for this test by its author"
+
+
+@pytest.fixture
+def server():
+    with Hub() as found:
+        yield found
+
+
+@pytest.fixture
+def run(server, small, tmp_path):
+    """Run a command line with the loopback Hub as the Hub."""
+    given = {"HF_ENDPOINT": server.endpoint, "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **given, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": TOKEN}
+
+    def runner(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *map(str, words)]
+        return subprocess.run(command, env={**environment, **more}, capture_output=True, text=True, timeout=200)
+
+    return runner
+
+
+@pytest.fixture
+def flags(small, tmp_path):
+    more = ["--validation_prompt", "a red square", "--num_validation_images", "1", "--trigger_word", "square"]
+    return [*small, *more, "--push_to_hub", "--hub_model_id", REPO, "--output_dir", str(tmp_path / "out")]
+
+
+def test_what_is_shared_loads_from_the_hub_and_draws_the_same(run, server, flags, miniature, tmp_path):
+    out = tmp_path / "out"
+    ended = run("train_lora.py", *flags, "--allow_undocumented_data", REASON, "--train_text_encoder")
+    assert ended.returncode == 0, ended.stderr
+    assert f"May share as {REPO}" in ended.stderr
+    assert status(out)["state"] == "done"
+    (commit,) = server.own_commits(REPO)
+    names = set(commit.files)
+    assert {FILE, "README.md", "run.toml", "comfyui/out.safetensors"} <= names
+    assert {name for name in names if name.startswith("samples/")} == {
+        "samples/base/0000.png", "samples/step-000012/0000.png",
+    }  # fmt: skip
+    card = commit.files["README.md"].decode()
+    assert REASON in card
+    assert 'instance_prompt: "square"' in card
+    assert f"load_lora_weights('{REPO}', weight_name='{FILE}'" in card
+    assert str(tmp_path) not in card + commit.files["run.toml"].decode()
+    for path in (path for path in out.rglob("*") if path.is_file()):
+        assert TOKEN.encode() not in path.read_bytes(), path
+    code = f"""
+import torch
+from diffusers import StableDiffusionPipeline
+def drawn(place):
+    pipe = StableDiffusionPipeline.from_pretrained({str(miniature)!r})
+    pipe.load_lora_weights(place, weight_name={FILE!r})
+    return pipe("a red square", num_inference_steps=2, height=64, width=64, output_type="pt",
+                generator=torch.Generator().manual_seed(0)).images
+assert torch.equal(drawn({REPO!r}), drawn({str(out)!r}))
+"""
+    ended = run("-c", code)
+    assert ended.returncode == 0, ended.stderr
+    ended = run("-m", "pipeline", "publish", out, "--repo", REPO)
+    assert ended.returncode == 0, ended.stderr
+    assert len(server.own_commits(REPO)) == 1  # it was all there
+
+
+def test_undocumented_data_is_refused_before_anything_is_done(run, server, flags, tmp_path):
+    ended = run("train_lora.py", *flags)
+    assert ended.returncode == 2
+    assert "Sharing needs a card of the dataset: write data_cards/colours.md" in ended.stderr
+    assert server.requests == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_card_of_the_data_is_shown_and_one_of_other_data_refused(run, server, flags, colours, tmp_path):
+    from pipeline.data.card import template
+    from pipeline.data.manifest import read_manifest
+    from pipeline.data.options import DataOptions
+
+    text = template("colours", read_manifest(colours, DataOptions()).fingerprint)
+    path = tmp_path / "card.md"
+    path.write_text(text)
+    ended = run("train_lora.py", *flags, "--data_card", path)
+    assert ended.returncode == 2
+    assert all(name in ended.stderr for name in ("license", "source", "rights_basis", "people", "intended_use"))
+    filled = {
+        "license": "cc0-1.0", "source": "drawn by tests/conftest.py", "rights_basis": "own work",
+        "sensitive_content": "none", "intended_use": "tests",
+    }  # fmt: skip
+    lines = [
+        next((f"{name}: {value}" for name, value in filled.items() if line.startswith(f"{name}:")), line)
+        for line in text.replace("identifiable: TODO", "identifiable: false").splitlines()
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    ended = run("train_lora.py", *replaced(flags, max_train_steps=2), "--data_card", path)
+    assert ended.returncode == 0, ended.stderr
+    card = server.own_commits(REPO)[-1].files["README.md"].decode()
+    assert "own work" in card
+    (colours / "red.txt").unlink(missing_ok=True)
+    rows = (colours / "metadata.jsonl").read_text().splitlines()
+    (colours / "red.png").unlink()
+    (colours / "metadata.jsonl").write_text("\n".join(row for row in rows if "red" not in row) + "\n")
+    ended = run("train_lora.py", *flags, "--data_card", path, "--overwrite_output_dir")
+    assert ended.returncode == 2
+    assert "changed" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda server: setattr(server, "token_is_valid", False), "does not accept the token"),
+        (lambda server: setattr(server, "may_write", False), "may not write"),
+    ],
+)
+def test_a_hub_that_will_not_take_it_is_noticed_before_the_first_step(run, server, flags, tmp_path, harm, said):
+    harm(server)
+    ended = run("train_lora.py", *flags, "--allow_undocumented_data", REASON)
+    assert ended.returncode == 2, ended.stderr
+    assert said in ended.stderr
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()
+
+
+def test_offline_is_noticed_at_the_start(run, server, flags):
+    ended = run("train_lora.py", *flags, "--allow_undocumented_data", REASON, HF_HUB_OFFLINE="1")
+    assert ended.returncode == 2
+    assert "HF_HUB_OFFLINE is set" in ended.stderr
+
+
+def test_a_hub_that_fails_at_the_end_costs_nothing_and_the_printed_line_shares_it(run, server, flags, tmp_path):
+    server.fail_next(r"POST /api/models/jane/tok/commit.*", 404, times=1)  # gone since it was checked
+    ended = run("train_lora.py", *flags, "--allow_undocumented_data", REASON)
+    assert ended.returncode == 3, ended.stderr
+    out = tmp_path / "out"
+    said = status(out)
+    assert (said["state"], said["exit_code"]) == ("incomplete", 3)
+    assert f"Try again with: {said['next_command']}" in ended.stderr
+    assert load_file(out / FILE)
+    assert (out / "report.html").is_file()
+    words = shlex.split(said["next_command"])
+    ended = run(*words[1:])
+    assert ended.returncode == 0, ended.stderr
+    assert len(server.own_commits(REPO)) == 1
+
+
+def test_the_file_for_comfyui_says_what_it_is_and_nothing_private(run, server, flags, tmp_path):
+    flags = replaced(flags, max_train_steps=2)
+    ended = run("train_lora.py", *flags, "--allow_undocumented_data", REASON, "--lora_alpha", 8)
+    assert ended.returncode == 0, ended.stderr
+    with safe_open(tmp_path / "out" / "comfyui" / "out.safetensors", "pt") as file:
+        header, names = file.metadata(), set(file.keys())
+        alphas = {file.get_tensor(name).item() for name in names if name.endswith(".alpha")}
+    assert header["modelspec.architecture"] == "stable-diffusion-v1/lora"
+    assert header["modelspec.trigger_phrase"] == "square"
+    assert (header["ss_network_dim"], header["ss_network_alpha"]) == ("4", "8.0")
+    assert str(tmp_path) not in json.dumps(header)
+    assert alphas == {8.0}
+    assert all(name.startswith("lora_unet_") for name in names)
