@@ -1,5 +1,6 @@
 """Every command of the README is run, with the model replaced by a miniature and the lengths by small ones."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -9,9 +10,19 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import make_colours
+from tests.sharing.loopback import TOKEN, Hub
 
 pytestmark = pytest.mark.invariant
 ROOT = Path(__file__).parent.parent
+CARD = """---
+license: cc0-1.0
+source: drawn by a test
+rights_basis: own work
+people: {identifiable: false}
+sensitive_content: none
+intended_use: tests
+---
+"""
 BLOCK = re.compile(r"<!-- test: (\w+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
 
 
@@ -20,12 +31,14 @@ def blocks() -> dict[str, str]:
 
 
 def test_the_readme_in_order(miniature, tmp_path):
-    """Train, dry run, resume, load, verbs: as written, one after the other, in one folder."""
+    """Train, dry run, resume, load, verbs, publish: as written, one after the other, in one folder."""
     found = blocks()
-    assert list(found) == ["train", "dry", "resume", "load", "verbs"]
+    assert list(found) == ["train", "dry", "resume", "load", "verbs", "publish"]
     for name in ("train_lora.py", "pipeline"):
         (tmp_path / name).symlink_to(ROOT / name)
     make_colours(tmp_path / "my_pictures")
+    (tmp_path / "data_cards").mkdir()
+    (tmp_path / "data_cards" / "my_pictures.md").write_text(CARD, encoding="utf-8")
     replaced = {
         "python ": f"{sys.executable} ",
         "stable-diffusion-v1-5/stable-diffusion-v1-5": str(miniature),
@@ -33,15 +46,21 @@ def test_the_readme_in_order(miniature, tmp_path):
         "--max_train_steps 1000": "--max_train_steps 6",
         "--validation_steps 250": "--validation_steps 3",
         "accelerate launch": f"{sys.executable} -m accelerate.commands.launch --cpu --num_processes 1",
+        "--repo user/": "--repo jane/",
         "--num_images 4": "--num_images 1 --num_inference_steps 2",
         "generator=": "height=64, width=64, num_inference_steps=2, generator=",
     }
-    for name, text in found.items():
-        for before, after in replaced.items():
-            text = text.replace(before, after)
-        words = [sys.executable, "-c", text] if name == "load" else ["bash", "-ec", text]
-        ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert ended.returncode == 0, f"{name}:\n{ended.stdout}\n{ended.stderr}"
+    with Hub() as server:
+        given = {"HF_ENDPOINT": server.endpoint, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+        for name, text in found.items():
+            for before, after in replaced.items():
+                text = text.replace(before, after)
+            words = [sys.executable, "-c", text] if name == "load" else ["bash", "-ec", text]
+            environment = {**os.environ, **(given if name == "publish" else {})}
+            ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+            assert ended.returncode == 0, f"{name}:\n{ended.stdout}\n{ended.stderr}"
+        (commit,) = server.own_commits("jane/lighthouses")
+    assert b"drawn by a test" in commit.files["README.md"]
     assert (tmp_path / "lighthouse.png").is_file()
     assert (tmp_path / "outputs" / "mine" / "drawn" / "tuned" / "0000.png").is_file()
 

@@ -2,14 +2,16 @@
 
 import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from PIL import Image
 from safetensors.torch import load_file
 
 from pipeline.families import miniature, registry
-from tests.conftest import make_colours, metrics, next_argv, prepared, replaced, small_flags, status
+from tests.conftest import largest_difference, make_colours, metrics, next_argv, prepared, replaced, small_flags, status
 
 pytestmark = pytest.mark.contract
 FILE = "pytorch_lora_weights.safetensors"
@@ -43,31 +45,44 @@ def test_twenty_steps_move_every_target_and_a_killed_run_ends_with_the_same_byte
     assert first == second
 
 
-def test_the_previews_are_what_the_file_draws_in_the_stock_pipeline(trainer, flags, tmp_path):
-    """P2: the text states, the null and the adapter of a preview are those of the pipeline that loads the file."""
-    import json
+FRESH = """
+import json, sys, torch
+from diffusers import DiffusionPipeline
+model, out, index, to = sys.argv[1:]
+row = json.load(open(index))[0]
+pipe = DiffusionPipeline.from_pretrained(model)
+def draw():
+    return pipe(
+        row["prompt"], generator=torch.Generator().manual_seed(row["seed"]), guidance_scale=row["guidance_scale"],
+        num_inference_steps=row["num_inference_steps"], height=row["resolution"], width=row["resolution"],
+    ).images[0]
+draw().save(to + "/base.png")
+pipe.load_lora_weights(out)
+draw().save(to + "/tuned.png")
+assert not [name for name in sys.modules if name.split(".")[0] == "pipeline"]
+"""
 
-    from PIL import Image
 
-    from tests.conftest import largest_difference
-
-    out = tmp_path / "out"
-    words = ["--validation_prompt", "a red square", "--num_validation_images", "1", "--output_dir", out]
+@pytest.mark.parametrize("kind", ["dora", "text encoders"])
+def test_a_fresh_process_of_stock_diffusers_draws_the_previews(trainer, flags, tmp_path, kind):
+    """P2, and invariants 6 and 7: text, null and adapter of a preview are those of whoever loads the file."""
+    family, out = registry.detect(tmp_path / "model"), tmp_path / "out"
+    if kind == "text encoders" and not family.trainable_encoders:
+        return
+    more = ["--use_dora"] if kind == "dora" else ["--train_text_encoder", "--text_encoder_lr", "3e-2"]
+    words = [*more, "--validation_prompt", "a red square", "--num_validation_images", "1", "--output_dir", out]
     ended = trainer(*replaced(flags, max_train_steps=4, learning_rate="3e-2"), *words)
     assert ended.code == 0, ended.output
     folder = out / "samples" / "step-000004"
-    row = json.loads((folder / "index.json").read_text())[0]
-    pipe = DiffusionPipeline.from_pretrained(tmp_path / "model")
-
-    def draw():
-        return pipe(
-            row["prompt"], generator=torch.Generator().manual_seed(row["seed"]), guidance_scale=row["guidance_scale"],
-            num_inference_steps=row["num_inference_steps"], height=row["resolution"], width=row["resolution"],
-        ).images[0]  # fmt: skip
-
-    assert largest_difference(draw(), Image.open(out / "samples" / "base" / row["file"])) <= 1
-    pipe.load_lora_weights(out, weight_name=FILE)
-    assert largest_difference(draw(), Image.open(folder / row["file"])) <= 1
+    argv = [tmp_path / "model", out, folder / "index.json", tmp_path]
+    ended = subprocess.run(
+        [sys.executable, "-c", FRESH, *map(str, argv)], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert ended.returncode == 0, ended.stderr
+    pictures = {name: Image.open(tmp_path / f"{name}.png") for name in ("base", "tuned")}
+    assert largest_difference(pictures["base"], Image.open(out / "samples" / "base" / "0000.png")) <= 1
+    assert largest_difference(pictures["tuned"], Image.open(folder / "0000.png")) <= 1
+    assert largest_difference(pictures["base"], pictures["tuned"]) > 3
 
 
 def test_cached_is_live(flags, tmp_path):
