@@ -29,8 +29,8 @@ def table() -> str:
     rows = [("family", "pipeline", "denoiser", "text encoders that can learn", "tested on")]
     for pipeline_class in REGISTRY:
         family = class_of(pipeline_class)
-        tested = "miniature, starter base" if family.name == NAMES[0] else "miniature"
-        rows.append((family.name, pipeline_class, family.denoiser, " ".join(family.trainable_encoders) or "-", tested))
+        encoders = " ".join(family.trainable_encoders) or "-"
+        rows.append((family.name, pipeline_class, family.denoiser, encoders, family.tested_on))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([*lines, "", "No published checkpoint was trained here yet; see Limits in the README."])

@@ -22,6 +22,7 @@ class StableDiffusion(Family):
     denoiser = "unet"
     targets = parts.UNET
     size_multiple = 8
+    tested_on = "miniature, starter base"
     encoders = ("tokenizer", "text_encoder")
     trainable_encoders = ("text_encoder",)
     comfyui_prefixes = {"unet": "lora_unet", "text_encoder": "lora_te"}  # noqa: RUF012

@@ -164,9 +164,9 @@ def snippet(folder: Path, run: dict[str, Any], base_model: str, pixels: int) -> 
     prompt, seed = (shot["prompt"], shot["seed"]) if shot else ("your prompt", run["seed"])
     which = "".join(f", {name}={run[name]!r}" for name in ("revision", "variant") if name in run)
     return f"""import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 
-pipe = StableDiffusionPipeline.from_pretrained({base_model!r}{which})
+pipe = DiffusionPipeline.from_pretrained({base_model!r}{which})
 pipe.load_lora_weights({str(folder)!r}, weight_name={formats.FILE!r})
 image = pipe(
     {prompt!r}, height={pixels}, width={pixels},
