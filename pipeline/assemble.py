@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from pipeline import starter
-from pipeline.adapter import lora
+from pipeline.adapter import lora, start
 from pipeline.adapter.adapted import Adapted
-from pipeline.adapter.layers import sites_of
 from pipeline.adapter.texts import LiveTexts
 from pipeline.budget import Budget
 from pipeline.conditioning import stack
@@ -50,13 +49,15 @@ def load_models(setting: Setting) -> Models:
     pipe = family.load(family.denoiser, *(family.encoders if encoders else ()), dtype=engine.precision.dtype)
     pipe.to(engine.device)
     models = {name: getattr(pipe, name) for name in (family.denoiser, *encoders)}
-    chosen = sites_of({name: (model, family.targets_of(name)) for name, model in models.items()}, run.adapter)
+    chosen = start.chosen(family, models, run.adapter)
     for name, model in models.items():
         if run.train.gradient_checkpointing:
             enable = "enable_gradient_checkpointing" if name == family.denoiser else "gradient_checkpointing_enable"
             getattr(model, enable)()
         lora.attach(model, run.adapter, chosen[name], run.train.seed)
     adapted = Adapted(models)
+    if run.adapter.init_lora is not None:
+        start.put(adapted, start.read(family, run.adapter.init_lora))
     if not encoders:
         return Models(adapted, lambda caption: caches.load(setting.cache.text_path(caption)), None)
     live = LiveTexts(family, pipe, Adapted({name: models[name] for name in encoders}))

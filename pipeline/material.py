@@ -37,6 +37,7 @@ def look(run: Run, folder: Path) -> Material:
         if run.data.cache_dir is not None:
             require_writable(Path(run.data.cache_dir), "--cache_dir")
     run.model.local_folder(starter.BASE)
+    require_adapter(run.adapter.init_lora)
     require_clip(run.preview.clip_model_name_or_path)
     everything = training_data(run.data)
     declared = card_of(run.share, dataset_name(run.data), data_folder(run.data), everything)
@@ -72,6 +73,17 @@ def require_disjoint(trained: Manifest, unseen: Manifest | None) -> None:
     both = [f"{e.name} is {names[e.image_id]}" for e in (unseen.examples if unseen else ()) if e.image_id in names]
     if both:
         raise DataError(f"--evaluation_data_dir holds {len(both)} images that are trained on:\n{listed(both)}")
+
+
+def require_adapter(place: str | None) -> None:
+    """Raise CheckpointError for what can be no adapter to start from."""
+    if place is None:
+        return
+    path = Path(place)
+    if not path.exists():
+        raise CheckpointError(f"--init_lora {place} does not exist; give the file or the folder of an adapter.")
+    if path.is_file() and path.suffix != ".safetensors":
+        raise CheckpointError(f"--init_lora {place} is no .safetensors file; others can run programs.")
 
 
 def require_clip(name: str | None) -> None:

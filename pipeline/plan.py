@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.adapter.layers import Site, sites_of
+from pipeline.adapter import files, start
+from pipeline.adapter.layers import Site
 from pipeline.config import Run
 from pipeline.data import cache as caches
 from pipeline.data import captions
@@ -191,18 +192,8 @@ def cache_folder(run: Run) -> Path:
 
 def all_sites(run: Run, family: Family) -> list[Site]:
     """The layers to be adapted, from the models' shapes alone: nothing is loaded."""
-    import diffusers
-    import torch
-    import transformers
-
-    config = family.part_config(family.denoiser)
-    models: dict[str, Any] = {}
-    with torch.device("meta"):
-        models[family.denoiser] = getattr(diffusers, config["_class_name"]).from_config(config)
-        for name in family.trainable_encoders if run.adapter.train_text_encoder else ():
-            own = transformers.AutoConfig.from_pretrained(family.folder / name, local_files_only=True)
-            models[name] = getattr(transformers, family.index[name][1])(own)
-    found = sites_of({name: (model, family.targets_of(name)) for name, model in models.items()}, run.adapter)
+    encoders = family.trainable_encoders if run.adapter.train_text_encoder else ()
+    found = start.chosen(family, files.on_meta(family, encoders), run.adapter)
     return [site for sites in found.values() for site in sites]
 
 
@@ -212,12 +203,13 @@ def _adapter_text(run: Run, chosen: list[Site]) -> str:
     extras = [name for name, on in (("rsLoRA", options.use_rslora), ("DoRA", options.use_dora)) if on]
     extras += [f"dropout {options.lora_dropout:g}"] if options.lora_dropout else []
     extras += [options.lora_init] if options.lora_init != "gaussian" else []
+    layers = f"those of {options.init_lora}" if options.init_lora else options.lora_layers
     num_weights = sum(site.num_weights for site in chosen)
     return ", ".join(
         [
             f"rank {_range_text(ranks)}, scaled by {_range_text(scales)}",
             *extras,
-            f"{len(chosen)} layers ({options.lora_layers}), {num_weights:,} weights, float32",
+            f"{len(chosen)} layers ({layers}), {num_weights:,} weights, float32",
         ]
     )
 

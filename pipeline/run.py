@@ -192,7 +192,8 @@ def hand_over(setting: Setting, models: Models, kept_step: int) -> verify.Verdic
 def write_for_comfyui(setting: Setting, adapted: Adapted) -> None:
     """A second file where ComfyUI does not read the first; ComfyUI's DoRA is another, so there is none of that."""
     family, run = setting.family, setting.run
-    if not family.comfyui_prefixes or run.adapter.use_dora:
+    is_dora = any(".lora_magnitude_vector." in name for name in adapted.parameters())
+    if not family.comfyui_prefixes or is_dora:
         return
     name = re.sub(r"[^\w.-]+", "-", setting.folder.resolve().name).strip("-.") or "adapter"
     header = kohya.modelspec(

@@ -59,6 +59,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "hub_token": ("hf_x", "only with --push_to_hub"),
     "data_card": ("nowhere.md", "nowhere.md"),
     "allow_undocumented_data": ("", "is empty"),
+    "init_lora": ("nowhere.safetensors", "does not exist"),
     "rank_pattern": ("to_k=2.5", "whole number"),
     "alpha_pattern": ("to_k", "not layer=n"),
     "use_rslora": ("=maybe", "maybe"),

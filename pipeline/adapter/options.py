@@ -5,10 +5,17 @@ from typing import Literal
 
 from pipeline.errors import ConfigError, out_of_bounds
 
+# What an adapter to start from has decided already.
+SHAPING = ("lora_alpha", "lora_layers", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_init")
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterOptions:
     """What is trained: a low-rank addition to chosen layers of the denoiser (Hu et al. 2021)."""
+
+    init_lora: str | None = None
+    """An adapter to start from: a file or folder of diffusers, kohya or PEFT. Its layers, ranks and alphas are kept. To
+    go on with a run of your own there is --resume_from_checkpoint."""
 
     rank: int = 16
     """Rank of each addition."""
@@ -60,6 +67,10 @@ class AdapterOptions:
                 problems.append(str(error))
         if self.text_encoder_layers != "attention" and not self.train_text_encoder:
             problems.append("--text_encoder_layers has an effect only with --train_text_encoder.")
+        if self.init_lora is not None:
+            given = [f"--{name}" for name in SHAPING if getattr(self, name) != getattr(AdapterOptions, name)]
+            if given:
+                problems.append(f"--init_lora decides layers, ranks and alphas itself; leave {', '.join(given)} out.")
         if self.lora_init == "pissa" and self.use_dora:
             problems.append("--lora_init pissa and --use_dora both re-parameterise the weight; give one.")
         return problems

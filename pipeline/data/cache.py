@@ -128,6 +128,14 @@ def fingerprint_of(folder: Path, parts: Iterable[str], extra: str = "") -> str:
     return digest("\n".join(pieces).encode())
 
 
+def fingerprint_of_file(place: str | None) -> str | None:
+    """A hash of the adapter to start from, a file or a folder of files; None where there is none."""
+    if place is None:
+        return None
+    path = Path(place)
+    return _digest_of_file(path) if path.is_file() else fingerprint_of(path.parent, [path.name])
+
+
 def _digest_of_file(path: Path) -> str:
     import hashlib
 

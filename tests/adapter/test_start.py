@@ -1,0 +1,110 @@
+"""P42: an adapter to start from is started from, in whatever dialect it is, and a wrong one is refused."""
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pipeline.adapter import formats, start
+from pipeline.adapter.adapted import Adapted
+from pipeline.adapter.options import AdapterOptions
+from pipeline.families import miniature, registry
+from tests.conftest import dedupe, metrics, replaced
+
+pytestmark = pytest.mark.invariant
+FILE = "pytorch_lora_weights.safetensors"
+
+
+@pytest.fixture
+def trained(trainer, small, tmp_path):
+    """A run with ranks and alphas that differ, text encoder included; its folder."""
+    out = tmp_path / "first"
+    kind = ["--lora_alpha", "6", "--rank_pattern", "attn2.to_k=2,text_encoder.*=3", "--train_text_encoder"]
+    ended = trainer(*replaced(small, max_train_steps=4), *kind, "--output_dir", out)
+    assert ended.code == 0, ended.output
+    return out
+
+
+def without_rank(flags: list[str]) -> list[str]:
+    at = flags.index("--rank")
+    return [*flags[:at], *flags[at + 2 :]]
+
+
+@pytest.mark.parametrize("dialect", ["diffusers", "kohya", "folder"])
+def test_the_live_adapter_is_the_files(trained, miniature, dialect):
+    place = {"diffusers": trained / FILE, "kohya": trained / "comfyui" / "first.safetensors", "folder": trained}[
+        dialect
+    ]
+    family = registry.detect(miniature)
+    options = AdapterOptions(init_lora=str(place), train_text_encoder=True)
+    pipe = family.load("unet", *family.encoders)
+    models = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
+    sites = start.chosen(family, models, options)
+    from pipeline.adapter import lora
+
+    for name, model in models.items():
+        lora.attach(model, options, sites[name], seed=0)
+    adapted = Adapted(models)
+    start.put(adapted, start.read(family, str(place)))
+    ours, theirs = formats.canonical(adapted), load_file(trained / FILE)
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value)
+    ranks = {site.rank for site in sites["unet"] if site.name.endswith("attn2.to_k")}
+    assert ranks == {2}
+    if dialect == "kohya":
+        assert {site.alpha for site in sites["unet"]} == {6.0}  # the canonical file has its strength in B
+
+
+def test_a_run_begins_where_the_other_ended_and_goes_on_exactly(trainer, small, trained, tmp_path):
+    more = ["--init_lora", trained, "--train_text_encoder", "--checkpointing_steps", "2"]
+    flags = [*replaced(without_rank(small), max_train_steps=4), *more]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    ended = trainer(*flags, "--output_dir", whole)
+    assert ended.code == 0, ended.output
+    assert f"those of {trained}" in ended.output
+    assert {name: v.shape for name, v in load_file(whole / FILE).items()} == {
+        name: v.shape for name, v in load_file(trained / FILE).items()
+    }
+    still = [*replaced(flags, max_train_steps=1, learning_rate="1e-12"), "--output_dir", tmp_path / "still"]
+    assert trainer(*still).code == 0
+    for name, value in load_file(tmp_path / "still" / FILE).items():
+        torch.testing.assert_close(value, load_file(trained / FILE)[name], atol=1e-6, rtol=1e-5)
+    cut.mkdir()
+    shutil.copytree(whole / "checkpoint-2", cut / "checkpoint-2")
+    shutil.copy(whole / "metrics.jsonl", cut)
+    assert trainer(*flags, "--output_dir", cut, "--resume_from_checkpoint", "latest").code == 0
+    assert (cut / FILE).read_bytes() == (whole / FILE).read_bytes()
+    assert len(metrics(cut)) == 4
+
+
+def test_dora_is_started_from(trainer, small, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    flags = replaced(small, max_train_steps=3)
+    assert trainer(*flags, "--use_dora", "--lora_alpha", "6", "--output_dir", first).code == 0
+    ended = trainer(*replaced(flags, learning_rate="1e-12"), "--init_lora", first / FILE, "--output_dir", second)
+    assert ended.code == 0, ended.output
+    for name, value in load_file(second / FILE).items():
+        torch.testing.assert_close(value, load_file(first / FILE)[name], atol=1e-6, rtol=1e-5)
+
+
+def test_what_does_not_fit_is_refused_in_a_sentence(trainer, small, trained, tmp_path):
+    out = ["--output_dir", tmp_path / "out"]
+    miniature.write("sdxl", tmp_path / "sdxl")
+    (tmp_path / "x.bin").write_bytes(b"pickle")
+    zero = {name: torch.zeros_like(v) if "lora_B" in name else v for name, v in load_file(trained / FILE).items()}
+    save_file(zero, tmp_path / "zero.safetensors")
+    cases = [
+        (["--init_lora", trained, "--rank", "5", "--train_text_encoder"], "which is kept; leave --rank out"),
+        (["--init_lora", trained], "give --train_text_encoder"),
+        (["--init_lora", trained, "--lora_layers", "to_q"], "leave --lora_layers out"),
+        (["--init_lora", tmp_path / "x.bin"], "no .safetensors file"),
+        (["--init_lora", tmp_path / "zero.safetensors", "--train_text_encoder"], "is zero"),
+        (["--init_lora", trained, "--pretrained_model_name_or_path", tmp_path / "sdxl"], "for another model"),
+    ]
+    for words, said in cases:
+        ended = trainer(*dedupe([*without_rank(small), *words, *out]))
+        assert ended.code == 2, ended.output
+        assert said in ended.output
+        assert "Traceback" not in ended.output
