@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 import cyclopts
 from cyclopts import App, Parameter
@@ -9,6 +10,8 @@ from cyclopts import App, Parameter
 import pipeline
 from pipeline.errors import EXIT_DONE, EXIT_USER, CheckpointError, ConfigError, UserError
 from pipeline.sharing.hub import HubError
+
+Kind = Literal["diffusers", "kohya", "peft"]  # of adapter files
 
 app = App(
     name="python -m pipeline",
@@ -131,6 +134,82 @@ def card(name: str, *, dataset: Path | None = None) -> None:
     fingerprint = read_manifest(dataset, DataOptions()).fingerprint if dataset is not None else "null"
     durable.write_text(path, cards.template(name, fingerprint))
     _say(f"Card  {path}: fill in what says TODO")
+
+
+@app.command
+def inspect(adapter: Path, *, base: Path | None = None, json: bool = False) -> None:
+    """Say what an adapter is: dialect, family, ranks, strengths, size by block, what it says of itself, what is wrong.
+
+    Example: python -m pipeline inspect outputs/demo
+
+    Parameters
+    ----------
+    adapter
+        A .safetensors file, an output folder or a folder of PEFT.
+    base
+        Folder of its base model: needed for kohya's names, and checked where given.
+    json
+        The same for programs.
+    """
+    from pipeline import handling
+
+    handling.inspect(adapter, base, json)
+
+
+@app.command
+def export(adapter: Path, to: Path, *, kind: Kind, base: Path | None = None) -> None:
+    """Write an adapter in another dialect, proven by reading it back.
+
+    Example: python -m pipeline export outputs/demo demo.safetensors --kind kohya --base my_model
+
+    Parameters
+    ----------
+    adapter
+        A .safetensors file, an output folder or a folder of PEFT.
+    to
+        A new .safetensors file; for peft a new folder.
+    kind
+        diffusers, kohya (for ComfyUI and A1111) or peft.
+    base
+        Folder of its base model, for kohya's names.
+    """
+    from pipeline import handling
+
+    handling.export(adapter, to, kind, base)
+
+
+@app.command
+def merge(
+    adapters: list[Path],
+    *,
+    to: Path,
+    weight: list[float] | None = None,
+    rank: int | None = None,
+    base: Path | None = None,
+) -> None:
+    """Add adapters up: exactly, where ranks add up, or cut to a rank, with what is lost said block by block.
+
+    Example: python -m pipeline merge outputs/a outputs/b --to both.safetensors --weight 0.7 --weight 0.5 --rank 16
+
+    Parameters
+    ----------
+    adapters
+        Files or folders of adapters of one base model.
+    to
+        A new .safetensors file.
+    weight
+        Strength of each, in their order. Not given: 1.
+    rank
+        Cut every layer to this rank.
+    base
+        Folder of their base model, for kohya's names.
+    """
+    from pipeline import handling
+
+    weights = weight or [1.0] * len(adapters)
+    if len(weights) != len(adapters):
+        raise ConfigError(f"--weight is given {len(weights)} times for {len(adapters)} adapters; give one for each.")
+    handling.merge(list(zip(adapters, weights, strict=True)), to, rank, base)
 
 
 @app.command

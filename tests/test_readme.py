@@ -33,7 +33,7 @@ def blocks() -> dict[str, str]:
 def test_the_readme_in_order(miniature, tmp_path):
     """Train, dry run, resume, load, verbs, publish: as written, one after the other, in one folder."""
     found = blocks()
-    assert list(found) == ["train", "dry", "resume", "load", "verbs", "publish"]
+    assert list(found) == ["train", "dry", "resume", "load", "verbs", "files", "publish"]
     for name in ("train_lora.py", "pipeline"):
         (tmp_path / name).symlink_to(ROOT / name)
     make_colours(tmp_path / "my_pictures")

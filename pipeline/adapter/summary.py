@@ -1,0 +1,185 @@
+"""What an adapter file is, in numbers and words: layers, ranks, strength, size block by block, and what is wrong."""
+
+import json
+import math
+import re
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.adapter.files import COMPONENTS, AdapterFile, alpha_problems, problems_of
+from pipeline.adapter.resize import MAGNITUDE, norm, pairs
+
+NOTE = "t2i_lora"  # our own entry in the header, a JSON object
+UNKNOWN = "unknown"
+FACTS = {  # by name, where in the header it may stand; the first that is there counts
+    "title": ("modelspec.title", "ss_output_name"),
+    "trigger": ("t2i_lora.trigger", "t2i_lora.trigger_word", "modelspec.trigger_phrase"),
+    "licence": ("t2i_lora.licence", "t2i_lora.license", "modelspec.license"),
+    "base_model": (
+        *("t2i_lora.base_model", "adapter_config.json.base_model_name_or_path"),
+        *("modelspec.architecture", "ss_base_model_version"),
+    ),
+    "family": ("t2i_lora.family",),
+    "step": ("t2i_lora.step", "ss_steps"),
+    "resolution": ("modelspec.resolution", "ss_resolution"),
+    "t2i_lora_version": ("t2i_lora.version",),
+}
+# Absolute paths of the kinds people have; modelspec's embedded pictures are full of slashes, so roots are spelled out.
+PRIVATE = re.compile(
+    r"(?:file:|(?<![\w.~/-])/(?:home|Users|root|mnt|media|tmp|data|workspace|content|kaggle|var|opt|srv|Volumes)/"
+    r"|(?<![\w/])~/|(?<!\w)[A-Za-z]:[\\/](?!/)|\\\\\w)[^\s\"',;]*"
+)
+
+
+def summary(file: AdapterFile) -> dict[str, Any]:
+    """Everything that can be said of an adapter without its base, ready for JSON; sizes are Frobenius norms of B A."""
+    parts: dict[str, dict[str, tuple[Tensor, Tensor]]] = defaultdict(dict)
+    for name, pair in pairs(file.tensors).items():
+        parts[name.partition(".")[0]][name] = pair
+    return {
+        "path": str(file.path),
+        "dialect": file.dialect,
+        "family": family_of(file.tensors),
+        "dora": any(name.endswith(MAGNITUDE) for name in file.tensors),
+        "num_parameters": sum(value.numel() for value in file.tensors.values()),
+        "dtypes": sorted({str(value.dtype).removeprefix("torch.") for value in file.tensors.values()}),
+        "components": {name: _component(file, parts[name]) for name in COMPONENTS if name in parts},
+        "blocks": _sizes(file),
+        "facts": facts_of(file.header),
+        "problems": problems_of(file.tensors) + alpha_problems(file) + _private(file.header),
+    }
+
+
+def text(said: dict[str, Any]) -> str:
+    """A summary for a terminal."""
+    rows = [("dialect", said["dialect"]), ("family", f"{said['family']} (by its layers)")]
+    for name, part in said["components"].items():
+        kinds = ", ".join(f"{part[kind]} {kind}" for kind in ("linear", "convolutional") if part[kind])
+        strength = f"alpha {_range(part['alphas'])}, so scaled by {_range(part['scales'])}"
+        rows.append((name, f"{part['layers']} layers ({kinds}), rank {_range(part['ranks'])}, {strength}"))
+    rows.append(("weights", f"{said['num_parameters']:,} in {', '.join(said['dtypes'])}"))
+    if said["dora"]:
+        rows.append(("DoRA", "magnitudes are learnt apart, so B A is not all that changes"))
+    rows += [(name.replace("_", " "), value) for name, value in said["facts"].items()]
+    lines = [f"Adapter  {said['path']}", *_table(rows), "Size of B A"]
+    sizes = [(name, "not finite" if size is None else f"{size:.4g}") for name, size in said["blocks"].items()]
+    lines += _table(sizes)
+    lines += ["Problems", *(f"  - {problem}" for problem in said["problems"])] if said["problems"] else ["No problems"]
+    return "\n".join(_printable(line) for line in lines)
+
+
+def family_of(tensors: dict[str, Tensor]) -> str:
+    """The family that layers' names and shapes point to: sd, sdxl, sd3, flux, lumina2 or unknown."""
+    found = pairs(tensors)
+    rules = (
+        ("lumina2", r"transformer\.(?:layers|noise_refiner|context_refiner)\.\d"),
+        ("flux", r"transformer\.single_transformer_blocks\."),
+        ("sdxl", r"unet\.(?:add_embedding\.|.*\.transformer_blocks\.[1-9])"),
+        ("sd", r"unet\.(?:down_blocks\.0\.attentions|(?:down|up)_blocks\.3)\."),
+        ("sd3", r"transformer\..*(?:\.attn2\.|pos_embed\.proj)"),
+    )
+    for family, pattern in rules:
+        if any(re.match(pattern, name) for name in found):
+            return family
+    widths = {name: (a.shape[1], len(b)) for name, (a, b) in found.items()}
+    inputs_of_text = {sizes[0] for name, sizes in widths.items() if re.match(r"unet\..*\.attn2\.to_[kv]$", name)}
+    if inputs_of_text:
+        return "sdxl" if inputs_of_text == {2048} else "sd" if inputs_of_text <= {768, 1024} else UNKNOWN
+    outputs = {sizes[1] for name, sizes in widths.items() if re.match(r"transformer\..*\.(?:to_q|add_q_proj)$", name)}
+    if outputs:
+        return "flux" if outputs == {3072} else "sd3" if outputs <= {1536, 2432} else UNKNOWN
+    return "sdxl" if any(name.startswith("unet.") for name in found) and _has(found, "text_encoder_2") else UNKNOWN
+
+
+def block_of(name: str) -> str:
+    """The block of a layer: 'unet.down_blocks.0', 'unet.mid_block', 'transformer.transformer_blocks.3'."""
+    component, _, layer = name.partition(".")
+    match = re.match(r"(?!mid_block)(.*?\.\d+)\.", layer)
+    return f"{component}.{match[1] if match else layer.partition('.')[0]}"
+
+
+def sizes_of(tensors: dict[str, Tensor]) -> dict[str, float | None]:
+    """The norm of every layer's B A by '<component>.<layer>'; None where a number is not finite."""
+    return {
+        name: norm(a, b) if torch.isfinite(a).all() and torch.isfinite(b).all() else None
+        for name, (a, b) in pairs(tensors).items()
+    }
+
+
+def facts_of(header: dict[str, str]) -> dict[str, str]:
+    """What the header says of the adapter, as far as we know its words."""
+    said = dict(header)
+    for name, value in header.items():
+        if name.rsplit("/", 1)[-1] in (NOTE, "adapter_config.json"):
+            said |= {f"{name.rsplit('/', 1)[-1]}.{field}": inner for field, inner in _fields(value).items()}
+    found = {fact: [said[place] for place in places if place in said] for fact, places in FACTS.items()}
+    return {fact: values[0] for fact, values in found.items() if values}
+
+
+def _fields(value: str) -> dict[str, str]:
+    """The texts and numbers of a JSON object; nothing for anything else."""
+    try:
+        found = json.loads(value)
+    except ValueError:
+        found = None
+    fields = found.items() if isinstance(found, dict) else ()
+    return {name: str(inner) for name, inner in fields if isinstance(inner, str | int | float)}
+
+
+def _component(file: AdapterFile, layers: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    ranks = {name: len(a) for name, (a, _) in layers.items()}
+    own = {name: value for name, value in file.tensors.items() if name.rpartition(".lora_")[0] in layers}
+    return {
+        "layers": len(layers),
+        "linear": sum(a.ndim == 2 for a, _ in layers.values()),
+        "convolutional": sum(a.ndim == 4 for a, _ in layers.values()),
+        "ranks": sorted(set(ranks.values())),
+        "alphas": sorted({round(file.alphas[name], 6) for name in layers}),
+        "scales": sorted({round(file.alphas[name] / ranks[name], 6) for name in layers}),
+        "dora": any(name.endswith(MAGNITUDE) for name in own),
+        "num_parameters": sum(value.numel() for value in own.values()),
+    }
+
+
+def _sizes(file: AdapterFile) -> dict[str, float | None]:
+    """The norm of all of a block's B A, by block."""
+    blocks: dict[str, list[float | None]] = defaultdict(list)
+    for name, size in sizes_of(file.tensors).items():
+        blocks[block_of(name)].append(size)
+    return {
+        block: None if None in sizes else math.hypot(*(size for size in sizes if size is not None))
+        for block, sizes in sorted(blocks.items(), key=lambda item: _natural(item[0]))
+    }
+
+
+def _private(header: dict[str, str]) -> list[str]:
+    """Entries of the header that name a place on somebody's machine."""
+    found = {name: PRIVATE.search(value) for name, value in header.items() if not value.startswith("data:")}
+    return [f"the header's {name} names a private place: {match[0][:80]!r}" for name, match in found.items() if match]
+
+
+def _has(found: dict[str, Any], component: str) -> bool:
+    return any(name.startswith(f"{component}.") for name in found)
+
+
+def _natural(name: str) -> list[Any]:
+    """A key that sorts block 2 before block 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
+
+
+def _range(values: list[Any]) -> str:
+    return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
+
+
+def _table(rows: list[tuple[str, str]]) -> list[str]:
+    width = max((len(name) for name, _ in rows), default=0)
+    return [f"  {name:<{width}}  {value}" for name, value in rows]
+
+
+def _printable(line: str) -> str:
+    """A header may hold anything, also what a terminal would obey."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in line)
+    return shown if len(shown) <= 300 else f"{shown[:300]}..."

@@ -1,0 +1,411 @@
+"""inspect, export and merge: what is written means the same, and nothing half or wrong is left behind."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from pipeline import handling
+from pipeline.adapter import files, formats, kohya, lora, resize
+from pipeline.adapter.adapted import Adapted
+from pipeline.adapter.options import AdapterOptions
+from pipeline.errors import CheckpointError, ConfigError, UserError
+from pipeline.families import miniature as miniatures
+from pipeline.families import registry
+from pipeline.families.targets import CLIP_TEXT
+from tests.adapter import comfyui_rules
+from tests.adapter.test_files import KINDS, learnt, outputs, same, stock, with_header
+from tests.adapter.test_kohya import SD, old_dialect
+from tests.conftest import attach
+
+pytestmark = pytest.mark.contract
+PLAIN = [kind for kind in KINDS if kind != "dora"]
+
+
+@pytest.fixture(scope="module")
+def family(miniature):
+    return registry.detect(miniature)
+
+
+@pytest.fixture(scope="module")
+def layers(family):
+    return files.shapes_of(family)
+
+
+@pytest.fixture(scope="module")
+def sdxl(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "sdxl"
+    miniatures.write("sdxl", folder)
+    return folder
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def header_of(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()
+
+
+def alike(first: torch.Tensor, second: torch.Tensor, base: torch.Tensor, tolerance: float = 1e-5) -> None:
+    effect = (first - base).norm()
+    assert effect > 0.01 * base.norm()
+    assert (first - second).norm() <= tolerance * effect
+
+
+# export
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+@pytest.mark.parametrize("to", ["diffusers", "kohya"])
+def test_stock_diffusers_predicts_the_same_from_what_is_exported(family, miniature, tmp_path, to, kind):
+    """The source has its alphas in the header, as diffusers' own scripts write it."""
+    source = with_header(learnt(family, **KINDS[kind]), tmp_path / "source")
+    handling.export(source, tmp_path / "out" / "x.safetensors", to, miniature)
+    base, before, after = (outputs(stock(miniature, f)) for f in (None, source, tmp_path / "out" / "x.safetensors"))
+    alike(before, after, base)
+    assert left_in(tmp_path / "out") == ["x.safetensors"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_peft_predicts_the_same_from_what_is_exported(family, miniature, tmp_path, kind):
+    """On the denoiser alone and, with one for it, on the text encoder."""
+    adapted = learnt(family, with_text=kind != "dora", **KINDS[kind])
+    formats.write(tmp_path / "source", adapted, "{}")
+    handling.export(tmp_path / "source", tmp_path / "peft", "peft", None)
+    base = stock(miniature)
+    expected, plain = outputs(stock(miniature, tmp_path / "source" / formats.FILE)), outputs(base)
+    if kind == "dora":
+        assert left_in(tmp_path / "peft") == [files.PEFT_CONFIG, files.PEFT_FILE]
+        base.unet = PeftModel.from_pretrained(base.unet, tmp_path / "peft")
+    else:
+        assert left_in(tmp_path / "peft") == ["text_encoder", "unet"]
+        base.unet = PeftModel.from_pretrained(base.unet, tmp_path / "peft" / "unet")
+        base.text_encoder = PeftModel.from_pretrained(base.text_encoder, tmp_path / "peft" / "text_encoder")
+    alike(expected, outputs(base), plain)
+    assert left_in(tmp_path) == ["peft", "source"]
+
+
+def sources(tensors: dict[str, torch.Tensor], folder: Path) -> dict[str, Path]:
+    """One adapter in every dialect."""
+    folder.mkdir()
+    for name, written in (("kohya", kohya.to_kohya(tensors, SD, dict.fromkeys(resize.pairs(tensors), 7.0))),
+                          ("old diffusers", old_dialect(tensors)), ("diffusers", tensors)):  # fmt: skip
+        save_file(written, folder / f"{name}.safetensors")
+    handling.export(folder / "diffusers.safetensors", folder / "peft", "peft", None)
+    return {name: folder / f"{name}.safetensors" for name in ("kohya", "old diffusers", "diffusers")} | {
+        "peft": folder / "peft"
+    }
+
+
+@pytest.fixture(scope="module")
+def every(family, tmp_path_factory) -> tuple[dict[str, torch.Tensor], dict[str, Path]]:
+    tensors = {name: v.clone() for name, v in formats.canonical(learnt(family, **KINDS["convolutions"])).items()}
+    return tensors, sources(tensors, tmp_path_factory.mktemp("sources") / "all")
+
+
+@pytest.mark.parametrize("to", ["diffusers", "kohya", "peft"])
+@pytest.mark.parametrize("source", ["kohya", "old diffusers", "diffusers", "peft"])
+def test_every_dialect_becomes_every_other(every, miniature, layers, tmp_path, source, to):
+    tensors, paths = every
+    name = "x" if to == "peft" else "x.safetensors"
+    handling.export(paths[source], tmp_path / name, to, miniature)
+    file = files.read(tmp_path / name, layers)
+    assert file.dialect == to
+    same(file.tensors, tensors)
+    assert left_in(tmp_path) == [name]
+
+
+def test_the_file_for_comfyui_has_its_names_one_alpha_and_a_header(family, miniature, tmp_path):
+    adapted = learnt(family, rank=4, lora_layers="all-linear+conv", rank_pattern="attn2.to_k=8,mid_block.*=2")
+    formats.write(tmp_path, adapted, json.dumps({"step": 7, "trigger": "sks"}))
+    handling.export(tmp_path, tmp_path / "Sticker.safetensors", "kohya", miniature)
+    tensors = load_file(tmp_path / "Sticker.safetensors")
+    configs = [family.part_config(part) for part in ("unet", "text_encoder")]
+    known = comfyui_rules.unet_stems(configs[0]) | comfyui_rules.clip_stems(configs[1], "clip_l")
+    stems = {name.partition(".")[0] for name in tensors}
+    assert len(stems) == len(adapted.layers())
+    assert stems <= known.keys()
+    assert {value.item() for name, value in tensors.items() if name.endswith(".alpha")} == {4.0}
+    header = header_of(tmp_path / "Sticker.safetensors")
+    assert json.loads(header["t2i_lora"]) == {"step": 7, "trigger": "sks"}
+    assert header["modelspec.title"] == "Sticker"
+    assert header["modelspec.trigger_phrase"] == "sks"
+    assert header["modelspec.architecture"].endswith("/lora")
+    assert header["modelspec.hash_sha256"] == kohya.digest(tensors)
+    assert (header["ss_network_dim"], header["ss_network_alpha"]) == ("8", "4.0")
+
+
+def test_half_precision_stays_half_and_is_near_enough(every, miniature, layers, tmp_path):
+    tensors = {name: value.bfloat16() for name, value in every[0].items()}
+    save_file(tensors, tmp_path / "x.safetensors")
+    handling.export(tmp_path / "x.safetensors", tmp_path / "k.safetensors", "kohya", miniature)
+    handling.export(tmp_path / "k.safetensors", tmp_path / "d.safetensors", "diffusers", miniature)
+    back = load_file(tmp_path / "d.safetensors")
+    assert {value.dtype for value in back.values()} == {torch.bfloat16}
+    same({n: v.float() for n, v in back.items()}, {n: v.float() for n, v in tensors.items()}, 8e-3)
+
+
+def test_the_same_export_gives_the_same_bytes(every, miniature, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        handling.export(every[1]["diffusers"], tmp_path / name / "x.safetensors", "kohya", miniature)
+        handling.export(every[1]["diffusers"], tmp_path / name / "peft", "peft", miniature)
+    for name in ("x.safetensors", f"peft/unet/{files.PEFT_FILE}", f"peft/unet/{files.PEFT_CONFIG}"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_what_is_known_of_the_adapter_is_kept(every, miniature, tmp_path):
+    note = json.dumps({"step": 40, "family": "sd"})
+    save_file(every[0], tmp_path / "x.safetensors", metadata={"t2i_lora": note, "ss_dataset_dirs": "/home/mary/cats"})
+    for kind, name in (("kohya", "k.safetensors"), ("diffusers", "d.safetensors"), ("peft", "p")):
+        handling.export(tmp_path / "x.safetensors", tmp_path / name, kind, miniature)
+    for path in ("k.safetensors", "d.safetensors", f"p/unet/{files.PEFT_FILE}"):
+        header = header_of(tmp_path / path)
+        assert header["t2i_lora"] == note
+        assert "mary" not in str(header), "private entries are left behind"
+
+
+def test_peft_patterns_name_no_other_layer(tmp_path, miniature):
+    """'proj' is also the end of 'inner.proj': each keeps its own rank, and a layer without an adapter gets none."""
+    config = handling._peft_config({
+        f"{name}.lora_{kind}.weight": torch.ones(size)
+        for name, rank in (("proj", 2), ("inner.proj", 3), ("a.b", 3))
+        for kind, size in (("A", (rank, 4)), ("B", (4, rank)))
+    })  # fmt: skip
+    assert (config["r"], config["rank_pattern"]) == (3, {"^proj": 2})
+    assert config["alpha_pattern"] == config["rank_pattern"]
+    for name, chosen in (("proj", True), ("inner.proj", True), ("outer.proj", False), ("axb", False), ("a.b", True)):
+        assert bool(re.fullmatch(config["target_modules"], name)) is chosen, name
+
+
+def test_only_a_text_encoder_makes_a_folder_of_its_own(every, miniature, layers, tmp_path):
+    own = {name: value for name, value in every[0].items() if name.startswith("text_encoder.")}
+    save_file(own, tmp_path / "x.safetensors")
+    handling.export(tmp_path / "x.safetensors", tmp_path / "p", "peft", None)
+    assert left_in(tmp_path / "p") == ["text_encoder"]
+    same(files.read(tmp_path / "p", layers).tensors, own)
+    same(files.read(tmp_path / "p" / "text_encoder", None).tensors, own)
+
+
+@pytest.mark.parametrize("layer", ["conv_in", "time_embedding.linear_1", "mid_block.attentions.0.proj_in"])
+def test_a_single_layer_is_given_back_to_the_right_model(every, tmp_path, layer):
+    own = {name: value for name, value in every[0].items() if name.startswith(f"unet.{layer}.lora")}
+    save_file(own, tmp_path / "x.safetensors")
+    handling.export(tmp_path / "x.safetensors", tmp_path / "text_encoder", "peft", None)
+    same(files.read(tmp_path / "text_encoder", None).tensors, own)
+
+
+def test_two_text_encoders_and_a_transformer_keep_their_names(sdxl, tmp_path):
+    family = registry.detect(sdxl)
+    pipe = family.load("unet", "text_encoder", "text_encoder_2")
+    models = {name: getattr(pipe, name).eval() for name in ("unet", "text_encoder", "text_encoder_2")}
+    for name, model in models.items():
+        attach(model, AdapterOptions(rank=2, lora_alpha=5.0), family.targets if name == "unet" else CLIP_TEXT)
+        for number, value in enumerate(lora.parameters(model).values()):
+            value.data += torch.randn(value.shape, generator=torch.Generator().manual_seed(number)) * 0.1
+    path = formats.write(tmp_path, Adapted(models), "{}")
+    for kind, name in (("kohya", "k.safetensors"), ("peft", "p")):
+        handling.export(path, tmp_path / name, kind, sdxl)
+        same(files.read(tmp_path / name, files.shapes_of(family)).tensors, load_file(path))
+    stems = {name.split("_text_model")[0] for name in load_file(tmp_path / "k.safetensors") if "_te" in name}
+    assert stems == {"lora_te1", "lora_te2"}
+
+
+def test_dora_goes_where_it_means_the_same(family, miniature, tmp_path):
+    adapted = learnt(family, with_text=False, **KINDS["dora"])
+    formats.write(tmp_path / "s", adapted, "{}")
+    handling.export(tmp_path / "s", tmp_path / "d.safetensors", "diffusers", miniature)
+    base, before, after = (
+        outputs(stock(miniature, f)) for f in (None, tmp_path / "s" / formats.FILE, tmp_path / "d.safetensors")
+    )
+    alike(before, after, base)
+    with pytest.raises(ConfigError, match="no equal in kohya"):
+        handling.export(tmp_path / "s", tmp_path / "k.safetensors", "kohya", miniature)
+    name = "text_encoder.encoder.layers.0.self_attn.q_proj"
+    text = {f"{name}.lora_A.weight": torch.ones(1, 32), f"{name}.lora_B.weight": torch.ones(32, 1)}
+    save_file(text | {f"{name}.lora_magnitude_vector": torch.ones(32)}, tmp_path / "t.safetensors")
+    with pytest.raises(ConfigError, match="DoRA for text encoders"):
+        handling.export(tmp_path / "t.safetensors", tmp_path / "u.safetensors", "diffusers", None)
+    assert left_in(tmp_path) == ["d.safetensors", "s", "t.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "harm"),
+    [(kind, harm) for kind in ("diffusers", "kohya", "peft") for harm in ("stronger", "one layer less")]
+    + [("diffusers", "another magnitude"), ("peft", "another magnitude")],
+)
+def test_what_does_not_read_back_the_same_is_not_kept(family, miniature, tmp_path, monkeypatch, kind, harm):
+    dora = harm == "another magnitude"
+    adapted = learnt(family, with_text=False, **(KINDS["dora"] if dora else KINDS["alpha"]))
+    formats.write(tmp_path / "s", adapted, "{}")
+    write = handling.durable.write_tensors
+    last = {"stronger": "lora_B.weight|lora_up.weight", "another magnitude": "lora_magnitude_vector"}
+
+    def harmful(path, tensors, header):
+        names = sorted(tensors)
+        if harm == "one layer less":
+            gone = re.split(r"\.lora_|\.alpha", names[0])[0]
+            tensors = {name: value for name, value in tensors.items() if not name.startswith(f"{gone}.")}
+        else:
+            name = next(name for name in names if re.search(last[harm], name))
+            tensors = tensors | {name: tensors[name] * (1 + 1e-5)}
+        write(path, tensors, header)
+
+    monkeypatch.setattr(handling.durable, "write_tensors", harmful)
+    with pytest.raises(CheckpointError, match="does not read back"):
+        handling.export(tmp_path / "s", tmp_path / ("p" if kind == "peft" else "x.safetensors"), kind, miniature)
+    assert left_in(tmp_path) == ["s"]
+
+
+def test_mistakes_are_answered_in_a_sentence(every, miniature, sdxl, tmp_path):
+    source = every[1]["diffusers"]
+    (tmp_path / "taken.safetensors").write_bytes(b"mine")
+    (tmp_path / "taken").mkdir()
+    miniatures.write("flux", tmp_path / "flux")
+    cases = [
+        ((source, tmp_path / "taken.safetensors", "diffusers", None), "exists"),
+        ((source, tmp_path / "taken", "peft", None), "exists"),
+        ((source, tmp_path / "x", "kohya", miniature), "must end in .safetensors"),
+        ((source, tmp_path / "x.safetensors", "peft", None), "is a folder"),
+        ((source, tmp_path / "x.safetensors", "kohya", None), "--base"),
+        ((every[1]["kohya"], tmp_path / "x.safetensors", "diffusers", None), "--base"),
+        ((source, tmp_path / "x.safetensors", "diffusers", sdxl), "another model"),
+        ((source, tmp_path / "x.safetensors", "diffusers", tmp_path / "nowhere"), "does not exist"),
+        ((source, tmp_path / "x.safetensors", "diffusers", Path("user/model")), "no folder"),
+        ((tmp_path / "nowhere", tmp_path / "x.safetensors", "diffusers", None), "nowhere"),
+    ]
+    for given, said in cases:
+        with pytest.raises(UserError, match=re.escape(said)) as caught:
+            handling.export(*given)
+        assert "\n" not in str(caught.value)
+    assert (tmp_path / "taken.safetensors").read_bytes() == b"mine"
+    assert left_in(tmp_path) == ["flux", "taken", "taken.safetensors"]
+
+
+def test_where_comfyui_reads_the_canonical_file_there_is_nothing_to_export(tmp_path):
+    miniatures.write("flux", tmp_path / "flux")
+    family = registry.detect(tmp_path / "flux")
+    path = formats.write(tmp_path, learnt(family, with_text=False, rank=2), "{}")
+    with pytest.raises(ConfigError, match="ComfyUI loads an adapter of flux as diffusers has it"):
+        handling.export(path, tmp_path / "x.safetensors", "kohya", tmp_path / "flux")
+    handling.export(path, tmp_path / "p", "peft", tmp_path / "flux")
+    same(files.read(tmp_path / "p", None).tensors, load_file(path))
+
+
+# merge
+
+
+def two(family, tmp_path) -> list[Path]:
+    first = learnt(family, seed=2, **KINDS["patterns"])
+    second = learnt(family, seed=3, with_text=False, **KINDS["convolutions"])
+    return [formats.write(tmp_path / "a", first, "{}"), formats.write(tmp_path / "b", second, "{}")]
+
+
+def test_a_merged_file_is_both_adapters_at_their_weights(family, miniature, tmp_path, capsys):
+    """In stock diffusers: both loaded at once, and their sum loaded alone."""
+    paths = two(family, tmp_path)
+    handling.merge([(paths[0], 0.7), (paths[1], -0.4)], tmp_path / "m" / "sum.safetensors", None, None)
+    pipe = stock(miniature)
+    base = outputs(pipe)
+    for name, path in zip("ab", paths, strict=True):
+        pipe.load_lora_weights(path.parent, weight_name=path.name, adapter_name=name)
+    pipe.set_adapters(["a", "b"], [0.7, -0.4])
+    alike(outputs(pipe), outputs(stock(miniature, tmp_path / "m" / "sum.safetensors")), base)
+    assert left_in(tmp_path / "m") == ["sum.safetensors"]
+    assert "2 adapters in 91 layers, rank 11 at most" in capsys.readouterr().out
+    note = json.loads(header_of(tmp_path / "m" / "sum.safetensors")["t2i_lora"])
+    assert note["merged_with_weights"] == [0.7, -0.4]
+
+
+def test_a_smaller_rank_says_what_each_block_loses(family, tmp_path, capsys):
+    paths = two(family, tmp_path)
+    handling.merge([(path, 0.5) for path in paths], tmp_path / "whole.safetensors", None, None)
+    capsys.readouterr()
+    handling.merge([(path, 0.5) for path in paths], tmp_path / "small.safetensors", 4, None)
+    said = dict(re.findall(r"^  (\S+) +([\d.]+)% lost$", capsys.readouterr().out, flags=re.MULTILINE))
+    whole, small = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "small"))
+    assert max(len(a) for a, _ in resize.pairs(small).values()) == 4
+    for block, percent in said.items():
+        size = lost = 0.0
+        for name, pair in resize.pairs(whole).items():
+            if f"{name}.".startswith(f"{block}."):
+                full, reduced = ((b.flatten(1) @ a.flatten(1)) for a, b in (pair, resize.pairs(small)[name]))
+                size += full.double().square().sum().item()
+                lost += (full - reduced).double().square().sum().item()
+        assert float(percent) == pytest.approx(100 * (lost / size) ** 0.5, abs=0.011), block
+    assert {"unet.down_blocks.0", "unet.up_blocks.1"} <= said.keys()
+    assert float(said["unet.down_blocks.0"]) > 1
+    assert "unet.conv_in" not in said, "nothing was done there"
+
+
+def test_a_smaller_rank_of_one_adapter_is_a_merge_of_one(every, tmp_path, capsys):
+    handling.merge([(every[1]["diffusers"], 1.0)], tmp_path / "x.safetensors", 1, None)
+    assert {len(a) for a, _ in resize.pairs(load_file(tmp_path / "x.safetensors")).values()} == {1}
+    assert "1 adapter in 91 layers" in capsys.readouterr().out
+
+
+def test_every_dialect_can_be_merged(every, miniature, tmp_path):
+    tensors, paths = every
+    weights = (0.1, 0.2, 0.3, 0.4)
+    handling.merge(list(zip(paths.values(), weights, strict=True)), tmp_path / "x.safetensors", None, miniature)
+    found = resize.pairs(load_file(tmp_path / "x.safetensors"))
+    for name, pair in resize.pairs(tensors).items():
+        assert resize.distance(found[name], pair) <= 1e-6 * resize.norm(*pair)
+
+
+def test_sums_that_make_no_sense_are_refused(every, family, sdxl, miniature, tmp_path):
+    tensors, paths = every
+    source = paths["diffusers"]
+    other = formats.write(tmp_path / "sdxl", learnt(registry.detect(sdxl), with_text=False, rank=2), "{}")
+    dora = formats.write(tmp_path / "dora", learnt(family, with_text=False, **KINDS["dora"]), "{}")
+    older = tmp_path / "older.safetensors"
+    save_file({n.replace("text_encoder.", "text_encoder.text_model."): v for n, v in tensors.items()}, older)
+    cases = [
+        ([(source, 1.0), (other, 1.0)], None, "for different models"),
+        ([(source, 1.0), (other, 1.0)], miniature, "another model"),
+        ([(source, 1.0), (dora, 1.0)], None, "a sum of DoRA adapters is no adapter"),
+        ([(source, 1.0), (older, 1.0)], None, "--base"),
+        ([(source, 1.0), (paths["kohya"], 1.0)], None, "--base"),
+        ([(source, 0.0)], None, "make no sum"),
+        ([(source, 1.0), (source, -1.0)], None, "add nothing"),
+        ([], None, "make no sum"),
+    ]
+    for parts, base, said in cases:
+        with pytest.raises(UserError, match=re.escape(said)):
+            handling.merge(parts, tmp_path / "x.safetensors", None, base)
+    with pytest.raises(ConfigError, match="--rank 0"):
+        handling.merge([(source, 1.0)], tmp_path / "x.safetensors", 0, None)
+    assert left_in(tmp_path) == ["dora", "older.safetensors", "sdxl"]
+    handling.merge([(source, 1.0), (older, 1.0)], tmp_path / "x.safetensors", None, miniature)
+    assert load_file(tmp_path / "x.safetensors").keys() == tensors.keys()
+
+
+# inspect
+
+
+def test_inspect_says_it_in_words_and_in_json(every, miniature, capsys):
+    for source, path in every[1].items():
+        handling.inspect(path, miniature, False)
+        shown = capsys.readouterr().out
+        assert shown.startswith(f"Adapter  {path}\n")
+        assert source in shown
+        handling.inspect(path, miniature, True)
+        said = json.loads(capsys.readouterr().out)
+        assert (said["dialect"], said["family"], said["problems"]) == (source, "sd", [])
+
+
+def test_inspect_lists_problems_and_asks_for_the_base_where_it_must(every, tmp_path, capsys):
+    tensors = {name: value.clone() for name, value in every[0].items()}
+    tensors["unet.conv_in.lora_B.weight"].zero_()
+    save_file(tensors, tmp_path / "x.safetensors")
+    handling.inspect(tmp_path / "x.safetensors", None, False)
+    assert "  - unet.conv_in.lora_B.weight is zero" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="--base"):
+        handling.inspect(every[1]["kohya"], None, False)
