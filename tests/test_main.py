@@ -69,7 +69,7 @@ def test_report_is_made_again_from_the_folder_alone(trained):
         (["sample", "docs"], "--prompt"),
         (["report", "nowhere"], "nowhere"),
         (["report", "docs"], "no finished run"),
-        (["miniature", "sd4", "/tmp/x"], "there is flux, lumina2, sd, sd3, sdxl"),
+        (["miniature", "sd4", "/tmp/x"], "there is flux, lumina2, sana, sd, sd3, sdxl"),
         (["miniature", "sd", "docs"], "not empty"),
         (["sampel", "docs"], "sample"),
     ],

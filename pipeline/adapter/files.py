@@ -217,7 +217,7 @@ def _spelled(keys: Iterable[str], layers: Layers) -> Shapes:
         ldm = ldm_names(shapes)
         for name, shape in shapes.items():
             stems = {kohya.kohya_stem(own, prefixes[component]) for own in (name, ldm.get(name, name))}
-            found |= dict.fromkeys(stems | {f"{component}.{old}" for old in kohya._old_names(name)}, shape)
+            found |= dict.fromkeys(stems | {f"{component}.{old}" for old in kohya.old_names(name)}, shape)
     return found
 
 

@@ -95,7 +95,7 @@ def from_old_diffusers(tensors: dict[str, Tensor], layers: dict[str, list[str]])
         f"{component}.{name}": (component, layer)
         for component, names in layers.items()
         for layer in names
-        for name in _old_names(layer)
+        for name in old_names(layer)
     }
     return _read(tensors, spelled, _OLD_DIFFUSERS)[0]
 
@@ -149,7 +149,7 @@ def _with_text_model(layer: str) -> str:
     return f"text_model.{layer}" if layer.startswith("encoder.layers.") else layer
 
 
-def _old_names(layer: str) -> Iterator[str]:
+def old_names(layer: str) -> Iterator[str]:
     """Every name that diffusers before PEFT gave a layer."""
     for name in {layer, _with_text_model(layer)}:
         yield name

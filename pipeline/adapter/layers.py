@@ -60,9 +60,7 @@ def sites_of(models: Mapping[str, tuple[nn.Module, Targets]], options: AdapterOp
     chosen: dict[str, str] = {}  # by name with prefix, of which model
     for number, (component, (model, targets)) in enumerate(models.items()):
         prefix = f"{component}." if number else ""
-        own: dict[str, nn.Module] = {
-            f"{prefix}{name}": module for name, module in model.named_modules() if isinstance(module, KINDS)
-        }
+        own = {f"{prefix}{name}": module for name, module in model.named_modules() if _can_be_adapted(module)}
         flag = "text_encoder_layers" if number else "lora_layers"
         chosen |= dict.fromkeys(_chosen(own, flag, getattr(options, flag), targets), component)
         layers |= own
@@ -79,6 +77,11 @@ def sites_of(models: Mapping[str, tuple[nn.Module, Targets]], options: AdapterOp
         site = Site(plain, layers[name], rank, alpha, options.use_rslora, use_dora, prefix)
         found[component].append(site)
     return found
+
+
+def _can_be_adapted(module: nn.Module) -> bool:
+    """Linear and convolutional layers; not those that keep channels apart, whose weight is no product of two."""
+    return isinstance(module, KINDS) and getattr(module, "groups", 1) == 1
 
 
 def matches(name: str, pattern: str) -> bool:

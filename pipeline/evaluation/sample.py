@@ -66,10 +66,11 @@ class Sampler:
         model.train(training)
         return pictures
 
-    def _states(self, shots: list[Shot]) -> dict[str, Tensor]:
+    def _states(self, shots: list[Shot]) -> dict[str, Tensor | None]:
         """The text states by the names the pipeline takes them by, and the null where it compares with one."""
-        states = stack([self.encode(shot.prompt) for shot in shots]).tensors
+        states: dict[str, Tensor | None] = {**stack([self.encode(shot.prompt) for shot in shots]).tensors}
         if not self.uses_null:
             return states
         null = stack([self.encode(None)] * len(shots)).tensors
-        return states | {f"negative_{name}": value for name, value in null.items()}
+        # without a word of their own: some pipelines have "" as default, and refuse a text and its states together
+        return states | {"negative_prompt": None} | {f"negative_{name}": value for name, value in null.items()}

@@ -63,7 +63,11 @@ def index_of(family: Family, t: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
 
 
 def flow_path(family: Family, options: ObjectiveOptions, num_tokens: int) -> RectifiedFlow:
-    """A rectified flow, its times drawn as the options say and shifted as the checkpoint's sampler shifts them."""
+    """A rectified flow, its times drawn as the options say and shifted as the checkpoint's sampler shifts them.
+
+    Raises CheckpointError for a scheduler that could be set to flow and is not.
+    """
+    require_flow(family)
     shift = options.timestep_shift
     return RectifiedFlow(density_for(options), own_shift(family, num_tokens) if shift is None else shift)
 
@@ -71,6 +75,8 @@ def flow_path(family: Family, options: ObjectiveOptions, num_tokens: int) -> Rec
 def own_shift(family: Family, num_tokens: int) -> float:
     """The shift of the checkpoint's scheduler: fixed, or growing with the number of image tokens (FLUX's e^mu)."""
     config = family.part_config("scheduler")
+    if config.get("use_flow_sigmas", False):  # a solver of diffusion and flow alike, set to flow
+        return float(config.get("flow_shift", 1.0))
     if not config.get("use_dynamic_shifting", False):
         return float(config.get("shift", 1.0))
     few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
@@ -87,6 +93,14 @@ def require_plain(family: Family, channels: int) -> None:
             f"{family.folder} takes {channels} channels as input and its latents have {expected} (inpainting or "
             "editing?); give a plain text-to-image model."
         )
+
+
+def require_flow(family: Family) -> None:
+    """Raise CheckpointError for a solver of diffusion and flow alike (DPM-Solver) that is not set to flow."""
+    config = family.part_config("scheduler")
+    is_flow = config.get("use_flow_sigmas") and config.get("prediction_type") == "flow_prediction"
+    if "use_flow_sigmas" in config and not is_flow:
+        raise CheckpointError(f"The scheduler of {family.folder} is not set to flow, which is what its model predicts.")
 
 
 def require_undistilled(family: Family) -> None:

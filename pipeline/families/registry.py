@@ -14,6 +14,7 @@ REGISTRY = {  # the pipeline class in model_index.json -> module and class; its 
     "StableDiffusion3Pipeline": "sd3:StableDiffusion3",
     "FluxPipeline": "flux:Flux",
     "Lumina2Pipeline": "lumina2:Lumina2",
+    "SanaPipeline": "sana:Sana",
 }
 NAMES = tuple(place.split(":")[0] for place in REGISTRY.values())
 

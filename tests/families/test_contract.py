@@ -1,5 +1,7 @@
 """What every family must satisfy, on a miniature of its real architecture. A new family gets all of it by its name."""
 
+import copy
+import inspect
 import json
 import shutil
 import sys
@@ -64,8 +66,6 @@ def latents(family, pixels=SIDE, count=2, height=None) -> Tensor:
 @contextmanager
 def listening(model) -> Iterator[list[dict[str, Any]]]:
     """The arguments of every call of a model, by name."""
-    import inspect
-
     names = list(inspect.signature(model.forward).parameters)
     calls: list[dict[str, Any]] = []
 
@@ -78,6 +78,13 @@ def listening(model) -> Iterator[list[dict[str, Any]]]:
         yield calls
     finally:
         handle.remove()
+
+
+def of_side(pipe) -> dict[str, Any]:
+    """What asks for latents of SIDE itself, also where a pipeline would round it to the sizes it was trained at."""
+    asked = {"height": SIDE, "width": SIDE, "output_type": "latent"}
+    binning = "use_resolution_binning"
+    return asked | ({binning: False} if binning in inspect.signature(pipe.__call__).parameters else {})
 
 
 def tensors_of(call: dict[str, Any]) -> dict[str, Tensor]:
@@ -142,27 +149,29 @@ def test_the_adapter_is_float32_over_a_half_precision_base(family):
 @torch.no_grad()
 def test_a_call_is_the_pipelines_own_and_so_is_the_sign(family, pipe):
     """Text, sizes, time and latents reach the denoiser as in sampling, bit for bit; its answer moves the same way."""
-    model, after = getattr(pipe, family.denoiser), []
-    settings = {"num_inference_steps": 3, "height": SIDE, "width": SIDE, "output_type": "latent", "guidance_scale": 1.0}
+    model, after, before = getattr(pipe, family.denoiser), [], []
+    handle = model.register_forward_pre_hook(lambda *_: before.append(copy.deepcopy(pipe.scheduler)))
     with listening(model) as theirs:
         pipe(
             PROMPT,
-            **settings,
+            **of_side(pipe),
+            num_inference_steps=3,
+            guidance_scale=1.0,
             generator=torch.Generator().manual_seed(0),
             callback_on_step_end=lambda _, i, t, kept: after.append(kept["latents"]) or kept,
         )
-    time = pipe.scheduler.timesteps[0]
-    pipe.scheduler._step_index, pipe.scheduler._begin_index = None, 0  # back to its first step
-    x_1 = latents(family, count=1) * getattr(pipe.scheduler, "init_noise_sigma", 1.0)
-    x_t = pipe.scheduler.scale_model_input(x_1, time) if hasattr(pipe.scheduler, "scale_model_input") else x_1
-    count = pipe.scheduler.config.num_train_timesteps
+    handle.remove()
+    scheduler = before[0]  # at its first step
+    time, count = scheduler.timesteps[0], scheduler.config.num_train_timesteps
+    x_1 = latents(family, count=1) * getattr(scheduler, "init_noise_sigma", 1.0)
+    x_t = scheduler.scale_model_input(x_1, time) if hasattr(scheduler, "scale_model_input") else x_1
     with listening(model) as ours:
         answer = family.denoise(model, x_t, (time / count)[None].float(), conditioning_of(family, PROMPT))
     first, own = tensors_of(theirs[0]), tensors_of(ours[0])
     assert first.keys() == own.keys()
     for name, value in first.items():
         torch.testing.assert_close(own[name].float().squeeze(), value.float().squeeze(), atol=0, rtol=0, msg=name)
-    moved = pipe.scheduler.step(answer, time, x_1).prev_sample
+    moved = scheduler.step(answer, time, x_1).prev_sample
     torch.testing.assert_close(moved.flatten().sort()[0], after[0].flatten().sort()[0])  # tokens are packed otherwise
 
 
@@ -171,18 +180,24 @@ def test_drawn_times_are_shifted_as_the_sampler_shifts_its_own(family, pipe):
     path = family.path(ObjectiveOptions(weighting_scheme="none"), SIDE)
     if path.prediction != "flow":
         return
-    given = [0.9, 0.5, 0.2]
-    pipe(PROMPT, sigmas=given, num_inference_steps=3, height=SIDE, width=SIDE, output_type="latent")
+    given, asked = [0.9, 0.5, 0.2], of_side(pipe)
+    if "sigmas" in inspect.signature(pipe.scheduler.set_timesteps).parameters:
+        asked["sigmas"] = given
+    else:  # it chooses its own; these are the same without the shift
+        plain = pipe.scheduler.from_config(pipe.scheduler.config, flow_shift=1.0)
+        plain.set_timesteps(3)
+        given = plain.sigmas[:3].tolist()
+    pipe(PROMPT, **asked, num_inference_steps=3)
     torch.testing.assert_close(path.time(torch.tensor(given, dtype=torch.float64)), pipe.scheduler.sigmas[:3])
-    asked = family.path(ObjectiveOptions(weighting_scheme="none", timestep_shift=1.0), SIDE)
-    assert torch.equal(asked.time(torch.tensor(given)), torch.tensor(given))
+    own = family.path(ObjectiveOptions(weighting_scheme="none", timestep_shift=1.0), SIDE)
+    assert torch.equal(own.time(torch.tensor(given)), torch.tensor(given))
 
 
 @torch.no_grad()
 def test_conditions_and_the_null_are_the_pipelines_bit_for_bit(family, pipe):
     model = getattr(pipe, family.denoiser)
     with listening(model) as theirs:
-        pipe(PROMPT, num_inference_steps=1, height=SIDE, width=SIDE, output_type="latent")
+        pipe(PROMPT, **of_side(pipe), num_inference_steps=1)
     seen = [tensors_of(call) for call in theirs]
     for caption in (PROMPT, None) if family.uses_null else (PROMPT,):
         with listening(model) as ours:
@@ -204,10 +219,14 @@ def rows_seen(seen: list[dict[str, Tensor]]) -> list[Tensor]:
 def test_latents_round_trip_in_the_units_the_sampler_decodes(family, pipe):
     pixels = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
     mean, std = family.encode_image(family.load_encoders(), pixels)
-    posterior = pipe.vae.encode(pixels).latent_dist
-    shift = pipe.vae.config.shift_factor or 0.0
-    torch.testing.assert_close(mean / pipe.vae.config.scaling_factor + shift, posterior.mean)
-    torch.testing.assert_close(std / pipe.vae.config.scaling_factor, posterior.std)
+    encoded = pipe.vae.encode(pixels)
+    shift = pipe.vae.config.get("shift_factor") or 0.0
+    if "latent_dist" in encoded:
+        own_mean, own_std = encoded.latent_dist.mean, encoded.latent_dist.std
+    else:  # no posterior
+        own_mean, own_std = encoded.latent, torch.zeros_like(encoded.latent)
+    torch.testing.assert_close(mean / pipe.vae.config.scaling_factor + shift, own_mean)
+    torch.testing.assert_close(std / pipe.vae.config.scaling_factor, own_std)
     assert mean.shape[1:] == family.latent_shape(SIDE)
 
 
@@ -220,7 +239,11 @@ def test_a_loss_is_the_schedulers_own_maths(family, pipe):
     if path.prediction == "flow":
         scheduler = pipe.scheduler.from_config(pipe.scheduler.config)
         scheduler.sigmas, scheduler.timesteps = t, t * count
-        theirs, target = scheduler.scale_noise(x_0, t * count, noise), noise - x_0
+        only_flow = hasattr(scheduler, "scale_noise")
+        theirs = (
+            scheduler.scale_noise(x_0, t * count, noise) if only_flow else scheduler.add_noise(x_0, noise, t * count)
+        )
+        target = noise - x_0
     else:
         scheduler = DDPMScheduler.from_config(pipe.scheduler.config)
         index = (t * count).round().long()
@@ -254,7 +277,7 @@ def test_a_zero_adapter_is_the_base_and_the_file_in_stock_diffusers_is_the_train
 
 def test_the_native_size_is_the_checkpoints(family, pipe):
     side = getattr(pipe, family.denoiser).config.get("sample_size") or pipe.default_sample_size
-    assert family.native_pixels == side * 2 ** (len(pipe.vae.config.block_out_channels) - 1)
+    assert family.native_pixels == side * pipe.vae_scale_factor
     assert family.native_pixels % family.size_multiple == 0
 
 
@@ -305,6 +328,14 @@ def test_other_predictions_and_distilled_models_are_refused(name, tmp_path):
         changed(family, tmp_path, "scheduler/scheduler_config.json", prediction_type="sample").path(*path)
     with pytest.raises(CheckpointError, match="distilled"):
         changed(family, tmp_path, "unet/config.json", time_cond_proj_dim=8).path(*path)
+
+
+@pytest.mark.parametrize("values", [{"use_flow_sigmas": False}, {"prediction_type": "epsilon"}])
+def test_a_solver_that_is_not_set_to_flow_is_refused(values, tmp_path):
+    miniature.write("sana", tmp_path / "sana")
+    family = registry.detect(tmp_path / "sana")
+    with pytest.raises(CheckpointError, match="not set to flow"):
+        changed(family, tmp_path, "scheduler/scheduler_config.json", **values).path(ObjectiveOptions(), SIDE)
 
 
 def test_the_refiner_is_refused(tmp_path):
