@@ -72,11 +72,12 @@ def text(said: dict[str, Any]) -> str:
 
 
 def family_of(tensors: dict[str, Tensor]) -> str:
-    """The family that layers' names and shapes point to: sd, sdxl, sd3, flux, lumina2 or unknown."""
+    """The family that layers' names and shapes point to: sd, sdxl, sd3, flux, lumina2, sana or unknown."""
     found = pairs(tensors)
     rules = (
         ("lumina2", r"transformer\.(?:layers|noise_refiner|context_refiner)\.\d"),
         ("flux", r"transformer\.single_transformer_blocks\."),
+        ("sana", r"transformer\.transformer_blocks\.\d+\.(?:attn1\.|ff\.conv_)"),
         ("sdxl", r"unet\.(?:add_embedding\.|.*\.transformer_blocks\.[1-9])"),
         ("sd", r"unet\.(?:down_blocks\.0\.attentions|(?:down|up)_blocks\.3)\."),
         ("sd3", r"transformer\..*(?:\.attn2\.|pos_embed\.proj)"),
