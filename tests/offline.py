@@ -13,4 +13,4 @@ def guard() -> None:
             raise AssertionError(f"a test tried to reach {address}")
         connect(self, address)
 
-    socket.socket.connect = checked  # type: ignore[method-assign]
+    socket.socket.connect = checked  # type: ignore[method-assign]  # that is the point

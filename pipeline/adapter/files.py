@@ -186,7 +186,8 @@ def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(f"{path} does not exist; give the .safetensors file of an adapter, or its folder.")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            header, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()  # an open file cannot be iterated over itself
+            header, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
     odd = [name for name, v in tensors.items() if v.element_size() == 1 or not (v.is_floating_point() or ALPHA in name)]

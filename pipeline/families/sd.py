@@ -1,6 +1,6 @@
 """Stable Diffusion 1.x and 2.x: one CLIP text encoder, AutoencoderKL, a convolutional UNet."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -25,7 +25,7 @@ class StableDiffusion(Family):
     tested_on = "miniature, starter base"
     encoders = ("tokenizer", "text_encoder")
     trainable_encoders = ("text_encoder",)
-    comfyui_prefixes = {"unet": "lora_unet", "text_encoder": "lora_te"}  # noqa: RUF012
+    comfyui_prefixes: ClassVar[dict[str, str]] = {"unet": "lora_unet", "text_encoder": "lora_te"}
 
     @property
     def architecture(self) -> str:

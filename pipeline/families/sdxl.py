@@ -1,6 +1,6 @@
 """Stable Diffusion XL: two CLIP text encoders, their pooled states, and sizes told to a larger UNet."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -25,7 +25,11 @@ class StableDiffusionXL(Family):
     size_multiple = 8
     encoders = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
     trainable_encoders = ("text_encoder", "text_encoder_2")
-    comfyui_prefixes = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}  # noqa: RUF012
+    comfyui_prefixes: ClassVar[dict[str, str]] = {
+        "unet": "lora_unet",
+        "text_encoder": "lora_te1",
+        "text_encoder_2": "lora_te2",
+    }
     architecture = "stable-diffusion-xl-v1-base"
 
     def targets_of(self, component: str) -> Targets:

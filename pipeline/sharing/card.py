@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from pipeline import durable, provenance
 from pipeline.data.captions import has_word
@@ -45,7 +45,7 @@ class Quoted(str):
     """Text that YAML always shows in double quotes, so that every reader takes it for text."""
 
 
-class Front(yaml.SafeDumper):  # type: ignore[misc]
+class Front(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML is not typed
     """Writes front matter."""
 
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from pipeline import durable
 from pipeline.data import card as data_cards

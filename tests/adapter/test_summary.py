@@ -146,7 +146,7 @@ def test_what_is_no_private_place_is_none(value):
 
 
 @pytest.mark.parametrize(
-    "value", ["/root/x", '{"a": "/mnt/disk/x"}', "~/x", "file:///srv/x", "D:/x", "\\\\nas\\x", "in /tmp/a b"]
+    "value", ["/home/mary/x", '{"a": "/media/disk/x"}', "~/x", "file:///srv/x", "D:/x", "\\\\nas\\x", "in /tmp/a b"]
 )
 def test_private_places_are_found(value):
     assert len(summary._private({"x": value})) == 1
