@@ -1,5 +1,6 @@
 """The parts of a run, put together from its setting."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -59,7 +60,11 @@ def load_models(setting: Setting) -> Models:
     if run.adapter.init_lora is not None:
         start.put(adapted, start.read(family, run.adapter.init_lora))
     if not encoders:
-        return Models(adapted, lambda caption: caches.load(setting.cache.text_path(caption)), None)
+        # measured again and again: the captions of held-out images and probe, and the null
+        kept = functools.lru_cache(maxsize=2 * MAX_EXAMPLES + 1)(
+            lambda said: caches.load(setting.cache.text_path(said))
+        )
+        return Models(adapted, kept, None)
     live = LiveTexts(family, pipe, Adapted({name: models[name] for name in encoders}))
     return Models(adapted, live, live)
 
