@@ -41,7 +41,7 @@ class Lumina2(Family):
     @property
     def native_pixels(self) -> int:
         """The side the transformer was trained at: its latents times the autoencoder's factor."""
-        return int(self.part_config("transformer")["sample_size"]) * parts.pixels_per_latent(self)
+        return parts.native_side(self)
 
     def latent_shape(self, pixels: int) -> tuple[int, int, int]:
         """Channels, height and width of the latents of a square picture."""
@@ -49,9 +49,7 @@ class Lumina2(Family):
 
     def path(self, options: ObjectiveOptions, pixels: int) -> RectifiedFlow:
         """A straight path; times are shifted as the checkpoint's scheduler does."""
-        config = self.part_config("transformer")
-        parts.require_plain(self, config["in_channels"])
-        return parts.flow_path(self, options, (self.latent_shape(pixels)[1] // config["patch_size"]) ** 2)
+        return parts.patched_flow_path(self, options, pixels)
 
     def encode_text(self, pipe: Any, caption: str | None) -> dict[str, Tensor]:
         """{'prompt_embeds': [l d], 'prompt_attention_mask': [l]}."""

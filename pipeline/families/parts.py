@@ -27,6 +27,11 @@ def pixels_per_latent(family: Family) -> int:
     return 1 << (len(family.part_config("vae")["block_out_channels"]) - 1)
 
 
+def native_side(family: Family) -> int:
+    """The side in pixels that the denoiser was trained at: its latents times the autoencoder's factor."""
+    return int(family.part_config(family.denoiser)["sample_size"]) * pixels_per_latent(family)
+
+
 def square_latents(family: Family, pixels: int) -> tuple[int, int, int]:
     """Channels, height and width of the latents of a square picture."""
     side = pixels // pixels_per_latent(family)
@@ -70,6 +75,13 @@ def flow_path(family: Family, options: ObjectiveOptions, num_tokens: int) -> Rec
     require_flow(family)
     shift = options.timestep_shift
     return RectifiedFlow(density_for(options), own_shift(family, num_tokens) if shift is None else shift)
+
+
+def patched_flow_path(family: Family, options: ObjectiveOptions, pixels: int) -> RectifiedFlow:
+    """The flow of a transformer that takes plain latents in patches. Raises CheckpointError for one that takes more."""
+    config = family.part_config(family.denoiser)
+    require_plain(family, config["in_channels"])
+    return flow_path(family, options, (family.latent_shape(pixels)[1] // config["patch_size"]) ** 2)
 
 
 def own_shift(family: Family, num_tokens: int) -> float:

@@ -14,8 +14,8 @@ def truncated(family: Family, captions: Iterable[str]) -> dict[str, str]:
     lost = {}
     for caption in captions:
         text = family.as_read(pipe, caption)
-        # A token holds at least one letter, so most captions need no look.
-        tokens = tokenizer(text, add_special_tokens=False).input_ids if len(text) > limit else []
+        # A token holds at least one letter, but for the space that T5 puts first, so most captions need no look.
+        tokens = tokenizer(text, add_special_tokens=False).input_ids if len(text) >= limit else []
         if len(tokens) > limit:
             lost[caption] = tokenizer.decode(tokens[limit:])
     return lost

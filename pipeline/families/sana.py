@@ -69,9 +69,7 @@ class Sana(Family):
 
     def path(self, options: ObjectiveOptions, pixels: int) -> RectifiedFlow:
         """A straight path; times are shifted as the checkpoint's scheduler does."""
-        config = self.part_config("transformer")
-        parts.require_plain(self, config["in_channels"])
-        return parts.flow_path(self, options, (self.latent_shape(pixels)[1] // config["patch_size"]) ** 2)
+        return parts.patched_flow_path(self, options, pixels)
 
     def encode_text(self, pipe: Any, caption: str | None) -> dict[str, Tensor]:
         """{'prompt_embeds': [l d], 'prompt_attention_mask': [l]}."""

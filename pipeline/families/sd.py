@@ -38,7 +38,7 @@ class StableDiffusion(Family):
     @property
     def native_pixels(self) -> int:
         """The side the UNet was trained at: its latents times the autoencoder's factor."""
-        return int(self.part_config("unet")["sample_size"]) * parts.pixels_per_latent(self)
+        return parts.native_side(self)
 
     def latent_shape(self, pixels: int) -> tuple[int, int, int]:
         """Channels, height and width of the latents of a square picture."""

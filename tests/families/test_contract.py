@@ -288,6 +288,19 @@ def test_a_long_caption_is_said_to_be_cut_and_how(family):
     assert lost[long].replace(" ", "").endswith("inahat")
 
 
+@torch.no_grad()
+def test_a_caption_is_said_to_be_cut_where_the_encoder_stops_reading(family):
+    """The longest caption that is not said to be cut is read to its last letter, and of a longer one no more is."""
+    captions = ["x" * number for number in range(1, 700)]  # miniatures spell: a letter is a token
+    lost = reading.truncated(family, captions)
+    longest = max(len(caption) for caption in captions if caption not in lost)
+    assert lost["x" * (longest + 3)] == "xxx"
+    pipe = family.load_encoders()
+    shorter, whole, cut, longer = (family.encode_text(pipe, "x" * (longest + more)) for more in (-1, 0, 1, 4))
+    assert any(not torch.equal(shorter[name], whole[name]) for name in whole)
+    assert all(torch.equal(longer[name], cut[name]) for name in cut)
+
+
 def test_a_variant_is_loaded_and_is_another_model_to_every_cache(family, tmp_path):
     """Half-precision files beside full ones: the flag decides which are read, and no encoding is shared."""
     folder = tmp_path / "both"
