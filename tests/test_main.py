@@ -69,6 +69,8 @@ def test_report_is_made_again_from_the_folder_alone(trained):
         (["sample", "nowhere", "--prompt", "x"], "nowhere"),
         (["sample", "docs"], "--prompt"),
         (["report", "nowhere"], "nowhere"),
+        (["publish", "nowhere", "--repo", "user/name"], "holds no finished run"),
+        (["inspect", "nowhere.safetensors"], "does not exist"),
         (["report", "docs"], "no finished run"),
         (["miniature", "sd4", "/tmp/x"], f"there is {', '.join(sorted(registry.NAMES))}"),
         (["miniature", "sd", "docs"], "not empty"),

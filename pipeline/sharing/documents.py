@@ -45,18 +45,22 @@ def keep(folder: Path, base: BaseModel, data: Card | None, reason: str | None) -
 
 def write_card(folder: Path, repo: str | None = None, reason: str | None = None) -> Path:
     """Write the adapter's card from what was kept; `reason` stands in for a card of the data that is missing."""
-    path = folder / FILE
-    if not path.is_file():
-        raise CheckpointError(f"{folder} holds no finished run ({FILE} is missing); give the output folder of one.")
-    facts = json.loads(path.read_text(encoding="utf-8"))
+    facts = _kept(folder)
     data = facts["data"] and Card(**{**facts["data"], "people": People(**facts["data"]["people"])})
     return card.write(folder, BaseModel(**facts["base"]), data or None, reason or facts["reason"], repo)
 
 
+def _kept(folder: Path) -> dict[str, Any]:
+    path = folder / FILE
+    if not path.is_file():
+        raise CheckpointError(f"{folder} holds no finished run ({FILE} is missing); give the output folder of one.")
+    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return facts
+
+
 def require_documented(folder: Path, reason: str | None) -> None:
     """Raise ConfigError if a run may not be shared: its data has no card, and no reason was given."""
-    path = folder / FILE
-    facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"data": None, "reason": None}
+    facts = _kept(folder)
     if facts["data"] is None and not (reason or facts["reason"]):
         raise ConfigError(
             'The data of this run has no card: say why with --allow_undocumented_data "reason", which will be shown, '
