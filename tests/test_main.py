@@ -80,3 +80,10 @@ def test_report_is_made_again_from_the_folder_alone(trained):
 def test_mistakes_are_answered(argv, said, capsys):
     assert main(argv) == 2
     assert said in capsys.readouterr().err
+
+
+def test_what_a_model_drew_is_marked_and_nothing_else(trained):
+    from pipeline import provenance
+
+    marked = {path.parent.name: provenance.is_marked(path) for path in (trained / "samples").glob("*/*.png")}
+    assert marked == {"base": True, "step-000012": True, "grid": True, "data": False}
