@@ -66,11 +66,13 @@ def test_the_stock_pipeline_encodes_as_the_live_encoders_do(trainer, flags, tmp_
 @pytest.mark.parametrize("flags", ["sd", "sdxl"], indirect=True)
 def test_batches_of_any_cut_give_the_same_adapter(trainer, flags, tmp_path):
     once, twice = tmp_path / "once", tmp_path / "twice"
-    flags = replaced(flags, max_train_steps=3)
+    # Adam divides by a gradient's own size: where that is mere rounding, so would the step be.
+    flags = [*replaced(flags, max_train_steps=3), "--adam_epsilon", "1e-5"]
     assert trainer(*replaced(flags, train_batch_size=4), "--output_dir", once).code == 0
     assert trainer(*flags, "--gradient_accumulation_steps", "2", "--output_dir", twice).code == 0
     ours, theirs = load_file(once / FILE), load_file(twice / FILE)
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
+    assert all(value.abs().max() > 1e-4 for name, value in ours.items() if ".lora_B." in name)
 
 
 @pytest.mark.parametrize("flags", ["sdxl"], indirect=True)

@@ -3,7 +3,8 @@
 from typing import Any
 
 MAX_TOKENS = 77
-WIDTH = 32  # of every text encoder
+WIDTH = 32  # of the first text encoder
+SECOND_WIDTH = 48  # of the second of two from CLIP: taken for the first, it does not fit
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # as tokenizers write it
 LATENT_SIDE = 16  # latent pixels of a picture at the native size
 
@@ -19,18 +20,18 @@ def clip_tokenizer() -> Any:
     return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=MAX_TOKENS)
 
 
-def clip_text(tokenizer: Any, *, projected: bool = False) -> Any:
+def clip_text(tokenizer: Any, width: int = WIDTH, *, projected: bool = False) -> Any:
     """A CLIP text encoder; `projected` with the projection of its pooled state."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
+        hidden_size=width,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=MAX_TOKENS,
-        projection_dim=WIDTH,
+        projection_dim=width,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.eos_token_id,

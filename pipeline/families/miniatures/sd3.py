@@ -4,6 +4,8 @@ from typing import Any
 
 from pipeline.families.miniatures import parts
 
+T5_WIDTH = 96  # more than both of CLIP together, whose states are filled up with zeros to it
+
 
 def build(prediction: str | None) -> Any:
     """The pipeline; it has no choice of prediction."""
@@ -17,9 +19,9 @@ def build(prediction: str | None) -> Any:
             num_layers=3,
             attention_head_dim=8,
             num_attention_heads=4,
-            joint_attention_dim=2 * parts.WIDTH,
+            joint_attention_dim=T5_WIDTH,
             caption_projection_dim=32,
-            pooled_projection_dim=2 * parts.WIDTH,
+            pooled_projection_dim=parts.WIDTH + parts.SECOND_WIDTH,
             pos_embed_max_size=48,
             dual_attention_layers=(0,),
             qk_norm="rms_norm",
@@ -28,8 +30,8 @@ def build(prediction: str | None) -> Any:
         vae=parts.autoencoder(16, scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False),
         text_encoder=parts.clip_text(tokenizer, projected=True),
         tokenizer=tokenizer,
-        text_encoder_2=parts.clip_text(tokenizer, projected=True),
+        text_encoder_2=parts.clip_text(tokenizer, parts.SECOND_WIDTH, projected=True),
         tokenizer_2=parts.clip_tokenizer(),
-        text_encoder_3=parts.t5_text(reader, 2 * parts.WIDTH),
+        text_encoder_3=parts.t5_text(reader, T5_WIDTH),
         tokenizer_3=reader,
     )

@@ -14,7 +14,7 @@ def build(prediction: str | None) -> Any:
     return StableDiffusionXLPipeline(
         vae=parts.autoencoder(4, scaling_factor=0.13025),
         text_encoder=parts.clip_text(tokenizer),
-        text_encoder_2=parts.clip_text(tokenizer, projected=True),
+        text_encoder_2=parts.clip_text(tokenizer, parts.SECOND_WIDTH, projected=True),
         tokenizer=tokenizer,
         tokenizer_2=parts.clip_tokenizer(),
         unet=parts.unet(
@@ -22,11 +22,11 @@ def build(prediction: str | None) -> Any:
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
             attention_head_dim=(2, 4),
             use_linear_projection=True,
-            cross_attention_dim=2 * parts.WIDTH,
+            cross_attention_dim=parts.WIDTH + parts.SECOND_WIDTH,
             transformer_layers_per_block=(1, 2),
             addition_embed_type="text_time",
             addition_time_embed_dim=size_width,
-            projection_class_embeddings_input_dim=parts.WIDTH + 6 * size_width,
+            projection_class_embeddings_input_dim=parts.SECOND_WIDTH + 6 * size_width,
         ),
         scheduler=parts.discrete_scheduler("EulerDiscreteScheduler", prediction),
         force_zeros_for_empty_prompt=True,
