@@ -80,7 +80,7 @@ def make_plan(
     views, needed = _disk_needed(run, family, manifest, held_out, resolution, num_steps, num_trainable)
     _require_space(needed, output_dir)
     rows = (
-        ("model", f"{family.folder} ({family.name}, {family.path(run.objective, resolution).prediction})"),
+        ("model", _model_text(family, family.path(run.objective, resolution).prediction)),
         ("data", f"{manifest.origin}: {num_examples} examples at {resolution} x {resolution} pixels ({size_reason})"),
         ("steps", f"{num_steps} of {_batch_text(run, num_processes)}"),
         ("epochs", f"{num_steps * global_batch / num_examples:.1f} ({length_reason})"),
@@ -232,6 +232,12 @@ def _require_space(needed: int, output_dir: Path) -> None:
             f"The run may write {needed / 1e9:.1f} GB and {existing} has {free / 1e9:.1f} GB free; "
             "keep fewer checkpoints (--checkpoints_total_limit) or use another disk."
         )
+
+
+def _model_text(family: Family, prediction: str) -> str:
+    if family.single_file is None:
+        return f"{family.folder} ({family.name}, {prediction})"
+    return f"{family.single_file} ({family.name}; {prediction}, as the configuration in {family.folder} says)"
 
 
 def _rate_text(run: Run, schedule: Schedule) -> str:

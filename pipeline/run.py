@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import os
 import re
 import shlex
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 
 import pipeline
-from pipeline import assemble, draws, durable, errors, starter
+from pipeline import assemble, draws, durable, errors
 from pipeline.adapter import formats, kohya, verify
 from pipeline.adapter.adapted import Adapted
 from pipeline.assemble import Models
@@ -19,13 +18,13 @@ from pipeline.budget import Budget
 from pipeline.conditioning import stack, whole
 from pipeline.config import Command
 from pipeline.data import cache as caches
+from pipeline.engine import quieten_libraries
 from pipeline.evaluation import unseen
 from pipeline.evaluation.previews import Previews
 from pipeline.material import Material
 from pipeline.report import dataset, page
 from pipeline.setting import Setting, claim, identity_of, is_complete, prepare
 from pipeline.sharing import documents, hub
-from pipeline.sharing.card import BaseModel
 from pipeline.status import Status, launched_by_accelerate, resume_command
 from pipeline.training import tracking
 from pipeline.training.checkpoint import Checkpoints
@@ -83,17 +82,6 @@ def require_sharing(setting: Setting) -> None:
         repo = hub.full_name(share.hub_model_id, setting.folder, share.hub_token)
         hub.require_access(repo, share.hub_token)
         tell(f"May share as {repo}")
-
-
-def quieten_libraries() -> None:
-    """Only errors from the libraries: what of their warnings concerns a user is checked and said by us."""
-    import diffusers
-    import transformers
-
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it wherever it is installed
-    for library in (diffusers.utils.logging, transformers.utils.logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()
 
 
 def encode(setting: Setting) -> None:
@@ -226,7 +214,8 @@ def finish(
         facts = {"verdict": vars(verdict), "kept_step": kept_step, "data": data, "budget": budget.seconds}
         durable.write_text(folder / "result.json", json.dumps(facts, indent=2) + "\n")
         page.write(folder)
-        documents.keep(folder, base_of(setting), setting.card, setting.run.share.allow_undocumented_data)
+        base = documents.base_model(setting.run.model, setting.family, setting.run.preview.guidance)
+        documents.keep(folder, base, setting.card, setting.run.share.allow_undocumented_data)
         documents.write_card(folder)
     except Exception as error:  # whatever it is, the adapter is trained, saved and proven
         sentence = f"Trained and saved, but afterwards: {type(error).__name__}: {error}"
@@ -259,13 +248,6 @@ def share(setting: Setting) -> None:
     documents.write_card(folder, repo)
     url = hub.upload(folder, repo, options.hub_token, f"LoRA trained with t2i-lora {pipeline.__version__}")
     tell(f"Shared   {url}")
-
-
-def base_of(setting: Setting) -> BaseModel:
-    """The base model as the adapter's card names it; a folder on this machine has no id."""
-    model, family = setting.run.model, setting.family
-    hub_id = model.pretrained_model_name_or_path if model.local_folder(starter.BASE) is None else None
-    return documents.base_model(family.folder, hub_id, family.pipeline_class, setting.run.preview.guidance)
 
 
 def draw(setting: Setting, previews: Previews | None, kept_step: int) -> None:

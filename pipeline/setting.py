@@ -4,6 +4,7 @@ import dataclasses
 import json
 import platform
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +34,7 @@ from pipeline.training.tracking import tell
 NOT_IDENTITY = frozenset(
     {
         "pretrained_model_name_or_path",
+        "single_file_config",
         "revision",
         "variant",
         "train_data_dir",
@@ -116,7 +118,7 @@ def prepare(run: Run, material: Material, folder: Path) -> Setting:
     """Check everything that can be checked without loading weights."""
     engine = Engine(run.train.mixed_precision, allow_tf32=run.train.allow_tf32)
     run = run.replaced(mixed_precision=engine.precision.name, output_dir=str(folder))
-    family = registry.detect(registry.resolve(run.model, starter.BASE, run.data.cache_dir), run.model.variant)
+    family = registry.find(run.model, starter.BASE, run.data.cache_dir)
     run = run.replaced(
         caption_dropout=run.data.caption_dropout
         if run.data.caption_dropout is not None
@@ -141,8 +143,8 @@ def prepare(run: Run, material: Material, folder: Path) -> Setting:
     precision = engine.precision.name
     cache = caches.Cache(
         cache_folder(run),
-        image_encoder=caches.fingerprint_of(family.folder, ("vae",), f"{precision} {family.variant}"),
-        text_encoder=caches.fingerprint_of(family.folder, family.encoders, f"{precision} {family.variant}"),
+        image_encoder=fingerprint_of(family, ("vae",), precision),
+        text_encoder=fingerprint_of(family, family.encoders, precision),
     )
     return Setting(run, engine, family, manifest, held_out, material.unseen, material.card, plan, cache, folder)
 
@@ -154,6 +156,14 @@ def cut_captions(run: Run, family: Family, manifest: Manifest) -> tuple[str, ...
     return tuple(f"cut by the text encoder: {caption[:40]!r}... loses {end!r}" for caption, end in lost.items())
 
 
+def fingerprint_of(family: Family, parts: Collection[str], precision: str = "") -> str:
+    """A hash of some parts of a model: of their files, and of the single file where the weights are in one."""
+    extra = f"{precision} {family.variant}".lstrip()
+    if family.single_file is not None:
+        extra += f" {caches.fingerprint_of_file(str(family.single_file))}"
+    return caches.fingerprint_of(family.folder, parts, extra)
+
+
 def identity_of(setting: Setting) -> dict[str, Any]:
     """All that decides the trained weights, by name; equal identities make a resume exact."""
     family = setting.family
@@ -162,7 +172,7 @@ def identity_of(setting: Setting) -> dict[str, Any]:
         **kept,
         "dataset": setting.manifest.fingerprint,
         "held_out": setting.held_out.fingerprint if setting.held_out else None,
-        "base_model": caches.fingerprint_of(family.folder, (family.denoiser, "scheduler"), f"{family.variant}"),
+        "base_model": fingerprint_of(family, (family.denoiser, "scheduler")),
         "encoders": digest((setting.cache.image_encoder + setting.cache.text_encoder).encode()),
         "start": caches.fingerprint_of_file(setting.run.adapter.init_lora),
         "num_steps": setting.plan.num_steps,

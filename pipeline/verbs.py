@@ -1,5 +1,6 @@
 """What the verbs do that needs more than one room."""
 
+import dataclasses
 import sys
 import tomllib
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 
 from pipeline import starter
 from pipeline.adapter import formats
+from pipeline.engine import quieten_libraries
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.evaluation.previews import INDEX, index_of, keep
 from pipeline.evaluation.sample import Sampler, SampleSettings, Shot
@@ -27,14 +29,14 @@ def draw(
     to: Path,
 ) -> None:
     """Pictures of prompts through the stock pipeline and the stock loader, kept with their index."""
+    quieten_libraries()
     run = run_of(folder)
     if (to / "tuned" / INDEX).exists():
         raise ConfigError(f"{to} already holds pictures; give another folder with --to.")
     if num_images < 1:
         raise ConfigError(f"--num_images {num_images} must be at least 1.")
-    name = run.get("pretrained_model_name_or_path")
-    options = ModelOptions(pretrained_model_name_or_path=name, revision=run.get("revision"), variant=run.get("variant"))
-    family = registry.detect(registry.resolve(options, starter.BASE, run.get("cache_dir")), options.variant)
+    options = ModelOptions(**{field.name: run.get(field.name) for field in dataclasses.fields(ModelOptions)})
+    family = registry.find(options, starter.BASE, run.get("cache_dir"))
     pipe = family.load(*family.encoders, family.denoiser, "vae", "scheduler")
     pipe.to("cuda" if torch.cuda.is_available() else "cpu")
     pipe.load_lora_weights(folder, weight_name=formats.FILE, adapter_name="lora")

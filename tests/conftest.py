@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import shlex
 import signal
 import sys
@@ -204,6 +205,12 @@ def next_argv(folder: Path) -> list[str]:
     """The flags of the command that status.json says to go on with."""
     words = shlex.split(status(folder)["next_command"])
     return words[words.index("train_lora.py") + 1 :]
+
+
+def snippet_of(card: str) -> str:
+    """The code that a model card offers."""
+    (found,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    return found
 
 
 def largest_difference(first: Image.Image, second: Image.Image) -> int:

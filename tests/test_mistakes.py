@@ -16,6 +16,7 @@ pytestmark = pytest.mark.invariant
 # One wrong value for every flag; the words that must stand in the answer.
 WRONG: dict[str, tuple[str, str]] = {
     "pretrained_model_name_or_path": ("./nowhere", "does not exist"),
+    "single_file_config": ("x", "only with a single .safetensors file"),
     "revision": ("main", "only with a Hub id"),
     "variant": ("fp16", "no file of that variant"),
     "prediction_type": ("sample", "sample"),

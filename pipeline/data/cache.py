@@ -4,6 +4,7 @@ Latents are kept as the posterior's mean and standard deviation, never as one dr
 states are kept per caption, and those of the null condition beside them.
 """
 
+import functools
 import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -137,6 +138,13 @@ def fingerprint_of_file(place: str | None) -> str | None:
 
 
 def _digest_of_file(path: Path) -> str:
+    said = path.stat()
+    return _digest_once(path, said.st_size, said.st_mtime_ns)
+
+
+@functools.lru_cache
+def _digest_once(path: Path, size: int, changed: int) -> str:
+    """Once for a file as it is: a model in a single file is asked for by each of its parts."""
     import hashlib
 
     with path.open("rb") as file:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.conditioning import Conditioning, Geometry
 from pipeline.errors import CheckpointError
+from pipeline.families import folder, single_file
 from pipeline.families.options import INDEX
 from pipeline.families.targets import CLIP_TEXT, Targets
 from pipeline.objective.options import ObjectiveOptions
@@ -32,24 +33,15 @@ class Family(ABC):
     tested_on: ClassVar[str] = "miniature"
     uses_null: ClassVar[bool] = True  # whether its sampler compares with an empty prompt (classifier-free guidance)
 
-    def __init__(self, folder: Path, variant: str | None = None) -> None:
-        self.folder, self.variant = folder, variant
+    def __init__(self, place: Path, variant: str | None = None, file: Path | None = None) -> None:
+        """`place` is the folder of its configuration, and of its weights unless they are in one `file`."""
+        self.folder, self.variant, self.single_file = place, variant, file
 
     def load(self, *parts: str, dtype: torch.dtype = torch.float32) -> Any:
         """The stock pipeline with only the named parts loaded, from local files alone."""
-        import diffusers
-
-        absent: dict[str, Any] = {
-            name: None for name, value in self.index.items() if isinstance(value, list) and name not in parts
-        }
-        if "requires_safety_checker" in self.index:
-            absent["requires_safety_checker"] = False
-        try:
-            return getattr(diffusers, self.pipeline_class).from_pretrained(
-                self.folder, dtype=dtype, variant=self.variant, local_files_only=True, **absent
-            )
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{self.folder} cannot be loaded as {self.pipeline_class}: {error}") from error
+        if self.single_file is not None:
+            return single_file.load(self, self.single_file, parts, dtype)
+        return folder.load(self, parts, dtype)
 
     @functools.cached_property
     def index(self) -> dict[str, Any]:

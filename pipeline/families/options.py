@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import CheckpointError, ConfigError
+from pipeline.families import single_file
 
 INDEX = "model_index.json"
 
@@ -14,7 +15,11 @@ class ModelOptions:
     """Which pretrained model is adapted."""
 
     pretrained_model_name_or_path: str | None = None
-    """Folder or Hub id of a diffusers model. Not given: the starter base that ships with t2i-lora."""
+    """Folder, single .safetensors file or Hub id of a model. Not given: the starter base that ships with t2i-lora."""
+
+    single_file_config: str | None = None
+    """Folder or Hub id of a diffusers model whose configuration fits a single file; it lends the parts that the
+    file lacks. Not given: the model that diffusers knows for such a file, from the Hub."""
 
     revision: str | None = None
     """Branch, tag or commit of a Hub model."""
@@ -29,17 +34,30 @@ class ModelOptions:
         """What is wrong with these values, one sentence each."""
         if self.pretrained_model_name_or_path == "":
             return ["--pretrained_model_name_or_path is empty; name a model, or leave it out for the starter base."]
+        if self.single_file_config is not None and self.file is None:
+            return ["--single_file_config has an effect only with a single .safetensors file; leave it out."]
         return []
+
+    @property
+    def file(self) -> Path | None:
+        """The single file that holds the model, where it is one."""
+        name = self.pretrained_model_name_or_path
+        return Path(name) if name is not None and Path(name).is_file() else None
 
     def local_folder(self, default: Path) -> Path | None:
         """The folder of a model that lies here, `default` where none is named; None for a Hub id.
 
-        Raises CheckpointError or ConfigError for what can be neither, without loading anything.
+        For a model in a single file it is the folder of its configuration. Raises CheckpointError or ConfigError
+        for what can be neither, without loading anything.
         """
         name = self.pretrained_model_name_or_path
         folder = default if name is None else Path(name)
-        if folder.is_file():
-            raise CheckpointError(f"{name} is a file; give the folder of a diffusers model (the one with {INDEX}).")
+        if self.file is not None:
+            single_file.names_in(self.file)
+            name = self.single_file_config
+            if name is None:
+                return None
+            folder = Path(name)
         if not folder.is_dir():
             if str(name).startswith((".", "/", "~")) or str(name).count("/") != 1:
                 raise CheckpointError(
@@ -48,8 +66,8 @@ class ModelOptions:
             return None
         if not (folder / INDEX).is_file():
             raise CheckpointError(f"{name} has no {INDEX}; give the top folder of a diffusers model.")
-        if self.revision is not None:
+        if self.file is None and self.revision is not None:
             raise ConfigError(f"--revision has an effect only with a Hub id, and {folder} is a folder; leave it out.")
-        if self.variant is not None and not any(folder.glob(f"*/*.{self.variant}*.safetensors")):
+        if self.file is None and self.variant is not None and not any(folder.glob(f"*/*.{self.variant}*.safetensors")):
             raise ConfigError(f"--variant {self.variant}: {folder} holds no file of that variant; leave it out.")
         return folder

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 import yaml
@@ -25,20 +25,23 @@ from pipeline.training import tracking
 
 MAX_PAIRS = 8  # of pictures, base beside tuned
 HUB = "https://huggingface.co"
+Kind = Literal["folder", "file", "starter"]
 
 
 @dataclass(frozen=True)
 class BaseModel:
     """The model that was adapted, as its own card describes it."""
 
-    hub_id: str | None  # None for a local folder
-    name: str  # of the folder, or the last part of the Hub id
+    hub_id: str | None  # None for a model on this machine
+    name: str  # of the folder or file, or the last part of the Hub id
     pipeline_class: str  # in diffusers
     license: str | None  # None where it is unknown
     license_name: str | None
     license_link: str | None
     template_tag: str  # of the Hub's widget for its adapters, as template:sd-lora
     guidance_scale: float  # to draw with
+    kind: Kind = "folder"  # where it has no Hub id
+    config: str | None = None  # of a file: the Hub id or the name of the folder that its configuration was taken from
 
 
 class Quoted(str):
@@ -77,7 +80,7 @@ def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None
     trigger = word if word and private(word) == word else None
     run, result = cleaned(raw, private), cleaned(_json(folder / "result.json"), private)
     environment, evaluation = (cleaned(_json(folder / name), private) for name in ("environment.json", unseen.FILE))
-    found = {name: cleaned(getattr(base, name), private) for name in ("name", "license", "license_name")}
+    found = {name: cleaned(getattr(base, name), private) for name in ("name", "config", "license", "license_name")}
     hub_id = base.hub_id if base.hub_id and HUB_ID.fullmatch(base.hub_id) else None
     base = dataclasses.replace(base, hub_id=hub_id, **found)
     declared = {**cleaned(dataclasses.asdict(data), private), "dataset_id": data.dataset_id} if data else None

@@ -7,34 +7,50 @@ from typing import Any
 
 import yaml
 
-from pipeline import durable
+from pipeline import durable, starter
 from pipeline.data import card as data_cards
 from pipeline.data.card import Card, People
 from pipeline.errors import CheckpointError, ConfigError
+from pipeline.families.base import Family
+from pipeline.families.options import ModelOptions
 from pipeline.sharing import card
-from pipeline.sharing.card import BaseModel
+from pipeline.sharing.card import BaseModel, Kind
 
 FILE = "documents.json"
+LICENSE_FIELDS = ("license", "license_name", "license_link")
 TEMPLATE_TAG = "template:sd-lora"  # of the Hub's gallery of adapters
 
 
-def base_model(folder: Path, hub_id: str | None, pipeline_class: str, guidance_scale: float) -> BaseModel:
-    """What the base says of itself: the front matter of a README.md in its folder, where there is one."""
+def base_model(model: ModelOptions, family: Family, guidance_scale: float) -> BaseModel:
+    """The base as its adapter's card names it; what lies on this machine has no id."""
+    given, config = model.pretrained_model_name_or_path, model.single_file_config
+    kind: Kind = "starter" if given is None else "folder" if model.file is None else "file"
+    return BaseModel(
+        hub_id=given if given and not Path(given).exists() else None,
+        name=Path(given or starter.BASE).name,
+        pipeline_class=family.pipeline_class,
+        # A single file says nothing of its terms, and those of the model that lends its configuration are not its own.
+        **_license_of(family.folder if kind != "file" else None),
+        template_tag=TEMPLATE_TAG,
+        guidance_scale=guidance_scale,
+        kind=kind,
+        config=Path(config).name if config and Path(config).is_dir() else config,
+    )
+
+
+def _license_of(folder: Path | None) -> dict[str, str | None]:
+    """What a model says of its terms: the front matter of a README.md in its folder, where there is one."""
     front: dict[str, Any] = {}
-    readme = folder / "README.md"
-    match = data_cards.FRONT.match(readme.read_text(encoding="utf-8", errors="replace")) if readme.is_file() else None
+    readme = folder / "README.md" if folder else None
+    said = readme.read_text(encoding="utf-8", errors="replace") if readme and readme.is_file() else ""
+    match = data_cards.FRONT.match(said)
     if match:
         try:
             loaded = yaml.safe_load(match[1])
             front = loaded if isinstance(loaded, dict) else {}
         except yaml.YAMLError:  # somebody else's page: then its terms are unknown to us
             front = {}
-    said = {name: front[name] if isinstance(front.get(name), str) else None for name in LICENSE_FIELDS}
-    name = hub_id.split("/")[-1] if hub_id else folder.name
-    return BaseModel(hub_id, name, pipeline_class, **said, template_tag=TEMPLATE_TAG, guidance_scale=guidance_scale)
-
-
-LICENSE_FIELDS = ("license", "license_name", "license_link")
+    return {name: front[name] if isinstance(front.get(name), str) else None for name in LICENSE_FIELDS}
 
 
 def keep(folder: Path, base: BaseModel, data: Card | None, reason: str | None) -> None:

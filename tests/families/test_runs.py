@@ -11,7 +11,17 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pipeline.families import miniature, registry
-from tests.conftest import largest_difference, make_colours, metrics, next_argv, prepared, replaced, small_flags, status
+from tests.conftest import (
+    largest_difference,
+    make_colours,
+    metrics,
+    next_argv,
+    prepared,
+    replaced,
+    small_flags,
+    snippet_of,
+    status,
+)
 
 pytestmark = pytest.mark.contract
 FILE = "pytorch_lora_weights.safetensors"
@@ -64,8 +74,11 @@ assert not [name for name in sys.modules if name.split(".")[0] == "pipeline"]
 
 
 @pytest.mark.parametrize("kind", ["dora", "text encoders"])
-def test_a_fresh_process_of_stock_diffusers_draws_the_previews(trainer, flags, tmp_path, kind):
-    """P2, and invariants 6 and 7: text, null and adapter of a preview are those of whoever loads the file."""
+def test_a_fresh_process_of_stock_diffusers_draws_the_previews(trainer, flags, tmp_path, kind, monkeypatch):
+    """P2, and invariants 6 and 7: text, null and adapter of a preview are those of whoever loads the file.
+
+    So is the picture that the card's own snippet makes.
+    """
     family, out = registry.detect(tmp_path / "model"), tmp_path / "out"
     if kind == "text encoders" and not family.trainable_encoders:
         return
@@ -83,6 +96,10 @@ def test_a_fresh_process_of_stock_diffusers_draws_the_previews(trainer, flags, t
     assert largest_difference(pictures["base"], Image.open(out / "samples" / "base" / "0000.png")) <= 1
     assert largest_difference(pictures["tuned"], Image.open(folder / "0000.png")) <= 1
     assert largest_difference(pictures["base"], pictures["tuned"]) > 3
+    (out / "model").symlink_to(tmp_path / "model")
+    monkeypatch.chdir(out)
+    exec(compile(snippet_of((out / "README.md").read_text(encoding="utf-8")), "card", "exec"), {})
+    assert largest_difference(Image.open("picture.png"), pictures["tuned"]) <= 1
 
 
 def test_cached_is_live(flags, tmp_path):

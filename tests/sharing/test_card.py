@@ -10,6 +10,7 @@ import socket
 import tomllib
 from pathlib import Path
 
+import diffusers
 import huggingface_hub
 import pytest
 import yaml
@@ -20,8 +21,11 @@ from pipeline import config, provenance
 from pipeline.data.card import Card, People
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.evaluation.previews import kept
-from pipeline.sharing import card, hub, private
-from tests.conftest import Running, largest_difference, make_colours, metrics, small_flags
+from pipeline.families import registry
+from pipeline.families.options import ModelOptions
+from pipeline.sharing import card, documents, hub, private
+from tests.conftest import Running, largest_difference, make_colours, metrics, small_flags, snippet_of
+from tests.families import original
 from tests.sharing.loopback import TOKEN, Hub
 
 pytestmark = pytest.mark.unit
@@ -108,11 +112,6 @@ def changed(path: Path, **values: object) -> None:
     """Change some entries of a JSON file; None takes one out."""
     found = {**(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}), **values}
     path.write_text(json.dumps({k: v for k, v in found.items() if v is not None}), encoding="utf-8")
-
-
-def snippet_of(text: str) -> str:
-    (found,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    return found
 
 
 def replaced(base: card.BaseModel, **values: object) -> card.BaseModel:
@@ -295,6 +294,39 @@ def test_the_snippet_of_a_local_base_runs_beside_its_folder(out, miniature, monk
     monkeypatch.chdir(out)
     exec(compile(snippet_of(text), "card", "exec"), {})
     assert largest_difference(Image.open("picture.png"), Image.open("samples/step-000012/0000.png")) <= 1
+
+
+def test_the_snippet_of_a_base_in_one_file_runs_beside_it(out, miniature, monkeypatch):
+    pipe = diffusers.DiffusionPipeline.from_pretrained(miniature)
+    original.write(pipe, out / "base.safetensors")
+    shutil.copytree(miniature, out / "layout", ignore=shutil.ignore_patterns("*.safetensors"))
+    local = replaced(BASE, hub_id=None, name="base.safetensors", kind="file", config="layout", license=None)
+    text = text_of(out, local)
+    assert "in a local file named base.safetensors" in text
+    monkeypatch.chdir(out)
+    exec(compile(snippet_of(text), "card", "exec"), {})
+    assert largest_difference(Image.open("picture.png"), Image.open("samples/step-000012/0000.png")) <= 1
+    assert "config" not in snippet_of(text_of(out, replaced(local, config=None)))
+
+
+def test_what_a_card_knows_of_its_base(miniature, tmp_path):
+    """The terms of a model that only lends its configuration are not the file's."""
+    folder, file = tmp_path / "layout", tmp_path / "base.safetensors"
+    shutil.copytree(miniature, folder)
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
+    original.write(diffusers.DiffusionPipeline.from_pretrained(miniature), file)
+    given = {"pretrained_model_name_or_path": str(file), "single_file_config": str(folder)}
+    for values, expected in (
+        (given, ("file", "base.safetensors", "layout", None)),
+        ({**given, "single_file_config": "user/model"}, ("file", "base.safetensors", "user/model", None)),
+        ({"pretrained_model_name_or_path": str(folder)}, ("folder", "layout", None, "mit")),
+        ({}, ("starter", "base", None, "mit")),
+    ):
+        base = documents.base_model(ModelOptions(**values), registry.detect(folder), 1.0)
+        assert (base.kind, base.name, base.config, base.license) == expected
+        assert base.hub_id is None
+    base = documents.base_model(ModelOptions(pretrained_model_name_or_path="user/model"), registry.detect(folder), 1.0)
+    assert (base.hub_id, base.name) == ("user/model", "model")
 
 
 def test_the_snippet_says_what_else_is_needed(out, miniature, monkeypatch):

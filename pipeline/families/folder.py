@@ -1,0 +1,33 @@
+"""Bases that come as a folder in diffusers' layout."""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline.families.base import Family
+
+
+def load(family: "Family", parts: Collection[str], dtype: "torch.dtype") -> Any:
+    """The stock pipeline with the named parts. Raises CheckpointError for a folder that does not hold them."""
+    import diffusers
+
+    try:
+        return getattr(diffusers, family.pipeline_class).from_pretrained(
+            family.folder, dtype=dtype, variant=family.variant, local_files_only=True, **absent(family, parts)
+        )
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{family.folder} cannot be loaded as {family.pipeline_class}: {error}") from error
+
+
+def absent(family: "Family", parts: Collection[str]) -> dict[str, Any]:
+    """The words that tell a pipeline to do without its other parts."""
+    words: dict[str, Any] = {
+        name: None for name, value in family.index.items() if isinstance(value, list) and name not in parts
+    }
+    if "requires_safety_checker" in family.index:
+        words["requires_safety_checker"] = False
+    return words
