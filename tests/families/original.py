@@ -1,6 +1,7 @@
 """The other side: a pipeline written as one file, under the names that the original code gives to its weights.
 
-SD 1.x after CompVis/stable-diffusion, SDXL after Stability-AI/generative-models, SD3 after Stability-AI/sd3.5.
+SD 1.x after CompVis/stable-diffusion, SDXL after Stability-AI/generative-models, SD3 after Stability-AI/sd3.5,
+FLUX.1 after black-forest-labs/flux.
 """
 
 import re
@@ -26,8 +27,13 @@ VAE_WORDS = (
 
 def write(pipe, file: Path, *, without: Iterable[str] = (), more: dict | None = None, dtype=torch.float32) -> None:
     """Write the pipeline's weights as its original code would; `more` are tensors to add or to put instead."""
-    writer = {"StableDiffusionPipeline": _sd, "StableDiffusionXLPipeline": _sdxl, "StableDiffusion3Pipeline": _sd3}
-    found = {part: tensors for part, tensors in writer[type(pipe).__name__](pipe).items() if part not in without}
+    writers = {
+        "StableDiffusionPipeline": _sd,
+        "StableDiffusionXLPipeline": _sdxl,
+        "StableDiffusion3Pipeline": _sd3,
+        "FluxPipeline": _flux,
+    }
+    found = {part: tensors for part, tensors in writers[type(pipe).__name__](pipe).items() if part not in without}
     tensors = {name: value for part in found.values() for name, value in part.items()}
     tensors = {name: value.to(dtype).contiguous().clone() for name, value in {**tensors, **(more or {})}.items()}
     save_file(tensors, file)
@@ -55,6 +61,11 @@ def _sd3(pipe) -> dict[str, dict]:
         "text_encoder_2": _prefixed(pipe.text_encoder_2.state_dict(), "text_encoders.clip_g.transformer."),
         "text_encoder_3": _prefixed(pipe.text_encoder_3.state_dict(), "text_encoders.t5xxl.transformer."),
     }
+
+
+def _flux(pipe) -> dict[str, dict]:
+    """Published as the denoiser alone, and then without a prefix."""
+    return {"transformer": _mmdit_of_flux(pipe.transformer.state_dict())}
 
 
 def _prefixed(tensors: dict, prefix: str) -> dict:
@@ -168,3 +179,60 @@ def _mmdit(state: dict) -> dict:
                 if layer == pattern.format(which):
                     joined.setdefault(f"joint_blocks.{index}.{block}.qkv.{kind}", {})[place] = value
     return tensors | {name: torch.cat([parts[place] for place in range(3)]) for name, parts in joined.items()}
+
+
+def _mmdit_of_flux(state: dict) -> dict:
+    """As Black Forest Labs have it: projections in one, in single blocks the first of the MLP too."""
+    outside = {
+        "x_embedder": "img_in",
+        "context_embedder": "txt_in",
+        "time_text_embed.timestep_embedder.linear_1": "time_in.in_layer",
+        "time_text_embed.timestep_embedder.linear_2": "time_in.out_layer",
+        "time_text_embed.guidance_embedder.linear_1": "guidance_in.in_layer",
+        "time_text_embed.guidance_embedder.linear_2": "guidance_in.out_layer",
+        "time_text_embed.text_embedder.linear_1": "vector_in.in_layer",
+        "time_text_embed.text_embedder.linear_2": "vector_in.out_layer",
+        "proj_out": "final_layer.linear",
+        "norm_out.linear": "final_layer.adaLN_modulation.1",
+    }
+    double = {
+        "norm1.linear": "img_mod.lin",
+        "norm1_context.linear": "txt_mod.lin",
+        "attn.to_out.0": "img_attn.proj",
+        "attn.to_add_out": "txt_attn.proj",
+        "attn.norm_q": "img_attn.norm.query_norm",
+        "attn.norm_k": "img_attn.norm.key_norm",
+        "attn.norm_added_q": "txt_attn.norm.query_norm",
+        "attn.norm_added_k": "txt_attn.norm.key_norm",
+        "ff.net.0.proj": "img_mlp.0",
+        "ff.net.2": "img_mlp.2",
+        "ff_context.net.0.proj": "txt_mlp.0",
+        "ff_context.net.2": "txt_mlp.2",
+    }
+    single = {"norm.linear": "modulation.lin", "attn.norm_q": "norm.query_norm", "attn.norm_k": "norm.key_norm"}
+    single["proj_out"] = "linear2"
+    joined = {
+        "transformer_blocks": {
+            "img_attn.qkv": [f"attn.to_{which}" for which in "qkv"],
+            "txt_attn.qkv": [f"attn.add_{which}_proj" for which in "qkv"],
+        },
+        "single_transformer_blocks": {"linear1": ["attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"]},
+    }
+    rows = {"transformer_blocks": ("double_blocks", double), "single_transformer_blocks": ("single_blocks", single)}
+    tensors = {}
+    for name, value in state.items():
+        layer, _, kind = name.rpartition(".")
+        row, _, rest = layer.partition(".")
+        if row not in rows:
+            value = torch.cat(value.chunk(2)[::-1]) if layer == "norm_out.linear" else value
+            tensors[f"{outside[layer]}.{kind}"] = value
+            continue
+        (there, known), (index, _, rest) = rows[row], rest.partition(".")
+        if rest in known:
+            kind = "scale" if known[rest].endswith("_norm") else kind
+            tensors[f"{there}.{index}.{known[rest]}.{kind}"] = value
+        for theirs, ours in joined[row].items():
+            if rest == ours[0]:
+                fused = [state[f"{row}.{index}.{part}.{kind}"] for part in ours]
+                tensors[f"{there}.{index}.{theirs}.{kind}"] = torch.cat(fused)
+    return tensors

@@ -64,6 +64,27 @@ def test_every_part_is_what_was_written(model):
         assert not ours[part].training
 
 
+@pytest.mark.slow
+def test_flux_is_read_where_it_is_as_wide_as_published(tmp_path):
+    """Its denoiser alone, as it is published; the converter knows no other width: a gigabyte of it."""
+    miniature.write("flux", tmp_path / "small")
+    whole = changed(tmp_path / "small", tmp_path / "whole", "transformer", num_layers=1, num_single_layers=1,
+                    attention_head_dim=128, num_attention_heads=24, axes_dims_rope=[16, 56, 56])  # fmt: skip
+    config = diffusers.FluxTransformer2DModel.load_config(whole / "transformer")
+    with torch.device("meta"):
+        transformer = diffusers.FluxTransformer2DModel.from_config(config).to(torch.bfloat16)
+    transformer.to_empty(device="cpu")
+    for number, value in enumerate(transformer.parameters()):
+        value.data.copy_(torch.randn(value.shape[-1], generator=torch.Generator().manual_seed(number)))
+    pipe = diffusers.FluxPipeline.from_pretrained(tmp_path / "small", transformer=transformer)
+    original.write(pipe, tmp_path / "flux.safetensors", dtype=torch.bfloat16)
+    family = found(tmp_path / "flux.safetensors", whole)
+    loaded = family.load("transformer", "vae", "text_encoder", dtype=torch.bfloat16)
+    state = loaded.transformer.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in transformer.state_dict().items())
+    assert torch.equal(loaded.vae.encoder.conv_in.weight, pipe.vae.encoder.conv_in.weight.bfloat16())
+
+
 def test_only_what_is_asked_for_is_loaded_and_at_the_precision_that_is_asked_for(model):
     family = found(model / "model.safetensors", model / "config")
     assert models_in(family.load("vae", "scheduler")).keys() == {"vae"}
