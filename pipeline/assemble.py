@@ -122,7 +122,8 @@ def previews_for(setting: Setting, models: Models) -> Previews | None:
     def states(prompt: str | None) -> dict[str, torch.Tensor]:
         return stack([models.texts(prompt)]).to(device, dtype).row(0)
 
-    settings = SampleSettings(preview.guidance, preview.num_inference_steps, setting.plan.resolution)
+    length = setting.run.model.max_sequence_length
+    settings = SampleSettings(preview.guidance, preview.num_inference_steps, setting.plan.resolution, length)
     sampler = Sampler(pipe, states, settings, uses_null=setting.family.uses_null)
     return Previews(setting.folder / "samples", sampler, models.adapted, shots)
 

@@ -37,8 +37,11 @@ Examples:
 
 SECRETS = ("hub_token",)  # never written anywhere
 
-# Flags of diffusers' train_text_to_image_lora.py that are refused, each with its alternative.
+# Flags of diffusers' training scripts that are refused, each with its alternative.
 REFUSED = {
+    "cache_latents": "latents are always kept, as mean and deviation: leave it out.",
+    "upcast_before_saving": "the adapter is trained and saved in float32 anyway: leave it out.",
+    "proportion_empty_prompts": "say it with --caption_dropout.",
     "local_rank": "accelerate launch tells each process its rank: leave it out.",
     "enable_xformers_memory_efficient_attention": "PyTorch's own efficient attention is always on: leave it out.",
 }

@@ -37,6 +37,7 @@ def look(run: Run, folder: Path) -> Material:
         if run.data.cache_dir is not None:
             require_writable(Path(run.data.cache_dir), "--cache_dir")
     run.model.local_folder(starter.BASE)
+    _ = run.model.local_vae  # raises for what can be none
     require_adapter(run.adapter.init_lora)
     require_clip(run.preview.clip_model_name_or_path)
     everything = training_data(run.data)

@@ -235,9 +235,9 @@ def _require_space(needed: int, output_dir: Path) -> None:
 
 
 def _model_text(family: Family, prediction: str) -> str:
-    if family.single_file is None:
+    if family.place.file is None:
         return f"{family.folder} ({family.name}, {prediction})"
-    return f"{family.single_file} ({family.name}; {prediction}, as the configuration in {family.folder} says)"
+    return f"{family.place.file} ({family.name}; {prediction}, as the configuration in {family.folder} says)"
 
 
 def _rate_text(run: Run, schedule: Schedule) -> str:

@@ -35,6 +35,7 @@ NOT_IDENTITY = frozenset(
     {
         "pretrained_model_name_or_path",
         "single_file_config",
+        "pretrained_vae_model_name_or_path",
         "revision",
         "variant",
         "train_data_dir",
@@ -140,11 +141,12 @@ def prepare(run: Run, material: Material, folder: Path) -> Setting:
     manifest, held_out = material.manifest, material.held_out
     plan = make_plan(run, family, manifest, held_out, engine.precision, engine.num_processes, folder)
     plan = dataclasses.replace(plan, notes=plan.notes + cut_captions(run, family, manifest))
-    precision = engine.precision.name
+    precision, limit = engine.precision.name, run.model.max_sequence_length
+    length = "" if limit is None else f" {limit} tokens"
     cache = caches.Cache(
         cache_folder(run),
         image_encoder=fingerprint_of(family, ("vae",), precision),
-        text_encoder=fingerprint_of(family, family.encoders, precision),
+        text_encoder=fingerprint_of(family, family.encoders, precision + length),
     )
     return Setting(run, engine, family, manifest, held_out, material.unseen, material.card, plan, cache, folder)
 
@@ -158,9 +160,12 @@ def cut_captions(run: Run, family: Family, manifest: Manifest) -> tuple[str, ...
 
 def fingerprint_of(family: Family, parts: Collection[str], precision: str = "") -> str:
     """A hash of some parts of a model: of their files, and of the single file where the weights are in one."""
-    extra = f"{precision} {family.variant}".lstrip()
-    if family.single_file is not None:
-        extra += f" {caches.fingerprint_of_file(str(family.single_file))}"
+    place = family.place
+    extra = f"{precision} {place.variant}".lstrip()
+    if place.file is not None:
+        extra += f" {caches.fingerprint_of_file(str(place.file))}"
+    if place.vae is not None and "vae" in parts:
+        extra += f" {caches.fingerprint_of(place.vae, ['.'])}"
     return caches.fingerprint_of(family.folder, parts, extra)
 
 

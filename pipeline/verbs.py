@@ -45,6 +45,7 @@ def draw(
         run["guidance_scale"] if guidance_scale is None else guidance_scale,
         run["num_inference_steps"] if num_inference_steps is None else num_inference_steps,
         run.get("resolution") or family.native_pixels,
+        options.max_sequence_length,
     )
     sampler = Sampler(pipe, lambda prompt: family.encode_text(pipe, prompt), settings, uses_null=family.uses_null)
     shots = [Shot(prompt, seed + number) for prompt in prompts for number in range(num_images)]

@@ -16,6 +16,8 @@ pytestmark = pytest.mark.invariant
 # One wrong value for every flag; the words that must stand in the answer.
 WRONG: dict[str, tuple[str, str]] = {
     "pretrained_model_name_or_path": ("./nowhere", "does not exist"),
+    "pretrained_vae_model_name_or_path": ("./nowhere", "no folder of an autoencoder"),
+    "max_sequence_length": ("513", "between 1 and 512"),
     "single_file_config": ("x", "only with a single .safetensors file"),
     "revision": ("main", "only with a Hub id"),
     "variant": ("fp16", "no file of that variant"),

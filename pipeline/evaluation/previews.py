@@ -90,7 +90,7 @@ def keep(folder: Path, pictures: list[Image.Image], rows: list[dict[str, Any]], 
 
 def index_of(shots: "list[Shot] | tuple[Shot, ...]", sampler: Sampler) -> list[dict[str, Any]]:
     """One row per picture: its file, and all that is needed to make it again."""
-    settings = asdict(sampler.settings)
+    settings = {name: value for name, value in asdict(sampler.settings).items() if value is not None}
     return [{"file": f"{number:04d}.png", **asdict(shot), **settings} for number, shot in enumerate(shots)]
 
 

@@ -31,6 +31,7 @@ class SampleSettings:
     guidance_scale: float
     num_inference_steps: int
     resolution: int  # pixels
+    max_sequence_length: int | None = None  # tokens of T5 or Gemma, where they are not the pipeline's own number
 
 
 class Sampler:

@@ -4,7 +4,6 @@ import functools
 import inspect
 import json
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from pipeline.conditioning import Conditioning, Geometry
 from pipeline.errors import CheckpointError
 from pipeline.families import folder, single_file
-from pipeline.families.options import INDEX
+from pipeline.families.options import INDEX, Place
 from pipeline.families.targets import CLIP_TEXT, Targets
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import DiffusionPath
@@ -33,15 +32,12 @@ class Family(ABC):
     tested_on: ClassVar[str] = "miniature"
     uses_null: ClassVar[bool] = True  # whether its sampler compares with an empty prompt (classifier-free guidance)
 
-    def __init__(self, place: Path, variant: str | None = None, file: Path | None = None) -> None:
-        """`place` is the folder of its configuration, and of its weights unless they are in one `file`."""
-        self.folder, self.variant, self.single_file = place, variant, file
+    def __init__(self, place: Place, max_sequence_length: int | None = None) -> None:
+        self.place, self.folder, self._given_length = place, place.folder, max_sequence_length
 
     def load(self, *parts: str, dtype: torch.dtype = torch.float32) -> Any:
         """The stock pipeline with only the named parts loaded, from local files alone."""
-        if self.single_file is not None:
-            return single_file.load(self, self.single_file, parts, dtype)
-        return folder.load(self, parts, dtype)
+        return (single_file if self.place.file else folder).load(self, parts, dtype)
 
     @functools.cached_property
     def index(self) -> dict[str, Any]:
@@ -72,8 +68,9 @@ class Family(ABC):
 
     def part_config(self, part: str) -> dict[str, Any]:
         """The configuration of one part, read without loading it."""
-        for name in ("config.json", f"{part}_config.json"):
-            path = self.folder / part / name
+        own = self.place.vae if part == "vae" else None
+        for path in (self.folder / part / "config.json", self.folder / part / f"{part}_config.json"):
+            path = path if own is None else own / path.name
             if path.is_file():
                 config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
                 return config
@@ -82,10 +79,19 @@ class Family(ABC):
     @property
     def default_guidance(self) -> float:
         """The guidance that the pipeline draws with where none is asked for."""
+        return float(self._default("guidance_scale"))
+
+    @property
+    def max_sequence_length(self) -> int | None:
+        """How many tokens T5 or Gemma is given: as asked, or as many as the pipeline does; None for CLIP alone."""
+        return self._given_length or self._default("max_sequence_length")
+
+    def _default(self, word: str) -> Any:
+        """What the pipeline's call takes for a word that is not given; None if it does not know the word."""
         import diffusers
 
-        call = inspect.signature(getattr(diffusers, self.pipeline_class).__call__)
-        return float(call.parameters["guidance_scale"].default)
+        known = inspect.signature(getattr(diffusers, self.pipeline_class).__call__).parameters
+        return known[word].default if word in known else None
 
     @property
     def architecture(self) -> str:

@@ -41,7 +41,7 @@ class Flux(Family):
     @property
     def reader(self) -> tuple[str, int | None]:
         """T5, as far as the pipeline's max_sequence_length goes."""
-        return "tokenizer_2", 512
+        return "tokenizer_2", self.max_sequence_length
 
     @property
     def native_pixels(self) -> int:
@@ -59,7 +59,9 @@ class Flux(Family):
 
     def encode_text(self, pipe: Any, caption: str | None) -> dict[str, Tensor]:
         """{'prompt_embeds': [l d], 'pooled_prompt_embeds': [p]}; the null is an empty prompt's."""
-        states, pooled, _ = pipe.encode_prompt(caption or "", caption or "", device=pipe.text_encoder.device)
+        states, pooled, _ = pipe.encode_prompt(
+            *[caption or ""] * 2, device=pipe.text_encoder.device, max_sequence_length=self.max_sequence_length
+        )
         return parts.rows_of(prompt_embeds=states, pooled_prompt_embeds=pooled)
 
     def encode_image(self, pipe: Any, pixels: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor]:

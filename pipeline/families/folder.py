@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import CheckpointError
+from pipeline.families import autoencoder
 
 if TYPE_CHECKING:
     import torch
@@ -17,17 +18,23 @@ def load(family: "Family", parts: Collection[str], dtype: "torch.dtype") -> Any:
 
     try:
         return getattr(diffusers, family.pipeline_class).from_pretrained(
-            family.folder, dtype=dtype, variant=family.variant, local_files_only=True, **absent(family, parts)
+            family.folder,
+            dtype=dtype,
+            variant=family.place.variant,
+            local_files_only=True,
+            **others(family, parts, dtype),
         )
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{family.folder} cannot be loaded as {family.pipeline_class}: {error}") from error
 
 
-def absent(family: "Family", parts: Collection[str]) -> dict[str, Any]:
-    """The words that tell a pipeline to do without its other parts."""
+def others(family: "Family", parts: Collection[str], dtype: "torch.dtype") -> dict[str, Any]:
+    """The words that tell a pipeline what not to load: parts to do without, and an autoencoder to use instead."""
     words: dict[str, Any] = {
         name: None for name, value in family.index.items() if isinstance(value, list) and name not in parts
     }
     if "requires_safety_checker" in family.index:
         words["requires_safety_checker"] = False
+    if "vae" in parts and family.place.vae is not None:
+        words["vae"] = autoencoder.load(family, dtype)
     return words

@@ -32,7 +32,7 @@ class Lumina2(Family):
     @property
     def reader(self) -> tuple[str, int | None]:
         """Gemma, as far as the pipeline's max_sequence_length goes."""
-        return "tokenizer", 256
+        return "tokenizer", self.max_sequence_length
 
     def as_read(self, pipe: Any, caption: str) -> str:
         """The caption after the pipeline's system prompt."""
@@ -54,7 +54,10 @@ class Lumina2(Family):
     def encode_text(self, pipe: Any, caption: str | None) -> dict[str, Tensor]:
         """{'prompt_embeds': [l d], 'prompt_attention_mask': [l]}."""
         states, mask, null, null_mask = pipe.encode_prompt(
-            caption or "", do_classifier_free_guidance=caption is None, device=pipe.text_encoder.device
+            caption or "",
+            do_classifier_free_guidance=caption is None,
+            device=pipe.text_encoder.device,
+            max_sequence_length=self.max_sequence_length,
         )
         if caption is None:
             return parts.rows_of(prompt_embeds=null, prompt_attention_mask=null_mask)

@@ -5,9 +5,20 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.families import single_file
+from pipeline.families import held
 
 INDEX = "model_index.json"
+MAX_TOKENS = 512  # that any of the pipelines takes
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model lies on this machine."""
+
+    folder: Path  # its configuration, and its weights unless they are in a file
+    variant: str | None = None
+    file: Path | None = None
+    vae: Path | None = None  # an autoencoder to use instead of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +32,18 @@ class ModelOptions:
     """Folder or Hub id of a diffusers model whose configuration fits a single file; it lends the parts that the
     file lacks. Not given: the model that diffusers knows for such a file, from the Hub."""
 
+    pretrained_vae_model_name_or_path: str | None = None
+    """Folder or Hub id of an autoencoder to use instead of the model's own, of the same class and latents."""
+
     revision: str | None = None
     """Branch, tag or commit of a Hub model."""
 
     variant: str | None = None
     """File variant of the model's weights, for example fp16."""
+
+    max_sequence_length: int | None = None
+    """How many tokens of a caption T5 or Gemma reads. Not given: as many as the pipeline; then fewer are faster, and
+    pictures have to be drawn with the same number."""
 
     prediction_type: Literal["epsilon", "v_prediction"] | None = None
     """Read from the checkpoint's scheduler; give it only to assert what you expect."""
@@ -36,6 +54,8 @@ class ModelOptions:
             return ["--pretrained_model_name_or_path is empty; name a model, or leave it out for the starter base."]
         if self.single_file_config is not None and self.file is None:
             return ["--single_file_config has an effect only with a single .safetensors file; leave it out."]
+        if self.max_sequence_length is not None and not 1 <= self.max_sequence_length <= MAX_TOKENS:
+            return [f"--max_sequence_length {self.max_sequence_length} must be between 1 and {MAX_TOKENS}."]
         return []
 
     @property
@@ -43,6 +63,20 @@ class ModelOptions:
         """The single file that holds the model, where it is one."""
         name = self.pretrained_model_name_or_path
         return Path(name) if name is not None and Path(name).is_file() else None
+
+    @property
+    def local_vae(self) -> Path | None:
+        """The folder of another autoencoder that lies here; None for a Hub id or where none is given."""
+        name = self.pretrained_vae_model_name_or_path
+        if name is None:
+            return None
+        if (Path(name) / "config.json").is_file():
+            return Path(name)
+        if Path(name).exists() or not _is_hub_id(name):
+            raise CheckpointError(
+                f"--pretrained_vae_model_name_or_path {name} is no folder of an autoencoder (the one with config.json)."
+            )
+        return None
 
     def local_folder(self, default: Path) -> Path | None:
         """The folder of a model that lies here, `default` where none is named; None for a Hub id.
@@ -53,13 +87,13 @@ class ModelOptions:
         name = self.pretrained_model_name_or_path
         folder = default if name is None else Path(name)
         if self.file is not None:
-            single_file.names_in(self.file)
+            held.names_in(self.file)
             name = self.single_file_config
             if name is None:
                 return None
             folder = Path(name)
         if not folder.is_dir():
-            if str(name).startswith((".", "/", "~")) or str(name).count("/") != 1:
+            if not _is_hub_id(str(name)):
                 raise CheckpointError(
                     f"{name} does not exist; give the folder of a diffusers model or a Hub id (user/name)."
                 )
@@ -71,3 +105,7 @@ class ModelOptions:
         if self.file is None and self.variant is not None and not any(folder.glob(f"*/*.{self.variant}*.safetensors")):
             raise ConfigError(f"--variant {self.variant}: {folder} holds no file of that variant; leave it out.")
         return folder
+
+
+def _is_hub_id(name: str) -> bool:
+    return not name.startswith((".", "/", "~")) and name.count("/") == 1

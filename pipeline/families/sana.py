@@ -14,8 +14,6 @@ from pipeline.families.targets import Targets
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import RectifiedFlow
 
-CAPTION_TOKENS = 300  # the pipeline's max_sequence_length
-
 
 def instruction() -> list[str]:
     """What SanaPipeline puts before each caption, but not before the null, unless it is told otherwise."""
@@ -44,8 +42,9 @@ class Sana(Family):
     @property
     def reader(self) -> tuple[str, int | None]:
         """Gemma, as far as the pipeline cuts instruction and caption together."""
+        assert self.max_sequence_length is not None, "its pipeline has a limit"
         length = len(self.load("tokenizer").tokenizer.encode("\n".join(instruction())))
-        return "tokenizer", length + CAPTION_TOKENS - 2
+        return "tokenizer", length + self.max_sequence_length - 2
 
     def as_read(self, pipe: Any, caption: str) -> str:
         """The caption as the pipeline cleans it, after its instruction."""
@@ -78,6 +77,7 @@ class Sana(Family):
             do_classifier_free_guidance=caption is None,
             device=pipe.text_encoder.device,
             complex_human_instruction=instruction(),
+            max_sequence_length=self.max_sequence_length,
         )
         if caption is None:
             return parts.rows_of(prompt_embeds=null, prompt_attention_mask=null_mask)

@@ -49,7 +49,9 @@ class StableDiffusion3(Family):
     @property
     def reader(self) -> tuple[str, int | None]:
         """T5, as far as the pipeline's max_sequence_length goes; CLIP where there is no T5."""
-        return ("tokenizer", None) if self.index["tokenizer_3"][0] is None else ("tokenizer_3", 256)
+        return (
+            ("tokenizer", None) if self.index["tokenizer_3"][0] is None else ("tokenizer_3", self.max_sequence_length)
+        )
 
     @property
     def native_pixels(self) -> int:
@@ -67,7 +69,10 @@ class StableDiffusion3(Family):
     def encode_text(self, pipe: Any, caption: str | None) -> dict[str, Tensor]:
         """{'prompt_embeds': [l d], 'pooled_prompt_embeds': [p]}; the null is an empty prompt's."""
         states, _, pooled, _ = pipe.encode_prompt(
-            *[caption or ""] * 3, device=pipe.text_encoder.device, do_classifier_free_guidance=False
+            *[caption or ""] * 3,
+            device=pipe.text_encoder.device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.max_sequence_length,
         )
         return parts.rows_of(prompt_embeds=states, pooled_prompt_embeds=pooled)
 

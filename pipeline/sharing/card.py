@@ -41,6 +41,8 @@ class BaseModel:
     template_tag: str  # of the Hub's widget for its adapters, as template:sd-lora
     guidance_scale: float  # to draw with
     kind: Kind = "folder"  # where it has no Hub id
+    vae: str | None = None  # Hub id or name of an autoencoder to use instead of its own
+    vae_class: str | None = None
     config: str | None = None  # of a file: the Hub id or the name of the folder that its configuration was taken from
 
 
@@ -80,7 +82,9 @@ def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None
     trigger = word if word and private(word) == word else None
     run, result = cleaned(raw, private), cleaned(_json(folder / "result.json"), private)
     environment, evaluation = (cleaned(_json(folder / name), private) for name in ("environment.json", unseen.FILE))
-    found = {name: cleaned(getattr(base, name), private) for name in ("name", "config", "license", "license_name")}
+    found = {
+        name: cleaned(getattr(base, name), private) for name in ("name", "config", "vae", "license", "license_name")
+    }
     hub_id = base.hub_id if base.hub_id and HUB_ID.fullmatch(base.hub_id) else None
     base = dataclasses.replace(base, hub_id=hub_id, **found)
     declared = {**cleaned(dataclasses.asdict(data), private), "dataset_id": data.dataset_id} if data else None

@@ -24,6 +24,7 @@ TEMPLATE_TAG = "template:sd-lora"  # of the Hub's gallery of adapters
 def base_model(model: ModelOptions, family: Family, guidance_scale: float) -> BaseModel:
     """The base as its adapter's card names it; what lies on this machine has no id."""
     given, config = model.pretrained_model_name_or_path, model.single_file_config
+    vae = model.pretrained_vae_model_name_or_path
     kind: Kind = "starter" if given is None else "folder" if model.file is None else "file"
     return BaseModel(
         hub_id=given if given and not Path(given).exists() else None,
@@ -34,8 +35,15 @@ def base_model(model: ModelOptions, family: Family, guidance_scale: float) -> Ba
         template_tag=TEMPLATE_TAG,
         guidance_scale=guidance_scale,
         kind=kind,
-        config=Path(config).name if config and Path(config).is_dir() else config,
+        vae=None if vae is None else _shown(vae),
+        vae_class=None if vae is None else family.index["vae"][1],
+        config=None if config is None else _shown(config),
     )
+
+
+def _shown(name: str) -> str:
+    """A Hub id as it is, and no more of a path than its end."""
+    return Path(name).name if Path(name).exists() else name
 
 
 def _license_of(folder: Path | None) -> dict[str, str | None]:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.errors import CheckpointError
-from pipeline.families import miniature, registry, single_file
+from pipeline.families import held, miniature, registry, single_file
 from pipeline.families.options import ModelOptions
 from tests.conftest import make_colours, replaced, small_flags, status
 from tests.families import original
@@ -210,7 +210,7 @@ def test_families_that_diffusers_does_not_read_from_one_file(sd, tmp_path):
 
 
 def test_without_a_configuration_the_usual_one_is_taken_from_what_was_downloaded(model, tmp_path, monkeypatch):
-    usual = single_file.usual_config(model / "model.safetensors")
+    usual = held.usual_config(model / "model.safetensors")
     with pytest.raises(CheckpointError, match=rf"that of {usual} is not to be had.*--single_file_config"):
         found(model / "model.safetensors", None)
     place = tmp_path / f"models--{usual.replace('/', '--')}"
