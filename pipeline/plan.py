@@ -1,15 +1,14 @@
 """The arithmetic of a run, checked and printed before anything large is loaded."""
 
 import math
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline import disk
 from pipeline.adapter import files, start
 from pipeline.adapter.layers import Site
 from pipeline.config import Run
-from pipeline.data import cache as caches
 from pipeline.data import captions
 from pipeline.data.manifest import Manifest
 from pipeline.data.split import MIN_IMAGES
@@ -19,8 +18,6 @@ from pipeline.evaluation import validation
 from pipeline.families.base import Family
 from pipeline.training.schedule import Schedule, schedule_for
 
-BYTES_PER_WEIGHT = 4
-WEIGHTS_PER_CHECKPOINT = 8  # the adapter raw and as handed over, up to four moments, the average and the best
 VALIDATION_SHARE, MAX_VALIDATIONS = 0.1, 10  # of a run's work, and in number, where no interval is asked for
 MAX_NOTES = 12  # printed; all of them are kept
 PASSES_OF_FEW, FEW_EXAMPLES = 100, 40  # over a small dataset; of a larger one the square root of its size counts
@@ -39,8 +36,6 @@ class Plan:
     validation_steps: int  # optimizer steps between two held-out losses; 0: never
     preview_steps: int  # between two previews; 0: at the end only
     num_trainable: int
-    num_views: int  # images to keep encoded
-    bytes_needed: int
     rows: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
 
@@ -77,8 +72,17 @@ def make_plan(
     interval, interval_reason = _validation_interval(run, held_out, num_examples, global_batch, num_steps)
     chosen = all_sites(run, family)
     num_trainable = sum(site.num_weights for site in chosen)
-    views, needed = _disk_needed(run, family, manifest, held_out, resolution, num_steps, num_trainable)
-    _require_space(needed, output_dir)
+    needed = disk.needed(
+        run,
+        family,
+        manifest,
+        held_out,
+        resolution=resolution,
+        num_steps=num_steps,
+        num_trainable=num_trainable,
+        precision=precision,
+    )
+    disk.require_space(needed, output_dir, cache_folder(run))
     rows = (
         ("model", _model_text(family, family.path(run.objective, resolution).prediction)),
         ("data", f"{manifest.origin}: {num_examples} examples at {resolution} x {resolution} pixels ({size_reason})"),
@@ -96,8 +100,8 @@ def make_plan(
         ("held out", _held_out_text(run, held_out, interval, interval_reason)),
         ("handed over", _keep_text(run, held_out)),
         ("checkpoints", f"every {train.checkpointing_steps} steps and at the end, {_kept_text(run)}"),
-        ("cache", f"{views} views{_texts_text(run)}, in {cache_folder(run)}"),
-        ("disk", f"about {needed / 1e6:.0f} MB for checkpoints and latents"),
+        ("cache", f"{needed.num_views} views{_texts_text(run)}, in {cache_folder(run)}"),
+        ("disk", needed.text()),
         ("output", str(output_dir)),
     )
     return Plan(
@@ -109,35 +113,9 @@ def make_plan(
         interval,
         _asked_interval(run, num_examples, global_batch),
         num_trainable,
-        views,
-        needed,
         rows,
         _notes(run, manifest),
     )
-
-
-def _disk_needed(
-    run: Run,
-    family: Family,
-    manifest: Manifest,
-    held_out: Manifest | None,
-    resolution: int,
-    num_steps: int,
-    num_trainable: int,
-) -> tuple[int, int]:
-    """Images to keep encoded, and the bytes of these and of the checkpoints at most."""
-    train, data = run.train, run.data
-    num_checkpoints = math.ceil(num_steps / train.checkpointing_steps)
-    kept = min(num_checkpoints, train.checkpoints_total_limit or num_checkpoints) + 1
-    views = sum(len(caches.views_of(example, train.seed, resolution, data)) for example in manifest.examples)
-    views += 2 * num_measured(held_out)
-    latent_bytes = 2 * BYTES_PER_WEIGHT * math.prod(family.latent_shape(resolution))
-    return views, kept * WEIGHTS_PER_CHECKPOINT * BYTES_PER_WEIGHT * num_trainable + views * latent_bytes
-
-
-def num_measured(held_out: Manifest | None) -> int:
-    """Held-out examples whose loss is measured."""
-    return min(len(held_out.examples), validation.MAX_EXAMPLES) if held_out else 0
 
 
 def _asked_interval(run: Run, num_examples: int, global_batch: int) -> int:
@@ -161,7 +139,7 @@ def _validation_interval(
     asked = _asked_interval(run, num_examples, global_batch)
     if asked:
         return asked, "asked for"
-    passes = validation.num_passes(num_measured(held_out), num_measured(held_out))
+    passes = validation.num_passes(disk.num_measured(held_out), disk.num_measured(held_out))
     affordable = math.ceil(passes / (VALIDATION_SHARE * PASSES_PER_EXAMPLE * global_batch))
     tenth = math.ceil(num_steps / MAX_VALIDATIONS)
     if affordable > tenth:
@@ -222,16 +200,6 @@ def _texts_text(run: Run) -> str:
 
 def _range_text(values: list[Any]) -> str:
     return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
-
-
-def _require_space(needed: int, output_dir: Path) -> None:
-    existing = next(path for path in (output_dir.absolute(), *output_dir.absolute().parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    if needed > free:
-        raise ConfigError(
-            f"The run may write {needed / 1e9:.1f} GB and {existing} has {free / 1e9:.1f} GB free; "
-            "keep fewer checkpoints (--checkpoints_total_limit) or use another disk."
-        )
 
 
 def _model_text(family: Family, prediction: str) -> str:

@@ -19,3 +19,15 @@ def truncated(family: Family, captions: Iterable[str]) -> dict[str, str]:
         if len(tokens) > limit:
             lost[caption] = tokenizer.decode(tokens[limit:])
     return lost
+
+
+def num_states(family: Family) -> int:
+    """About how many numbers the states of one caption have: tokens times width, of every encoder."""
+    total = 0
+    for part in family.encoders:
+        if part.startswith("text_encoder") and family.index[part][0] is not None:
+            config = family.part_config(part)
+            is_clip = config["model_type"].startswith("clip")
+            tokens = config["max_position_embeddings"] if is_clip else family.max_sequence_length
+            total += tokens * (config["hidden_size"] if "hidden_size" in config else config["d_model"])
+    return total
