@@ -23,7 +23,7 @@ from pipeline.engine import Engine
 from pipeline.evaluation.previews import forget_after
 from pipeline.families import reading, registry
 from pipeline.families.base import Family
-from pipeline.material import Material
+from pipeline.material import MAX_DRAWN, Material
 from pipeline.plan import Plan, cache_folder, make_plan
 from pipeline.status import Status
 from pipeline.training import checkpoint
@@ -141,6 +141,8 @@ def prepare(run: Run, material: Material, folder: Path) -> Setting:
     manifest, held_out = material.manifest, material.held_out
     plan = make_plan(run, family, manifest, held_out, engine.precision, engine.num_processes, folder)
     plan = dataclasses.replace(plan, notes=plan.notes + cut_captions(run, family, manifest))
+    unseen, note = to_draw(run, family, material.unseen)
+    plan = dataclasses.replace(plan, notes=plan.notes + note)
     precision, limit = engine.precision.name, run.model.max_sequence_length
     length = "" if limit is None else f" {limit} tokens"
     cache = caches.Cache(
@@ -148,7 +150,16 @@ def prepare(run: Run, material: Material, folder: Path) -> Setting:
         image_encoder=fingerprint_of(family, ("vae",), precision),
         text_encoder=fingerprint_of(family, family.encoders, precision + length),
     )
-    return Setting(run, engine, family, manifest, held_out, material.unseen, material.card, plan, cache, folder)
+    return Setting(run, engine, family, manifest, held_out, unseen, material.card, plan, cache, folder)
+
+
+def to_draw(run: Run, family: Family, unseen: Manifest | None) -> tuple[Manifest | None, tuple[str, ...]]:
+    """The unseen images to draw, twice each: a few where nothing measures them, with a note that says so."""
+    is_measured = run.preview.clip_model_name_or_path is not None or family.folder == starter.BASE
+    if unseen is None or is_measured or len(unseen.examples) <= MAX_DRAWN:
+        return unseen, ()
+    note = f"{MAX_DRAWN} of {len(unseen.examples)} unseen images are drawn; --clip_model_name_or_path measures all"
+    return unseen.limited(MAX_DRAWN), (note,)
 
 
 def cut_captions(run: Run, family: Family, manifest: Manifest) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from PIL import Image
 from pipeline.errors import CheckpointError
 from pipeline.evaluation.readers import clip_reader, margins, mean_of
 from pipeline.families.miniatures.parts import clip_tokenizer
-from tests.conftest import COLOURS
+from pipeline.material import MAX_DRAWN
+from tests.conftest import COLOURS, prepared
 
 pytestmark = pytest.mark.unit
 
@@ -108,3 +109,20 @@ def test_a_run_is_measured_by_the_model_that_is_named(trainer, small, clip, tmp_
     assert all(np.isfinite(found["sets"][name]["clip_margin"]["value"]) for name in ("base", "tuned", "truth"))
     page = (out / "report.html").read_text(encoding="utf-8")
     assert f"KID and subjects: {clip.name}; CLIP margin: {clip.name}" in page
+
+
+def test_pictures_that_nothing_measures_are_few(small, clip, tmp_path):
+    """Every one is drawn twice: hours, on a large model."""
+    truth = tmp_path / "truth"
+    truth.mkdir()
+    for number in range(MAX_DRAWN + 4):
+        Image.new("RGB", (64, 64), (number, 0, 255)).save(truth / f"{number:02d}.png")
+        (truth / f"{number:02d}.txt").write_text(f"picture {number}", encoding="utf-8")
+    flags = [*small, "--evaluation_data_dir", str(truth)]
+    setting = prepared(flags, tmp_path / "out")
+    assert len(setting.unseen.examples) == MAX_DRAWN
+    said = "16 of 20 unseen images are drawn; --clip_model_name_or_path measures all"
+    assert said in setting.plan.notes
+    setting = prepared([*flags, "--clip_model_name_or_path", str(clip)], tmp_path / "out")
+    assert len(setting.unseen.examples) == MAX_DRAWN + 4
+    assert setting.plan.notes == ()
