@@ -30,7 +30,7 @@ class Needed:
     def text(self) -> str:
         """For the plan."""
         whole = {"checkpoints": self.checkpoints, "latents": self.latents, "text states": self.texts}
-        return ", ".join(f"about {_size(number)} of {name}" for name, number in whole.items() if number)
+        return "about " + ", ".join(f"{_size(number)} of {name}" for name, number in whole.items() if number)
 
 
 def needed(
@@ -89,4 +89,4 @@ def require_space(found: Needed, output_dir: Path, cache_dir: Path) -> None:
 
 
 def _size(number: int) -> str:
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{math.ceil(number / 1e6)} MB"

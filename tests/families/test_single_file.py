@@ -6,12 +6,13 @@ import shutil
 import diffusers
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from pipeline.errors import CheckpointError
 from pipeline.families import held, miniature, registry, single_file
 from pipeline.families.options import ModelOptions
-from tests.conftest import make_colours, replaced, small_flags, status
+from tests.conftest import largest_difference, make_colours, replaced, small_flags, snippet_of, status
 from tests.families import original
 
 pytestmark = pytest.mark.contract
@@ -99,11 +100,12 @@ def test_half_precision_on_disk_is_full_precision_in_use(sd, tmp_path):
     assert torch.equal(unet.conv_in.weight, pipe.unet.conv_in.weight.half().float())
 
 
-def test_a_run_from_one_file_is_the_run_from_its_folder(trainer, model, tmp_path):
+def test_a_run_from_one_file_is_the_run_from_its_folder(trainer, model, tmp_path, monkeypatch):
     folder, file = tmp_path / "from folder", tmp_path / "from file"
     flags = small_flags(model / "whole", make_colours(tmp_path / "data"), tmp_path / "cache")
     # How numbers lie in memory decides the last bit of a sum; see test_batches_of_any_cut for the epsilon.
     flags = [*replaced(flags, max_train_steps=3), "--checkpointing_steps", "2", "--adam_epsilon", "1e-5"]
+    flags += ["--validation_prompt", "a red square", "--num_validation_images", "1"]
     assert trainer(*flags, "--output_dir", folder).code == 0
     flags[1] = str(model / "model.safetensors")
     ended = trainer(*flags, "--single_file_config", model / "config", "--output_dir", file)
@@ -117,6 +119,12 @@ def test_a_run_from_one_file_is_the_run_from_its_folder(trainer, model, tmp_path
     ended = trainer(*flags, *words)
     assert ended.code == 0, ended.output
     assert (file / FILE).read_bytes() == whole
+    for name in ("model.safetensors", "config"):
+        (file / name).symlink_to(model / name)
+    monkeypatch.chdir(file)
+    exec(compile(snippet_of((file / "README.md").read_text(encoding="utf-8")), "card", "exec"), {})
+    preview = Image.open(file / "samples" / "step-000003" / "0000.png")
+    assert largest_difference(Image.open("picture.png"), preview) <= 1
 
 
 def test_another_file_of_the_same_name_is_another_base(trainer, sd, tmp_path):
