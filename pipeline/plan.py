@@ -60,11 +60,7 @@ def make_plan(
 ) -> Plan:
     """Work out the run. Raises ConfigError where the numbers do not fit together."""
     train, data = run.train, run.data
-    resolution = data.resolution or family.native_pixels
-    if resolution % family.size_multiple:
-        near = round(resolution / family.size_multiple) * family.size_multiple
-        raise ConfigError(f"--resolution {resolution} must be a multiple of {family.size_multiple}; {near} is near.")
-    size_reason = "--resolution" if data.resolution else "the model's own size"
+    resolution, size_reason = _resolution(data.resolution, family)
     num_examples = len(manifest.examples)
     global_batch = train.train_batch_size * train.gradient_accumulation_steps * num_processes
     num_steps, length_reason = length_of(run, num_examples, global_batch)
@@ -92,11 +88,7 @@ def make_plan(
         ("learning rate", _rate_text(run, schedule)),
         ("adapter", _adapter_text(run, chosen)),
         ("precision", f"{precision.name} ({precision.reason})"),
-        (
-            "null caption",
-            f"{data.null_share:.0%} of examples"
-            + (", the null of the sampler" if family.uses_null else ": its sampler has no null"),
-        ),
+        ("null caption", f"{data.null_share:.0%} of examples{_null_text(family)}"),
         ("held out", _held_out_text(run, held_out, interval, interval_reason)),
         ("handed over", _keep_text(run, held_out)),
         ("checkpoints", f"every {train.checkpointing_steps} steps and at the end, {_kept_text(run)}"),
@@ -116,6 +108,19 @@ def make_plan(
         rows,
         _notes(run, manifest),
     )
+
+
+def _resolution(asked: int | None, family: Family) -> tuple[int, str]:
+    """The side of the pictures in pixels, and why; ConfigError where the model cannot take it."""
+    resolution = asked or family.native_pixels
+    if resolution % family.size_multiple:
+        near = round(resolution / family.size_multiple) * family.size_multiple
+        raise ConfigError(f"--resolution {resolution} must be a multiple of {family.size_multiple}; {near} is near.")
+    return resolution, "--resolution" if asked else "the model's own size"
+
+
+def _null_text(family: Family) -> str:
+    return ", the null of the sampler" if family.uses_null else ": its sampler has no null"
 
 
 def _asked_interval(run: Run, num_examples: int, global_batch: int) -> int:

@@ -10,7 +10,6 @@ from pipeline.adapter.adapted import Adapted
 from pipeline.adapter.layers import sites
 from pipeline.adapter.options import AdapterOptions
 from pipeline.errors import ConfigError
-from pipeline.families import registry
 from pipeline.families.targets import Targets
 from tests.conftest import attach
 
@@ -29,11 +28,6 @@ KINDS = {
     "pissa, convolutions too": {**WIDE, "lora_init": "pissa"},
     "dropout": {"rank": 4, "lora_dropout": 0.5},
 }
-
-
-@pytest.fixture(scope="module")
-def family(miniature):
-    return registry.detect(miniature)
 
 
 def denoiser_of(family, kind):

@@ -13,16 +13,12 @@ from pipeline.adapter.adapted import Adapted
 from pipeline.adapter.options import AdapterOptions
 from pipeline.families import miniature as miniatures
 from pipeline.families import registry
-from tests.adapter.test_files import KINDS, learnt
-from tests.adapter.test_kohya import SD, layers, published
+from tests.adapter.dialects import SD
+from tests.adapter.learnt import KINDS, learnt
+from tests.adapter.real_models import layers, published
 from tests.conftest import attach
 
 pytestmark = pytest.mark.unit
-
-
-@pytest.fixture(scope="module")
-def family(miniature):
-    return registry.detect(miniature)
 
 
 def said_of(tensors, tmp_path, header=None, shapes=None) -> dict:

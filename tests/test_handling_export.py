@@ -1,4 +1,4 @@
-"""inspect, export and merge: what is written means the same, and nothing half or wrong is left behind."""
+"""export: a file in another dialect means the same, and nothing half or wrong is left behind."""
 
 import json
 import re
@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pipeline import handling
-from pipeline.adapter import files, formats, kohya, lora, resize
+from pipeline.adapter import files, formats, kohya, lora
 from pipeline.adapter.adapted import Adapted
 from pipeline.adapter.options import AdapterOptions
 from pipeline.errors import CheckpointError, ConfigError, UserError
@@ -19,9 +18,9 @@ from pipeline.families import miniature as miniatures
 from pipeline.families import registry
 from pipeline.families.targets import CLIP_TEXT
 from tests.adapter import comfyui_rules
-from tests.adapter.test_files import KINDS, learnt, outputs, same, stock, with_header
-from tests.adapter.test_kohya import SD, old_dialect
+from tests.adapter.learnt import KINDS, learnt, outputs, same, stock, with_header
 from tests.conftest import attach
+from tests.handled import alike, header_of, in_every_dialect, left_in
 
 pytestmark = pytest.mark.contract
 PLAIN = [kind for kind in KINDS if kind != "dora"]
@@ -44,22 +43,9 @@ def sdxl(tmp_path_factory) -> Path:
     return folder
 
 
-def left_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def header_of(path: Path) -> dict[str, str]:
-    with safe_open(path, framework="pt") as file:
-        return file.metadata()
-
-
-def alike(first: torch.Tensor, second: torch.Tensor, base: torch.Tensor, tolerance: float = 1e-5) -> None:
-    effect = (first - base).norm()
-    assert effect > 0.01 * base.norm()
-    assert (first - second).norm() <= tolerance * effect
-
-
-# export
+@pytest.fixture(scope="module")
+def every(miniature, tmp_path_factory) -> tuple[dict[str, torch.Tensor], dict[str, Path]]:
+    return in_every_dialect(registry.detect(miniature), tmp_path_factory.mktemp("sources"))
 
 
 @pytest.mark.parametrize("kind", PLAIN)
@@ -90,24 +76,6 @@ def test_peft_predicts_the_same_from_what_is_exported(family, miniature, tmp_pat
         base.text_encoder = PeftModel.from_pretrained(base.text_encoder, tmp_path / "peft" / "text_encoder")
     alike(expected, outputs(base), plain)
     assert left_in(tmp_path) == ["peft", "source"]
-
-
-def sources(tensors: dict[str, torch.Tensor], folder: Path) -> dict[str, Path]:
-    """One adapter in every dialect."""
-    folder.mkdir()
-    for name, written in (("kohya", kohya.to_kohya(tensors, SD, dict.fromkeys(resize.pairs(tensors), 7.0))),
-                          ("old diffusers", old_dialect(tensors)), ("diffusers", tensors)):  # fmt: skip
-        save_file(written, folder / f"{name}.safetensors")
-    handling.export(folder / "diffusers.safetensors", folder / "peft", "peft", None)
-    return {name: folder / f"{name}.safetensors" for name in ("kohya", "old diffusers", "diffusers")} | {
-        "peft": folder / "peft"
-    }
-
-
-@pytest.fixture(scope="module")
-def every(family, tmp_path_factory) -> tuple[dict[str, torch.Tensor], dict[str, Path]]:
-    tensors = {name: v.clone() for name, v in formats.canonical(learnt(family, **KINDS["convolutions"])).items()}
-    return tensors, sources(tensors, tmp_path_factory.mktemp("sources") / "all")
 
 
 @pytest.mark.parametrize("to", ["diffusers", "kohya", "peft"])
@@ -297,115 +265,3 @@ def test_where_comfyui_reads_the_canonical_file_there_is_nothing_to_export(tmp_p
         handling.export(path, tmp_path / "x.safetensors", "kohya", tmp_path / "flux")
     handling.export(path, tmp_path / "p", "peft", tmp_path / "flux")
     same(files.read(tmp_path / "p", None).tensors, load_file(path))
-
-
-# merge
-
-
-def two(family, tmp_path) -> list[Path]:
-    first = learnt(family, seed=2, **KINDS["patterns"])
-    second = learnt(family, seed=3, with_text=False, **KINDS["convolutions"])
-    return [formats.write(tmp_path / "a", first, "{}"), formats.write(tmp_path / "b", second, "{}")]
-
-
-def test_a_merged_file_is_both_adapters_at_their_weights(family, miniature, tmp_path, capsys):
-    """In stock diffusers: both loaded at once, and their sum loaded alone."""
-    paths = two(family, tmp_path)
-    handling.merge([(paths[0], 0.7), (paths[1], -0.4)], tmp_path / "m" / "sum.safetensors", None, None)
-    pipe = stock(miniature)
-    base = outputs(pipe)
-    for name, path in zip("ab", paths, strict=True):
-        pipe.load_lora_weights(path.parent, weight_name=path.name, adapter_name=name)
-    pipe.set_adapters(["a", "b"], [0.7, -0.4])
-    alike(outputs(pipe), outputs(stock(miniature, tmp_path / "m" / "sum.safetensors")), base)
-    assert left_in(tmp_path / "m") == ["sum.safetensors"]
-    assert "2 adapters in 91 layers, rank 11 at most" in capsys.readouterr().out
-    note = json.loads(header_of(tmp_path / "m" / "sum.safetensors")["t2i_lora"])
-    assert note["merged_with_weights"] == [0.7, -0.4]
-
-
-def test_a_smaller_rank_says_what_each_block_loses(family, tmp_path, capsys):
-    paths = two(family, tmp_path)
-    handling.merge([(path, 0.5) for path in paths], tmp_path / "whole.safetensors", None, None)
-    capsys.readouterr()
-    handling.merge([(path, 0.5) for path in paths], tmp_path / "small.safetensors", 4, None)
-    said = dict(re.findall(r"^  (\S+) +([\d.]+)% lost$", capsys.readouterr().out, flags=re.MULTILINE))
-    whole, small = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "small"))
-    assert max(len(a) for a, _ in resize.pairs(small).values()) == 4
-    for block, percent in said.items():
-        size = lost = 0.0
-        for name, pair in resize.pairs(whole).items():
-            if f"{name}.".startswith(f"{block}."):
-                full, reduced = ((b.flatten(1) @ a.flatten(1)) for a, b in (pair, resize.pairs(small)[name]))
-                size += full.double().square().sum().item()
-                lost += (full - reduced).double().square().sum().item()
-        assert float(percent) == pytest.approx(100 * (lost / size) ** 0.5, abs=0.011), block
-    assert {"unet.down_blocks.0", "unet.up_blocks.1"} <= said.keys()
-    assert float(said["unet.down_blocks.0"]) > 1
-    assert "unet.conv_in" not in said, "nothing was done there"
-
-
-def test_a_smaller_rank_of_one_adapter_is_a_merge_of_one(every, tmp_path, capsys):
-    handling.merge([(every[1]["diffusers"], 1.0)], tmp_path / "x.safetensors", 1, None)
-    assert {len(a) for a, _ in resize.pairs(load_file(tmp_path / "x.safetensors")).values()} == {1}
-    assert "1 adapter in 91 layers" in capsys.readouterr().out
-
-
-def test_every_dialect_can_be_merged(every, miniature, tmp_path):
-    tensors, paths = every
-    weights = (0.1, 0.2, 0.3, 0.4)
-    handling.merge(list(zip(paths.values(), weights, strict=True)), tmp_path / "x.safetensors", None, miniature)
-    found = resize.pairs(load_file(tmp_path / "x.safetensors"))
-    for name, pair in resize.pairs(tensors).items():
-        assert resize.distance(found[name], pair) <= 1e-6 * resize.norm(*pair)
-
-
-def test_sums_that_make_no_sense_are_refused(every, family, sdxl, miniature, tmp_path):
-    tensors, paths = every
-    source = paths["diffusers"]
-    other = formats.write(tmp_path / "sdxl", learnt(registry.detect(sdxl), with_text=False, rank=2), "{}")
-    dora = formats.write(tmp_path / "dora", learnt(family, with_text=False, **KINDS["dora"]), "{}")
-    older = tmp_path / "older.safetensors"
-    save_file({n.replace("text_encoder.", "text_encoder.text_model."): v for n, v in tensors.items()}, older)
-    cases = [
-        ([(source, 1.0), (other, 1.0)], None, "for different models"),
-        ([(source, 1.0), (other, 1.0)], miniature, "another model"),
-        ([(source, 1.0), (dora, 1.0)], None, "a sum of DoRA adapters is no adapter"),
-        ([(source, 1.0), (older, 1.0)], None, "--base"),
-        ([(source, 1.0), (paths["kohya"], 1.0)], None, "--base"),
-        ([(source, 0.0)], None, "make no sum"),
-        ([(source, 1.0), (source, -1.0)], None, "add nothing"),
-        ([], None, "make no sum"),
-    ]
-    for parts, base, said in cases:
-        with pytest.raises(UserError, match=re.escape(said)):
-            handling.merge(parts, tmp_path / "x.safetensors", None, base)
-    with pytest.raises(ConfigError, match="--rank 0"):
-        handling.merge([(source, 1.0)], tmp_path / "x.safetensors", 0, None)
-    assert left_in(tmp_path) == ["dora", "older.safetensors", "sdxl"]
-    handling.merge([(source, 1.0), (older, 1.0)], tmp_path / "x.safetensors", None, miniature)
-    assert load_file(tmp_path / "x.safetensors").keys() == tensors.keys()
-
-
-# inspect
-
-
-def test_inspect_says_it_in_words_and_in_json(every, miniature, capsys):
-    for source, path in every[1].items():
-        handling.inspect(path, miniature, False)
-        shown = capsys.readouterr().out
-        assert shown.startswith(f"Adapter  {path}\n")
-        assert source in shown
-        handling.inspect(path, miniature, True)
-        said = json.loads(capsys.readouterr().out)
-        assert (said["dialect"], said["family"], said["problems"]) == (source, "sd", [])
-
-
-def test_inspect_lists_problems_and_asks_for_the_base_where_it_must(every, tmp_path, capsys):
-    tensors = {name: value.clone() for name, value in every[0].items()}
-    tensors["unet.conv_in.lora_B.weight"].zero_()
-    save_file(tensors, tmp_path / "x.safetensors")
-    handling.inspect(tmp_path / "x.safetensors", None, False)
-    assert "  - unet.conv_in.lora_B.weight is zero" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match="--base"):
-        handling.inspect(every[1]["kohya"], None, False)
