@@ -1,5 +1,9 @@
-"""A Hub on the loopback, a client that does not wait for it, and a folder with something to share."""
+"""A Hub on the loopback, a client that does not wait for it, a folder with something to share, and a finished run."""
 
+import getpass
+import shutil
+import socket
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +13,7 @@ from huggingface_hub.utils import _http
 from PIL import Image
 from safetensors.numpy import save_file
 
+from tests.conftest import Running, make_colours, small_flags
 from tests.sharing.loopback import Hub
 
 
@@ -47,3 +52,32 @@ def out(quiet, tmp_path):
     (folder / "metrics.jsonl").write_text("{}\n", encoding="utf-8")
     (folder / "status.json").write_text("{}\n", encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(miniature, tmp_path_factory):
+    """The output folder of a run; its prompts are as odd as they get. Not to be changed."""
+    from tests.sharing.carded import ODD, PRIVATE
+
+    folder = tmp_path_factory.mktemp("card")
+    out, flags = folder / "squares", small_flags(miniature, make_colours(folder / "colours"), folder / "cache")
+    prompts = [word for prompt in ("a red square", ODD, PRIVATE) for word in ("--validation_prompt", prompt)]
+    flags += [*prompts, "--num_validation_images", "1", "--validation_split", "0.5", "--trigger_word", "square"]
+    ended = Running([*flags, "--output_dir", str(out)], folder / "log.txt").wait()
+    assert ended.code == 0, ended.output
+    return out
+
+
+@pytest.fixture
+def squares(finished, tmp_path):
+    """A copy of it to work on."""
+    return Path(shutil.copytree(finished, tmp_path / "squares", ignore=shutil.ignore_patterns("checkpoint-*")))
+
+
+@pytest.fixture
+def jane(monkeypatch):
+    """An account whose name, home, host and token are known."""
+    monkeypatch.setenv("HOME", "/home/jane")
+    monkeypatch.setenv("MY_TOKEN", "swordfish-1234")
+    monkeypatch.setattr(getpass, "getuser", lambda: "jane")
+    monkeypatch.setattr(socket, "gethostname", lambda: "workbench.lan")
