@@ -2,12 +2,8 @@
 
 import copy
 import inspect
-import json
-import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,31 +16,13 @@ from pipeline.adapter.adapted import Adapted
 from pipeline.adapter.layers import PRESETS, sites
 from pipeline.adapter.options import AdapterOptions
 from pipeline.conditioning import Conditioning, Geometry, stack, whole
-from pipeline.errors import CheckpointError, ConfigError
-from pipeline.families import miniature, reading, registry
-from pipeline.families.options import ModelOptions
+from pipeline.families import reading
 from pipeline.objective.losses import squared_error
 from pipeline.objective.options import ObjectiveOptions
 from tests.conftest import attach
 
 pytestmark = pytest.mark.contract
 PROMPT, SIDE = "a red square", 64  # pixels
-SOURCES = Path(registry.__file__).parent
-
-
-@pytest.fixture(scope="module", params=sorted(registry.NAMES))
-def family(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("family") / request.param
-    miniature.write(request.param, folder)
-    return registry.detect(folder)
-
-
-@pytest.fixture(scope="module")
-def pipe(family):
-    """The whole stock pipeline."""
-    found = DiffusionPipeline.from_pretrained(family.folder)
-    found.set_progress_bar_config(disable=True)
-    return found
 
 
 def denoiser_of(family, dtype=torch.float32):
@@ -301,92 +279,8 @@ def test_a_caption_is_said_to_be_cut_where_the_encoder_stops_reading(family):
     assert all(torch.equal(longer[name], cut[name]) for name in cut)
 
 
-def test_a_variant_is_loaded_and_is_another_model_to_every_cache(family, tmp_path):
-    """Half-precision files beside full ones: the flag decides which are read, and no encoding is shared."""
-    folder = tmp_path / "both"
-    pipe = DiffusionPipeline.from_pretrained(family.folder)
-    pipe.save_pretrained(folder)
-    with torch.no_grad():
-        for value in getattr(pipe, family.denoiser).parameters():
-            value.add_(1.0)
-    pipe.save_pretrained(folder, variant="fp16")
-    plain, other = registry.detect(folder), registry.detect(folder, "fp16")
-    assert ModelOptions(pretrained_model_name_or_path=str(folder), variant="fp16").local_folder(folder) == folder
-    first, second = (denoiser_of(found).state_dict() for found in (plain, other))
-    moved = [name for name in first if first[name].is_floating_point() and "pos_embed.pos_embed" not in name]
-    assert all(torch.allclose(second[name], first[name] + 1, atol=1e-5) for name in moved)
-
-
-def changed(family, tmp_path, part, **values):
-    folder = tmp_path / part.replace("/", "-")
-    shutil.copytree(family.folder, folder)
-    path = folder / part
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
-    return registry.detect(folder)
-
-
-def test_unsuited_models_are_refused_in_a_sentence(family, tmp_path):
-    with pytest.raises(CheckpointError, match="PixArtAlphaPipeline, which is not supported"):
-        changed(family, tmp_path, "model_index.json", _class_name="PixArtAlphaPipeline")
-    path = ObjectiveOptions(), SIDE
-    with pytest.raises(CheckpointError, match="inpainting"):
-        changed(family, tmp_path, f"{family.denoiser}/config.json", in_channels=384).path(*path)
-
-
-@pytest.mark.parametrize("name", ["sd", "sdxl"])
-def test_other_predictions_and_distilled_models_are_refused(name, tmp_path):
-    miniature.write(name, tmp_path / name)
-    family, path = registry.detect(tmp_path / name), (ObjectiveOptions(), SIDE)
-    with pytest.raises(CheckpointError, match="sample"):
-        changed(family, tmp_path, "scheduler/scheduler_config.json", prediction_type="sample").path(*path)
-    with pytest.raises(CheckpointError, match="distilled"):
-        changed(family, tmp_path, "unet/config.json", time_cond_proj_dim=8).path(*path)
-
-
-@pytest.mark.parametrize("values", [{"use_flow_sigmas": False}, {"prediction_type": "epsilon"}])
-def test_a_solver_that_is_not_set_to_flow_is_refused(values, tmp_path):
-    miniature.write("sana", tmp_path / "sana")
-    family = registry.detect(tmp_path / "sana")
-    with pytest.raises(CheckpointError, match="not set to flow"):
-        changed(family, tmp_path, "scheduler/scheduler_config.json", **values).path(ObjectiveOptions(), SIDE)
-
-
-def test_the_refiner_is_refused(tmp_path):
-    miniature.write("sdxl", tmp_path / "sdxl")
-    family = registry.detect(tmp_path / "sdxl")
-    with pytest.raises(CheckpointError, match="refiner"):
-        changed(family, tmp_path, "model_index.json", text_encoder=[None, None]).path(ObjectiveOptions(), SIDE)
-
-
 def test_sizes_are_told_as_height_then_width():
     from pipeline.families.sdxl import StableDiffusionXL
 
     told = StableDiffusionXL.size_states(None, Geometry(80, 100, 3, 5, 64, 48))
     assert told["time_ids"].tolist() == [80, 100, 3, 5, 64, 48]
-
-
-def test_a_model_that_is_nowhere_is_named_without_a_wait(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    for name in ("./nowhere", "nowhere", "a/b/c"):
-        with pytest.raises(CheckpointError, match="does not exist"):
-            registry.find(ModelOptions(pretrained_model_name_or_path=name), tmp_path, None)
-
-
-def test_miniatures_repeat_and_refuse(tmp_path):
-    for name in ("a", "b"):
-        miniature.write("sd", tmp_path / name)
-    file = "unet/diffusion_pytorch_model.safetensors"
-    assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
-    with pytest.raises(ConfigError, match="not empty"):
-        miniature.write("sd", tmp_path / "a")
-    with pytest.raises(ConfigError, match="not offered"):
-        miniature.write("flux", tmp_path / "c", prediction="epsilon")
-
-
-def test_the_families_are_small(family, capsys):
-    """The line counts, for everybody to see."""
-    file = SOURCES / f"{family.name}.py"
-    num_lines = len(file.read_text(encoding="utf-8").splitlines())
-    with capsys.disabled():
-        sys.stdout.write(f"\n{file.name}: {num_lines} lines\n")
-    assert num_lines <= 150

@@ -1,0 +1,75 @@
+"""Which checkpoints are taken as they are, and which are refused in a sentence."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+from pipeline.errors import CheckpointError
+from pipeline.families import miniature, registry
+from pipeline.families.options import ModelOptions
+from pipeline.objective.options import ObjectiveOptions
+from pipeline.setting import fingerprint_of
+
+pytestmark = pytest.mark.contract
+SIDE = 64  # pixels
+
+
+def changed(family, tmp_path, part, **values):
+    folder = tmp_path / part.replace("/", "-")
+    shutil.copytree(family.folder, folder)
+    path = folder / part
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    return registry.detect(folder)
+
+
+def test_a_variant_is_loaded_and_is_another_model_to_every_cache(family, tmp_path):
+    """Half-precision files beside full ones: the flag decides which are read, and no encoding is shared."""
+    folder = tmp_path / "both"
+    pipe = DiffusionPipeline.from_pretrained(family.folder)
+    pipe.save_pretrained(folder)
+    with torch.no_grad():
+        for value in getattr(pipe, family.denoiser).parameters():
+            value.add_(1.0)
+    pipe.save_pretrained(folder, variant="fp16")
+    plain, other = registry.detect(folder), registry.detect(folder, "fp16")
+    assert ModelOptions(pretrained_model_name_or_path=str(folder), variant="fp16").local_folder(folder) == folder
+    assert fingerprint_of(plain, ("vae",)) != fingerprint_of(other, ("vae",))
+    first, second = (getattr(f.load(f.denoiser), f.denoiser).state_dict() for f in (plain, other))
+    moved = [name for name in first if first[name].is_floating_point() and "pos_embed.pos_embed" not in name]
+    assert all(torch.allclose(second[name], first[name] + 1, atol=1e-5) for name in moved)
+
+
+def test_unsuited_models_are_refused_in_a_sentence(family, tmp_path):
+    with pytest.raises(CheckpointError, match="PixArtAlphaPipeline, which is not supported"):
+        changed(family, tmp_path, "model_index.json", _class_name="PixArtAlphaPipeline")
+    path = ObjectiveOptions(), SIDE
+    with pytest.raises(CheckpointError, match="inpainting"):
+        changed(family, tmp_path, f"{family.denoiser}/config.json", in_channels=384).path(*path)
+
+
+@pytest.mark.parametrize("name", ["sd", "sdxl"])
+def test_other_predictions_and_distilled_models_are_refused(name, tmp_path):
+    miniature.write(name, tmp_path / name)
+    family, path = registry.detect(tmp_path / name), (ObjectiveOptions(), SIDE)
+    with pytest.raises(CheckpointError, match="sample"):
+        changed(family, tmp_path, "scheduler/scheduler_config.json", prediction_type="sample").path(*path)
+    with pytest.raises(CheckpointError, match="distilled"):
+        changed(family, tmp_path, "unet/config.json", time_cond_proj_dim=8).path(*path)
+
+
+@pytest.mark.parametrize("values", [{"use_flow_sigmas": False}, {"prediction_type": "epsilon"}])
+def test_a_solver_that_is_not_set_to_flow_is_refused(values, tmp_path):
+    miniature.write("sana", tmp_path / "sana")
+    family = registry.detect(tmp_path / "sana")
+    with pytest.raises(CheckpointError, match="not set to flow"):
+        changed(family, tmp_path, "scheduler/scheduler_config.json", **values).path(ObjectiveOptions(), SIDE)
+
+
+def test_the_refiner_is_refused(tmp_path):
+    miniature.write("sdxl", tmp_path / "sdxl")
+    family = registry.detect(tmp_path / "sdxl")
+    with pytest.raises(CheckpointError, match="refiner"):
+        changed(family, tmp_path, "model_index.json", text_encoder=[None, None]).path(ObjectiveOptions(), SIDE)
