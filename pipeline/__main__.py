@@ -103,6 +103,8 @@ def publish(
     import pipeline
     from pipeline.sharing import documents, hub
 
+    if allow_undocumented_data is not None and not allow_undocumented_data.strip():
+        raise ConfigError("--allow_undocumented_data is empty; say why, for everybody to read.")
     documents.require_documented(output_dir, allow_undocumented_data)
     name = hub.full_name(repo, output_dir, token)
     hub.require_access(name, token)
@@ -129,6 +131,8 @@ def card(name: str, *, dataset: Path | None = None) -> None:
     from pipeline.data.options import DataOptions
 
     path = cards.FOLDER / f"{name}.md"
+    if path.parent != cards.FOLDER or name.startswith("."):
+        raise ConfigError(f"card {name!r}: give the last part of the dataset's folder or Hub id, without a slash.")
     if path.exists():
         raise ConfigError(f"{path} exists; change it by hand.")
     fingerprint = read_manifest(dataset, DataOptions()).fingerprint if dataset is not None else "null"

@@ -94,10 +94,10 @@ def _chosen(layers: dict[str, nn.Module], flag: str, text: str, targets: Targets
     selected: set[str] = set()
     unmatched = []
     for part in (part.strip() for part in text.split(",")):
-        found = _selected(layers, part, targets)
-        if not found:
-            unmatched.append(part)
-        selected |= found
+        words = [part] if part in (LINEAR, CONV) else [word.strip() for word in part.split("+")]
+        found = {word: _selected(layers, word, targets) for word in words}
+        unmatched += [word for word, names in found.items() if not names]
+        selected = selected.union(*found.values())
     if unmatched:
         endings = sorted({name.rsplit(".", 1)[-1] for name in layers if not name.rsplit(".", 1)[-1].isdigit()})
         raise ConfigError(
@@ -112,7 +112,7 @@ def _selected(layers: dict[str, nn.Module], part: str, targets: Targets) -> set[
         kinds = nn.Linear | nn.Conv2d if part == CONV else nn.Linear
         found = {name for name, layer in layers.items() if isinstance(layer, kinds)}
     else:
-        patterns = [pattern for word in part.split("+") for pattern in targets.named.get(word, (word,))]
+        patterns = targets.named.get(part, (part,))
         found = {name for name in layers if any(matches(name, pattern) for pattern in patterns)}
     return {name for name in found if not any(matches(name, pattern) for pattern in targets.without_gradient)}
 

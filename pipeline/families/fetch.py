@@ -15,12 +15,14 @@ VAE_FILES = ["config.json", "diffusion_pytorch_model*.safetensors"]
 def model(options: ModelOptions, cache_dir: str | None) -> Path:
     """The folder of a whole model. Raises CheckpointError if it is not to be had."""
     from diffusers import DiffusionPipeline
+    from huggingface_hub import hf_hub_download
 
     name = str(options.pretrained_model_name_or_path)
     words = {"revision": options.revision, "variant": options.variant, "cache_dir": cache_dir}
     found, reason = _tried(lambda: DiffusionPipeline.download(name, **words))
     if found is None:
         raise CheckpointError(f"{name} is neither a folder here nor to be had from the Hub ({reason}).")
+    _tried(lambda: hf_hub_download(name, "README.md", revision=options.revision, cache_dir=cache_dir))  # its license
     return found
 
 

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.conditioning import Conditioning
+from pipeline.errors import CheckpointError
 from pipeline.families import parts
 from pipeline.families.base import Family
 from pipeline.families.targets import Targets
@@ -14,7 +15,7 @@ from pipeline.objective.paths import RectifiedFlow
 
 
 class StableDiffusion3(Family):
-    """A rectified flow (Esser et al. 2024). Without T5 (text_encoder_3 absent) its part of the text is zeros."""
+    """A rectified flow (Esser et al. 2024). A model without T5 is refused."""
 
     name = "sd3"
     pipeline_class = "StableDiffusion3Pipeline"
@@ -48,10 +49,8 @@ class StableDiffusion3(Family):
 
     @property
     def reader(self) -> tuple[str, int | None]:
-        """T5, as far as the pipeline's max_sequence_length goes; CLIP where there is no T5."""
-        return (
-            ("tokenizer", None) if self.index["tokenizer_3"][0] is None else ("tokenizer_3", self.max_sequence_length)
-        )
+        """T5, as far as the pipeline's max_sequence_length goes."""
+        return "tokenizer_3", self.max_sequence_length
 
     @property
     def native_pixels(self) -> int:
@@ -63,7 +62,9 @@ class StableDiffusion3(Family):
         return parts.square_latents(self, pixels)
 
     def path(self, options: ObjectiveOptions, pixels: int) -> RectifiedFlow:
-        """A straight path; times are shifted as the checkpoint's scheduler does."""
+        """A straight path; times are shifted as the checkpoint's scheduler does. CheckpointError without T5."""
+        if self.index["text_encoder_3"][0] is None:
+            raise CheckpointError(f"{self.folder} has no T5 (text_encoder_3); give the model with all three encoders.")
         return parts.patched_flow_path(self, options, pixels)
 
     def encode_text(self, pipe: Any, caption: str | None) -> dict[str, Tensor]:

@@ -104,4 +104,7 @@ def _lost(pipe: Any, family: "Family", part: str, names: dict[str, tuple[int, ..
 def _models(family: "Family") -> list[str]:
     """The parts of the pipeline that have weights and are used."""
     vae = ["vae"] if family.place.vae is None else []
-    return [family.denoiser, *vae, *(part for part in family.encoders if part.startswith("text_encoder"))]
+    readers = [
+        part for part in family.encoders if part.startswith("text_encoder") and family.index[part][0] is not None
+    ]
+    return [family.denoiser, *vae, *readers]

@@ -129,3 +129,10 @@ def test_chosen_layers_are_the_trained_ones(miniature):
     attach(denoiser, AdapterOptions(lora_layers="to_q, conv1"), Targets({}))
     endings = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in lora.parameters(denoiser)}
     assert endings == {"to_q", "conv1"}
+
+
+@pytest.mark.parametrize("layers", ["attention+mpl", "to_q+to_z,to_k"])
+def test_every_word_between_plus_signs_has_to_name_layers(family, layers):
+    denoiser = family.load("unet").unet
+    with pytest.raises(ConfigError, match=r"(mpl|to_z) matches no layer"):
+        attach(denoiser, AdapterOptions(lora_layers=layers), family.targets)

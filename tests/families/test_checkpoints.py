@@ -73,3 +73,12 @@ def test_the_refiner_is_refused(tmp_path):
     family = registry.detect(tmp_path / "sdxl")
     with pytest.raises(CheckpointError, match="refiner"):
         changed(family, tmp_path, "model_index.json", text_encoder=[None, None]).path(ObjectiveOptions(), SIDE)
+
+
+def test_sd3_without_t5_is_refused(tmp_path):
+    """Its pipeline asks the denoiser for the width of the zeros that stand for T5, and encoders are loaded alone."""
+    miniature.write("sd3", tmp_path / "whole")
+    none = {"text_encoder_3": [None, None], "tokenizer_3": [None, None]}
+    family = changed(registry.detect(tmp_path / "whole"), tmp_path, "model_index.json", **none)
+    with pytest.raises(CheckpointError, match="has no T5"):
+        family.path(ObjectiveOptions(), SIDE)
