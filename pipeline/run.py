@@ -149,11 +149,11 @@ def fit(
 
 def hand_over(setting: Setting, models: Models, kept_step: int) -> verify.Verdict:
     """Write the canonical adapter and prove it; raises TrainingStopped where it is not what was trained."""
-    family, engine, run = setting.family, setting.engine, setting.run
+    family, engine = setting.family, setting.engine
     note = {
         "version": pipeline.__version__,
         "family": family.name,
-        "rank": run.adapter.rank,
+        "rank": formats.strength(models.adapted)[0],
         "step": kept_step,
     }
     example = setting.manifest.examples[0]
@@ -184,12 +184,13 @@ def write_for_comfyui(setting: Setting, adapted: Adapted) -> None:
     if not family.comfyui_prefixes or is_dora:
         return
     name = re.sub(r"[^\w.-]+", "-", setting.folder.resolve().name).strip("-.") or "adapter"
+    rank, alpha = formats.strength(adapted)
     header = kohya.modelspec(
         architecture=family.architecture,
         title=name,
         resolution=setting.plan.resolution,
-        rank=run.adapter.rank,
-        alpha=run.adapter.lora_alpha or float(run.adapter.rank),
+        rank=rank,
+        alpha=alpha,
         trigger=run.data.trigger_word,
     )
     formats.write_for_comfyui(

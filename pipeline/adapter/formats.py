@@ -47,18 +47,30 @@ def write(folder: Path, adapted: Adapted, note: str) -> Path:
     return path
 
 
+def alphas_of(adapted: Adapted) -> dict[str, float]:
+    """The alpha of every layer, by its name: what scales it, times the rank that its file has."""
+    tensors = canonical(adapted)
+    return {
+        f"{component}.{layer}": scale * len(tensors[f"{component}.{layer}.lora_A.weight"])
+        for component, model in adapted.models.items()
+        for layer, scale in lora.scales(model).items()
+    }
+
+
+def strength(adapted: Adapted) -> tuple[int, float]:
+    """The largest rank, and the commonest alpha, as the files have them: PiSSA doubles the one, rsLoRA scales more."""
+    ranks = [len(value) for name, value in canonical(adapted).items() if ".lora_A." in name]
+    alphas = [round(alpha, 6) for alpha in alphas_of(adapted).values()]
+    return max(ranks), max(sorted(set(alphas)), key=alphas.count)
+
+
 def write_for_comfyui(path: Path, adapted: Adapted, prefixes: dict[str, str], header: dict[str, str]) -> None:
     """Write the same adapter as ComfyUI reads it, with its true alphas, and prove it by reading it back.
 
     Raises TrainingStopped if what comes back is not what was written, ConfigError for DoRA, which ComfyUI
     computes otherwise.
     """
-    tensors = canonical(adapted)
-    alphas = {
-        f"{component}.{layer}": scale * len(tensors[f"{component}.{layer}.lora_A.weight"])
-        for component, model in adapted.models.items()
-        for layer, scale in lora.scales(model).items()
-    }
+    tensors, alphas = canonical(adapted), alphas_of(adapted)
     written = kohya.to_kohya(tensors, prefixes, alphas)
     durable.write_tensors(path, written, {**header, "modelspec.hash_sha256": kohya.digest(written)})
     layers = {component: sorted(lora.every_layer(model)) for component, model in adapted.models.items()}

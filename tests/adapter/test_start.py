@@ -2,8 +2,11 @@
 
 import shutil
 
+import json
+
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pipeline.adapter import formats, start
@@ -67,6 +70,9 @@ def test_a_run_begins_where_the_other_ended_and_goes_on_exactly(trainer, small, 
     assert {name: v.shape for name, v in load_file(whole / FILE).items()} == {
         name: v.shape for name, v in load_file(trained / FILE).items()
     }
+    with safe_open(whole / "comfyui" / "whole.safetensors", "pt") as file, safe_open(whole / FILE, "pt") as canonical:
+        said, note = file.metadata(), json.loads(canonical.metadata()["t2i_lora"])
+    assert (said["ss_network_dim"], said["ss_network_alpha"], note["rank"]) == ("4", "4.0", 4)  # the file's, no flag's
     still = [*replaced(flags, max_train_steps=1, learning_rate="1e-12"), "--output_dir", tmp_path / "still"]
     assert trainer(*still).code == 0
     for name, value in load_file(tmp_path / "still" / FILE).items():
