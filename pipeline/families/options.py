@@ -54,6 +54,8 @@ class ModelOptions:
             return ["--pretrained_model_name_or_path is empty; name a model, or leave it out for the starter base."]
         if self.single_file_config is not None and self.file is None:
             return ["--single_file_config has an effect only with a single .safetensors file; leave it out."]
+        if self.file is not None and (self.revision is not None or self.variant is not None):
+            return ["--revision and --variant have no effect on a single .safetensors file; leave them out."]
         if self.max_sequence_length is not None and not 1 <= self.max_sequence_length <= MAX_TOKENS:
             return [f"--max_sequence_length {self.max_sequence_length} must be between 1 and {MAX_TOKENS}."]
         return []
@@ -100,9 +102,9 @@ class ModelOptions:
             return None
         if not (folder / INDEX).is_file():
             raise CheckpointError(f"{name} has no {INDEX}; give the top folder of a diffusers model.")
-        if self.file is None and self.revision is not None:
+        if self.revision is not None:
             raise ConfigError(f"--revision has an effect only with a Hub id, and {folder} is a folder; leave it out.")
-        if self.file is None and self.variant is not None and not any(folder.glob(f"*/*.{self.variant}*.safetensors")):
+        if self.variant is not None and not any(folder.glob(f"*/*.{self.variant}*.safetensors")):
             raise ConfigError(f"--variant {self.variant}: {folder} holds no file of that variant; leave it out.")
         return folder
 

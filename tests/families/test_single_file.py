@@ -211,6 +211,16 @@ def test_other_files_are_refused_in_a_sentence(sd, tmp_path, trainer, colours):
         assert not (tmp_path / "out").exists() or status(tmp_path / "out")["exit_code"] == 2
 
 
+@pytest.mark.parametrize("word", ["revision", "variant"])
+def test_words_without_effect_are_refused(trainer, sd, colours, tmp_path, word):
+    flags = small_flags(sd / "model.safetensors", colours, tmp_path / "cache")
+    ended = trainer(
+        *flags, "--single_file_config", sd / "config", f"--{word}", "fp16", "--output_dir", tmp_path / "out"
+    )
+    assert ended.code == 2
+    assert "have no effect on a single .safetensors file" in ended.output
+
+
 def test_families_that_diffusers_does_not_read_from_one_file(sd, tmp_path):
     miniature.write("sana", tmp_path / "sana")
     with pytest.raises(CheckpointError, match="diffusers does not read a SanaPipeline from one file"):
