@@ -108,7 +108,10 @@ def publish(
     documents.require_documented(output_dir, allow_undocumented_data)
     name = hub.full_name(repo, output_dir, token)
     hub.require_access(name, token)
-    documents.write_card(output_dir, name, allow_undocumented_data)
+    if documents.is_edited(output_dir):
+        _say(f"{output_dir / hub.CARD} was changed by hand and is shared as it is")
+    else:
+        documents.write_card(output_dir, name, allow_undocumented_data)
     _say(f"Shared  {hub.upload(output_dir, name, token, f'LoRA trained with t2i-lora {pipeline.__version__}')}")
 
 
@@ -284,6 +287,9 @@ def main(argv: list[str] | None = None) -> int:
         app(sys.argv[1:] if argv is None else argv, exit_on_error=False, print_error=False)
     except (cyclopts.CycloptsError, UserError, HubError) as error:
         sys.stderr.write(f"Error: {str(error).strip()}\n")
+        return EXIT_USER
+    except OSError as error:  # a place that cannot be read or written
+        sys.stderr.write(f"Error: {error.filename or 'A file'} cannot be used: {error.strerror or error}.\n")
         return EXIT_USER
     return EXIT_DONE
 

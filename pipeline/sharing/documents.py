@@ -10,10 +10,11 @@ import yaml
 from pipeline import durable, starter
 from pipeline.data import card as data_cards
 from pipeline.data.card import Card, People
-from pipeline.errors import CheckpointError, ConfigError
+from pipeline.data.manifest import digest
+from pipeline.errors import CheckpointError, ConfigError, UserError
 from pipeline.families.base import Family
 from pipeline.families.options import ModelOptions
-from pipeline.sharing import card
+from pipeline.sharing import card, hub
 from pipeline.sharing.card import BaseModel, Kind
 
 FILE = "documents.json"
@@ -68,17 +69,43 @@ def keep(folder: Path, base: BaseModel, data: Card | None, reason: str | None) -
 
 
 def write_card(folder: Path, repo: str | None = None, reason: str | None = None) -> Path:
-    """Write the adapter's card from what was kept; `reason` stands in for a card of the data that is missing."""
+    """Write the adapter's card from what was kept; `reason` stands in for a card of the data that is missing.
+
+    What was written is noted, and so is the reason. Raises CheckpointError for a folder that holds no whole run.
+    """
     facts = _kept(folder)
-    data = facts["data"] and Card(**{**facts["data"], "people": People(**facts["data"]["people"])})
-    return card.write(folder, BaseModel(**facts["base"]), data or None, reason or facts["reason"], repo)
+    reason = reason or facts["reason"]
+    try:
+        data = facts["data"] and Card(**{**facts["data"], "people": People(**facts["data"]["people"])})
+        path = card.write(folder, BaseModel(**facts["base"]), data or None, reason, repo)
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder} holds no whole run ({type(error).__name__}: {error}).") from error
+    facts = {**facts, "reason": reason, "written": digest(path.read_bytes())}
+    durable.write_text(folder / FILE, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    return path
+
+
+def is_edited(folder: Path) -> bool:
+    """Whether somebody has changed the card since it was written: then it is theirs."""
+    written, path = _kept(folder).get("written"), folder / hub.CARD
+    return written is not None and path.is_file() and digest(path.read_bytes()) != written
 
 
 def _kept(folder: Path) -> dict[str, Any]:
     path = folder / FILE
     if not path.is_file():
         raise CheckpointError(f"{folder} holds no finished run ({FILE} is missing); give the output folder of one.")
-    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged ({error}); put back what the run wrote, or train again.") from error
+    missing = {"base", "data", "reason"} - facts.keys()
+    if missing:
+        raise CheckpointError(
+            f"{path} lacks {', '.join(sorted(missing))}; put back what the run wrote, or train again."
+        )
     return facts
 
 

@@ -1,8 +1,7 @@
 """P42: an adapter to start from is started from, in whatever dialect it is, and a wrong one is refused."""
 
-import shutil
-
 import json
+import shutil
 
 import pytest
 import torch

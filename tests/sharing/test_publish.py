@@ -10,6 +10,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from pipeline.adapter import kohya
 from tests.conftest import replaced, status
 from tests.sharing.loopback import TOKEN, Hub
 
@@ -157,6 +158,34 @@ def test_a_hub_that_fails_at_the_end_costs_nothing_and_the_printed_line_shares_i
     assert len(server.own_commits(REPO)) == 1
 
 
+def test_a_card_changed_by_hand_is_shared_as_it_is_and_a_reason_is_kept(run, server, flags, tmp_path):
+    out = tmp_path / "out"
+    alone = [
+        word for word in replaced(flags, max_train_steps=2) if word not in ("--push_to_hub", "--hub_model_id", REPO)
+    ]
+    assert run("train_lora.py", *alone).returncode == 0
+    publish = ["-m", "pipeline", "publish", out, "--repo", REPO]
+    ended = run(*publish)
+    assert (ended.returncode, "has no card" in ended.stderr) == (2, True)
+    assert run(*publish, "--allow_undocumented_data", REASON).returncode == 0
+    text = (out / "README.md").read_text(encoding="utf-8") + "\nDrawn for my sister.\n"
+    (out / "README.md").write_text(text, encoding="utf-8")
+    ended = run(*publish)
+    assert ended.returncode == 0, ended.stderr
+    assert "was changed by hand and is shared as it is" in ended.stdout
+    assert (out / "README.md").read_text(encoding="utf-8") == text
+    assert server.own_commits(REPO)[-1].files["README.md"].decode() == text
+
+
+@pytest.mark.parametrize("content", ["{", "{}"])
+def test_a_folder_whose_files_are_damaged_is_named(run, server, tmp_path, content):
+    (tmp_path / "documents.json").write_text(content, encoding="utf-8")
+    ended = run("-m", "pipeline", "publish", tmp_path, "--repo", REPO, "--allow_undocumented_data", REASON)
+    assert ended.returncode == 2
+    assert "put back what the run wrote" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_the_file_for_comfyui_says_what_it_is_and_nothing_private(run, server, flags, tmp_path):
     flags = replaced(flags, max_train_steps=2)
     ended = run("train_lora.py", *flags, "--allow_undocumented_data", REASON, "--lora_alpha", 8)
@@ -167,6 +196,7 @@ def test_the_file_for_comfyui_says_what_it_is_and_nothing_private(run, server, f
     assert header["modelspec.architecture"] == "stable-diffusion-v1/lora"
     assert header["modelspec.trigger_phrase"] == "square"
     assert (header["ss_network_dim"], header["ss_network_alpha"]) == ("4", "8.0")
+    assert header["modelspec.hash_sha256"] == kohya.digest(load_file(tmp_path / "out" / "comfyui" / "out.safetensors"))
     assert str(tmp_path) not in json.dumps(header)
     assert alphas == {8.0}
     assert all(name.startswith("lora_unet_") for name in names)
