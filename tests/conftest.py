@@ -57,6 +57,22 @@ def _miniature(folder: Path, prediction: str) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def family(miniature: Path):
+    """The first of these, as the pipeline knows it."""
+    from pipeline.families import registry
+
+    return registry.detect(miniature)
+
+
+@pytest.fixture(scope="module")
+def layers(family):
+    """Its layers, by their names."""
+    from pipeline.adapter import files
+
+    return files.shapes_of(family)
+
+
 @pytest.fixture
 def colours(tmp_path: Path) -> Path:
     """Eight captioned pictures, 80 x 64 pixels, each with something in it that crop and flip change."""

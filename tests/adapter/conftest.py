@@ -8,20 +8,6 @@ from torch import nn
 
 
 @pytest.fixture(scope="module")
-def family(miniature):
-    from pipeline.families import registry
-
-    return registry.detect(miniature)
-
-
-@pytest.fixture(scope="module")
-def layers(family):
-    from pipeline.adapter import files
-
-    return files.shapes_of(family)
-
-
-@pytest.fixture(scope="module")
 def wide(family) -> dict[str, torch.Tensor]:
     """Every linear and convolutional layer, at rank 3."""
     from pipeline.adapter import formats

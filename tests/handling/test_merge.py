@@ -5,35 +5,16 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline import handling
 from pipeline.adapter import formats, resize
 from pipeline.errors import ConfigError, UserError
-from pipeline.families import miniature as miniatures
 from pipeline.families import registry
 from tests.adapter.learnt import KINDS, learnt, outputs, stock
-from tests.handled import alike, header_of, in_every_dialect, left_in
+from tests.handling.handled import alike, header_of, left_in
 
 pytestmark = pytest.mark.contract
-
-
-@pytest.fixture(scope="module")
-def family(miniature):
-    return registry.detect(miniature)
-
-
-@pytest.fixture(scope="module")
-def sdxl(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "sdxl"
-    miniatures.write("sdxl", folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def every(miniature, tmp_path_factory) -> tuple[dict[str, torch.Tensor], dict[str, Path]]:
-    return in_every_dialect(registry.detect(miniature), tmp_path_factory.mktemp("sources"))
 
 
 def two(family, tmp_path) -> list[Path]:

@@ -1,23 +1,14 @@
 """inspect: what an adapter is, in words and in JSON, whatever dialect it is in."""
 
 import json
-from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import save_file
 
 from pipeline import handling
 from pipeline.errors import ConfigError
-from pipeline.families import registry
-from tests.handled import in_every_dialect
 
 pytestmark = pytest.mark.contract
-
-
-@pytest.fixture(scope="module")
-def every(miniature, tmp_path_factory) -> tuple[dict[str, torch.Tensor], dict[str, Path]]:
-    return in_every_dialect(registry.detect(miniature), tmp_path_factory.mktemp("sources"))
 
 
 def test_inspect_says_it_in_words_and_in_json(every, miniature, capsys):

@@ -20,32 +20,10 @@ from pipeline.families.targets import CLIP_TEXT
 from tests.adapter import comfyui_rules
 from tests.adapter.learnt import KINDS, learnt, outputs, same, stock, with_header
 from tests.conftest import attach
-from tests.handled import alike, header_of, in_every_dialect, left_in
+from tests.handling.handled import alike, header_of, left_in
 
 pytestmark = pytest.mark.contract
 PLAIN = [kind for kind in KINDS if kind != "dora"]
-
-
-@pytest.fixture(scope="module")
-def family(miniature):
-    return registry.detect(miniature)
-
-
-@pytest.fixture(scope="module")
-def layers(family):
-    return files.shapes_of(family)
-
-
-@pytest.fixture(scope="module")
-def sdxl(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "sdxl"
-    miniatures.write("sdxl", folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def every(miniature, tmp_path_factory) -> tuple[dict[str, torch.Tensor], dict[str, Path]]:
-    return in_every_dialect(registry.detect(miniature), tmp_path_factory.mktemp("sources"))
 
 
 @pytest.mark.parametrize("kind", PLAIN)
