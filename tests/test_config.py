@@ -179,3 +179,7 @@ def test_every_recipe_is_a_complete_run(name):
     given = tomllib.loads(text)
     assert all(run.flat()[key] == value for key, value in given.items())
     assert config.parse(["--recipe", name, "--rank", "3", "--pretrained_model_name_or_path", "m"]).run.adapter.rank == 3
+
+
+def test_a_token_is_written_nowhere():
+    assert "swordfish" not in config.Run().replaced(hub_token="swordfish", hub_model_id="user/model").to_toml()

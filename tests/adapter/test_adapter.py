@@ -9,13 +9,14 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
-from pipeline.adapter import formats, lora, verify
+from pipeline import assemble, run
+from pipeline.adapter import formats, kohya, lora, verify
 from pipeline.adapter.adapted import Adapted
 from pipeline.adapter.options import AdapterOptions
 from pipeline.errors import ConfigError, TrainingStopped
 from pipeline.families import registry
 from pipeline.families.targets import Targets
-from tests.conftest import attach
+from tests.conftest import attach, prepared
 
 pytestmark = pytest.mark.invariant
 
@@ -88,6 +89,49 @@ def test_a_wrong_file_is_refused(adapted, tmp_path, harm):
     file = tampered(tmp_path, adapted, CHANGES[harm])
     with pytest.raises(TrainingStopped):
         check(file, adapted)
+
+
+def test_layers_that_were_not_trained_are_named(adapted, tmp_path):
+    """However little they add."""
+
+    def more(tensors, _):
+        layer = "unet.mid_block.attentions.0.transformer_blocks.0.ff.net.2"
+        tensors[f"{layer}.lora_A.weight"] = torch.full((4, 128), 1e-12)
+        tensors[f"{layer}.lora_B.weight"] = torch.full((32, 4), 1e-12)
+
+    with pytest.raises(TrainingStopped, match=r"ff\.net\.2: in the file, but not trained"):
+        check(tampered(tmp_path, adapted, more), adapted)
+
+
+@pytest.mark.parametrize("harm", ["canonical", "comfyui"])
+def test_every_run_proves_what_it_hands_over(small, tmp_path, monkeypatch, harm):
+    """Nothing gets the name of the adapter before."""
+    setting = prepared(small, tmp_path / "out")
+    run.encode(setting)
+    models = assemble.load_models(setting)
+    for value in models.adapted.parameters().values():
+        value.data = torch.randn(value.shape, generator=torch.Generator().manual_seed(0)) * 0.1
+    whole, read = formats.write, kohya.from_kohya
+
+    def stronger(*words):
+        file = whole(*words)
+        save_file({name: 1.1 * value if "lora_B" in name else value for name, value in load_file(file).items()}, file)
+        return file
+
+    def half(*words):
+        tensors, rest = read(*words)
+        return {name: value / 2 for name, value in tensors.items()}, rest
+
+    if harm == "canonical":
+        monkeypatch.setattr(formats, "write", stronger)
+    else:
+        monkeypatch.setattr(kohya, "from_kohya", half)
+    with pytest.raises(TrainingStopped):
+        run.hand_over(setting, models, 1)
+    assert not (tmp_path / "out" / formats.FILE).exists()
+    monkeypatch.undo()
+    assert run.hand_over(setting, models, 1).distance < 1e-5
+    assert (tmp_path / "out" / formats.FILE).is_file()
 
 
 def test_a_fresh_process_without_this_package_loads_it(trainer, small, miniature, tmp_path):

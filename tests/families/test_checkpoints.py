@@ -5,13 +5,15 @@ import shutil
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, FluxTransformer2DModel
 
+from pipeline.conditioning import Conditioning
 from pipeline.errors import CheckpointError
 from pipeline.families import miniature, registry
 from pipeline.families.options import ModelOptions
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.setting import fingerprint_of
+from tests.conftest import prepared, small_flags
 
 pytestmark = pytest.mark.contract
 SIDE = 64  # pixels
@@ -73,6 +75,36 @@ def test_the_refiner_is_refused(tmp_path):
     family = registry.detect(tmp_path / "sdxl")
     with pytest.raises(CheckpointError, match="refiner"):
         changed(family, tmp_path, "model_index.json", text_encoder=[None, None]).path(ObjectiveOptions(), SIDE)
+
+
+def test_a_refiner_is_known_by_its_aesthetic_scores_too(tmp_path):
+    miniature.write("sdxl", tmp_path / "sdxl")
+    family = registry.detect(tmp_path / "sdxl")
+    with pytest.raises(CheckpointError, match="refiner"):
+        changed(family, tmp_path, "model_index.json", requires_aesthetics_score=True).path(ObjectiveOptions(), SIDE)
+
+
+def test_flux_schnell_is_not_told_its_guidance(tmp_path):
+    """It has no layer for it."""
+    miniature.write("flux", tmp_path / "flux")
+    family = registry.detect(tmp_path / "flux")
+    config = FluxTransformer2DModel.load_config(tmp_path / "flux" / "transformer") | {"guidance_embeds": False}
+    model = FluxTransformer2DModel.from_config(config)
+    states = {"prompt_embeds": torch.zeros(1, 8, 32), "pooled_prompt_embeds": torch.zeros(1, 32)}
+    said = family.denoise(model, torch.zeros(1, *family.latent_shape(SIDE)), torch.tensor([0.5]), Conditioning(states))
+    assert said.shape == (1, *family.latent_shape(SIDE))
+
+
+def test_an_autoencoder_that_overflows_stays_in_full_precision(family):
+    vae = family.load_encoders(torch.bfloat16).vae
+    assert vae.dtype == (torch.float32 if vae.config.get("force_upcast") else torch.bfloat16)
+    assert vae.dtype == torch.float32 or family.name != "sdxl"
+
+
+def test_captions_are_dropped_only_where_the_sampler_has_a_null(family, colours, tmp_path):
+    setting = prepared(small_flags(family.folder, colours, tmp_path / "cache"), tmp_path / "out")
+    assert setting.run.data.caption_dropout == (0.1 if family.uses_null else 0)
+    assert family.uses_null == (family.name != "flux")
 
 
 def test_sd3_without_t5_is_refused(tmp_path):
