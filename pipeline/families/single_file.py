@@ -39,6 +39,11 @@ def require_readable(family: "Family") -> None:
         problems.append(f"the file says that it predicts v, and the scheduler in {family.folder} says {predicts}")
     if problems:
         raise CheckpointError(f"{file} does not make a {family.pipeline_class}:\n{listed(problems)}")
+    # Not text encoders: their files hold layers that are never used.
+    counted = [part for part in _models(family) if not part.startswith("text_encoder") and holds(names, family, part)]
+    problems = [problem for part in counted for problem in _miscounted(family, part, names)]
+    if problems:
+        raise _unfit(family, problems)
 
 
 def load(family: "Family", parts: Collection[str], dtype: "torch.dtype") -> Any:
@@ -64,7 +69,8 @@ def load(family: "Family", parts: Collection[str], dtype: "torch.dtype") -> Any:
         )
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise _unfit(family, [str(error)]) from error
-    problems = [problem for part in models if part not in lent for problem in _lost(pipe, family, part, names)]
+    states = {part: getattr(pipe, part).state_dict() for part in models if part not in lent}
+    problems = [f"{part}.{name} is not in the file" for part, s in states.items() for name in s if s[name].is_meta]
     if problems:
         raise _unfit(family, problems)
     for part in models:
@@ -84,20 +90,21 @@ def _unfit(family: "Family", problems: list[str]) -> CheckpointError:
     )
 
 
-def _lost(pipe: Any, family: "Family", part: str, names: dict[str, tuple[int, ...]]) -> list[str]:
-    """What one part has without getting it, and what the file has for it without a place.
+def _miscounted(family: "Family", part: str, names: dict[str, tuple[int, ...]]) -> list[str]:
+    """Whether the file has as many numbers for a part as its configuration has places, before anything is loaded.
 
-    The loader says nothing of the second, and only renames, splits and joins: so numbers can be counted.
-    Text encoders are left out of the count: their files hold layers that are never used.
+    The loader drops in silence what has no place; it only renames, splits and joins, so numbers can be counted.
     """
-    state = getattr(pipe, part).state_dict()
-    missing = [f"{part}.{name} is not in the file" for name, value in state.items() if value.is_meta]
-    if missing or part.startswith("text_encoder"):
-        return missing
+    import diffusers
+    import torch
+
+    config = family.part_config(part)
+    with torch.device("meta"):
+        model = getattr(diffusers, config["_class_name"]).from_config(config)
     begin = prefixes(family, part)
     mine = [shape for name, shape in names.items() if name.startswith(begin)]
     mine = mine or list(names.values())  # of a denoiser alone
-    given, placed = sum(map(math.prod, mine)), sum(value.numel() for value in state.values())
+    given, placed = sum(map(math.prod, mine)), sum(value.numel() for value in model.state_dict().values())
     return [] if given == placed else [f"{part}: {given:,} numbers in the file, {placed:,} in the configuration"]
 
 
