@@ -100,19 +100,10 @@ def publish(
     allow_undocumented_data
         Why data without a card may be shared; the reason is shown.
     """
-    import pipeline
-    from pipeline.sharing import documents, hub
+    from pipeline.sharing import publish as sharing
 
-    if allow_undocumented_data is not None and not allow_undocumented_data.strip():
-        raise ConfigError("--allow_undocumented_data is empty; say why, for everybody to read.")
-    documents.require_documented(output_dir, allow_undocumented_data)
-    name = hub.full_name(repo, output_dir, token)
-    hub.require_access(name, token)
-    if documents.is_edited(output_dir):
-        _say(f"{output_dir / hub.CARD} was changed by hand and is shared as it is")
-    else:
-        documents.write_card(output_dir, name, allow_undocumented_data)
-    _say(f"Shared  {hub.upload(output_dir, name, token, f'LoRA trained with t2i-lora {pipeline.__version__}')}")
+    for line in sharing.publish(output_dir, repo, token, allow_undocumented_data):
+        _say(line)
 
 
 @app.command

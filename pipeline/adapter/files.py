@@ -180,10 +180,10 @@ def _component_of(folder: Path, names: Iterable[str], layers: Layers | None) -> 
 
 def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the header of a safetensors file."""
-    if path.suffix != ".safetensors":
-        raise CheckpointError(f"{path} is no .safetensors file; .bin, .pt, .ckpt are pickles, which can run programs.")
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; give the .safetensors file of an adapter, or its folder.")
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"{path} is no .safetensors file; .bin, .pt, .ckpt are pickles, which can run programs.")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             names = file.keys()  # an open file cannot be iterated over itself
