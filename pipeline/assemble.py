@@ -158,7 +158,8 @@ def state_of(setting: Setting, models: Models) -> TrainState:
     """The adapter, its optimizer and, with --use_ema, its average."""
     optim, denoiser = setting.run.optim, setting.family.denoiser
     named = grouped(models.adapted.parameters(), optim, denoiser)
-    return TrainState(named, optimizer_for(named, optim, denoiser), optim.ema_decay if optim.use_ema else None)
+    decay = optim.ema_decay if optim.use_ema else None
+    return TrainState(named, optimizer_for(named, optim, denoiser), decay, setting.engine.scaler)
 
 
 def examples_of(setting: Setting) -> CachedExamples:

@@ -40,7 +40,7 @@ class Precision:
 class Engine:
     """The little a run needs to know about where it runs, and the few things processes say to each other."""
 
-    def __init__(self, mixed_precision: str | None, *, allow_tf32: bool = False) -> None:
+    def __init__(self, mixed_precision: str | None, *, allow_tf32: bool = False, deterministic: bool = True) -> None:
         # Several processes on a machine without a GPU: accelerate's launcher does not tell them to use the CPU.
         # The loop divides by the size of the whole optimizer step itself, so accelerate must not.
         self._accelerator = Accelerator(
@@ -59,8 +59,8 @@ class Engine:
                 f"{asked} processes were started, but accelerate runs {self.num_processes}: give a configuration made "
                 "for several (accelerate_configs/cpu_2proc.yaml, multi_gpu.yaml)."
             )
-        if allow_tf32 and self.device.type == "cuda":
-            torch.backends.cuda.matmul.allow_tf32 = True
+        if self.device.type == "cuda":
+            _choose_kernels(allow_tf32, deterministic)
 
     @property
     def is_main(self) -> bool:
@@ -134,6 +134,17 @@ class Engine:
             raise failures[0]
         return None
 
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """What keeps float16 gradients from vanishing, by a factor that falls with each overflow; None elsewhere."""
+        found: torch.amp.GradScaler | None = self._accelerator.scaler
+        return found
+
+    @property
+    def peak_memory(self) -> int | None:
+        """The most bytes of this process's GPU that were in use at once so far; None without one."""
+        return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
+
     def clip(self, parameters: list[nn.Parameter], max_norm: float) -> float:
         """Scale all gradients down to a total norm of `max_norm`; returns the norm before."""
         norm: Tensor = self._accelerator.clip_grad_norm_(parameters, max_norm)
@@ -145,6 +156,16 @@ class Engine:
         except RuntimeError as error:  # every backend has its own kind; each means that a process does not answer
             reason = str(error).splitlines()[0]
             raise PeerLost(f"Another process of this run is gone, so process {self.rank} stops ({reason})") from error
+
+
+def _choose_kernels(allow_tf32: bool, deterministic: bool) -> None:
+    # The gradient of cuDNN's attention, which torch prefers since 2.11, is sometimes NaN in half precision on
+    # Hopper (pytorch/pytorch#196678); seen here in FLUX.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for to be deterministic
+    torch.use_deterministic_algorithms(deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # and no time for it
 
 
 def _precision(effective: str, asked: str | None, device: torch.device) -> Precision:

@@ -50,6 +50,8 @@ def run_and_report(argv: list[str]) -> int:
     except Exception as error:  # the last line of defence: say what stands, then show where it broke
         traceback.print_exc()
         sentence = f"{type(error).__name__}: {error}. The last checkpoint stands"
+        if "deterministic implementation" in str(error):
+            sentence += ". With --no-deterministic that operation is allowed"
         return _end(status, "failed", sentence, errors.EXIT_BUG)
 
 

@@ -168,9 +168,8 @@ def hand_over(setting: Setting, models: Models, kept_step: int) -> verify.Verdic
     t = torch.tensor([0.3, 0.8], device=engine.device)
     aside = setting.folder / ".handover"  # under its own name only once it is proven
     file = formats.write(aside, models.adapted, json.dumps(note, sort_keys=True))
-    models.adapted.cast_base(torch.float32)  # half precision would drown a small effect in rounding
-    verdict = verify.verify(file, family, models.adapted, predict, TOLERANCE)
-    models.adapted.cast_base(engine.precision.dtype)
+    with models.adapted.in_float32():  # half precision would drown a small effect in rounding
+        verdict = verify.verify(file, family, models.adapted, predict, TOLERANCE)
     write_for_comfyui(setting, models.adapted)
     os.replace(file, setting.folder / formats.FILE)
     aside.rmdir()
@@ -213,6 +212,7 @@ def finish(
             draw(setting, previews, kept_step)
         data = dataset.facts(setting.manifest, setting.held_out)
         facts = {"verdict": vars(verdict), "kept_step": kept_step, "data": data, "budget": budget.seconds}
+        facts["peak_memory"] = setting.engine.peak_memory  # bytes of the GPU
         durable.write_text(folder / "result.json", json.dumps(facts, indent=2) + "\n")
         page.write(folder)
         base = documents.base_model(setting.run.model, setting.family, setting.run.preview.guidance)

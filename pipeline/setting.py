@@ -117,7 +117,8 @@ class Setting:
 
 def prepare(run: Run, material: Material, folder: Path) -> Setting:
     """Check everything that can be checked without loading weights."""
-    engine = Engine(run.train.mixed_precision, allow_tf32=run.train.allow_tf32)
+    train = run.train
+    engine = Engine(train.mixed_precision, allow_tf32=train.allow_tf32, deterministic=train.deterministic)
     run = run.replaced(mixed_precision=engine.precision.name, output_dir=str(folder))
     family = registry.find(run.model, starter.BASE, run.data.cache_dir)
     run = run.replaced(

@@ -30,7 +30,7 @@ COLOURS = {
     "teal": (20, 170, 170),
 }
 SPAWNER = multiprocessing.get_context("forkserver")
-SPAWNER.set_forkserver_preload(["tests.warm"])
+SPAWNER.set_forkserver_preload([] if torch.cuda.is_available() else ["tests.warm"])  # forks cannot share CUDA
 
 
 def pytest_configure() -> None:

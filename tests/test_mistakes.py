@@ -95,6 +95,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "gradient_checkpointing": ("=maybe", "maybe"),
     "mixed_precision": ("fp8", "fp8"),
     "allow_tf32": ("=maybe", "maybe"),
+    "deterministic": ("=maybe", "maybe"),
     "checkpointing_steps": ("0", "at least 1"),
     "checkpoints_total_limit": ("0", "at least 1"),
     "keep": ("first", "first"),

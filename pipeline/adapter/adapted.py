@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.adapter import lora
+from pipeline.adapter import lora, precision
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,10 @@ class Adapted:
             for part, model in self.models.items():
                 model.train(training[part])
 
-    def cast_base(self, dtype: torch.dtype) -> None:
-        """Change the precision of the frozen weights alone; up to float32 and back is exact."""
-        for model in self.models.values():
-            lora.cast_base(model, dtype)
+    @contextlib.contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """The frozen weights in float32 for a while, layer by layer."""
+        with contextlib.ExitStack() as stack:
+            for model in self.models.values():
+                stack.enter_context(precision.in_float32(model))
+            yield

@@ -21,9 +21,9 @@ FILE = "pytorch_lora_weights.safetensors"
 
 
 def canonical(adapted: Adapted) -> dict[str, Tensor]:
-    """The adapter as diffusers loads it: '<component>.<layer>.lora_A.weight', B scaled."""
+    """The adapter as diffusers loads it, on the CPU: '<component>.<layer>.lora_A.weight', B scaled."""
     return {
-        f"{component}.{name}": value
+        f"{component}.{name}": value.cpu()
         for component, model in adapted.models.items()
         for name, value in _scaled(model).items()
     }

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -125,13 +124,6 @@ def at_strength(denoiser: Any, strength: float) -> Iterator[None]:
     finally:
         set_weights_and_activate_adapters(denoiser, names, [1.0] * len(names))
         activate(denoiser)
-
-
-def cast_base(denoiser: nn.Module, dtype: torch.dtype) -> None:
-    """Change the precision of the frozen weights alone; up to float32 and back is exact."""
-    for name, value in denoiser.named_parameters():
-        if ".lora_" not in name:
-            value.data = value.data.to(dtype)
 
 
 def every_layer(model: nn.Module) -> set[str]:

@@ -66,7 +66,7 @@ def content(folder: Path) -> dict[str, Any]:
         "data": {"words": data["words"], "rows": pictures.data_rows(data["rows"])} if data else None,
         "plan": environment["plan"],
         "notes": environment["notes"],
-        "cost": cost(steps, environment),
+        "cost": cost(steps, environment, result.get("peak_memory")),
         "budget": budget(result["budget"]),
         "verdict": result["verdict"],
         "snippet": snippet(folder, run, environment["base_model"], environment["resolution"]),
@@ -146,12 +146,14 @@ def budget(seconds: dict[str, float]) -> list[dict[str, Any]]:
     ]
 
 
-def cost(steps: list[dict[str, Any]], environment: dict[str, Any]) -> list[tuple[str, str]]:
-    """What the run took."""
+def cost(steps: list[dict[str, Any]], environment: dict[str, Any], peak_memory: int | None) -> list[tuple[str, str]]:
+    """What the run took; `peak_memory` in bytes of the GPU."""
     seconds = sorted(float(row["seconds"]) for row in steps)
+    memory = [("memory", f"at most {peak_memory / 2**30:.1f} GiB of the GPU")] if peak_memory is not None else []
     return [
         ("training", f"{clock(sum(seconds))} for {len(steps)} steps"),
         ("median step", f"{seconds[len(seconds) // 2]:.2f} s" if seconds else "none"),
+        *memory,
         ("where", f"{environment['device']}, {environment['threads']} threads, {environment['platform']}"),
     ]
 

@@ -1,7 +1,9 @@
 """What ends a run that cannot succeed: a loss that is no number, layers that nothing teaches."""
 
-import torch
+import math
+
 from torch import nn
+from torch.amp import GradScaler
 
 from pipeline.errors import TrainingStopped, listed
 
@@ -32,9 +34,17 @@ def _has_gradient(name: str, value: nn.Parameter) -> bool:
     return value.grad is not None and (".lora_A." in name or bool(value.grad.any()))
 
 
+def has_overflowed(scaler: GradScaler | None, loss: float, norm: float) -> bool:
+    """Whether only float16's scaled gradient went out of range: the scaler leaves such a step out and scales less.
+
+    At a scale of 1 it is no longer the scale's fault.
+    """
+    return scaler is not None and math.isfinite(loss) and not math.isfinite(norm) and scaler.get_scale() > 1
+
+
 def require_finite(step: int, loss: float, norm: float, learning_rate: float, ids: list[str]) -> None:
     """Raise TrainingStopped if the loss or the gradient is not a number, before it reaches the weights."""
-    if not (torch.isfinite(torch.tensor(loss)) and torch.isfinite(torch.tensor(norm))):
+    if not (math.isfinite(loss) and math.isfinite(norm)):
         raise TrainingStopped(
             f"Step {step} has loss {loss:g} and gradient norm {norm:g}: the adapter cannot be trained on. "
             f"Learning rate {learning_rate:g}; examples {', '.join(ids)}. Try a tenth of the learning rate."

@@ -14,7 +14,7 @@ from pipeline.data.sampler import MicroBatches, StepSampler
 from pipeline.engine import Engine
 from pipeline.errors import EXIT_CTRL_C, EXIT_TERMINATED, Interrupted
 from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.guards import GradientGuard, require_finite
+from pipeline.training.guards import GradientGuard, has_overflowed, require_finite
 from pipeline.training.optim import adapted_rate
 from pipeline.training.schedule import Schedule
 from pipeline.training.signals import StopSignal
@@ -91,9 +91,12 @@ def train(
             total = engine.add(torch.tensor(total, dtype=torch.float64, device=engine.device)).item()
             guard.look(last=step == num_steps - 1)
             norm = engine.clip(trained, task.max_grad_norm)
-            require_finite(step + 1, total, norm, learning_rate, [name for part in ids for name in part])
-            optimizer.step()
-            state.update_average(step)
+            overflowed = has_overflowed(engine.scaler, total, norm)
+            if not overflowed:
+                require_finite(step + 1, total, norm, learning_rate, [name for part in ids for name in part])
+            optimizer.step()  # leaves a step that overflowed out
+            if not overflowed:
+                state.update_average(step)
         seconds = time.perf_counter() - started
 
         # Report.

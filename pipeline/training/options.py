@@ -196,7 +196,10 @@ class TrainOptions:
     """Precision of the computation; the adapter itself stays float32. Not given: accelerate's setting."""
 
     allow_tf32: bool = False
-    """Let float32 matrix products use TF32 on NVIDIA cards since Ampere."""
+    """Let float32 matrix products and convolutions use TF32 on NVIDIA cards since Ampere."""
+
+    deterministic: bool = True
+    """Use only GPU kernels that give the same bits every time, so that a resumed run ends as the whole one would."""
 
     checkpointing_steps: int = 500
     """Optimizer steps between two checkpoints."""

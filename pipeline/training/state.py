@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from pipeline.errors import CheckpointError, listed
 from pipeline.training.optim import averages_itself
@@ -28,9 +29,13 @@ class TrainState:
     """What a checkpoint holds. Nothing random is in it: draws have no state."""
 
     def __init__(
-        self, named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, ema_decay: float | None = None
+        self,
+        named: dict[str, nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        ema_decay: float | None = None,
+        scaler: GradScaler | None = None,
     ) -> None:
-        self.named, self.optimizer, self.ema_decay = named, optimizer, ema_decay
+        self.named, self.optimizer, self.ema_decay, self.scaler = named, optimizer, ema_decay, scaler
         self.average: Weights | None = copied(named) if ema_decay is not None else None
         self.best: Best | None = None
         self.num_worse = 0  # validations since the best one
@@ -106,6 +111,7 @@ class TrainState:
         return {
             "best": {"step": self.best.step, "loss": self.best.loss} if self.best else None,
             "num_worse": self.num_worse,
+            "scaler": self.scaler.state_dict() if self.scaler else None,
             "optimizer": {
                 "groups": [{key: value for key, value in group.items() if key != "params"} for group in groups],
                 "scalars": {name: values for name, values in scalars.items() if values},
@@ -133,6 +139,8 @@ class TrainState:
             weights = {name: value.to(device) for name, value in kinds["best"].items()}
             self.best = Best(facts["best"]["step"], facts["best"]["loss"], weights)
         self.num_worse = facts["num_worse"]
+        if self.scaler is not None:
+            self.scaler.load_state_dict(facts["scaler"])
         self._load_optimizer(kinds, facts["optimizer"])
 
     def _load_optimizer(self, kinds: dict[str, Weights], facts: dict[str, Any]) -> None:

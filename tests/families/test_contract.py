@@ -11,7 +11,7 @@ import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
 from torch import Tensor
 
-from pipeline.adapter import formats, lora, verify
+from pipeline.adapter import formats, lora, precision, verify
 from pipeline.adapter.adapted import Adapted
 from pipeline.adapter.layers import PRESETS, sites
 from pipeline.adapter.options import AdapterOptions
@@ -122,6 +122,26 @@ def test_the_adapter_is_float32_over_a_half_precision_base(family):
     prediction = family.denoise(denoiser, x_t, torch.tensor([0.1, 0.9]), conditioning)
     assert prediction.dtype == torch.bfloat16
     assert prediction.isfinite().all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_a_half_precision_base_answers_in_float32_for_a_while(family, use_dora):
+    """Bit for bit as if all of it were float32; afterwards it is what it was."""
+    denoiser = denoiser_of(family, torch.bfloat16)
+    attach(denoiser, AdapterOptions(rank=2, lora_layers="all-linear+conv", use_dora=use_dora), family.targets)
+    for value in lora.parameters(denoiser).values():
+        value.copy_(torch.randn(value.shape, generator=torch.Generator().manual_seed(0)) / 8)
+    asked = latents(family), torch.tensor([0.1, 0.9]), conditioning_of(family, PROMPT, None)
+    before = {name: value.clone() for name, value in denoiser.state_dict().items()}
+    with precision.in_float32(denoiser):
+        found = family.denoise(denoiser, *asked)
+    after = denoiser.state_dict()
+    assert {name: value.dtype for name, value in after.items()} == {n: v.dtype for n, v in before.items()}
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    for value in denoiser.parameters():
+        value.data = value.data.float()
+    assert torch.equal(found, family.denoise(denoiser, *asked))
 
 
 @torch.no_grad()
