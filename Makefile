@@ -10,7 +10,11 @@ demo: $(VENV)/.run
 	  --output_dir outputs/demo --overwrite_output_dir
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n 2
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -q -n 2
+
+# What only a GPU can show; 'slow' trains denoisers of the published sizes and needs 60 GB of disk.
+test-gpu: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -n 4 -m 'gpu and not slow' tests/gpu
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

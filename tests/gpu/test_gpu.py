@@ -105,8 +105,8 @@ def test_half_precision_that_overflows_scales_down_and_trains(tmp_path, monkeypa
     assert run_here(*flags, "--output_dir", out) == 0
     rows = metrics(out)
     overflowed = [row["step"] for row in rows if not np.isfinite(float(row["grad_norm"]))]
-    assert overflowed == list(range(1, len(overflowed) + 1))
-    assert 1 <= len(overflowed) < 30
+    assert overflowed[0] == 1  # and now and then one later, whose gradient is larger
+    assert len(overflowed) < 20
     assert result_of(out)["verdict"]["effect"] > 0
 
 
