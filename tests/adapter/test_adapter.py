@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
-from pipeline import assemble, run
+from pipeline import assemble, handover, run
 from pipeline.adapter import formats, kohya, lora, verify
 from pipeline.adapter.adapted import Adapted
 from pipeline.adapter.options import AdapterOptions
@@ -127,10 +127,10 @@ def test_every_run_proves_what_it_hands_over(small, tmp_path, monkeypatch, harm)
     else:
         monkeypatch.setattr(kohya, "from_kohya", half)
     with pytest.raises(TrainingStopped):
-        run.hand_over(setting, models, 1)
+        handover.hand_over(setting, models, 1)
     assert not (tmp_path / "out" / formats.FILE).exists()
     monkeypatch.undo()
-    assert run.hand_over(setting, models, 1).distance < 1e-5
+    assert handover.hand_over(setting, models, 1).distance < 1e-5
     assert (tmp_path / "out" / formats.FILE).is_file()
 
 

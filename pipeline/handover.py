@@ -1,0 +1,67 @@
+"""The files that a run hands over: written, read back by those who will load them, and only then given their names."""
+
+import json
+import os
+import re
+
+import torch
+
+import pipeline
+from pipeline import draws
+from pipeline.adapter import formats, kohya, verify
+from pipeline.adapter.adapted import Adapted
+from pipeline.assemble import Models
+from pipeline.conditioning import stack, whole
+from pipeline.setting import Setting
+
+TOLERANCE = 1e-3  # of the check, in units of the adapter's own effect
+
+
+def hand_over(setting: Setting, models: Models, kept_step: int) -> verify.Verdict:
+    """Write the canonical adapter and prove it; raises TrainingStopped where it is not what was trained."""
+    family, engine = setting.family, setting.engine
+    note = {
+        "version": pipeline.__version__,
+        "family": family.name,
+        "rank": formats.strength(models.adapted)[0],
+        "step": kept_step,
+    }
+    example = setting.manifest.examples[0]
+    size = family.size_states(whole(setting.plan.resolution))
+
+    def predict() -> torch.Tensor:
+        rows = [{**models.texts(caption), **size} for caption in (example.caption, None)]
+        states = stack(rows).to(engine.device, torch.float32)
+        return family.denoise(models.adapted.denoiser, x_t, t, states)
+
+    x_t = draws.normal(0, 0, "", "verify", (2, *family.latent_shape(setting.plan.resolution))).to(engine.device)
+    t = torch.tensor([0.3, 0.8], device=engine.device)
+    aside = setting.folder / ".handover"  # under its own name only once it is proven
+    file = formats.write(aside, models.adapted, json.dumps(note, sort_keys=True))
+    with models.adapted.in_float32():  # half precision would drown a small effect in rounding
+        verdict = verify.verify(file, family, models.adapted, predict, TOLERANCE)
+    write_for_comfyui(setting, models.adapted)
+    os.replace(file, setting.folder / formats.FILE)
+    aside.rmdir()
+    return verdict
+
+
+def write_for_comfyui(setting: Setting, adapted: Adapted) -> None:
+    """A second file where ComfyUI does not read the first; ComfyUI's DoRA is another, so there is none of that."""
+    family, run = setting.family, setting.run
+    is_dora = any(".lora_magnitude_vector." in name for name in adapted.parameters())
+    if not family.comfyui_prefixes or is_dora:
+        return
+    name = re.sub(r"[^\w.-]+", "-", setting.folder.resolve().name).strip("-.") or "adapter"
+    rank, alpha = formats.strength(adapted)
+    header = kohya.modelspec(
+        architecture=family.architecture,
+        title=name,
+        resolution=setting.plan.resolution,
+        rank=rank,
+        alpha=alpha,
+        trigger=run.data.trigger_word,
+    )
+    formats.write_for_comfyui(
+        setting.folder / "comfyui" / f"{name}.safetensors", adapted, family.comfyui_prefixes, header
+    )
