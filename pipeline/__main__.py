@@ -129,6 +129,8 @@ def card(name: str, *, dataset: Path | None = None) -> None:
         raise ConfigError(f"card {name!r}: give the last part of the dataset's folder or Hub id, without a slash.")
     if path.exists():
         raise ConfigError(f"{path} exists; change it by hand.")
+    if dataset is not None and not dataset.is_dir():
+        raise ConfigError(f"--dataset {dataset} does not exist; give a folder of images.")
     fingerprint = read_manifest(dataset, DataOptions()).fingerprint if dataset is not None else "null"
     durable.write_text(path, cards.template(name, fingerprint))
     _say(f"Card  {path}: fill in what says TODO")
@@ -238,8 +240,10 @@ def miniature(family: str, folder: Path, *, prediction_type: str | None = None, 
     seed
         Decides the weights.
     """
+    from pipeline.engine import quieten_libraries
     from pipeline.families import miniature as miniatures
 
+    quieten_libraries()
     miniatures.write(family, folder, prediction=prediction_type, seed=seed)
     _say(f"Miniature  {folder}")
 

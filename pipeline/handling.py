@@ -1,10 +1,11 @@
 """What the verbs do with adapter files: look at them, write them in another dialect, add them up."""
 
+import contextlib
 import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ import pipeline
 from pipeline import durable
 from pipeline.adapter import files, kohya, resize, summary
 from pipeline.adapter.files import AdapterFile, Layers
+from pipeline.engine import quieten_libraries
 from pipeline.errors import CheckpointError, ConfigError, listed
 from pipeline.families import registry
 from pipeline.families.base import Family
@@ -43,7 +45,8 @@ def export(path: Path, to: Path, kind: Kind, base: Path | None) -> None:
     layers = _layers(family)
     file = files.read(path, layers)
     if kind == "peft":
-        durable.commit_folder(to, lambda aside: _write_peft(aside, file, layers))
+        with _named(to):
+            durable.commit_folder(to, lambda aside: _write_peft(aside, file, layers))
     elif kind == "kohya":
         tensors, header = _for_kohya(file, family, to)
         _commit(
@@ -85,7 +88,8 @@ def _note(file: AdapterFile) -> dict[str, str]:
 def _family(base: Path | None) -> Family | None:
     if base is None:
         return None
-    folder = ModelOptions(pretrained_model_name_or_path=str(base)).local_folder(base)
+    quieten_libraries()
+    folder = None if base.is_file() else ModelOptions(pretrained_model_name_or_path=str(base)).local_folder(base)
     if folder is None:
         raise CheckpointError(f"{base} is no folder; --base takes the folder of a diffusers model.")
     return registry.detect(folder)
@@ -107,12 +111,22 @@ def _require_new(to: Path, *, folder: bool) -> None:
 def _commit(to: Path, tensors: dict[str, Tensor], header: dict[str, str], check: Callable[[Path], None]) -> None:
     """Write a file aside, check it there, and only then under its name."""
     aside = to.with_name(f".{to.stem}.unchecked.safetensors")
+    with _named(to):
+        try:
+            durable.write_tensors(aside, tensors, header)
+            check(aside)
+            durable.write_bytes(to, aside.read_bytes())
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _named(to: Path) -> Iterator[None]:
+    """What cannot be written is called by the name that was given."""
     try:
-        durable.write_tensors(aside, tensors, header)
-        check(aside)
-        durable.write_bytes(to, aside.read_bytes())
-    finally:
-        aside.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise ConfigError(f"{to} cannot be written: {error.strerror or error}.") from error
 
 
 def _require_equal(written: dict[str, Tensor], back: AdapterFile) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import dataclass
 
 import torch
 
@@ -13,19 +14,29 @@ from pipeline.adapter.adapted import Adapted
 from pipeline.assemble import Models
 from pipeline.conditioning import stack, whole
 from pipeline.setting import Setting
+from pipeline.sharing import documents
+from pipeline.sharing.private import cleaner
 
 TOLERANCE = 1e-3  # of the check, in units of the adapter's own effect
 
 
-def hand_over(setting: Setting, models: Models, kept_step: int) -> verify.Verdict:
+@dataclass(frozen=True)
+class HandedOver:
+    """What a run hands over: the weights of a step, and what its files say of them."""
+
+    step: int
+    rank: int  # the largest
+    alpha: float  # the commonest
+    verdict: verify.Verdict
+
+
+def hand_over(setting: Setting, models: Models, kept_step: int) -> HandedOver:
     """Write the canonical adapter and prove it; raises TrainingStopped where it is not what was trained."""
     family, engine = setting.family, setting.engine
-    note = {
-        "version": pipeline.__version__,
-        "family": family.name,
-        "rank": formats.strength(models.adapted)[0],
-        "step": kept_step,
-    }
+    rank, alpha = formats.strength(models.adapted)
+    base = documents.base_model(setting.run.model, family, setting.run.preview.guidance)
+    facts = documents.for_header(base, setting.run.data.trigger_word)
+    note = {"version": pipeline.__version__, "family": family.name, "rank": rank, "step": kept_step, **facts}
     example = setting.manifest.examples[0]
     size = family.size_states(whole(setting.plan.resolution))
 
@@ -40,19 +51,20 @@ def hand_over(setting: Setting, models: Models, kept_step: int) -> verify.Verdic
     file = formats.write(aside, models.adapted, json.dumps(note, sort_keys=True))
     with models.adapted.in_float32():  # half precision would drown a small effect in rounding
         verdict = verify.verify(file, family, models.adapted, predict, TOLERANCE)
-    write_for_comfyui(setting, models.adapted)
+    write_for_comfyui(setting, models.adapted, facts)
     os.replace(file, setting.folder / formats.FILE)
     aside.rmdir()
-    return verdict
+    return HandedOver(kept_step, rank, alpha, verdict)
 
 
-def write_for_comfyui(setting: Setting, adapted: Adapted) -> None:
+def write_for_comfyui(setting: Setting, adapted: Adapted, facts: dict[str, str]) -> None:
     """A second file where ComfyUI does not read the first; ComfyUI's DoRA is another, so there is none of that."""
-    family, run = setting.family, setting.run
+    family = setting.family
     is_dora = any(".lora_magnitude_vector." in name for name in adapted.parameters())
     if not family.comfyui_prefixes or is_dora:
         return
-    name = re.sub(r"[^\w.-]+", "-", setting.folder.resolve().name).strip("-.") or "adapter"
+    title = cleaner(facts.get("trigger", ""))(setting.folder.resolve().name)
+    name = re.sub(r"[^\w.-]+", "-", title).strip("-.") or "adapter"
     rank, alpha = formats.strength(adapted)
     header = kohya.modelspec(
         architecture=family.architecture,
@@ -60,7 +72,8 @@ def write_for_comfyui(setting: Setting, adapted: Adapted) -> None:
         resolution=setting.plan.resolution,
         rank=rank,
         alpha=alpha,
-        trigger=run.data.trigger_word,
+        trigger=facts.get("trigger"),
+        licence=facts.get("licence"),
     )
     formats.write_for_comfyui(
         setting.folder / "comfyui" / f"{name}.safetensors", adapted, family.comfyui_prefixes, header

@@ -9,7 +9,7 @@ import torch
 
 import pipeline
 from pipeline import assemble, durable, errors, handover
-from pipeline.adapter import formats, verify
+from pipeline.adapter import formats
 from pipeline.assemble import Models
 from pipeline.budget import Budget
 from pipeline.config import Command
@@ -61,12 +61,13 @@ def execute(command: Command, material: Material, status: Status, budget: Budget
         return errors.EXIT_DONE
     status.write("finishing", f"trained; checking the adapter of step {kept_step}")
     with budget.spend("check"):
-        verdict = handover.hand_over(setting, models, kept_step)
+        handed_over = handover.hand_over(setting, models, kept_step)
     tell(
         f"Handed over {setting.folder / formats.FILE}, step {kept_step}: reloaded by diffusers it is "
-        f"{verdict.distance:.1e} of its own effect from the trained adapter ({verdict.num_layers} layers)."
+        f"{handed_over.verdict.distance:.1e} of its own effect from the trained adapter "
+        f"({handed_over.verdict.num_layers} layers)."
     )
-    return finish(setting, previews, kept_step, verdict, status, budget)
+    return finish(setting, previews, handed_over, status, budget)
 
 
 def require_sharing(setting: Setting) -> None:
@@ -142,21 +143,23 @@ def fit(
 
 
 def finish(
-    setting: Setting,
-    previews: Previews | None,
-    kept_step: int,
-    verdict: verify.Verdict,
-    status: Status,
-    budget: Budget,
+    setting: Setting, previews: Previews | None, handed_over: handover.HandedOver, status: Status, budget: Budget
 ) -> int:
     """Pictures, measurements and the page. A failure here costs none of them the adapter: exit code 3."""
-    folder = setting.folder
+    folder, kept_step = setting.folder, handed_over.step
     try:
         with budget.spend("draw"):
             draw(setting, previews, kept_step)
         data = dataset.facts(setting.manifest, setting.held_out)
-        facts = {"verdict": vars(verdict), "kept_step": kept_step, "data": data, "budget": budget.seconds}
-        facts["peak_memory"] = setting.engine.peak_memory  # bytes of the GPU
+        facts = {
+            "verdict": vars(handed_over.verdict),
+            "kept_step": kept_step,
+            "rank": handed_over.rank,
+            "alpha": handed_over.alpha,
+            "data": data,
+            "budget": budget.seconds,
+            "peak_memory": setting.engine.peak_memory,  # bytes of the GPU
+        }
         durable.write_text(folder / "result.json", json.dumps(facts, indent=2) + "\n")
         page.write(folder)
         base = documents.base_model(setting.run.model, setting.family, setting.run.preview.guidance)

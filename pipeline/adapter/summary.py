@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import textwrap
 from collections import defaultdict
 from typing import Any
 
@@ -60,6 +61,7 @@ def text(said: dict[str, Any]) -> str:
         kinds = ", ".join(f"{part[kind]} {kind}" for kind in ("linear", "convolutional") if part[kind])
         strength = f"alpha {_range(part['alphas'])}, so scaled by {_range(part['scales'])}"
         rows.append((name, f"{part['layers']} layers ({kinds}), rank {_range(part['ranks'])}, {strength}"))
+        rows += [("", line) for line in textwrap.wrap(" ".join(part["targets"]), 100)]
     rows.append(("weights", f"{said['num_parameters']:,} in {', '.join(said['dtypes'])}"))
     if said["dora"]:
         rows.append(("DoRA", "magnitudes are learnt apart, so B A is not all that changes"))
@@ -102,6 +104,11 @@ def block_of(name: str) -> str:
     return f"{component}.{match[1] if match else layer.partition('.')[0]}"
 
 
+def target_of(name: str) -> str:
+    """What a layer is called within its block, as 'attn1.to_out.0': what --lora_layers is given."""
+    return re.sub(r"^.*s\.\d+\.", "", name.partition(".")[2])
+
+
 def sizes_of(tensors: dict[str, Tensor]) -> dict[str, float | None]:
     """The norm of every layer's B A by '<component>.<layer>'; None where a number is not finite."""
     return {
@@ -137,6 +144,7 @@ def _component(file: AdapterFile, layers: dict[str, tuple[Tensor, Tensor]]) -> d
         "layers": len(layers),
         "linear": sum(a.ndim == 2 for a, _ in layers.values()),
         "convolutional": sum(a.ndim == 4 for a, _ in layers.values()),
+        "targets": sorted({target_of(name) for name in layers}),
         "ranks": sorted(set(ranks.values())),
         "alphas": sorted({round(file.alphas[name], 6) for name in layers}),
         "scales": sorted({round(file.alphas[name] / ranks[name], 6) for name in layers}),

@@ -16,6 +16,7 @@ from pipeline.families.base import Family
 from pipeline.families.options import ModelOptions
 from pipeline.sharing import card, hub
 from pipeline.sharing.card import BaseModel, Kind
+from pipeline.sharing.private import cleaner
 
 FILE = "documents.json"
 LICENSE_FIELDS = ("license", "license_name", "license_link")
@@ -40,6 +41,18 @@ def base_model(model: ModelOptions, family: Family, guidance_scale: float) -> Ba
         vae_class=None if vae is None else family.index["vae"][1],
         config=None if config is None else _shown(config),
     )
+
+
+def for_header(base: BaseModel, trigger_word: str | None) -> dict[str, str]:
+    """Base, trigger word and license by the names that `inspect` reads, for a file's header; nothing private."""
+    word = trigger_word if trigger_word and cleaner(trigger_word)(trigger_word) == trigger_word else None
+    private = cleaner(word or "")
+    said = {
+        "base_model": base.hub_id or ("the base that ships with t2i-lora" if base.kind == "starter" else base.name),
+        "trigger": word,
+        "licence": base.license_name or base.license,
+    }
+    return {name: value for name, value in said.items() if value and private(value) == value}
 
 
 def _shown(name: str) -> str:

@@ -130,7 +130,7 @@ def test_every_run_proves_what_it_hands_over(small, tmp_path, monkeypatch, harm)
         handover.hand_over(setting, models, 1)
     assert not (tmp_path / "out" / formats.FILE).exists()
     monkeypatch.undo()
-    assert handover.hand_over(setting, models, 1).distance < 1e-5
+    assert handover.hand_over(setting, models, 1).verdict.distance < 1e-5
     assert (tmp_path / "out" / formats.FILE).is_file()
 
 

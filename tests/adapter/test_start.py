@@ -72,6 +72,10 @@ def test_a_run_begins_where_the_other_ended_and_goes_on_exactly(trainer, small, 
     with safe_open(whole / "comfyui" / "whole.safetensors", "pt") as file, safe_open(whole / FILE, "pt") as canonical:
         said, note = file.metadata(), json.loads(canonical.metadata()["t2i_lora"])
     assert (said["ss_network_dim"], said["ss_network_alpha"], note["rank"]) == ("4", "4.0", 4)  # the file's, no flag's
+    card = (whole / "README.md").read_text(encoding="utf-8")
+    assert "| begun from | first |\n| rank | 4 |\n| alpha | 4 |\n" in card
+    assert "| text encoders trained | yes |\n" in card
+    assert "| layers |" not in card
     still = [*replaced(flags, max_train_steps=1, learning_rate="1e-12"), "--output_dir", tmp_path / "still"]
     assert trainer(*still).code == 0
     for name, value in load_file(tmp_path / "still" / FILE).items():

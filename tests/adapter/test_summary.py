@@ -40,6 +40,8 @@ def test_every_number_is_right(family, tmp_path):
     assert (unet["linear"], unet["convolutional"]) == (kinds.count(torch.nn.Linear), kinds.count(torch.nn.Conv2d))
     assert (unet["layers"], unet["ranks"], unet["alphas"], unet["scales"]) == (83, [2, 3], [2.0, 3.0], [1.0])
     assert (text["layers"], text["linear"], text["ranks"], text["dora"]) == (8, 8, [3], False)
+    assert text["targets"] == [f"self_attn.{name}_proj" for name in ("k", "out", "q", "v")]
+    assert {"attn1.to_out.0", "attn2.to_k", "ff.net.0.proj", "conv1", "time_embedding.linear_1"} <= set(unet["targets"])
     assert unet["num_parameters"] + text["num_parameters"] == said["num_parameters"]
     sizes: dict[str, float] = {}
     for name, (a, b) in resize.pairs(tensors).items():

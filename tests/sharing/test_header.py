@@ -1,0 +1,65 @@
+"""What a file says of itself when it has left its folder: base, trigger word and license, and nothing private."""
+
+import json
+import shutil
+
+import pytest
+from safetensors import safe_open
+
+from pipeline.sharing import documents
+from tests.conftest import dedupe
+from tests.sharing.carded import BASE, replaced
+
+FILE = "pytorch_lora_weights.safetensors"
+
+
+def header_of(path):
+    with safe_open(path, "pt") as file:
+        return file.metadata()
+
+
+@pytest.mark.invariant
+def test_both_files_name_base_trigger_and_license_and_inspect_shows_them(trainer, small, miniature, tmp_path, capsys):
+    from pipeline.__main__ import main
+
+    base, out = tmp_path / "my_base", tmp_path / "squares"
+    shutil.copytree(miniature, base)
+    (base / "README.md").write_text("---\nlicense: other\nlicense_name: my-terms\n---\n", encoding="utf-8")
+    flags = dedupe([*small, "--pretrained_model_name_or_path", base, "--max_train_steps", "2"])
+    ended = trainer(*flags, "--trigger_word", "square", "--output_dir", out)
+    assert ended.code == 0, ended.output
+    note, spec = json.loads(header_of(out / FILE)["t2i_lora"]), header_of(out / "comfyui" / "squares.safetensors")
+    assert (note["base_model"], note["trigger"], note["licence"]) == ("my_base", "square", "my-terms")
+    assert (spec["modelspec.title"], spec["modelspec.license"]) == ("squares", "my-terms")
+    assert main(["inspect", str(out / FILE)]) == 0
+    said = capsys.readouterr().out
+    for row in (("base model", "my_base"), ("trigger", "square"), ("licence", "my-terms")):
+        assert any(line.split(None, len(row[0].split()))[-1:] == [row[1]] for line in said.splitlines()), row
+    assert str(tmp_path) not in json.dumps([note, spec])
+
+
+@pytest.mark.unit
+def test_what_is_private_is_not_said(jane):
+    assert documents.for_header(BASE, "sks") == {
+        "base_model": "user/miniature",
+        "trigger": "sks",
+        "licence": "creativeml-openrail-m",
+    }
+    local = replaced(BASE, hub_id=None, name="jane", license=None)
+    assert documents.for_header(local, "from /home/jane/pictures") == {}
+    starter = replaced(BASE, hub_id=None, name="base", kind="starter")
+    assert documents.for_header(starter, None)["base_model"] == "the base that ships with t2i-lora"
+
+
+@pytest.mark.invariant
+def test_the_file_for_comfyui_is_not_called_after_the_account(small, tmp_path, jane, monkeypatch):
+    from pipeline import assemble, handover, run
+    from tests.conftest import prepared
+
+    setting = prepared(small, tmp_path / "jane")
+    run.encode(setting)
+    models = assemble.load_models(setting)
+    handover.write_for_comfyui(setting, models.adapted, {})
+    (path,) = (tmp_path / "jane" / "comfyui").iterdir()
+    assert path.name == "name.safetensors"
+    assert "jane" not in json.dumps(header_of(path))
