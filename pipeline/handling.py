@@ -14,7 +14,7 @@ from torch import Tensor
 
 import pipeline
 from pipeline import durable
-from pipeline.adapter import files, kohya, resize, summary
+from pipeline.adapter import files, formats, kohya, resize, summary
 from pipeline.adapter.files import AdapterFile, Layers
 from pipeline.engine import quieten_libraries
 from pipeline.errors import CheckpointError, ConfigError, listed
@@ -54,7 +54,8 @@ def export(path: Path, to: Path, kind: Kind, base: Path | None) -> None:
         )
     else:
         _refuse_lost_dora(file)
-        _commit(to, file.tensors, _note(file), lambda aside: _require_equal(file.tensors, files.read(aside, layers)))
+        tensors = formats.spelled(file.tensors)
+        _commit(to, tensors, _note(file), lambda aside: _require_equal(tensors, files.read(aside, None)))
     sys.stdout.write(f"Adapter  {to}\n")
 
 
@@ -72,7 +73,8 @@ def merge(paths_and_weights: list[tuple[Path, float]], to: Path, rank: int | Non
     _refuse_nothing(whole)
     result, errors = (whole, dict[str, float]()) if rank is None else resize.resized(whole, rank)
     note = json.dumps({"version": pipeline.__version__, "merged_with_weights": [weight for _, weight in parts]})
-    _commit(to, result, {summary.NOTE: note}, lambda aside: _require_equal(result, files.read(aside, layers)))
+    result = formats.spelled(result)
+    _commit(to, result, {summary.NOTE: note}, lambda aside: _require_equal(result, files.read(aside, None)))
     ranks = [len(a) for a, _ in resize.pairs(result).values()]
     number = f"{len(parts)} adapter{'s' if len(parts) > 1 else ''}"
     sys.stdout.write(f"Adapter  {to}: {number} in {len(ranks)} layers, rank {max(ranks)} at most\n")
@@ -177,6 +179,8 @@ def _for_kohya(file: AdapterFile, family: Family | None, to: Path) -> tuple[dict
 def _write_peft(folder: Path, file: AdapterFile, layers: Layers | None) -> None:
     """A PEFT adapter of the denoiser; a folder for each model of the pipeline where others have adapters too."""
     components = {name.partition(".")[0] for name in file.tensors}
+    if layers is None and not components <= set(DENOISERS):
+        raise ConfigError("What PEFT calls a text encoder's layers depends on the model: give its folder with --base.")
     alone = components <= set(DENOISERS)
     for component in sorted(components):
         place = folder if alone else folder / component
@@ -216,19 +220,12 @@ def _refuse_lost_dora(file: AdapterFile) -> None:
 
 
 def _require_one_family(adapters: Iterable[AdapterFile]) -> None:
-    """Raise CheckpointError for adapters of two families, or whose layers are called in two ways."""
+    """Raise CheckpointError for adapters of two families."""
     several = list(adapters)
     guessed = {str(file.path): summary.family_of(file.tensors) for file in several}
     if len(set(guessed.values()) - {summary.UNKNOWN}) > 1:
         said = [f"{path}: {family}" for path, family in guessed.items()]
         raise CheckpointError(f"These adapters are for different models:\n{listed(said)}")
-    names = {name for file in several for name in file.tensors}
-    doubled = [name for name in names if ".text_model." in name and name.replace(".text_model.", ".", 1) in names]
-    if doubled:
-        raise ConfigError(
-            f"These adapters call {len(doubled)} tensors of text encoders differently, such as {min(doubled)}; "
-            "give the base model with --base, whose names count."
-        )
 
 
 def _refuse_nothing(tensors: dict[str, Tensor]) -> None:

@@ -274,9 +274,10 @@ def _canonical(
 
 
 def _own_name(component: str, layer: str, layers: Layers | None) -> str:
-    """The base's name of a layer; of CLIP there are two, with and without 'text_model.'."""
+    """The base's name of a layer; of CLIP there are two, with and without 'text_model.', which files have."""
     names = layer, f"text_model.{layer}", layer.removeprefix("text_model.")
-    return next((name for name in names if name in (layers or {}).get(component, {})), layer)
+    known = (layers or {}).get(component, {})
+    return next((name for name in names if name in known), kohya.with_text_model(layer))
 
 
 def _header_configs(path: Path, header: dict[str, str]) -> dict[str, dict[str, Any]] | None:

@@ -6,7 +6,7 @@ everywhere at strength 1.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -18,6 +18,7 @@ from pipeline.adapter.adapted import Adapted
 from pipeline.errors import TrainingStopped, listed
 
 FILE = "pytorch_lora_weights.safetensors"
+Value = TypeVar("Value")
 
 
 def canonical(adapted: Adapted) -> dict[str, Tensor]:
@@ -43,8 +44,19 @@ def _scaled(model: Any) -> dict[str, Tensor]:
 def write(folder: Path, adapted: Adapted, note: str) -> Path:
     """Write the canonical file into `folder`, durably; equal adapters give equal bytes."""
     path = folder / FILE
-    durable.write_tensors(path, canonical(adapted), {"t2i_lora": note})
+    durable.write_tensors(path, spelled(canonical(adapted)), {"t2i_lora": note})
     return path
+
+
+def spelled(values: dict[str, Value]) -> dict[str, Value]:
+    """Values by canonical names, with CLIP's layers called as in transformers 4.
+
+    ComfyUI looks for these names, and diffusers loads them with transformers 4 and 5.
+    """
+    return {
+        f"{component}.{kohya.with_text_model(layer)}": value
+        for (component, _, layer), value in ((name.partition("."), value) for name, value in values.items())
+    }
 
 
 def alphas_of(adapted: Adapted) -> dict[str, float]:

@@ -141,17 +141,17 @@ def digest(tensors: dict[str, Tensor]) -> str:
 
 def kohya_stem(layer: str, prefix: str) -> str:
     """What kohya calls a layer: 'lora_te_text_model_encoder_layers_0_mlp_fc1'."""
-    return f"{prefix}_{_with_text_model(layer).replace('.', '_')}"
+    return f"{prefix}_{with_text_model(layer).replace('.', '_')}"
 
 
-def _with_text_model(layer: str) -> str:
+def with_text_model(layer: str) -> str:
     """CLIP's older name: transformers 5 leaves 'text_model.' out of CLIPTextModel, other programs expect it."""
     return f"text_model.{layer}" if layer.startswith("encoder.layers.") else layer
 
 
 def old_names(layer: str) -> Iterator[str]:
     """Every name that diffusers before PEFT gave a layer."""
-    for name in {layer, _with_text_model(layer)}:
+    for name in {layer, with_text_model(layer)}:
         yield name
         if match := _ATTENTION.fullmatch(name):
             yield f"{match[1]}.processor.{match[2]}"

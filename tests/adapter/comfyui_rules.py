@@ -127,7 +127,10 @@ class Unet:
 
 
 def clip_stems(config: Config, encoder: str) -> dict[str, Weight]:
-    """A CLIP text encoder: `encoder` is ComfyUI's clip_l or clip_h (lora_te, lora_te1), or SDXL's clip_g (lora_te2)."""
+    """A CLIP text encoder: `encoder` is ComfyUI's clip_l or clip_h (lora_te, lora_te1), or clip_g beside it (lora_te2).
+
+    Under kohya's names, and under diffusers' as transformers 4 has them.
+    """
     prefixes = {"clip_l": ("lora_te", "lora_te1"), "clip_h": ("lora_te", "lora_te1"), "clip_g": ("lora_te2",)}[encoder]
     width, inner = config["hidden_size"], config["intermediate_size"]
     shapes = {f"self_attn.{part}_proj": (width, width) for part in ("q", "k", "v", "out")}
@@ -139,6 +142,8 @@ def clip_stems(config: Config, encoder: str) -> dict[str, Weight]:
                 stem = f"{prefix}_text_model_encoder_layers_{number}_{part.replace('.', '_')}"
                 name = f"{encoder}.transformer.text_model.encoder.layers.{number}.{part}.weight"
                 stems[stem] = Weight(name, shape)
+                number_of = "_2" if encoder == "clip_g" else ""
+                stems[f"text_encoder{number_of}.text_model.encoder.layers.{number}.{part}"] = Weight(name, shape)
     if encoder == "clip_g":
         projection = Weight("clip_g.transformer.text_projection.weight", (config["projection_dim"], width))
         stems["lora_te2_text_projection"] = projection

@@ -18,6 +18,16 @@ MODELS = {
 }
 
 
+TRANSFORMERS = {  # which ComfyUI reads as diffusers has them
+    "sd35_medium": {
+        "transformer": "sd35_medium",
+        "text_encoder": "sd15_text_encoder",
+        "text_encoder_2": "sdxl_text_encoder_2",
+    },
+    "flux_dev": {"transformer": "flux_dev", "text_encoder": "sd15_text_encoder"},
+}
+
+
 def config(name: str) -> dict:
     return json.loads((PUBLISHED / f"{name}.json").read_text(encoding="utf-8"))
 

@@ -9,14 +9,16 @@ import pytest
 import torch
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
-from pipeline.adapter import kohya
+from pipeline.adapter import formats, kohya, resize
 from pipeline.adapter.ldm_names import ldm_names
 from tests.adapter import comfyui_rules
 from tests.adapter.dialects import SD, SDXL
-from tests.adapter.real_models import MODELS, adapter, config, layers, published
+from tests.adapter.real_models import MODELS, TRANSFORMERS, adapter, config, layers, published
 
 pytestmark = pytest.mark.reference
 GOLDEN = Path(__file__).parent / "golden"
+TEXT = (".q_proj", ".k_proj", ".v_proj", ".out_proj", ".fc1", ".fc2")  # what can be adapted of CLIP
+JOINT = (".add_q_proj", ".add_k_proj", ".add_v_proj", ".to_add_out")
 ATTENTION = (".to_q", ".to_k", ".to_v", ".to_out.0", ".q_proj", ".k_proj", ".v_proj", ".out_proj")
 NUM_PARAMETERS = {
     "sd15": 859_520_964,
@@ -38,6 +40,15 @@ def real_file(model: str, targets: str) -> dict[str, torch.Tensor]:
         }
         tensors |= adapter(component, chosen, device="meta", rank=1)
     return kohya.to_kohya(tensors, prefixes, {})
+
+
+def canonical_file(model: str, targets: str) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for component, name in TRANSFORMERS[model].items():
+        ending = {"attention": ATTENTION + JOINT, "wide": TEXT if component != "transformer" else ""}[targets]
+        chosen = {key: layer for key, layer in layers(published(name)).items() if key.endswith(ending)}
+        tensors |= adapter(component, chosen, device="meta", rank=1)
+    return formats.spelled(tensors)
 
 
 def stems(file: dict[str, torch.Tensor]) -> list[str]:
@@ -94,6 +105,19 @@ def test_comfyui_does_not_find_the_attention_of_a_canonical_unet_file(model):
 
 
 RULES = {"sd35_medium": comfyui_rules.sd3_stems, "flux_dev": comfyui_rules.flux_stems}
+
+
+@pytest.mark.parametrize("targets", ["attention", "wide"])
+@pytest.mark.parametrize("model", RULES)
+def test_the_names_in_a_canonical_file_are_the_golden_ones_and_comfyui_finds_each(model, targets):
+    file, found = canonical_file(model, targets), RULES[model](config(model))
+    for component, encoder in (("text_encoder", "clip_l"), ("text_encoder_2", "clip_g")):
+        if component in TRANSFORMERS[model]:
+            found |= comfyui_rules.clip_stems(config(TRANSFORMERS[model][component]), encoder)
+    names = sorted(resize.pairs(file))
+    assert names == (GOLDEN / f"{model}_{targets}.txt").read_text(encoding="utf-8").splitlines()
+    shapes = {name: (b.shape[0], *a.shape[1:]) for name, (a, b) in resize.pairs(file).items()}
+    assert shapes == {name: found[name].shape for name in names}
 
 
 @pytest.mark.parametrize("model", RULES)
@@ -154,4 +178,8 @@ if __name__ == "__main__":
     for model in MODELS:
         for targets in ("attention", "wide"):
             text = "\n".join(stems(real_file(model, targets))) + "\n"
+            (GOLDEN / f"{model}_{targets}.txt").write_text(text, encoding="utf-8")
+    for model in RULES:
+        for targets in ("attention", "wide"):
+            text = "\n".join(sorted(resize.pairs(canonical_file(model, targets)))) + "\n"
             (GOLDEN / f"{model}_{targets}.txt").write_text(text, encoding="utf-8")

@@ -28,7 +28,7 @@ def said_of(tensors, tmp_path, header=None, shapes=None) -> dict:
 
 def test_every_number_is_right(family, tmp_path):
     adapted = learnt(family, rank=3, lora_layers="all-linear+conv", rank_pattern="mid_block.*=2")
-    tensors = formats.canonical(adapted)
+    tensors = formats.spelled(formats.canonical(adapted))
     said = summary.summary(files.parsed(formats.write(tmp_path, adapted, '{"step": 40, "version": "0.3"}'), None))
     assert said["dialect"] == "diffusers"
     assert said["family"] == "sd"
@@ -46,10 +46,15 @@ def test_every_number_is_right(family, tmp_path):
     sizes: dict[str, float] = {}
     for name, (a, b) in resize.pairs(tensors).items():
         words = name.split(".")
-        depth = 4 if words[0] == "text_encoder" else 3 if words[1].endswith("blocks") else 2
+        depth = 5 if words[0] == "text_encoder" else 3 if words[1].endswith("blocks") else 2
         size = float((b.double().flatten(1) @ a.double().flatten(1)).square().sum())
         sizes[".".join(words[:depth])] = sizes.get(".".join(words[:depth]), 0.0) + size
-    assert {"unet.down_blocks.0", "unet.mid_block", "unet.conv_in", "text_encoder.encoder.layers.1"} <= sizes.keys()
+    assert {
+        "unet.down_blocks.0",
+        "unet.mid_block",
+        "unet.conv_in",
+        "text_encoder.text_model.encoder.layers.1",
+    } <= sizes.keys()
     assert said["blocks"] == pytest.approx({block: math.sqrt(size) for block, size in sizes.items()}, rel=1e-9)
     assert json.loads(json.dumps(said, allow_nan=False)) == said
 

@@ -18,7 +18,7 @@ def in_every_dialect(family, folder: Path) -> tuple[dict[str, torch.Tensor], dic
     for name, written in (("kohya", kohya.to_kohya(tensors, SD, dict.fromkeys(resize.pairs(tensors), 7.0))),
                           ("old diffusers", old_dialect(tensors)), ("diffusers", tensors)):  # fmt: skip
         save_file(written, folder / f"{name}.safetensors")
-    handling.export(folder / "diffusers.safetensors", folder / "peft", "peft", None)
+    handling.export(folder / "diffusers.safetensors", folder / "peft", "peft", family.folder)
     files = {name: folder / f"{name}.safetensors" for name in ("kohya", "old diffusers", "diffusers")}
     return tensors, files | {"peft": folder / "peft"}
 
