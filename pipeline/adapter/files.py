@@ -215,9 +215,9 @@ def _spelled(keys: Iterable[str], layers: Layers) -> Shapes:
     """The shapes of the base's weights under every name that kohya and old diffusers give them."""
     prefixes, found = _prefixes(keys, layers), dict[str, tuple[int, ...]]()
     for component, shapes in layers.items():
-        ldm = ldm_names(shapes)
+        ldm, own = ldm_names(shapes), prefixes[component]
         for name, shape in shapes.items():
-            stems = {kohya.kohya_stem(own, prefixes[component]) for own in (name, ldm.get(name, name))}
+            stems = kohya.kohya_stems(name, own) | kohya.kohya_stems(ldm.get(name, name), own)
             found |= dict.fromkeys(stems | {f"{component}.{old}" for old in kohya.old_names(name)}, shape)
     return found
 
@@ -276,8 +276,7 @@ def _canonical(
 def _own_name(component: str, layer: str, layers: Layers | None) -> str:
     """The base's name of a layer; of CLIP there are two, with and without 'text_model.', which files have."""
     names = layer, f"text_model.{layer}", layer.removeprefix("text_model.")
-    known = (layers or {}).get(component, {})
-    return next((name for name in names if name in known), kohya.with_text_model(layer))
+    return next((name for name in names if name in (layers or {}).get(component, {})), kohya.with_text_model(layer))
 
 
 def _header_configs(path: Path, header: dict[str, str]) -> dict[str, dict[str, Any]] | None:

@@ -30,6 +30,8 @@ _OLD_DIFFUSERS = {
     ".lora_linear_layer.down.weight": "A",
     ".lora_linear_layer.up.weight": "B",
 }
+# The original names of these are known to ComfyUI and to diffusers; diffusers drops the others (0.42).
+_BOTH_READ = {"add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2"}
 _CANONICAL = re.compile(r"([^.]+)\.(.+)\.lora_([AB])\.weight")
 _ATTENTION = re.compile(r"(.+\.attn\d)\.(.+?)(?:\.0)?")
 _TEXT_ATTENTION = re.compile(r"(.+\.self_attn)\.(q|k|v|out)_proj")
@@ -80,7 +82,7 @@ def from_kohya(
     spelled: dict[str, Layer] = {}
     for component, names in layers.items():
         for layer in names:
-            spelled[kohya_stem(layer, prefixes[component])] = component, layer
+            spelled |= dict.fromkeys(kohya_stems(layer, prefixes[component]), (component, layer))
         for layer, name in ldm_names(names).items():
             spelled.setdefault(kohya_stem(name, prefixes[component]), (component, layer))
     return _read(tensors, spelled, _KOHYA)
@@ -141,7 +143,12 @@ def digest(tensors: dict[str, Tensor]) -> str:
 
 def kohya_stem(layer: str, prefix: str) -> str:
     """What kohya calls a layer: 'lora_te_text_model_encoder_layers_0_mlp_fc1'."""
-    return f"{prefix}_{with_text_model(layer).replace('.', '_')}"
+    return f"{prefix}_{_BOTH_READ.get(layer, with_text_model(layer)).replace('.', '_')}"
+
+
+def kohya_stems(layer: str, prefix: str) -> set[str]:
+    """What a layer may be called in a file of somebody else."""
+    return {kohya_stem(layer, prefix), f"{prefix}_{layer.replace('.', '_')}"}
 
 
 def with_text_model(layer: str) -> str:
