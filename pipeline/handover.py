@@ -4,6 +4,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -27,6 +28,7 @@ class HandedOver:
     step: int
     rank: int  # the largest
     alpha: float  # the commonest
+    comfyui: Path | None  # the file for it, where it needs one
     verdict: verify.Verdict
 
 
@@ -51,18 +53,18 @@ def hand_over(setting: Setting, models: Models, kept_step: int) -> HandedOver:
     file = formats.write(aside, models.adapted, json.dumps(note, sort_keys=True))
     with models.adapted.in_float32():  # half precision would drown a small effect in rounding
         verdict = verify.verify(file, family, models.adapted, predict, TOLERANCE)
-    write_for_comfyui(setting, models.adapted, facts)
+    comfyui = write_for_comfyui(setting, models.adapted, facts)
     os.replace(file, setting.folder / formats.FILE)
     aside.rmdir()
-    return HandedOver(kept_step, rank, alpha, verdict)
+    return HandedOver(kept_step, rank, alpha, comfyui, verdict)
 
 
-def write_for_comfyui(setting: Setting, adapted: Adapted, facts: dict[str, str]) -> None:
+def write_for_comfyui(setting: Setting, adapted: Adapted, facts: dict[str, str]) -> Path | None:
     """A second file where ComfyUI does not read the first; ComfyUI's DoRA is another, so there is none of that."""
     family = setting.family
     is_dora = any(".lora_magnitude_vector." in name for name in adapted.parameters())
     if not family.comfyui_prefixes or is_dora:
-        return
+        return None
     title = cleaner(facts.get("trigger", ""))(setting.folder.resolve().name)
     name = re.sub(r"[^\w.-]+", "-", title).strip("-.") or "adapter"
     rank, alpha = formats.strength(adapted)
@@ -75,6 +77,6 @@ def write_for_comfyui(setting: Setting, adapted: Adapted, facts: dict[str, str])
         trigger=facts.get("trigger"),
         licence=facts.get("licence"),
     )
-    formats.write_for_comfyui(
-        setting.folder / "comfyui" / f"{name}.safetensors", adapted, family.comfyui_prefixes, header
-    )
+    path = setting.folder / "comfyui" / f"{name}.safetensors"
+    formats.write_for_comfyui(path, adapted, family.comfyui_prefixes, header)
+    return path

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shlex
 from pathlib import Path
 
 import torch
@@ -20,7 +19,7 @@ from pipeline.evaluation.previews import Previews
 from pipeline.material import Material
 from pipeline.report import dataset, page
 from pipeline.setting import Setting, claim, identity_of, is_complete, prepare
-from pipeline.sharing import documents, hub
+from pipeline.sharing import documents, hub, publish
 from pipeline.status import Status, launched_by_accelerate, resume_command
 from pipeline.training import tracking
 from pipeline.training.checkpoint import Checkpoints
@@ -156,6 +155,7 @@ def finish(
             "kept_step": kept_step,
             "rank": handed_over.rank,
             "alpha": handed_over.alpha,
+            "comfyui": handed_over.comfyui and handed_over.comfyui.relative_to(folder).as_posix(),
             "data": data,
             "budget": budget.seconds,
             "peak_memory": setting.engine.peak_memory,  # bytes of the GPU
@@ -170,7 +170,7 @@ def finish(
         return incomplete(status, sentence, resume_command(folder))
     if setting.run.share.push_to_hub:
         repo = setting.run.share.hub_model_id or folder.resolve().name
-        command = shlex.join(["python", "-m", "pipeline", "publish", str(folder), "--repo", repo])
+        command = publish.command(folder, repo)
         status.write("finishing", f"uploading to {repo}", next_command=command)
         try:
             share(setting)

@@ -39,16 +39,25 @@ class HubError(RuntimeError):
 def chosen(folder: Path) -> list[str]:
     """The files of an output folder that may be shared, as relative POSIX paths; nothing else ever leaves.
 
-    The adapter, its card and settings, the files for ComfyUI, and the previews the card shows. A link is left out:
+    The adapter, its card and settings, the file for ComfyUI, and the previews the card shows. A link is left out:
     what it points to was not chosen.
     """
     card = folder / CARD
     shown = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    found = [path.relative_to(folder).as_posix() for path in folder.glob("comfyui/*.safetensors")]
+    found = _for_comfyui(folder)
     pictures = [path.relative_to(folder).as_posix() for path in folder.glob("samples/**/*.png")]
     found += [name for name in pictures if name in shown]
     home = folder.resolve()
     return sorted(n for n in [*ALWAYS, *found] if (folder / n).is_file() and (folder / n).resolve() == home / n)
+
+
+def _for_comfyui(folder: Path) -> list[str]:
+    """The file that the run wrote, as it says itself; of a run that does not say it, all there are."""
+    result = folder / "result.json"
+    facts = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
+    if "comfyui" in facts:
+        return [facts["comfyui"]] if facts["comfyui"] else []
+    return [path.relative_to(folder).as_posix() for path in folder.glob("comfyui/*.safetensors")]
 
 
 def full_name(name: str | None, folder: Path, token: str | None, endpoint: str | None = None) -> str:

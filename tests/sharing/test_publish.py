@@ -3,12 +3,14 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 
 import pytest
+import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from pipeline.adapter import kohya
 from tests.conftest import replaced, status
@@ -42,6 +44,13 @@ def run(server, small, tmp_path):
 def flags(small, tmp_path):
     more = ["--validation_prompt", "a red square", "--num_validation_images", "1", "--trigger_word", "square"]
     return [*small, *more, "--push_to_hub", "--hub_model_id", REPO, "--output_dir", str(tmp_path / "out")]
+
+
+def alone_of(flags):
+    """The same run, but short and not shared."""
+    return [
+        word for word in replaced(flags, max_train_steps=2) if word not in ("--push_to_hub", "--hub_model_id", REPO)
+    ]
 
 
 def test_what_is_shared_loads_from_the_hub_and_draws_the_same(run, server, flags, miniature, tmp_path):
@@ -160,9 +169,7 @@ def test_a_hub_that_fails_at_the_end_costs_nothing_and_the_printed_line_shares_i
 
 def test_a_card_changed_by_hand_is_shared_as_it_is_and_a_reason_is_kept(run, server, flags, tmp_path):
     out = tmp_path / "out"
-    alone = [
-        word for word in replaced(flags, max_train_steps=2) if word not in ("--push_to_hub", "--hub_model_id", REPO)
-    ]
+    alone = alone_of(flags)
     assert run("train_lora.py", *alone).returncode == 0
     publish = ["-m", "pipeline", "publish", out, "--repo", REPO]
     ended = run(*publish)
@@ -175,6 +182,29 @@ def test_a_card_changed_by_hand_is_shared_as_it_is_and_a_reason_is_kept(run, ser
     assert "was changed by hand and is shared as it is" in ended.stdout
     assert (out / "README.md").read_text(encoding="utf-8") == text
     assert server.own_commits(REPO)[-1].files["README.md"].decode() == text
+
+
+def test_what_was_changed_after_the_run_is_not_shared_with_it(run, server, flags, tmp_path):
+    """An adapter that is no longer fit for use, and another file for ComfyUI; then the Hub fails."""
+    out = tmp_path / "out"
+    alone = alone_of(flags)
+    assert run("train_lora.py", *alone).returncode == 0
+    publish = ["-m", "pipeline", "publish", out, "--repo", REPO, "--allow_undocumented_data", REASON]
+    shutil.copy(out / "comfyui" / "out.safetensors", out / "comfyui" / "older.safetensors")
+    right = load_file(out / FILE)
+    save_file({**right, min(right): torch.full_like(right[min(right)], torch.nan)}, out / FILE)
+    ended = run(*publish)
+    assert ended.returncode == 2
+    assert f"{min(right)} is not finite" in ended.stderr
+    save_file(right, out / FILE)
+    server.fail_next(r"POST /api/models/jane/tok/commit.*", 404, times=1)
+    ended = run(*publish)
+    assert ended.returncode == 2
+    assert not server.own_commits(REPO)
+    command = ended.stderr.strip().partition("Try again with: python ")[2]
+    assert run(*shlex.split(command)).returncode == 0
+    (commit,) = server.own_commits(REPO)
+    assert [name for name in commit.files if name.startswith("comfyui/")] == ["comfyui/out.safetensors"]
 
 
 @pytest.mark.parametrize("content", ["{", "{}"])
