@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,26 @@ def test_verifying_leaves_the_live_adapter_as_it_was(adapted, tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before)
     with torch.no_grad():
         assert torch.equal(predict(), output)
+
+
+def test_the_stock_loader_is_asked_strictly_and_what_it_warns_of_counts(adapted, tmp_path, monkeypatch):
+    file, asked = formats.write(tmp_path, Adapted({"unet": adapted[1]}), "{}"), {}
+    load = StableDiffusionPipeline.load_lora_weights
+
+    def noted(self, *args, **given):
+        asked.update(given)
+        load(self, *args, **given)
+
+    def doubtful(self, *args, **given):
+        noted(self, *args, **given)
+        warnings.warn("some keys were left over", stacklevel=1)
+
+    monkeypatch.setattr(StableDiffusionPipeline, "load_lora_weights", noted)
+    check(file, adapted)
+    assert (asked["use_safetensors"], asked["local_files_only"]) == (True, True)
+    monkeypatch.setattr(StableDiffusionPipeline, "load_lora_weights", doubtful)
+    with pytest.raises(TrainingStopped, match=r"cannot be loaded by diffusers.*left over"):
+        check(file, adapted)
 
 
 def tampered(tmp_path, adapted, change) -> Path:

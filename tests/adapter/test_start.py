@@ -8,6 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from pipeline import handling
 from pipeline.adapter import formats, start
 from pipeline.adapter.adapted import Adapted
 from pipeline.adapter.options import AdapterOptions
@@ -33,11 +34,12 @@ def without_rank(flags: list[str]) -> list[str]:
     return [*flags[:at], *flags[at + 2 :]]
 
 
-@pytest.mark.parametrize("dialect", ["diffusers", "kohya", "folder"])
+@pytest.mark.parametrize("dialect", ["diffusers", "kohya", "folder", "peft"])
 def test_the_live_adapter_is_the_files(trained, miniature, dialect):
-    place = {"diffusers": trained / FILE, "kohya": trained / "comfyui" / "first.safetensors", "folder": trained}[
-        dialect
-    ]
+    places = {"diffusers": FILE, "kohya": "comfyui/first.safetensors", "folder": ".", "peft": "peft"}
+    place = trained / places[dialect]
+    if dialect == "peft":
+        handling.export(trained, place, "peft", miniature)
     family = registry.detect(miniature)
     options = AdapterOptions(init_lora=str(place), train_text_encoder=True)
     pipe = family.load("unet", *family.encoders)

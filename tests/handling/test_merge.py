@@ -97,6 +97,20 @@ def test_sums_that_make_no_sense_are_refused(every, family, sdxl, miniature, tmp
     assert left_in(tmp_path) == ["dora", "sdxl"]
 
 
+@pytest.mark.parametrize("rank", [None, 2])
+def test_a_sum_that_does_not_read_back_the_same_is_not_kept(every, tmp_path, monkeypatch, rank):
+    write = handling.durable.write_tensors
+
+    def harmful(path, tensors, header):
+        last = max(tensors)
+        write(path, tensors | {last: tensors[last] * (1 + 1e-5)}, header)
+
+    monkeypatch.setattr(handling.durable, "write_tensors", harmful)
+    with pytest.raises(CheckpointError, match="does not read back"):
+        handling.merge([(every[1]["diffusers"], 1.0)], tmp_path / "x.safetensors", rank, None)
+    assert left_in(tmp_path) == []
+
+
 def test_two_names_of_clip_are_one(every, tmp_path):
     """transformers 4 has 'text_model.' in them, transformers 5 does not; no base is needed to know that."""
     tensors, paths = every
