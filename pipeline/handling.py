@@ -155,10 +155,11 @@ def _for_kohya(file: AdapterFile, family: Family | None, to: Path) -> tuple[dict
     if family is None:
         raise ConfigError("kohya's names need the base model: give its folder with --base.")
     if not family.comfyui_prefixes:
-        raise ConfigError(
-            f"There is nothing to export: ComfyUI loads an adapter of {family.name} as diffusers has it. "
-            "Use the file as it is, or export it to diffusers."
-        )
+        if family.comfyui_reads_diffusers:
+            known = f"ComfyUI loads an adapter of {family.name} as diffusers has it. Use the file as it is"
+        else:
+            known = f"kohya's dialect has no names for {family.name}, and what ComfyUI reads of it is not known here"
+        raise ConfigError(f"There is nothing to export: {known}, or export it to diffusers.")
     alphas = [round(alpha, 6) for alpha in file.alphas.values()]
     alpha = max(sorted(set(alphas)), key=alphas.count)
     tensors = kohya.to_kohya(file.tensors, family.comfyui_prefixes, dict.fromkeys(file.alphas, alpha))

@@ -29,6 +29,7 @@ class Family(ABC):
     encoders: ClassVar[tuple[str, ...]]  # the pipeline's parts that turn text into conditioning
     trainable_encoders: ClassVar[tuple[str, ...]] = ()  # of CLIP: diffusers loads adapters for no others
     comfyui_prefixes: ClassVar[dict[str, str]] = {}  # of kohya's names, where ComfyUI does not read diffusers' own
+    comfyui_reads_diffusers: ClassVar[bool] = False  # by its rules, restated in tests/adapter/comfyui_rules.py
     tested_on: ClassVar[str] = "miniature"
     uses_null: ClassVar[bool] = True  # whether its sampler compares with an empty prompt (classifier-free guidance)
 

@@ -36,6 +36,7 @@ class Flux(Family):
     size_multiple = 16
     encoders = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
     trainable_encoders = ("text_encoder",)
+    comfyui_reads_diffusers = True
     uses_null = False
 
     @property

@@ -45,11 +45,12 @@ def find(options: ModelOptions, default: Path, cache_dir: str | None) -> Family:
 
 def table() -> str:
     """The families for a terminal: pipeline, what is trained, the sizes and encoders, and how each was tested."""
-    rows = [("family", "pipeline", "denoiser", "text encoders that can learn", "tested on")]
+    rows = [("family", "pipeline", "denoiser", "text encoders that can learn", "for ComfyUI", "tested on")]
     for pipeline_class in REGISTRY:
         family = class_of(pipeline_class)
         encoders = " ".join(family.trainable_encoders) or "-"
-        rows.append((family.name, pipeline_class, family.denoiser, encoders, family.tested_on))
+        comfyui = "its own file" if family.comfyui_prefixes else "as it is" if family.comfyui_reads_diffusers else "-"
+        rows.append((family.name, pipeline_class, family.denoiser, encoders, comfyui, family.tested_on))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([*lines, "", "No published checkpoint was trained here yet; see Limits in the README."])

@@ -24,6 +24,7 @@ class StableDiffusion3(Family):
     encoders = ("tokenizer", "tokenizer_2", "tokenizer_3", "text_encoder", "text_encoder_2", "text_encoder_3")
 
     trainable_encoders = ("text_encoder", "text_encoder_2")
+    comfyui_reads_diffusers = True
 
     @property
     def targets(self) -> Targets:

@@ -244,5 +244,9 @@ def test_where_comfyui_reads_the_canonical_file_there_is_nothing_to_export(tmp_p
     path = formats.write(tmp_path, learnt(family, with_text=False, rank=2), "{}")
     with pytest.raises(ConfigError, match="ComfyUI loads an adapter of flux as diffusers has it"):
         handling.export(path, tmp_path / "x.safetensors", "kohya", tmp_path / "flux")
+    miniatures.write("sana", tmp_path / "sana")
+    other = formats.write(tmp_path / "s", learnt(registry.detect(tmp_path / "sana"), with_text=False, rank=2), "{}")
+    with pytest.raises(ConfigError, match="what ComfyUI reads of it is not known here"):
+        handling.export(other, tmp_path / "x.safetensors", "kohya", tmp_path / "sana")
     handling.export(path, tmp_path / "p", "peft", tmp_path / "flux")
     same(files.read(tmp_path / "p", None).tensors, load_file(path))
