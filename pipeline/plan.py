@@ -183,7 +183,8 @@ def all_sites(run: Run, family: Family) -> list[Site]:
 def _adapter_text(run: Run, chosen: list[Site]) -> str:
     options = run.adapter
     ranks, scales = sorted({site.rank for site in chosen}), sorted({site.scale for site in chosen})
-    extras = [name for name, on in (("rsLoRA", options.use_rslora), ("DoRA", options.use_dora)) if on]
+    dora = "DoRA (not in text encoders)" if options.train_text_encoder else "DoRA"
+    extras = [name for name, on in (("rsLoRA", options.use_rslora), (dora, options.use_dora)) if on]
     extras += [f"dropout {options.lora_dropout:g}"] if options.lora_dropout else []
     extras += [options.lora_init] if options.lora_init != "gaussian" else []
     layers = f"those of {options.init_lora}" if options.init_lora else options.lora_layers

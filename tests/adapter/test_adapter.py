@@ -1,5 +1,6 @@
 """Invariants 6 and 7 at the level of the file: what is handed over is what was trained, and a wrong file is refused."""
 
+import json
 import subprocess
 import sys
 import warnings
@@ -153,6 +154,17 @@ def test_every_run_proves_what_it_hands_over(small, tmp_path, monkeypatch, harm)
     monkeypatch.undo()
     assert handover.hand_over(setting, models, 1).verdict.distance < 1e-5
     assert (tmp_path / "out" / formats.FILE).is_file()
+
+
+@pytest.mark.parametrize(
+    "kind", [["--use_dora", "--train_text_encoder"], ["--lora_init", "pissa"]], ids=["dora", "pissa"]
+)
+def test_over_a_half_precision_base_it_is_proven_no_less_exactly(trainer, small, tmp_path, kind):
+    """The stock loader gives an adapter the type of the weights it finds: bfloat16 would round it."""
+    out = tmp_path / "out"
+    ended = trainer(*small, "--mixed_precision", "bf16", "--lora_alpha", "6", *kind, "--output_dir", out)
+    assert ended.code == 0, ended.output
+    assert json.loads((out / "result.json").read_text(encoding="utf-8"))["verdict"]["distance"] <= 1e-5
 
 
 def test_a_fresh_process_without_this_package_loads_it(trainer, small, miniature, tmp_path):

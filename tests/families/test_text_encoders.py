@@ -32,6 +32,7 @@ def test_they_learn_are_handed_over_and_go_on_exactly(trainer, flags, tmp_path):
     ended = trainer(*flags, "--checkpointing_steps", "4", "--output_dir", whole)
     assert ended.code == 0, ended.output
     assert "no text states" in ended.output
+    assert "DoRA (not in text encoders)" in ended.output
     tensors, family = load_file(whole / FILE), registry.detect(tmp_path / "model")
     for encoder in family.trainable_encoders:
         own = {name: value for name, value in tensors.items() if name.startswith(f"{encoder}.")}
