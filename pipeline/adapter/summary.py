@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.adapter.files import COMPONENTS, AdapterFile, alpha_problems, problems_of
 from pipeline.adapter.resize import MAGNITUDE, norm, pairs
+from pipeline.families import registry
 
 NOTE = "t2i_lora"  # our own entry in the header, a JSON object
 UNKNOWN = "unknown"
@@ -74,27 +75,9 @@ def text(said: dict[str, Any]) -> str:
 
 
 def family_of(tensors: dict[str, Tensor]) -> str:
-    """The family that layers' names and shapes point to: sd, sdxl, sd3, flux, lumina2, sana or unknown."""
-    found = pairs(tensors)
-    rules = (
-        ("lumina2", r"transformer\.(?:layers|noise_refiner|context_refiner)\.\d"),
-        ("flux", r"transformer\.single_transformer_blocks\."),
-        ("sana", r"transformer\.transformer_blocks\.\d+\.(?:attn1\.|ff\.conv_)"),
-        ("sdxl", r"unet\.(?:add_embedding\.|.*\.transformer_blocks\.[1-9])"),
-        ("sd", r"unet\.(?:down_blocks\.0\.attentions|(?:down|up)_blocks\.3)\."),
-        ("sd3", r"transformer\..*(?:\.attn2\.|pos_embed\.proj)"),
-    )
-    for family, pattern in rules:
-        if any(re.match(pattern, name) for name in found):
-            return family
-    widths = {name: (a.shape[1], len(b)) for name, (a, b) in found.items()}
-    inputs_of_text = {sizes[0] for name, sizes in widths.items() if re.match(r"unet\..*\.attn2\.to_[kv]$", name)}
-    if inputs_of_text:
-        return "sdxl" if inputs_of_text == {2048} else "sd" if inputs_of_text <= {768, 1024} else UNKNOWN
-    outputs = {sizes[1] for name, sizes in widths.items() if re.match(r"transformer\..*\.(?:to_q|add_q_proj)$", name)}
-    if outputs:
-        return "flux" if outputs == {3072} else "sd3" if outputs <= {1536, 2432} else UNKNOWN
-    return "sdxl" if any(name.startswith("unet.") for name in found) and _has(found, "text_encoder_2") else UNKNOWN
+    """The family that layers' names and sizes point to, or 'unknown'."""
+    sizes = {name: (a.shape[1], len(b)) for name, (a, b) in pairs(tensors).items()}
+    return registry.of_layers(sizes) or UNKNOWN
 
 
 def block_of(name: str) -> str:
@@ -168,10 +151,6 @@ def _private(header: dict[str, str]) -> list[str]:
     """Entries of the header that name a place on somebody's machine."""
     found = {name: PRIVATE.search(value) for name, value in header.items() if not value.startswith("data:")}
     return [f"the header's {name} names a private place: {match[0][:80]!r}" for name, match in found.items() if match]
-
-
-def _has(found: dict[str, Any], component: str) -> bool:
-    return any(name.startswith(f"{component}.") for name in found)
 
 
 def _natural(name: str) -> list[Any]:

@@ -14,7 +14,7 @@ from pipeline.conditioning import Conditioning, Geometry
 from pipeline.errors import CheckpointError
 from pipeline.families import folder, single_file
 from pipeline.families.options import INDEX, Place
-from pipeline.families.targets import CLIP_TEXT, Targets
+from pipeline.families.targets import CLIP_TEXT, Mark, Targets
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import DiffusionPath
 
@@ -30,6 +30,7 @@ class Family(ABC):
     trainable_encoders: ClassVar[tuple[str, ...]] = ()  # of CLIP: diffusers loads adapters for no others
     comfyui_prefixes: ClassVar[dict[str, str]] = {}  # of kohya's names, where ComfyUI does not read diffusers' own
     comfyui_reads_diffusers: ClassVar[bool] = False  # by its rules, restated in tests/adapter/comfyui_rules.py
+    marks: ClassVar[tuple[Mark, ...]]  # by which an adapter's file is known to be for it
     tested_on: ClassVar[str] = "miniature"
     uses_null: ClassVar[bool] = True  # whether its sampler compares with an empty prompt (classifier-free guidance)
 

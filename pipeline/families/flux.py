@@ -9,7 +9,7 @@ from torch import Tensor
 from pipeline.conditioning import Conditioning
 from pipeline.families import parts
 from pipeline.families.base import Family
-from pipeline.families.targets import Targets
+from pipeline.families.targets import Mark, Targets
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import RectifiedFlow
 
@@ -38,6 +38,10 @@ class Flux(Family):
     trainable_encoders = ("text_encoder",)
     comfyui_reads_diffusers = True
     uses_null = False
+    marks = (
+        Mark(r"transformer\.single_transformer_blocks\."),
+        Mark(r"transformer\..*\.(?:to_q|add_q_proj)$", outputs=(3072,)),
+    )
 
     @property
     def reader(self) -> tuple[str, int | None]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from pipeline.conditioning import Conditioning
 from pipeline.families import parts
 from pipeline.families.base import Family
-from pipeline.families.targets import Targets
+from pipeline.families.targets import Mark, Targets
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import RectifiedFlow
 
@@ -28,6 +28,7 @@ class Lumina2(Family):
     )
     size_multiple = 16
     encoders = ("tokenizer", "text_encoder")
+    marks = (Mark(r"transformer\.(?:layers|noise_refiner|context_refiner)\.\d"),)
 
     @property
     def reader(self) -> tuple[str, int | None]:

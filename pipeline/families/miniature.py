@@ -10,9 +10,6 @@ from pathlib import Path
 from pipeline.errors import ConfigError
 from pipeline.families.registry import NAMES
 
-PREDICTIONS = ("epsilon", "v_prediction")
-DISCRETE = ("sd", "sdxl")  # whose scheduler may predict either
-
 
 def write(family: str, folder: Path, *, prediction: str | None = None, seed: int = 0) -> None:
     """Write a miniature of a family as a diffusers folder.
@@ -23,11 +20,13 @@ def write(family: str, folder: Path, *, prediction: str | None = None, seed: int
         raise ConfigError(f"There is no miniature of {family!r}; there is {', '.join(sorted(NAMES))}.")
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty; give a new folder.")
-    if prediction is not None and (family not in DISCRETE or prediction not in PREDICTIONS):
-        offered = f"{' and '.join(PREDICTIONS)} for {' and '.join(DISCRETE)}"
-        raise ConfigError(f"A miniature of {family} that predicts {prediction!r} is not offered; there is {offered}.")
+    module = import_module(f"pipeline.families.miniatures.{family}")
+    offered: tuple[str, ...] = getattr(module, "PREDICTIONS", ())
+    if prediction is not None and prediction not in offered:
+        instead = f"there is {' and '.join(offered)}" if offered else "leave it out"
+        raise ConfigError(f"A miniature of {family} that predicts {prediction!r} is not offered; {instead}.")
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        import_module(f"pipeline.families.miniatures.{family}").build(prediction).save_pretrained(folder)
+        module.build(prediction).save_pretrained(folder)

@@ -61,6 +61,16 @@ def detect(folder: Path, variant: str | None = None) -> Family:
     return class_of(_pipeline_class(folder))(Place(folder, variant))
 
 
+def of_layers(sizes: dict[str, tuple[int, int]]) -> str | None:
+    """The name of the family that an adapter's layers are of, whose inputs and outputs are given by their names."""
+    families = [class_of(name) for name in reversed(REGISTRY)]  # each knows of those before it
+    for sized in (False, True):
+        for family in families:
+            if any(bool(mark.inputs or mark.outputs) == sized and mark.fits(sizes) for mark in family.marks):
+                return family.name
+    return None
+
+
 def _pipeline_class(folder: Path) -> str:
     class_name = json.loads((folder / INDEX).read_text(encoding="utf-8")).get("_class_name")
     if class_name not in REGISTRY:

@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.conditioning import Conditioning
 from pipeline.families import parts
 from pipeline.families.base import Family
-from pipeline.families.targets import Targets
+from pipeline.families.targets import Mark, Targets
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import RectifiedFlow
 
@@ -38,6 +38,7 @@ class Sana(Family):
     )
     size_multiple = 32
     encoders = ("tokenizer", "text_encoder")
+    marks = (Mark(r"transformer\.transformer_blocks\.\d+\.(?:attn1\.|ff\.conv_)"),)
 
     @property
     def reader(self) -> tuple[str, int | None]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from pipeline.conditioning import Conditioning
 from pipeline.families import parts
 from pipeline.families.base import Family
+from pipeline.families.targets import Mark
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import VariancePreserving
 
@@ -26,6 +27,10 @@ class StableDiffusion(Family):
     encoders = ("tokenizer", "text_encoder")
     trainable_encoders = ("text_encoder",)
     comfyui_prefixes: ClassVar[dict[str, str]] = {"unet": "lora_unet", "text_encoder": "lora_te"}
+    marks = (
+        Mark(r"unet\.(?:down_blocks\.0\.attentions|(?:down|up)_blocks\.3)\."),
+        Mark(r"unet\..*\.attn2\.to_[kv]$", inputs=(768, 1024)),
+    )
 
     @property
     def architecture(self) -> str:

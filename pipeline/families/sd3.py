@@ -9,7 +9,7 @@ from pipeline.conditioning import Conditioning
 from pipeline.errors import CheckpointError
 from pipeline.families import parts
 from pipeline.families.base import Family
-from pipeline.families.targets import Targets
+from pipeline.families.targets import Mark, Targets
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import RectifiedFlow
 
@@ -22,6 +22,10 @@ class StableDiffusion3(Family):
     denoiser = "transformer"
     size_multiple = 16
     encoders = ("tokenizer", "tokenizer_2", "tokenizer_3", "text_encoder", "text_encoder_2", "text_encoder_3")
+    marks = (
+        Mark(r"transformer\..*(?:\.attn2\.|pos_embed\.proj)"),
+        Mark(r"transformer\..*\.(?:to_q|add_q_proj)$", outputs=(1536, 2432)),
+    )
 
     trainable_encoders = ("text_encoder", "text_encoder_2")
     comfyui_reads_diffusers = True

@@ -10,7 +10,7 @@ from pipeline.conditioning import Conditioning, Geometry
 from pipeline.errors import CheckpointError
 from pipeline.families import parts
 from pipeline.families.base import Family
-from pipeline.families.targets import Targets
+from pipeline.families.targets import Mark, Targets
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import VariancePreserving
 
@@ -31,6 +31,11 @@ class StableDiffusionXL(Family):
         "text_encoder_2": "lora_te2",
     }
     architecture = "stable-diffusion-xl-v1-base"
+    marks = (
+        Mark(r"unet\.(?:add_embedding\.|.*\.transformer_blocks\.[1-9])"),
+        Mark(r"unet\..*\.attn2\.to_[kv]$", inputs=(2048,)),
+        Mark(r"unet\.", beside=r"text_encoder_2\."),
+    )
 
     def targets_of(self, component: str) -> Targets:
         """The first encoder is read before its last layer, which therefore learns nothing."""

@@ -4,6 +4,8 @@ from typing import Any
 
 from pipeline.families.miniatures import parts
 
+PREDICTIONS = ("epsilon", "v_prediction")  # what its scheduler may say
+
 
 def build(prediction: str | None) -> Any:
     """A Stable Diffusion XL pipeline of a few thousand weights; `prediction` is what its scheduler says."""
