@@ -44,6 +44,7 @@ NOT_IDENTITY = frozenset(
         "evaluation_data_dir",
         "cache_dir",
         "dataloader_num_workers",
+        "deterministic",
         "output_dir",
         "overwrite_output_dir",
         "resume_from_checkpoint",

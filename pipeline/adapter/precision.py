@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+HALF = (torch.bfloat16, torch.float16)
 BASE = ".base_layer"  # what PEFT names a frozen layer within its adapted one
 
 
@@ -16,7 +17,7 @@ def in_float32(model: nn.Module) -> Iterator[None]:
 
     Whoever looks at one sees a float32 tensor of its shape on its device, as an adapter that is loaded meanwhile
     does; but it takes memory, and has values, only while its layer computes (NaN otherwise). So a model needs
-    the memory of its own precision and of one layer more.
+    the memory of its own precision and of one layer more. A weight that is used outside its own layer would be NaN.
     """
     own = _half_precision_weights(model)
     with contextlib.ExitStack() as stack:
@@ -39,13 +40,13 @@ def in_float32(model: nn.Module) -> Iterator[None]:
 
 
 def _half_precision_weights(model: nn.Module) -> dict[nn.Module, list[tuple[nn.Parameter, Tensor]]]:
-    """The frozen weights that are no float32, with their values, by the layer that computes with them.
+    """The frozen weights in half precision, with their values, by the layer that computes with them.
 
     An adapted layer computes with its frozen layer's: DoRA looks at them after that one has computed.
     """
     modules, own = dict(model.named_modules()), dict[nn.Module, list[tuple[nn.Parameter, Tensor]]]()
     for name, module in modules.items():
-        weights = [(value, value.data) for value in module.parameters(recurse=False) if value.dtype != torch.float32]
+        weights = [(value, value.data) for value in module.parameters(recurse=False) if value.dtype in HALF]
         if weights and ".lora_" not in name:
             own.setdefault(modules[name.removesuffix(BASE)], []).extend(weights)
     return own

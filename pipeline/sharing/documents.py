@@ -64,14 +64,13 @@ def _license_of(folder: Path | None) -> dict[str, str | None]:
     """What a model says of its terms: the front matter of a README.md in its folder, where there is one."""
     front: dict[str, Any] = {}
     readme = folder / "README.md" if folder else None
-    said = readme.read_text(encoding="utf-8", errors="replace") if readme and readme.is_file() else ""
-    match = data_cards.FRONT.match(said)
-    if match:
-        try:
-            loaded = yaml.safe_load(match[1])
-            front = loaded if isinstance(loaded, dict) else {}
-        except yaml.YAMLError:  # somebody else's page: then its terms are unknown to us
-            front = {}
+    try:
+        said = readme.read_text(encoding="utf-8", errors="replace") if readme and readme.is_file() else ""
+        match = data_cards.FRONT.match(said)
+        loaded = yaml.safe_load(match[1]) if match else None
+        front = loaded if isinstance(loaded, dict) else {}
+    except Exception:  # somebody else's page, and YAML raises many things: then its terms are unknown to us
+        front = {}
     return {name: front[name] if isinstance(front.get(name), str) else None for name in LICENSE_FIELDS}
 
 

@@ -36,6 +36,10 @@ class HubError(RuntimeError):
     """The upload did not happen; the files of the run are as they were."""
 
 
+class UploadFailed(HubError):
+    """The Hub did not take it; it may later."""
+
+
 def chosen(folder: Path) -> list[str]:
     """The files of an output folder that may be shared, as relative POSIX paths; nothing else ever leaves.
 
@@ -53,11 +57,13 @@ def chosen(folder: Path) -> list[str]:
 
 def _for_comfyui(folder: Path) -> list[str]:
     """The file that the run wrote, as it says itself; of a run that does not say it, all there are."""
-    result = folder / "result.json"
-    facts = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
-    if "comfyui" in facts:
-        return [facts["comfyui"]] if facts["comfyui"] else []
-    return [path.relative_to(folder).as_posix() for path in folder.glob("comfyui/*.safetensors")]
+    there = [path.relative_to(folder).as_posix() for path in folder.glob("comfyui/*.safetensors")]
+    try:
+        facts = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return there
+    says_it = isinstance(facts, dict) and "comfyui" in facts
+    return [name for name in there if name == facts["comfyui"]] if says_it else there
 
 
 def full_name(name: str | None, folder: Path, token: str | None, endpoint: str | None = None) -> str:
@@ -123,7 +129,7 @@ def upload(
 
     There is no commit when the Hub has them all already. Waits and tries again up to four times when the connection
     breaks, the Hub is busy or out of order, or somebody else committed meanwhile. Raises HubError when that does not
-    help, and before anything moves when a file holds a secret or a private path.
+    help (UploadFailed), and before anything moves when a file holds a secret or a private path.
     """
     from huggingface_hub import HfApi
 
@@ -141,7 +147,7 @@ def upload(
             return f"{api.endpoint}/{repo}"
         except Exception as error:  # the HTTP client and hf_xet have errors of their own
             if attempt == len(WAITS_SECONDS) or not _may_pass(error):
-                raise HubError(
+                raise UploadFailed(
                     f"The upload to {api.endpoint}/{repo} failed at attempt {attempt + 1}: {_reason(error, token)}. "
                     f"Your files are untouched in {folder}."
                 ) from error

@@ -3,9 +3,11 @@
 import shlex
 from pathlib import Path
 
+from safetensors.torch import load_file
+
 import pipeline
 from pipeline.adapter import files
-from pipeline.errors import ConfigError
+from pipeline.errors import CheckpointError, ConfigError, listed
 from pipeline.sharing import documents, hub
 
 
@@ -18,7 +20,7 @@ def publish(folder: Path, repo: str | None, token: str | None, reason: str | Non
     if reason is not None and not reason.strip():
         raise ConfigError("--allow_undocumented_data is empty; say why, for everybody to read.")
     documents.require_documented(folder, reason)
-    files.read(folder / hub.ADAPTER, None)  # it may have been changed since it was proven
+    require_fit(folder)
     name = hub.full_name(repo, folder, token)
     hub.require_access(name, token)
     said = []
@@ -28,11 +30,20 @@ def publish(folder: Path, repo: str | None, token: str | None, reason: str | Non
         documents.write_card(folder, name, reason)
     try:
         url = hub.upload(folder, name, token, f"LoRA trained with t2i-lora {pipeline.__version__}")
-    except hub.HubError as error:
-        raise hub.HubError(f"{error} Try again with: {command(folder, name)}") from error
+    except hub.UploadFailed as error:
+        raise hub.HubError(f"{error} Try again with: {command(folder, name, reason)}") from error
     return [*said, f"Shared  {url}"]
 
 
-def command(folder: Path, repo: str) -> str:
+def require_fit(folder: Path) -> None:
+    """Raise CheckpointError for files that were changed since they were proven, and are not fit for use."""
+    files.read(folder / hub.ADAPTER, None)
+    for name in hub.chosen(folder):
+        if name.endswith(".safetensors") and (problems := files.problems_of(load_file(folder / name))):
+            raise CheckpointError(f"{folder / name} is not fit for use:\n{listed(problems)}")
+
+
+def command(folder: Path, repo: str, reason: str | None = None) -> str:
     """The command line that shares a finished run."""
-    return shlex.join(["python", "-m", "pipeline", "publish", str(folder), "--repo", repo])
+    words = ["python", "-m", "pipeline", "publish", str(folder), "--repo", repo]
+    return shlex.join([*words, *(["--allow_undocumented_data", reason] if reason else [])])

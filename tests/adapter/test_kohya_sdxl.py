@@ -11,6 +11,7 @@ from pipeline.adapter.options import AdapterOptions
 from pipeline.families import miniature, registry
 from pipeline.families.targets import CLIP_TEXT
 from tests.adapter.dialects import SDXL
+from tests.adapter.learnt import same
 from tests.conftest import attach
 
 pytestmark = pytest.mark.reference
@@ -52,9 +53,10 @@ def test_no_layer_is_lost_and_the_weights_it_adds_are_the_same(adapted, tmp_path
 
 @pytest.mark.parametrize("first", ["lora_unet_add_embedding_linear_1", "lora_unet_label_emb_0_0"])
 def test_both_names_of_the_added_sizes_are_read(adapted, tmp_path, first):
+    """The second is what we write; the first is what others made of diffusers' name."""
     family, adapted = adapted
     tensors = kohya.to_kohya(formats.canonical(adapted), SDXL, formats.alphas_of(adapted))
     named = {name.replace("lora_unet_label_emb_0_0", first): value for name, value in tensors.items()}
     save_file(named, tmp_path / "x.safetensors")
     found = files.read(tmp_path / "x.safetensors", files.shapes_of(family)).tensors
-    assert found.keys() == formats.canonical(adapted).keys()
+    same(found, formats.canonical(adapted))

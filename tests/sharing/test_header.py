@@ -1,6 +1,7 @@
 """What a file says of itself when it has left its folder: base, trigger word and license, and nothing private."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -33,9 +34,22 @@ def test_both_files_name_base_trigger_and_license_and_inspect_shows_them(trainer
     assert (spec["modelspec.title"], spec["modelspec.license"]) == ("squares", "my-terms")
     assert main(["inspect", str(out / FILE)]) == 0
     said = capsys.readouterr().out
-    for row in (("base model", "my_base"), ("trigger", "square"), ("licence", "my-terms")):
-        assert any(line.split(None, len(row[0].split()))[-1:] == [row[1]] for line in said.splitlines()), row
+    for label, value in (("base model", "my_base"), ("trigger", "square"), ("licence", "my-terms")):
+        assert re.search(rf"^  {label} +{value}$", said, re.MULTILINE), label
     assert str(tmp_path) not in json.dumps([note, spec])
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("front", ["date: 2024-02-30", "x: !!int 'a'", "x: " + "[" * 2000, "license: [a", "- 1"])
+def test_a_page_of_somebody_else_that_is_not_understood_costs_nothing(miniature, tmp_path, front):
+    from pipeline.families import registry
+    from pipeline.families.options import ModelOptions
+
+    base = tmp_path / "my_base"
+    shutil.copytree(miniature, base)
+    (base / "README.md").write_text(f"---\n{front}\n---\n", encoding="utf-8")
+    options = ModelOptions(pretrained_model_name_or_path=str(base))
+    assert documents.base_model(options, registry.detect(base), 7.5).license is None
 
 
 @pytest.mark.unit

@@ -1,5 +1,7 @@
 """What of an output folder is in a commit: only what may be shared, and only what changed."""
 
+import json
+import shutil
 from pathlib import Path
 
 import huggingface_hub
@@ -7,7 +9,7 @@ import pytest
 from huggingface_hub import constants
 
 from pipeline.sharing import hub
-from tests.sharing.sending import ADAPTER, REPO, SHARED, access, contents, failure, share
+from tests.sharing.sending import ADAPTER, CARD, REPO, SHARED, access, contents, failure, share
 
 pytestmark = [
     pytest.mark.unit,
@@ -41,6 +43,30 @@ def test_only_what_changed_is_in_the_next_commit(server, out):
     (out / "run.toml").write_text("rank = 8\n", encoding="utf-8")
     share(server, out)
     assert [commit.changed for commit in server.own_commits(REPO)][1:] == [("run.toml",)]
+
+
+@pytest.mark.parametrize(
+    ("said", "chosen"),
+    [
+        ({"comfyui": "comfyui/paper.safetensors"}, ["comfyui/paper.safetensors"]),
+        ({"comfyui": None}, []),
+        ({"comfyui": "/etc/hostname"}, []),
+        ({"comfyui": "../secret"}, []),
+        ({"comfyui": "checkpoint-4/optimizer.safetensors"}, []),
+        ({"comfyui": ["comfyui/paper.safetensors"]}, []),
+        ({}, ["comfyui/older.safetensors", "comfyui/paper.safetensors"]),
+        ("null", ["comfyui/older.safetensors", "comfyui/paper.safetensors"]),
+        ("no JSON", ["comfyui/older.safetensors", "comfyui/paper.safetensors"]),
+    ],
+)
+def test_of_the_files_for_comfyui_the_runs_own_is_chosen_and_nothing_else(out, said, chosen):
+    shutil.copy(out / "comfyui" / "paper.safetensors", out / "comfyui" / "older.safetensors")
+    text = said if isinstance(said, str) else json.dumps(said)
+    (out / "result.json").write_text(text, encoding="utf-8")
+    found = hub.chosen(out)
+    assert [name for name in found if name.startswith("comfyui/")] == chosen
+    assert {ADAPTER, CARD, "run.toml"} <= set(found)
+    assert len(set(found)) == len(found) == 4 + len(chosen)
 
 
 def test_links_are_not_followed_out_of_the_folder(out, tmp_path):

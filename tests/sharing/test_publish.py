@@ -197,6 +197,16 @@ def test_what_was_changed_after_the_run_is_not_shared_with_it(run, server, flags
     assert ended.returncode == 2
     assert f"{min(right)} is not finite" in ended.stderr
     save_file(right, out / FILE)
+    comfyui = out / "comfyui" / "out.safetensors"
+    theirs = comfyui.read_bytes()
+    save_file({name: value * torch.nan for name, value in load_file(comfyui).items()}, comfyui)
+    ended = run(*publish)
+    assert ended.returncode == 2
+    assert "out.safetensors is not fit for use" in ended.stderr
+    comfyui.write_bytes(theirs)
+    (out / "README.md").write_text(
+        "---\ntags: [lora]\n---\nmine", encoding="utf-8"
+    )  # so that the reason is noted nowhere
     server.fail_next(r"POST /api/models/jane/tok/commit.*", 404, times=1)
     ended = run(*publish)
     assert ended.returncode == 2
