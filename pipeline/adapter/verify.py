@@ -94,5 +94,11 @@ def _load(file: Path, family: Family, adapted: Adapted) -> None:
     expected, loaded = adapted.layers(), adapted.layers(HANDOVER)
     problems = [f"{name}: trained, but not in the file" for name in sorted(expected - loaded)]
     problems += [f"{name}: in the file, but not trained" for name in sorted(loaded - expected)]
+    problems += [
+        f"{component}.{name}: left without a value (on the meta device)"
+        for component, model in adapted.models.items()
+        for name, value in model.named_parameters()
+        if value.is_meta and HANDOVER in name.split(".")
+    ]
     if problems:
         raise TrainingStopped(f"{file} does not load completely:\n{listed(problems)}")

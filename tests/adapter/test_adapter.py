@@ -87,6 +87,15 @@ def test_the_stock_loader_is_asked_strictly_and_what_it_warns_of_counts(adapted,
     with pytest.raises(TrainingStopped, match=r"cannot be loaded by diffusers.*left over"):
         check(file, adapted)
 
+    def empty(self, *args, **given):
+        noted(self, *args, **given)
+        layer = self.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q.lora_A[verify.HANDOVER]
+        layer.weight = torch.nn.Parameter(layer.weight.to("meta"))
+
+    monkeypatch.setattr(StableDiffusionPipeline, "load_lora_weights", empty)
+    with pytest.raises(TrainingStopped, match=r"unet\.mid_block.*to_q\.lora_A.*meta"):
+        check(file, adapted)
+
 
 def tampered(tmp_path, adapted, change) -> Path:
     file = formats.write(tmp_path, Adapted({"unet": adapted[1]}), "{}")
