@@ -174,7 +174,8 @@ def _precision(effective: str, asked: str | None, device: torch.device) -> Preci
     if effective == "fp16" and device.type == "cpu":
         raise ConfigError("--mixed_precision fp16 does not work on a CPU; use 'no' (or bf16 where the CPU has it).")
     source = "asked for by --mixed_precision" if asked is not None else "accelerate's setting"
-    return Precision(effective, f"{source}, on {device.type}")
+    advice = ": exact and slow; GPUs are made for bf16" if (effective, device.type) == ("no", "cuda") else ""
+    return Precision(effective, f"{source}, on {device.type}{advice}")
 
 
 def quieten_libraries() -> None:

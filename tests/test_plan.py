@@ -1,8 +1,10 @@
 """What is chosen where nothing is given, and that the plan says why."""
 
 import pytest
+import torch
 
 from pipeline.config import Run
+from pipeline.engine import _precision
 from pipeline.plan import length_of
 from tests.conftest import prepared
 
@@ -42,6 +44,15 @@ def test_every_choice_of_the_plan_stands_with_its_reason(miniature, colours, tmp
     said = prepared([*flags, *given], tmp_path / "out").plan.text()
     for choice in ("32 x 32 pixels (--resolution)", "0.5, cosine", "nothing (--validation_split 0)", "prodigy"):
         assert choice in said
+
+
+def test_float32_on_a_gpu_is_said_to_be_slow():
+    said = {place: _precision("no", None, torch.device(place)).reason for place in ("cpu", "cuda")}
+    assert said == {
+        "cpu": "accelerate's setting, on cpu",
+        "cuda": "accelerate's setting, on cuda: exact and slow; GPUs are made for bf16",
+    }
+    assert _precision("bf16", "bf16", torch.device("cuda")).reason == "asked for by --mixed_precision, on cuda"
 
 
 def test_a_preview_without_the_trigger_word_is_noted(miniature, colours, tmp_path):
