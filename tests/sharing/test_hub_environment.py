@@ -46,6 +46,6 @@ def test_offline_by_the_environment(server, out):
 def test_an_error_of_xet_is_said_in_a_sentence(server, out):
     """The loopback Hub has no Xet storage, and the client does not fall back to LFS."""
     ended = run_alone(server, out, HF_HUB_DISABLE_XET="0")
-    assert "HubError: The upload to " in ended.stderr
+    assert "UploadFailed: The upload to " in ended.stderr
     assert "failed at attempt 5: ConnectionError" in ended.stderr
     assert server.own_commits(REPO) == []
