@@ -119,7 +119,7 @@ def card(name: str, *, dataset: Path | None = None) -> None:
     dataset
         Its folder, to note in the card which data it was written for.
     """
-    from pipeline import durable
+    from pipeline import atomic
     from pipeline.data import card as cards
     from pipeline.data.manifest import read_manifest
     from pipeline.data.options import DataOptions
@@ -132,7 +132,7 @@ def card(name: str, *, dataset: Path | None = None) -> None:
     if dataset is not None and not dataset.is_dir():
         raise ConfigError(f"--dataset {dataset} does not exist; give a folder of images.")
     fingerprint = read_manifest(dataset, DataOptions()).fingerprint if dataset is not None else "null"
-    durable.write_text(path, cards.template(name, fingerprint))
+    atomic.write_text(path, cards.template(name, fingerprint))
     _say(f"Card  {path}: fill in what says TODO")
 
 
@@ -240,7 +240,7 @@ def miniature(family: str, folder: Path, *, prediction_type: str | None = None, 
     seed
         Decides the weights.
     """
-    from pipeline.engine import quieten_libraries
+    from pipeline.console import quieten_libraries
     from pipeline.families import miniature as miniatures
 
     quieten_libraries()
@@ -265,14 +265,14 @@ def bench(kind: str, *, rounds: int = 3, to: Path | None = None) -> None:
     """
     if kind != "cpu":
         raise ConfigError(f"bench {kind!r}: cpu is offered.")
-    from pipeline import durable
+    from pipeline import atomic
     from pipeline.bench import cpu, table
 
     page = table.page(cpu.compare(rounds))
     if to is None:
         _say(page)
     else:
-        durable.write_text(to, page)
+        atomic.write_text(to, page)
         _say(f"Page  {to}")
 
 

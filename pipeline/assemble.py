@@ -10,7 +10,6 @@ from pipeline import starter
 from pipeline.adapter import lora, start
 from pipeline.adapter.adapted import Adapted
 from pipeline.adapter.texts import LiveTexts
-from pipeline.budget import Budget
 from pipeline.conditioning import stack
 from pipeline.data import cache as caches
 from pipeline.data import images, pixels
@@ -25,6 +24,7 @@ from pipeline.evaluation.validation import MAX_EXAMPLES, Ruler, Subject, Validat
 from pipeline.objective.weighting import weighting_for
 from pipeline.setting import Setting
 from pipeline.status import Status
+from pipeline.timer import PhaseTimer
 from pipeline.training.loop import Task
 from pipeline.training.optim import grouped, optimizer_for
 from pipeline.training.state import TrainState
@@ -208,7 +208,7 @@ def measures_for(setting: Setting, pictured: Manifest) -> tuple[unseen.Judge | N
 
 
 def watch_for(
-    setting: Setting, models: Models, state: TrainState, previews: Previews | None, status: Status, budget: Budget
+    setting: Setting, models: Models, state: TrainState, previews: Previews | None, status: Status, timer: PhaseTimer
 ) -> Watch:
     """What is looked at between two steps, and when."""
     run, plan = setting.run, setting.plan
@@ -228,5 +228,5 @@ def watch_for(
         plan.preview_steps,
         run.train.early_stopping_patience,
         told,
-        budget,
+        timer,
     )

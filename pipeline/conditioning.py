@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from pipeline import draws
+from pipeline import rng
 
 
 @dataclass(frozen=True)
@@ -57,4 +57,4 @@ def stack(rows: list[dict[str, Tensor]]) -> Conditioning:
 
 def is_dropped(seed: int, epoch: int, example_id: str, probability: float) -> bool:
     """Whether this example trains with the null condition in this epoch (Ho & Salimans 2022, algorithm 1)."""
-    return draws.uniform(seed, epoch, example_id, "caption dropout") < probability
+    return rng.uniform(seed, epoch, example_id, "caption dropout") < probability

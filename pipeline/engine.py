@@ -5,7 +5,6 @@ divided by the size of the whole step, so gradients are added over processes, ne
 two processes of one micro-step do bit for bit what one process does in two.
 """
 
-import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -176,14 +175,3 @@ def _precision(effective: str, asked: str | None, device: torch.device) -> Preci
     source = "asked for by --mixed_precision" if asked is not None else "accelerate's setting"
     advice = ": exact and slow; GPUs are made for bf16" if (effective, device.type) == ("no", "cuda") else ""
     return Precision(effective, f"{source}, on {device.type}{advice}")
-
-
-def quieten_libraries() -> None:
-    """Only errors from the libraries: what of their warnings concerns a user is checked and said by us."""
-    import diffusers
-    import transformers
-
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it wherever it is installed
-    for library in (diffusers.utils.logging, transformers.utils.logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()

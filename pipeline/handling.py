@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 import pipeline
-from pipeline import durable
+from pipeline import atomic
 from pipeline.adapter import files, formats, kohya, resize, summary
 from pipeline.adapter.files import AdapterFile, Layers
-from pipeline.engine import quieten_libraries
+from pipeline.console import quieten_libraries
 from pipeline.errors import CheckpointError, ConfigError, listed
 from pipeline.families import registry
 from pipeline.families.base import Family
@@ -46,7 +46,7 @@ def export(path: Path, to: Path, kind: Kind, base: Path | None) -> None:
     file = files.read(path, layers)
     if kind == "peft":
         with _named(to):
-            durable.commit_folder(to, lambda aside: _write_peft(aside, file, layers))
+            atomic.commit_folder(to, lambda aside: _write_peft(aside, file, layers))
     elif kind == "kohya":
         tensors, header = _for_kohya(file, family, to)
         _commit(
@@ -115,9 +115,9 @@ def _commit(to: Path, tensors: dict[str, Tensor], header: dict[str, str], check:
     aside = to.with_name(f".{to.stem}.unchecked.safetensors")
     with _named(to):
         try:
-            durable.write_tensors(aside, tensors, header)
+            atomic.write_tensors(aside, tensors, header)
             check(aside)
-            durable.write_bytes(to, aside.read_bytes())
+            atomic.write_bytes(to, aside.read_bytes())
         finally:
             aside.unlink(missing_ok=True)
 
@@ -187,8 +187,8 @@ def _write_peft(folder: Path, file: AdapterFile, layers: Layers | None) -> None:
         place = folder if alone else folder / component
         own = {name.partition(".")[2]: v for name, v in file.tensors.items() if name.startswith(f"{component}.")}
         named = {f"base_model.model.{name}": value for name, value in own.items()}
-        durable.write_tensors(place / files.PEFT_FILE, named, _note(file))
-        durable.write_text(place / files.PEFT_CONFIG, json.dumps(_peft_config(own), indent=2) + "\n")
+        atomic.write_tensors(place / files.PEFT_FILE, named, _note(file))
+        atomic.write_text(place / files.PEFT_CONFIG, json.dumps(_peft_config(own), indent=2) + "\n")
     _require_equal(file.tensors, files.read(folder, layers))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 import pipeline
-from pipeline import draws
+from pipeline import rng
 from pipeline.adapter import formats, kohya, verify
 from pipeline.adapter.adapted import Adapted
 from pipeline.assemble import Models
@@ -47,7 +47,7 @@ def hand_over(setting: Setting, models: Models, kept_step: int) -> HandedOver:
         states = stack(rows).to(engine.device, torch.float32)
         return family.denoise(models.adapted.denoiser, x_t, t, states)
 
-    x_t = draws.normal(0, 0, "", "verify", (2, *family.latent_shape(setting.plan.resolution))).to(engine.device)
+    x_t = rng.normal(0, 0, "", "verify", (2, *family.latent_shape(setting.plan.resolution))).to(engine.device)
     t = torch.tensor([0.3, 0.8], device=engine.device)
     aside = setting.folder / ".handover"  # under its own name only once it is proven
     file = formats.write(aside, models.adapted, json.dumps(note, sort_keys=True))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline import starter
 from pipeline.config import Run
+from pipeline.console import is_main_process
 from pipeline.data import card
 from pipeline.data.card import Card
 from pipeline.data.manifest import Manifest, read_manifest, read_table
@@ -14,7 +15,6 @@ from pipeline.data.options import DataOptions
 from pipeline.data.split import split
 from pipeline.errors import CheckpointError, ConfigError, DataError, listed
 from pipeline.sharing.options import ShareOptions
-from pipeline.status import is_main_process
 from pipeline.training.options import TrainOptions
 
 MAX_DRAWN = 16  # of the held-out images, where no other unseen ones are given

@@ -7,14 +7,15 @@ from pathlib import Path
 from types import FrameType
 
 from pipeline import config, errors, material
-from pipeline.budget import Budget
 from pipeline.config import Command
-from pipeline.status import Status, is_main_process, resume_command
+from pipeline.console import is_main_process
+from pipeline.status import Status, resume_command
+from pipeline.timer import PhaseTimer
 
 
 def run_and_report(argv: list[str]) -> int:
     """Parse, run, and turn whatever happens into an exit code and one last sentence."""
-    budget = Budget()
+    timer = PhaseTimer()
     try:
         command = config.parse(argv)
     except errors.UserError as error:
@@ -28,11 +29,11 @@ def run_and_report(argv: list[str]) -> int:
 
     signal.signal(signal.SIGTERM, terminate)  # while training, the loop has its own way of stopping
     try:
-        with budget.spend("data"):
+        with timer.section("data"):
             found = material.look(command.run, status.folder)
         from pipeline.run import execute
 
-        return execute(command, found, status, budget)
+        return execute(command, found, status, timer)
     except errors.UserError as error:
         if command.debug:
             traceback.print_exc()

@@ -7,13 +7,12 @@ from pathlib import Path
 import torch
 
 import pipeline
-from pipeline import assemble, durable, errors, handover
+from pipeline import assemble, atomic, errors, handover
 from pipeline.adapter import formats
 from pipeline.assemble import Models
-from pipeline.budget import Budget
 from pipeline.config import Command
+from pipeline.console import quieten_libraries, tell
 from pipeline.data import cache as caches
-from pipeline.engine import quieten_libraries
 from pipeline.evaluation import unseen
 from pipeline.evaluation.previews import Previews
 from pipeline.material import Material
@@ -21,14 +20,14 @@ from pipeline.report import dataset, page
 from pipeline.setting import Setting, claim, identity_of, is_complete, prepare
 from pipeline.sharing import documents, hub, publish
 from pipeline.status import Status, launched_by_accelerate, resume_command
+from pipeline.timer import PhaseTimer
 from pipeline.training import tracking
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.loop import Outputs, train
 from pipeline.training.signals import StopSignal
-from pipeline.training.tracking import tell
 
 
-def execute(command: Command, material: Material, status: Status, budget: Budget) -> int:
+def execute(command: Command, material: Material, status: Status, timer: PhaseTimer) -> int:
     """Carry out a parsed command line; returns the exit code. What goes wrong is raised."""
     quieten_libraries()
     setting = prepare(command.run, material, status.folder)
@@ -50,23 +49,23 @@ def execute(command: Command, material: Material, status: Status, budget: Budget
         tell(f"Already complete: {setting.folder / formats.FILE} is the adapter of this run.")
         return errors.EXIT_DONE
     status.claimed = True
-    with budget.spend("encode"):
+    with timer.section("encode"):
         engine.together(lambda: encode(setting))
     models = assemble.load_models(setting)
     previews = assemble.previews_for(setting, models) if engine.is_main else None
-    kept_step = fit(setting, models, previews, checkpoints, found, status, budget)
+    kept_step = fit(setting, models, previews, checkpoints, found, status, timer)
     engine.close()
     if not engine.is_main:
         return errors.EXIT_DONE
     status.write("finishing", f"trained; checking the adapter of step {kept_step}")
-    with budget.spend("check"):
+    with timer.section("check"):
         handed_over = handover.hand_over(setting, models, kept_step)
     tell(
         f"Handed over {setting.folder / formats.FILE}, step {kept_step}: reloaded by diffusers it is "
         f"{handed_over.verdict.distance:.1e} of its own effect from the trained adapter "
         f"({handed_over.verdict.num_layers} layers)."
     )
-    return finish(setting, previews, handed_over, status, budget)
+    return finish(setting, previews, handed_over, status, timer)
 
 
 def require_sharing(setting: Setting) -> None:
@@ -105,7 +104,7 @@ def fit(
     checkpoints: Checkpoints,
     found: Path | None,
     status: Status,
-    budget: Budget,
+    timer: PhaseTimer,
 ) -> int:
     """Restore, train, and keep metrics, status and previews on the way; returns the step whose weights are kept.
 
@@ -128,12 +127,12 @@ def fit(
             progress = tracking.Progress(first_step, plan.num_steps)
             for output in (metrics, tensorboard, progress):
                 open_until_done.callback(output.close)
-            with budget.spend("validate"):
-                watch = assemble.watch_for(setting, models, state, previews, status, budget)
+            with timer.section("validate"):
+                watch = assemble.watch_for(setting, models, state, previews, status, timer)
             outputs = Outputs(checkpoints, run.train.checkpointing_steps, metrics, tensorboard, progress, watch)
         stop = open_until_done.enter_context(StopSignal(watch_parent=launched_by_accelerate()))
         if not state.has_stalled(run.train.early_stopping_patience):
-            train(engine, task, outputs, first_step, stop, budget)
+            train(engine, task, outputs, first_step, stop, timer)
     if run.train.keep == "best" and state.best is not None:
         state.put(state.best.weights)
         return state.best.step
@@ -142,12 +141,12 @@ def fit(
 
 
 def finish(
-    setting: Setting, previews: Previews | None, handed_over: handover.HandedOver, status: Status, budget: Budget
+    setting: Setting, previews: Previews | None, handed_over: handover.HandedOver, status: Status, timer: PhaseTimer
 ) -> int:
     """Pictures, measurements and the page. A failure here costs none of them the adapter: exit code 3."""
     folder, kept_step = setting.folder, handed_over.step
     try:
-        with budget.spend("draw"):
+        with timer.section("draw"):
             draw(setting, previews, kept_step)
         data = dataset.facts(setting.manifest, setting.held_out)
         facts = {
@@ -157,10 +156,10 @@ def finish(
             "alpha": handed_over.alpha,
             "comfyui": handed_over.comfyui and handed_over.comfyui.relative_to(folder).as_posix(),
             "data": data,
-            "budget": budget.seconds,
+            "budget": timer.seconds,
             "peak_memory": setting.engine.peak_memory,  # bytes of the GPU
         }
-        durable.write_text(folder / "result.json", json.dumps(facts, indent=2) + "\n")
+        atomic.write_text(folder / "result.json", json.dumps(facts, indent=2) + "\n")
         page.write(folder)
         base = documents.base_model(setting.run.model, setting.family, setting.run.preview.guidance)
         documents.keep(folder, base, setting.card, setting.run.share.allow_undocumented_data)

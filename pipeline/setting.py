@@ -13,22 +13,23 @@ from typing import Any
 import torch
 
 import pipeline
-from pipeline import durable, errors, starter
+from pipeline import atomic, errors, hashing, starter
 from pipeline.adapter import formats
 from pipeline.config import Run
+from pipeline.console import tell
 from pipeline.data import cache as caches
 from pipeline.data.card import Card
-from pipeline.data.manifest import Manifest, digest
+from pipeline.data.manifest import Manifest
 from pipeline.engine import Engine
 from pipeline.evaluation.previews import forget_after
 from pipeline.families import reading, registry
 from pipeline.families.base import Family
+from pipeline.hashing import digest
 from pipeline.material import MAX_DRAWN, Material
 from pipeline.plan import Plan, cache_folder, make_plan
 from pipeline.status import Status
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.tracking import tell
 
 # What may differ between a run and its continuation without changing a single weight.
 NOT_IDENTITY = frozenset(
@@ -176,10 +177,10 @@ def fingerprint_of(family: Family, parts: Collection[str], precision: str = "") 
     place = family.place
     extra = f"{precision} {place.variant}".lstrip()
     if place.file is not None:
-        extra += f" {caches.fingerprint_of_file(str(place.file))}"
+        extra += f" {hashing.digest_of_file(place.file)}"
     if place.vae is not None and "vae" in parts:
-        extra += f" {caches.fingerprint_of(place.vae, ['.'])}"
-    return caches.fingerprint_of(family.folder, parts, extra)
+        extra += f" {hashing.fingerprint_of(place.vae, ['.'])}"
+    return hashing.fingerprint_of(family.folder, parts, extra)
 
 
 def identity_of(setting: Setting) -> dict[str, Any]:
@@ -192,7 +193,7 @@ def identity_of(setting: Setting) -> dict[str, Any]:
         "held_out": setting.held_out.fingerprint if setting.held_out else None,
         "base_model": fingerprint_of(family, (family.denoiser, "scheduler")),
         "encoders": digest((setting.cache.image_encoder + setting.cache.text_encoder).encode()),
-        "start": caches.fingerprint_of_file(setting.run.adapter.init_lora),
+        "start": hashing.fingerprint_of_adapter(setting.run.adapter.init_lora),
         "num_steps": setting.plan.num_steps,
         "global_batch": setting.plan.global_batch,
         "resolution": setting.plan.resolution,
@@ -205,9 +206,9 @@ def claim(setting: Setting, checkpoints: Checkpoints, status: Status) -> Path | 
     resume = train_options.resume_from_checkpoint
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not durable.hold_folder(folder, patience=0.0):
+        if not atomic.hold_folder(folder, patience=0.0):
             tell(f"Another run is still writing to {folder}; waiting for it to end")
-            if not durable.hold_folder(folder, PATIENCE_SECONDS):
+            if not atomic.hold_folder(folder, PATIENCE_SECONDS):
                 raise errors.ConfigError(
                     f"Another run does not stop writing to {folder}; stop it, or give another --output_dir."
                 )
@@ -222,8 +223,8 @@ def claim(setting: Setting, checkpoints: Checkpoints, status: Status) -> Path | 
         forget_after(folder / "samples", checkpoint.step_of(found) if found else 0)
         _note_other_threads(folder)
         kept = setting.run.replaced(overwrite_output_dir=False, resume_from_checkpoint=None)
-        durable.write_text(folder / "run.toml", kept.to_toml())
-        durable.write_text(folder / "environment.json", json.dumps(environment(setting), indent=2) + "\n")
+        atomic.write_text(folder / "run.toml", kept.to_toml())
+        atomic.write_text(folder / "environment.json", json.dumps(environment(setting), indent=2) + "\n")
         status.write("starting", "encoding images and captions")
     except OSError as error:
         raise errors.ConfigError(f"--output_dir {folder} cannot be written: {error.strerror}.") from error

@@ -8,15 +8,10 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from pipeline import durable
+from pipeline import atomic
 
 State = Literal["starting", "training", "finishing", "done", "interrupted", "failed", "incomplete"]
 FILE = "status.json"
-
-
-def is_main_process() -> bool:
-    """Whether this process writes and speaks; with several, the first one does."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 class Status:
@@ -39,7 +34,7 @@ class Status:
             "message": message,
             "next_command": None if state == "done" else command,
         }
-        durable.write_text(self.folder / FILE, json.dumps(row, indent=2, ensure_ascii=False) + "\n")
+        atomic.write_text(self.folder / FILE, json.dumps(row, indent=2, ensure_ascii=False) + "\n")
 
 
 def resume_command(folder: Path) -> str:

@@ -10,7 +10,7 @@ import torch
 
 from pipeline import starter
 from pipeline.adapter import formats
-from pipeline.engine import quieten_libraries
+from pipeline.console import quieten_libraries
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.evaluation.previews import INDEX, index_of, keep
 from pipeline.evaluation.sample import Sampler, SampleSettings, Shot

@@ -5,8 +5,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from pipeline import provenance
 from pipeline.__main__ import main
+from pipeline.evaluation import png_metadata
 from pipeline.evaluation.previews import kept
 from pipeline.families import registry
 from tests.conftest import largest_difference
@@ -54,7 +54,7 @@ def test_strength_zero_is_the_base(trained, tmp_path):
     assert main(words) == 0
     base, tuned = (Image.open(tmp_path / "drawn" / name / "0000.png") for name in ("base", "tuned"))
     assert largest_difference(base, tuned) == 0
-    assert all(provenance.is_marked(path) for path in (tmp_path / "drawn").glob("*/*.png"))
+    assert all(png_metadata.is_marked(path) for path in (tmp_path / "drawn").glob("*/*.png"))
 
 
 def test_report_is_made_again_from_the_folder_alone(trained):
@@ -85,5 +85,5 @@ def test_mistakes_are_answered(argv, said, capsys):
 
 
 def test_what_a_model_drew_is_marked_and_nothing_else(trained):
-    marked = {path.parent.name: provenance.is_marked(path) for path in (trained / "samples").glob("*/*.png")}
+    marked = {path.parent.name: png_metadata.is_marked(path) for path in (trained / "samples").glob("*/*.png")}
     assert marked == {"base": True, "step-000012": True, "grid": True, "data": False}

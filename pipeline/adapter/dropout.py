@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline import draws
+from pipeline import rng
 
 
 class ExampleDropout(nn.Module):
@@ -25,7 +25,7 @@ class ExampleDropout(nn.Module):
         return x * masks / (1 - self.share)
 
     def _mask(self, row: int, like: Tensor) -> Tensor:
-        generator = torch.Generator(like.device).manual_seed(draws.number_for(row, 0, self.name, "dropout"))
+        generator = torch.Generator(like.device).manual_seed(rng.number_for(row, 0, self.name, "dropout"))
         return torch.rand(like.shape, generator=generator, device=like.device) >= self.share
 
 

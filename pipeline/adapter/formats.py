@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline import durable
+from pipeline import atomic
 from pipeline.adapter import kohya, lora, pissa
 from pipeline.adapter.adapted import Adapted
 from pipeline.errors import TrainingStopped, listed
@@ -44,7 +44,7 @@ def _scaled(model: Any) -> dict[str, Tensor]:
 def write(folder: Path, adapted: Adapted, note: str) -> Path:
     """Write the canonical file into `folder`, durably; equal adapters give equal bytes."""
     path = folder / FILE
-    durable.write_tensors(path, spelled(canonical(adapted)), {"t2i_lora": note})
+    atomic.write_tensors(path, spelled(canonical(adapted)), {"t2i_lora": note})
     return path
 
 
@@ -84,7 +84,7 @@ def write_for_comfyui(path: Path, adapted: Adapted, prefixes: dict[str, str], he
     """
     tensors, alphas = canonical(adapted), alphas_of(adapted)
     written = kohya.to_kohya(tensors, prefixes, alphas)
-    durable.write_tensors(path, written, {**header, "modelspec.hash_sha256": kohya.digest(written)})
+    atomic.write_tensors(path, written, {**header, "modelspec.hash_sha256": kohya.digest(written)})
     layers = {component: sorted(lora.every_layer(model)) for component, model in adapted.models.items()}
     back, _ = kohya.from_kohya(load_file(path), prefixes, layers)
     wrong = [name for name in tensors if name not in back or not torch.allclose(back[name], tensors[name], rtol=1e-6)]

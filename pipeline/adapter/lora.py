@@ -10,7 +10,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline import draws
+from pipeline import rng
 from pipeline.adapter import dropout, pissa
 from pipeline.adapter.layers import Site
 from pipeline.adapter.options import AdapterOptions
@@ -80,8 +80,8 @@ def first_weights(name: str, parameter: Tensor, options: AdapterOptions, seed: i
     """A at the start: normal with deviation 1 / rank, or uniform within 1 / sqrt(inputs), drawn from its name."""
     shape = tuple(parameter.shape)
     if options.lora_init == "gaussian":
-        return draws.normal(seed, 0, name, "adapter", shape) / shape[0]
-    return draws.uniforms(seed, 0, name, "adapter", shape).mul_(2).sub_(1) / math.sqrt(math.prod(shape[1:]))
+        return rng.normal(seed, 0, name, "adapter", shape) / shape[0]
+    return rng.uniforms(seed, 0, name, "adapter", shape).mul_(2).sub_(1) / math.sqrt(math.prod(shape[1:]))
 
 
 def parameters(denoiser: nn.Module) -> dict[str, nn.Parameter]:

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from pipeline import draws, starter
+from pipeline import rng, starter
 from pipeline.data.layouts import FileSource
 from pipeline.data.manifest import Example, read_manifest
 from pipeline.data.options import DataOptions
@@ -42,7 +42,7 @@ def main(folder: Path, num_steps: int) -> None:
     trained = {name: value for name, value in unet.named_parameters() if value.requires_grad}
     for name, value in trained.items():
         if ".lora_A." in name:
-            value.data = draws.normal(SEED, 0, name, "adapter", tuple(value.shape)) / RANK
+            value.data = rng.normal(SEED, 0, name, "adapter", tuple(value.shape)) / RANK
     optimizer = torch.optim.AdamW(trained.values(), lr=RATE, weight_decay=0.01)
     rates = get_scheduler("constant", optimizer, num_warmup_steps=0, num_training_steps=num_steps)
     examples = read_manifest(starter.TRAIN, DataOptions()).examples
@@ -79,9 +79,9 @@ def drawn(example: Example, epoch: int) -> dict[str, Any]:
     with Image.open(example.source.path) as file:
         pixels = torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1).float() / 127.5 - 1
     names = ("posterior", "noise")
-    normal: dict[str, Tensor] = {name: draws.normal(SEED, epoch, example.id, name, shape) for name in names}
-    dropped = draws.uniform(SEED, epoch, example.id, "caption dropout") < 0.1
-    t = int(draws.uniform(SEED, epoch, example.id, "time") * 1000)
+    normal: dict[str, Tensor] = {name: rng.normal(SEED, epoch, example.id, name, shape) for name in names}
+    dropped = rng.uniform(SEED, epoch, example.id, "caption dropout") < 0.1
+    t = int(rng.uniform(SEED, epoch, example.id, "time") * 1000)
     return {"pixels": pixels, "caption": "" if dropped else example.caption, "t": t, **normal}
 
 

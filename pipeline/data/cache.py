@@ -4,7 +4,6 @@ Latents are kept as the posterior's mean and standard deviation, never as one dr
 states are kept per caption, and those of the null condition beside them.
 """
 
-import functools
 import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,10 +14,11 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline import draws, durable
+from pipeline import atomic, rng
 from pipeline.data import images, pixels
-from pipeline.data.manifest import Example, digest
+from pipeline.data.manifest import Example
 from pipeline.data.options import DataOptions
+from pipeline.hashing import digest
 
 VERSION = "2"  # raise it when the meaning of a cached value changes
 
@@ -50,10 +50,10 @@ def view_of(example: Example, variant: int, seed: int, resolution: int, options:
     """The crop and flip of one of an image's views; the views are the same in every epoch and resume."""
     left, top, flip = 0.5, 0.5, False
     if not options.center_crop:
-        left = draws.uniform(seed, variant, example.id, "crop left")
-        top = draws.uniform(seed, variant, example.id, "crop top")
+        left = rng.uniform(seed, variant, example.id, "crop left")
+        top = rng.uniform(seed, variant, example.id, "crop top")
     if options.random_flip:
-        flip = draws.uniform(seed, variant, example.id, "flip") < 0.5
+        flip = rng.uniform(seed, variant, example.id, "flip") < 0.5
     if example.width == example.height:
         left, top = 0.5, 0.5  # nothing to choose: let the views share one entry
     return images.View(resolution, options.image_interpolation_mode, left, top, flip)
@@ -66,14 +66,14 @@ def centre_view(resolution: int, options: DataOptions) -> images.View:
 
 def variant_of(example: Example, epoch: int, seed: int, options: DataOptions) -> int:
     """Which of its views an example shows in an epoch."""
-    return draws.integer(seed, epoch, example.id, "variant", options.variants)
+    return rng.integer(seed, epoch, example.id, "variant", options.variants)
 
 
 def caption_in(example: Example, epoch: int, seed: int) -> str:
     """Which of its captions an example shows in an epoch."""
     if len(example.captions) == 1:
         return example.caption
-    return example.captions[draws.integer(seed, epoch, example.id, "caption", len(example.captions))]
+    return example.captions[rng.integer(seed, epoch, example.id, "caption", len(example.captions))]
 
 
 def views_of(example: Example, seed: int, resolution: int, options: DataOptions) -> list[images.View]:
@@ -106,46 +106,14 @@ def store_latents(cache: Cache, example: Example, view: images.View, options: Da
     if not (torch.isfinite(mean).all() and torch.isfinite(std).all()):
         raise ValueError(f"{example.name}: the autoencoder makes non-finite latents of it (half precision overflow?)")
     path = cache.latent_path(example, view, options.alpha_background)
-    durable.write_tensors(path, {"mean": mean, "std": std})
+    atomic.write_tensors(path, {"mean": mean, "std": std})
 
 
 def store_text(cache: Cache, caption: str | None, encode: EncodeText) -> None:
     """Encode one caption and keep its text states."""
-    durable.write_tensors(cache.text_path(caption), encode(caption))
+    atomic.write_tensors(cache.text_path(caption), encode(caption))
 
 
 def load(path: Path) -> dict[str, Tensor]:
     """One cached entry."""
     return load_file(path)
-
-
-def fingerprint_of(folder: Path, parts: Iterable[str], extra: str = "") -> str:
-    """A hash of the files of some parts of a model folder, the same wherever the folder lies."""
-    pieces = [extra]
-    for part in sorted(parts):
-        for path in sorted((folder / part).rglob("*")):
-            if path.is_file():
-                pieces.append(f"{path.relative_to(folder).as_posix()} {_digest_of_file(path)}")
-    return digest("\n".join(pieces).encode())
-
-
-def fingerprint_of_file(place: str | None) -> str | None:
-    """A hash of the adapter to start from, a file or a folder of files; None where there is none."""
-    if place is None:
-        return None
-    path = Path(place)
-    return _digest_of_file(path) if path.is_file() else fingerprint_of(path.parent, [path.name])
-
-
-def _digest_of_file(path: Path) -> str:
-    said = path.stat()
-    return _digest_once(path, said.st_size, said.st_mtime_ns)
-
-
-@functools.lru_cache
-def _digest_once(path: Path, size: int, changed: int) -> str:
-    """Once for a file as it is: a model in a single file is asked for by each of its parts."""
-    import hashlib
-
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline import conditioning, draws
+from pipeline import conditioning, rng
 from pipeline.conditioning import Conditioning, Geometry
 from pipeline.data import cache as caches
 from pipeline.data import pixels
@@ -59,10 +59,10 @@ class CachedExamples(Dataset[dict[str, Any]]):
         view = caches.view_of(example, variant, seed, self.resolution, self.options)
         entry = caches.load(self.cache.latent_path(example, view, self.options.alpha_background))
         shape = tuple(entry["mean"].shape)
-        latents = entry["mean"] + entry["std"] * draws.normal(seed, epoch, example.id, "posterior", shape)
-        noise = draws.normal(seed, epoch, example.id, "noise", shape)
+        latents = entry["mean"] + entry["std"] * rng.normal(seed, epoch, example.id, "posterior", shape)
+        noise = rng.normal(seed, epoch, example.id, "noise", shape)
         if self.noise_offset:
-            noise = noise + self.noise_offset * draws.normal(seed, epoch, example.id, "offset", (shape[0], 1, 1))
+            noise = noise + self.noise_offset * rng.normal(seed, epoch, example.id, "offset", (shape[0], 1, 1))
         dropped = conditioning.is_dropped(seed, epoch, example.id, self.options.null_share)
         caption = None if dropped else caches.caption_in(example, epoch, seed)
         return {
@@ -70,9 +70,9 @@ class CachedExamples(Dataset[dict[str, Any]]):
             "latents": latents,
             "noise": noise,
             "u": torch.tensor(
-                draws.uniform(seed, epoch, example.id, "time"), dtype=torch.float64
+                rng.uniform(seed, epoch, example.id, "time"), dtype=torch.float64
             ),  # 1 - 1e-9 is 1 in float32
-            "row": draws.number_for(seed, epoch, example.id, "model"),
+            "row": rng.number_for(seed, epoch, example.id, "model"),
             "caption": caption,
             "states": {
                 **({} if self.live_texts else caches.load(self.cache.text_path(caption))),

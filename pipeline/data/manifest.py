@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import hashlib
 import io
 import warnings
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from pipeline.data import captions, images, layouts
 from pipeline.data.layouts import Row, Source
 from pipeline.data.options import DataOptions
 from pipeline.errors import DataError, listed
+from pipeline.hashing import digest
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,6 @@ class Manifest:
     def fingerprint(self) -> str:
         """A hash of every image and caption."""
         return digest("\n".join(example.id for example in self.examples).encode())
-
-
-def digest(content: bytes) -> str:
-    """The content hash used for every id and cache key: 128 bits of BLAKE2b, in hex."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def read_manifest(folder: Path, options: DataOptions, flag: str = "--train_data_dir") -> Manifest:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pipeline import draws
+from pipeline import rng
 
 
 @dataclass(frozen=True)
@@ -66,4 +66,4 @@ class MicroBatches:
 
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, num_examples: int) -> list[int]:
-    return draws.order(seed, epoch, num_examples)
+    return rng.order(seed, epoch, num_examples)

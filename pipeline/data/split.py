@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from pipeline.data.manifest import Manifest, digest
+from pipeline.data.manifest import Manifest
 from pipeline.errors import ConfigError
+from pipeline.hashing import digest
 
 DEFAULT_SHARE = 0.1
 MIN_HELD_OUT = 4  # images: fewer say nothing

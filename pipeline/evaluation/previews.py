@@ -8,8 +8,9 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline import durable, provenance
+from pipeline import atomic
 from pipeline.adapter.adapted import Adapted
+from pipeline.evaluation import png_metadata
 from pipeline.evaluation.sample import Sampler, Shot
 
 INDEX = "index.json"
@@ -80,12 +81,12 @@ def keep(folder: Path, pictures: list[Image.Image], rows: list[dict[str, Any]], 
     def fill(aside: Path) -> None:
         for picture, row in zip(pictures, rows, strict=True):
             if drawn:
-                provenance.save_marked(picture, aside / row["file"])
+                png_metadata.save_marked(picture, aside / row["file"])
             else:
                 picture.save(aside / row["file"])
-        durable.write_text(aside / INDEX, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+        atomic.write_text(aside / INDEX, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
 
-    durable.commit_folder(folder, fill)
+    atomic.commit_folder(folder, fill)
 
 
 def index_of(shots: "list[Shot] | tuple[Shot, ...]", sampler: Sampler) -> list[dict[str, Any]]:
@@ -103,10 +104,10 @@ def is_kept(folder: Path, rows: list[dict[str, Any]]) -> bool:
 def forget_after(samples: Path, step: int) -> None:
     """Remove what was drawn with weights that a run going on from `step` will not have again; from 0, everything."""
     if step == 0 and samples.is_dir():
-        durable.remove_folder(samples)
+        atomic.remove_folder(samples)
     for folder in samples.glob("step-*"):
         if int(folder.name.removeprefix("step-")) > step:
-            durable.remove_folder(folder)
+            atomic.remove_folder(folder)
 
 
 def kept(folder: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from pipeline import durable
+from pipeline import atomic
 from pipeline.data import images, pixels
 from pipeline.data.manifest import Example, Manifest
 from pipeline.data.options import DataOptions
@@ -76,7 +76,7 @@ def evaluate(
         _read(reader, sets, [example.caption for example in examples], found)
     names = {"judge": judge.name if judge else None, "reader": reader.name if reader else None}
     text = json.dumps({**names, "n": len(examples), "sets": found}, indent=2)
-    durable.write_text(previews.folder.parent / FILE, text + "\n")
+    atomic.write_text(previews.folder.parent / FILE, text + "\n")
 
 
 def _judged(

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline import draws
+from pipeline import rng
 from pipeline.adapter.adapted import Adapted
 from pipeline.conditioning import Conditioning, stack
 from pipeline.evaluation.estimates import Estimate, paired_change
@@ -139,11 +139,11 @@ def num_passes(num_held_out: int, num_probe: int) -> int:
 
 def _latents(subject: Subject) -> Tensor:
     shape = tuple(subject.mean.shape)
-    return subject.mean + subject.std * draws.normal(SEED, 0, subject.id, "validation posterior", shape)
+    return subject.mean + subject.std * rng.normal(SEED, 0, subject.id, "validation posterior", shape)
 
 
 def _noise(subject: Subject, level: int) -> Tensor:
-    return draws.normal(SEED, level, subject.id, "validation noise", tuple(subject.mean.shape))
+    return rng.normal(SEED, level, subject.id, "validation noise", tuple(subject.mean.shape))
 
 
 def _by_level(now: Tensor, base: Tensor) -> list[dict[str, float]]:

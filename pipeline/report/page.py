@@ -8,15 +8,15 @@ from typing import Any
 
 import jinja2
 
-from pipeline import durable, status
+from pipeline import atomic, status
 from pipeline.adapter import formats
+from pipeline.console import clock
 from pipeline.errors import CheckpointError
 from pipeline.evaluation import unseen
 from pipeline.evaluation.previews import INDEX, kept
 from pipeline.report import charts, dataset, heldout, pictures
 from pipeline.report.advice import advice
 from pipeline.training import tracking
-from pipeline.training.tracking import clock
 
 FILE = "report.html"
 BUDGET = {
@@ -38,7 +38,7 @@ def write(folder: Path) -> Path:
     loader = jinja2.PackageLoader("pipeline.report", "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     path = folder / FILE
-    durable.write_text(path, environment.get_template("run.html").render(**content(folder)))
+    atomic.write_text(path, environment.get_template("run.html").render(**content(folder)))
     return path
 
 

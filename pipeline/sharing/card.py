@@ -13,11 +13,11 @@ from typing import Any, Literal
 import jinja2
 import yaml
 
-from pipeline import durable, provenance
+from pipeline import atomic
 from pipeline.data.captions import has_word
 from pipeline.data.card import HUB_ID, LICENSES, Card
 from pipeline.errors import CheckpointError
-from pipeline.evaluation import unseen
+from pipeline.evaluation import png_metadata, unseen
 from pipeline.evaluation.previews import INDEX, kept, spread
 from pipeline.sharing import hub
 from pipeline.sharing.private import cleaned, cleaner
@@ -70,7 +70,7 @@ def write(folder: Path, base: BaseModel, data: Card | None, reason: str | None, 
     environment.filters |= {"md": escaped, "estimate": estimate, "code": repr}
     text = environment.get_template("card.md").render(**content(folder, base, data, reason), repo=repo)
     path = folder / hub.CARD
-    durable.write_text(path, re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
+    atomic.write_text(path, re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
     return path
 
 
@@ -112,7 +112,7 @@ def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None
         "held_out": held_out_change(steps, kept_step),
         "pairs": shown,
         "num_hidden": num_hidden,
-        "marked": all(provenance.is_marked(folder / row["url"]) for pair in shown for row in pair),
+        "marked": all(png_metadata.is_marked(folder / row["url"]) for pair in shown for row in pair),
         "weights": hub.ADAPTER,
         "prompt": shot.get("prompt", trigger or "a picture"),
         "size": shot.get("resolution", environment["resolution"]),

@@ -7,13 +7,13 @@ from typing import Any
 
 import yaml
 
-from pipeline import durable, starter
+from pipeline import atomic, starter
 from pipeline.data import card as data_cards
 from pipeline.data.card import Card, People
-from pipeline.data.manifest import digest
 from pipeline.errors import CheckpointError, ConfigError, UserError
 from pipeline.families.base import Family
 from pipeline.families.options import ModelOptions
+from pipeline.hashing import digest
 from pipeline.sharing import card, hub
 from pipeline.sharing.card import BaseModel, Kind
 from pipeline.sharing.private import cleaner
@@ -77,7 +77,7 @@ def _license_of(folder: Path | None) -> dict[str, str | None]:
 def keep(folder: Path, base: BaseModel, data: Card | None, reason: str | None) -> None:
     """Keep what the card needs beside the run's results."""
     facts = {"base": dataclasses.asdict(base), "data": dataclasses.asdict(data) if data else None, "reason": reason}
-    durable.write_text(folder / FILE, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    atomic.write_text(folder / FILE, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_card(folder: Path, repo: str | None = None, reason: str | None = None) -> Path:
@@ -95,7 +95,7 @@ def write_card(folder: Path, repo: str | None = None, reason: str | None = None)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder} holds no whole run ({type(error).__name__}: {error}).") from error
     facts = {**facts, "reason": reason, "written": digest(path.read_bytes())}
-    durable.write_text(folder / FILE, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    atomic.write_text(folder / FILE, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     return path
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from pipeline import durable
+from pipeline import atomic
 from pipeline.adapter import formats
 from pipeline.adapter.adapted import Adapted
-from pipeline.data.manifest import digest
+from pipeline.console import tell
 from pipeline.errors import CheckpointError, listed
+from pipeline.hashing import digest
 from pipeline.training.state import TrainState
-from pipeline.training.tracking import tell
 
 STATE, FACTS = "state.safetensors", "state.json"
 NAME = re.compile(r"checkpoint-(\d+)")
@@ -32,15 +32,15 @@ class Checkpoints:
         """Write checkpoint-<step>, then remove what exceeds the limit."""
 
         def fill(folder: Path) -> None:
-            durable.write_tensors(folder / STATE, state.tensors())
+            atomic.write_tensors(folder / STATE, state.tensors())
             with state.showing_current():
                 formats.write(folder, adapted, json.dumps({"step": step}))
             facts = {"step": step, "identity": self.identity, "state": state.facts()}
             facts["digest"] = _digest(facts, folder)
-            durable.write_text(folder / FACTS, json.dumps(facts, indent=2) + "\n")
+            atomic.write_text(folder / FACTS, json.dumps(facts, indent=2) + "\n")
 
         path = self.folder / f"checkpoint-{step}"
-        durable.commit_folder(path, fill)
+        atomic.commit_folder(path, fill)
         self._remove_oldest(path)
         return path
 
@@ -88,7 +88,7 @@ class Checkpoints:
             return
         own = [path for path in existing(self.folder) if _same_run(path, self.identity) and path != newest]
         for path in own[: max(0, len(own) + 1 - self.limit)]:
-            durable.remove_folder(path)
+            atomic.remove_folder(path)
 
 
 def existing(folder: Path) -> list[Path]:

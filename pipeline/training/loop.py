@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from pipeline.adapter import dropout
-from pipeline.budget import Budget
 from pipeline.data.loader import CachedExamples, loader_for
 from pipeline.data.sampler import MicroBatches, StepSampler
 from pipeline.engine import Engine
 from pipeline.errors import EXIT_CTRL_C, EXIT_TERMINATED, Interrupted
+from pipeline.timer import PhaseTimer
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.guards import GradientGuard, has_overflowed, require_finite
 from pipeline.training.optim import adapted_rate
@@ -51,7 +51,7 @@ class Outputs:
 
 
 def train(
-    engine: Engine, task: Task, outputs: Outputs | None, first_step: int, stop: StopSignal, budget: Budget
+    engine: Engine, task: Task, outputs: Outputs | None, first_step: int, stop: StopSignal, timer: PhaseTimer
 ) -> None:
     """Train from `first_step` until the schedule or the patience ends; the last step leaves a checkpoint.
 
@@ -71,14 +71,14 @@ def train(
     for step in range(first_step, num_steps):
         # Step: gradients of the mean over the whole optimizer step, whatever it was cut into.
         started = time.perf_counter()
-        with budget.spend("step"):
+        with timer.section("step"):
             learning_rate = task.schedule(step)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * group["factor"]
             optimizer.zero_grad(set_to_none=True)
             total, ids = 0.0, []
             for _ in range(task.num_micro_steps):
-                with budget.spend("data"):
+                with timer.section("data"):
                     batch = next(stream)
                 for layer in dropouts:
                     layer.rows = batch.rows
@@ -114,7 +114,7 @@ def train(
         ended = done == num_steps or (outputs is not None and outputs.watch.has_ended)
         asked, ended = agreed(engine, stop.exit_code, ended)
         if outputs is not None and (done % outputs.checkpointing_steps == 0 or ended or asked is not None):
-            with budget.spend("save"):
+            with timer.section("save"):
                 outputs.checkpoints.save(done, state, task.method.adapted)
         if ended:
             return

@@ -9,8 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pipeline import durable
-from pipeline.status import is_main_process
+from pipeline import atomic
+from pipeline.console import clock, tell
 
 FILE = "metrics.jsonl"
 LINE_EVERY_SECONDS = 15.0
@@ -22,7 +22,7 @@ class Metrics:
     def __init__(self, folder: Path, first_step: int) -> None:
         path = folder / FILE
         kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= first_step]
-        durable.write_text(path, "".join(line + "\n" for line in kept))
+        atomic.write_text(path, "".join(line + "\n" for line in kept))
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, row: dict[str, Any]) -> None:
@@ -111,16 +111,3 @@ class Progress:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.close()
-
-
-def tell(message: str) -> None:
-    """One line for the person at the terminal, on stderr, without breaking a progress bar."""
-    if is_main_process():
-        tqdm.write(message, file=sys.stderr)
-
-
-def clock(seconds: float) -> str:
-    """Seconds as 1:02:03 or 2:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

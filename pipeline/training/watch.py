@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.adapter.adapted import Adapted
-from pipeline.budget import Budget
+from pipeline.console import tell
 from pipeline.evaluation.previews import Previews
 from pipeline.evaluation.validation import Validation
+from pipeline.timer import PhaseTimer
 from pipeline.training.state import TrainState
-from pipeline.training.tracking import tell
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Watch:
     preview_steps: int  # between two previews; 0: only at the end, when the run draws them itself
     patience: int | None
     told: Callable[[int], None]  # the status file
-    budget: Budget
+    timer: PhaseTimer
 
     def __call__(self, done: int) -> dict[str, Any]:
         """What was measured after `done` steps, for metrics.jsonl."""
@@ -34,10 +34,10 @@ class Watch:
         last = done == self.num_steps
         with self.state.showing_current():
             if self.validation is not None and (last or (self.validation_steps and done % self.validation_steps == 0)):
-                with self.budget.spend("validate"):
+                with self.timer.section("validate"):
                     row["validation"] = self.validation.measure(self.adapted)
             if self.previews is not None and self.preview_steps and (last or done % self.preview_steps == 0):
-                with self.budget.spend("draw"):
+                with self.timer.section("draw"):
                     self.previews.draw_tuned(done)
         if row:
             loss, before = row["validation"]["held_out_loss"], row["validation"]["held_out_base"]

@@ -7,7 +7,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 
-from pipeline import assemble, draws
+from pipeline import assemble, rng
 from pipeline.evaluation import validation
 from pipeline.evaluation.estimates import paired_change, student_95
 from pipeline.evaluation.validation import NUM_LEVELS
@@ -34,9 +34,9 @@ def test_it_is_the_loss_diffusers_own_parts_give(measured, miniature):
     assert len(found.held_out) == 4
     for row, subject in enumerate(found.held_out):
         shape = tuple(subject.mean.shape)
-        latents = subject.mean + subject.std * draws.normal(0, 0, subject.id, "validation posterior", shape)
+        latents = subject.mean + subject.std * rng.normal(0, 0, subject.id, "validation posterior", shape)
         for level in range(NUM_LEVELS):
-            noise = draws.normal(0, level, subject.id, "validation noise", shape)
+            noise = rng.normal(0, level, subject.id, "validation noise", shape)
             index = torch.tensor([int((level + 0.5) / NUM_LEVELS * 1000)])
             x_t = scheduler.add_noise(latents[None], noise[None], index)
             for caption, errors in ((subject.caption, found.base.held_out), (None, found.base.held_out_null)):

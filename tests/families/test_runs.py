@@ -106,7 +106,7 @@ def test_cached_is_live(flags, tmp_path):
     """What a batch holds is what the encoders give for the very picture, caption and cut."""
     import io
 
-    from pipeline import assemble, draws
+    from pipeline import assemble, rng
     from pipeline.data import cache as caches
     from pipeline.data import images, pixels
     from pipeline.data.sampler import Position
@@ -121,12 +121,12 @@ def test_cached_is_live(flags, tmp_path):
         variant = caches.variant_of(example, 1, 0, setting.run.data)
         view = caches.view_of(example, variant, 0, 64, setting.run.data)
         square = pixels.to_pixels(images.decode(io.BytesIO(example.source.content()), "white"), view)
-        dropped = draws.uniform(0, 1, example.id, "caption dropout") < 0.5
+        dropped = rng.uniform(0, 1, example.id, "caption dropout") < 0.5
         with torch.no_grad():
             mean, std = (value[0] for value in family.encode_image(pipe, square[None]))
             text = family.encode_text(pipe, None if dropped else example.caption)
         shape = tuple(mean.shape)
-        assert torch.equal(row["latents"], mean + std * draws.normal(0, 1, example.id, "posterior", shape))
+        assert torch.equal(row["latents"], mean + std * rng.normal(0, 1, example.id, "posterior", shape))
         size = family.size_states(pixels.geometry_of(example.width, example.height, view))
         assert row["states"].keys() == {**text, **size}.keys()
         assert all(torch.equal(row["states"][name], value) for name, value in {**text, **size}.items())

@@ -194,7 +194,7 @@ def test_what_does_not_read_back_the_same_is_not_kept(family, miniature, tmp_pat
     dora = harm == "another magnitude"
     adapted = learnt(family, with_text=False, **(KINDS["dora"] if dora else KINDS["alpha"]))
     formats.write(tmp_path / "s", adapted, "{}")
-    write = handling.durable.write_tensors
+    write = handling.atomic.write_tensors
     last = {"stronger": "lora_B.weight|lora_up.weight", "another magnitude": "lora_magnitude_vector"}
 
     def harmful(path, tensors, header):
@@ -207,7 +207,7 @@ def test_what_does_not_read_back_the_same_is_not_kept(family, miniature, tmp_pat
             tensors = tensors | {name: tensors[name] * (1 + 1e-5)}
         write(path, tensors, header)
 
-    monkeypatch.setattr(handling.durable, "write_tensors", harmful)
+    monkeypatch.setattr(handling.atomic, "write_tensors", harmful)
     with pytest.raises(CheckpointError, match="does not read back"):
         handling.export(tmp_path / "s", tmp_path / ("p" if kind == "peft" else "x.safetensors"), kind, miniature)
     assert left_in(tmp_path) == ["s"]

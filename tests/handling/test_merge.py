@@ -99,13 +99,13 @@ def test_sums_that_make_no_sense_are_refused(every, family, sdxl, miniature, tmp
 
 @pytest.mark.parametrize("rank", [None, 2])
 def test_a_sum_that_does_not_read_back_the_same_is_not_kept(every, tmp_path, monkeypatch, rank):
-    write = handling.durable.write_tensors
+    write = handling.atomic.write_tensors
 
     def harmful(path, tensors, header):
         last = max(tensors)
         write(path, tensors | {last: tensors[last] * (1 + 1e-5)}, header)
 
-    monkeypatch.setattr(handling.durable, "write_tensors", harmful)
+    monkeypatch.setattr(handling.atomic, "write_tensors", harmful)
     with pytest.raises(CheckpointError, match="does not read back"):
         handling.merge([(every[1]["diffusers"], 1.0)], tmp_path / "x.safetensors", rank, None)
     assert left_in(tmp_path) == []

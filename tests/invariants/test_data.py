@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from pipeline import assemble, draws
+from pipeline import assemble, rng
 from pipeline.conditioning import is_dropped
 from pipeline.data import cache as caches
 from pipeline.data.sampler import Position
@@ -49,7 +49,7 @@ def test_every_view_and_caption_of_every_epoch_is_what_live_encoding_gives(small
             assert torch.equal(row["states"]["prompt_embeds"], states)
             view = caches.view_of(example, caches.variant_of(example, epoch, 5, options), 5, 64, options)
             mean, std = family.encode_image(pipe, pixels_of(example, view)[None])
-            posterior = draws.normal(5, epoch, example.id, "posterior", tuple(mean.shape[1:]))
+            posterior = rng.normal(5, epoch, example.id, "posterior", tuple(mean.shape[1:]))
             assert torch.equal(row["latents"], mean[0] + std[0] * posterior)
             seen.add((example.id, view, "" if dropped else caption))
     assert len({view for _, view, _ in seen}) > 8  # crops and flips really differ

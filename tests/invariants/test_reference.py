@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 from PIL import Image
 
-from pipeline import draws
+from pipeline import rng
 from pipeline.adapter import lora
 from pipeline.adapter.options import AdapterOptions
 from pipeline.data.manifest import read_manifest
@@ -52,11 +52,11 @@ def reference_loss(pipe, scheduler, example, epoch, gamma) -> float:
     square = picture.crop((8, 0, 72, 64))  # 80 x 64, centred
     pixels = torch.from_numpy(np.array(square)).float().permute(2, 0, 1)[None] / 127.5 - 1
     posterior = pipe.vae.encode(pixels).latent_dist
-    latents = posterior.mean + posterior.std * draws.normal(3, epoch, example.id, "posterior", posterior.mean.shape[1:])
+    latents = posterior.mean + posterior.std * rng.normal(3, epoch, example.id, "posterior", posterior.mean.shape[1:])
     latents = latents * pipe.vae.config.scaling_factor
-    noise = draws.normal(3, epoch, example.id, "noise", latents.shape[1:])[None]
-    index = torch.tensor([int(draws.uniform(3, epoch, example.id, "time") * 1000)])
-    caption = "" if draws.uniform(3, epoch, example.id, "caption dropout") < 0.5 else example.caption
+    noise = rng.normal(3, epoch, example.id, "noise", latents.shape[1:])[None]
+    index = torch.tensor([int(rng.uniform(3, epoch, example.id, "time") * 1000)])
+    caption = "" if rng.uniform(3, epoch, example.id, "caption dropout") < 0.5 else example.caption
     tokens = pipe.tokenizer([caption], padding="max_length", truncation=True, max_length=77, return_tensors="pt")
     states = pipe.text_encoder(tokens.input_ids)[0]
     prediction = pipe.unet(scheduler.add_noise(latents, noise, index), index, states).sample

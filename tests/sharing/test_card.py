@@ -11,9 +11,9 @@ import yaml
 from huggingface_hub import ModelCard
 from PIL import Image, ImageOps
 
-from pipeline import provenance
 from pipeline.data.card import Card
 from pipeline.errors import CheckpointError
+from pipeline.evaluation import png_metadata
 from pipeline.evaluation.previews import kept
 from pipeline.sharing import card, hub
 from tests.conftest import metrics, snippet_of
@@ -119,7 +119,7 @@ def test_the_pictures_are_called_marked_only_if_all_are(out):
     assert "trainedAlgorithmicMedia" not in text_of(out)
     for path in (out / "samples").glob("*/*.png"):
         with Image.open(path) as picture:
-            provenance.save_marked(picture.convert("RGB"), path)
+            png_metadata.save_marked(picture.convert("RGB"), path)
     assert "trainedAlgorithmicMedia" in text_of(out)
     ImageOps.mirror(Image.open(out / "samples" / "base" / "0001.png")).save(out / "samples" / "base" / "0001.png")
     assert "trainedAlgorithmicMedia" not in text_of(out)

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from pipeline import durable
+from pipeline import atomic
 from pipeline.adapter import formats
 from pipeline.adapter.adapted import Adapted
 from pipeline.adapter.options import AdapterOptions
@@ -54,7 +54,7 @@ def test_a_full_disk_costs_neither_the_old_nor_leaves_half_of_the_new(tmp_path, 
     def full(path, *rest, **named):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(durable, "write_text", full)
+    monkeypatch.setattr(atomic, "write_text", full)
     with pytest.raises(OSError, match="No space"):
         save(checkpoints, 4, trained)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]

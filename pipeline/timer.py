@@ -5,16 +5,16 @@ import time
 from collections.abc import Iterator
 
 
-class Budget:
+class PhaseTimer:
     """Seconds by what they were spent on. What is spent inside something else counts for the inner one alone."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
         self._seconds: dict[str, float] = {}
-        self._inner = [0.0]  # per open `spend`, the seconds its inner ones took
+        self._inner = [0.0]  # per open section, the seconds its inner ones took
 
     @contextlib.contextmanager
-    def spend(self, what: str) -> Iterator[None]:
+    def section(self, what: str) -> Iterator[None]:
         """Count the time until the block ends, however it ends."""
         started = time.monotonic()
         self._inner.append(0.0)

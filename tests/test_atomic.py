@@ -7,20 +7,20 @@ import sys
 
 import pytest
 
-from pipeline import durable
+from pipeline import atomic
 
 pytestmark = pytest.mark.unit
-HOLDER = "import sys, time, pathlib; from pipeline import durable\n"
-HOLDER += "print(durable.hold_folder(pathlib.Path(sys.argv[1]), 0.0), flush=True); time.sleep(60)"
+HOLDER = "import sys, time, pathlib; from pipeline import atomic\n"
+HOLDER += "print(atomic.hold_folder(pathlib.Path(sys.argv[1]), 0.0), flush=True); time.sleep(60)"
 
 
 def test_a_folder_is_held_until_the_process_is_gone(tmp_path):
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "True\n"
-    assert not durable.hold_folder(tmp_path, 0.2)
+    assert not atomic.hold_folder(tmp_path, 0.2)
     holder.kill()
-    assert durable.hold_folder(tmp_path, 5.0)
-    assert durable.hold_folder(tmp_path, 0.0)  # a second run of the same process, as in a notebook
+    assert atomic.hold_folder(tmp_path, 5.0)
+    assert atomic.hold_folder(tmp_path, 0.0)  # a second run of the same process, as in a notebook
     assert not list(tmp_path.iterdir())
     holder.wait()
 
@@ -45,7 +45,7 @@ def test_a_file_system_that_cannot_lock_a_folder_is_trusted_and_other_errors_are
         monkeypatch.setattr(fcntl, "flock", flock)
 
     refuses(errno.ENOSYS)
-    assert durable.hold_folder(tmp_path, 0.0)
+    assert atomic.hold_folder(tmp_path, 0.0)
     refuses(errno.EIO)
     with pytest.raises(OSError, match="no"):
-        durable.hold_folder(tmp_path, 0.0)
+        atomic.hold_folder(tmp_path, 0.0)

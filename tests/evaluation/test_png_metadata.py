@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from pipeline import provenance
+from pipeline.evaluation import png_metadata
 
 pytestmark = pytest.mark.unit
 PREFIX = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
@@ -34,17 +34,17 @@ def chunks(content: bytes) -> list[tuple[bytes, bytes]]:
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 def test_the_pixels_come_back_and_the_mark_with_them(tmp_path, mode):
     path = tmp_path / "picture.png"
-    provenance.save_marked(picture(mode), path)
+    png_metadata.save_marked(picture(mode), path)
     with Image.open(path) as back:
         assert (back.format, back.mode) == ("PNG", mode)
         assert np.array_equal(np.asarray(back), np.asarray(picture(mode)))
-    assert provenance.is_marked(path)
+    assert png_metadata.is_marked(path)
 
 
 def test_the_packet_is_where_and_what_the_specifications_say(tmp_path):
     """One uncompressed iTXt chunk before the pixels, read-only, with the property of the IPTC and the tool's name."""
     path = tmp_path / "picture.png"
-    provenance.save_marked(picture(), path)
+    png_metadata.save_marked(picture(), path)
     parts = chunks(path.read_bytes())
     (packet,) = [content for kind, content in parts if kind == b"iTXt"]
     assert [kind for kind, _ in parts].index(b"iTXt") < [kind for kind, _ in parts].index(b"IDAT")
@@ -64,23 +64,23 @@ def test_the_packet_is_where_and_what_the_specifications_say(tmp_path):
 def test_equal_pictures_give_equal_files_and_others_do_not(tmp_path):
     digests = []
     for number, shown in enumerate((picture(), picture(), picture().transpose(Image.Transpose.ROTATE_180))):
-        provenance.save_marked(shown, tmp_path / f"{number}.png")
+        png_metadata.save_marked(shown, tmp_path / f"{number}.png")
         digests.append(hashlib.sha256((tmp_path / f"{number}.png").read_bytes()).hexdigest())
     assert digests[0] == digests[1] != digests[2]
 
 
 def test_nothing_private_is_in_the_file(tmp_path):
-    provenance.save_marked(picture(), tmp_path / "picture.png")
+    png_metadata.save_marked(picture(), tmp_path / "picture.png")
     assert str(tmp_path).encode() not in (tmp_path / "picture.png").read_bytes()
 
 
 def test_a_picture_saved_anew_or_never_marked_is_not_marked(tmp_path):
-    provenance.save_marked(picture(), tmp_path / "marked.png")
+    png_metadata.save_marked(picture(), tmp_path / "marked.png")
     with Image.open(tmp_path / "marked.png") as back:
         back.save(tmp_path / "anew.png")
     picture().save(tmp_path / "photo.png")
-    assert not provenance.is_marked(tmp_path / "anew.png")
-    assert not provenance.is_marked(tmp_path / "photo.png")
+    assert not png_metadata.is_marked(tmp_path / "anew.png")
+    assert not png_metadata.is_marked(tmp_path / "photo.png")
 
 
 @pytest.mark.parametrize(
@@ -101,23 +101,23 @@ def test_marks_of_other_programs_are_read(tmp_path, said, marked):
     notes = PngImagePlugin.PngInfo()
     notes.add_itxt("XML:com.adobe.xmp", said)
     picture().save(tmp_path / "picture.png", pnginfo=notes)
-    assert provenance.is_marked(tmp_path / "picture.png") == marked
+    assert png_metadata.is_marked(tmp_path / "picture.png") == marked
 
 
 def test_a_mark_behind_the_pixels_is_found(tmp_path):
     """Where other programs may put it."""
     path = tmp_path / "picture.png"
-    provenance.save_marked(picture(), path)
+    png_metadata.save_marked(picture(), path)
     content = path.read_bytes()
     packet = re.search(rb"(?s).{4}iTXt.*?<\?xpacket end=\"r\"\?>.{4}", content)
     assert packet
     end = content.index(b"IEND") - 4
     path.write_bytes(content[: packet.start()] + content[packet.end() : end] + packet[0] + content[end:])
     assert [kind for kind, _ in chunks(path.read_bytes())][-3:] == [b"IDAT", b"iTXt", b"IEND"]
-    assert provenance.is_marked(path)
+    assert png_metadata.is_marked(path)
 
 
 def test_what_is_no_picture_is_an_error(tmp_path):
     (tmp_path / "picture.png").write_text("not a picture", encoding="utf-8")
     with pytest.raises(OSError, match="cannot identify"):
-        provenance.is_marked(tmp_path / "picture.png")
+        png_metadata.is_marked(tmp_path / "picture.png")
