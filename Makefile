@@ -3,14 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench docs screenshots starter clean
+.PHONY: demo test test-gpu check bench docs screenshots readme-picture starter clean
 
 demo: $(VENV)/.run
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml train_lora.py \
 	  --output_dir outputs/demo --overwrite_output_dir
 
 test: $(VENV)/.dev
-	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -q -n 2
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 # What only a GPU can show; 'slow' trains denoisers of the published sizes and needs 60 GB of disk.
 test-gpu: $(VENV)/.dev
@@ -30,9 +30,13 @@ bench: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python docs/make_flags.py
 
-# Pictures of the demo's page; needs Chromium.
+# Screenshots of the demo's report; needs Chromium.
 screenshots: $(VENV)/.dev
 	$(BIN)/python docs/make_screenshots.py outputs/demo
+
+# The picture at the top of the README, from the test set of the demo; prints the numbers for the text below it.
+readme-picture: $(VENV)/.dev
+	$(BIN)/python docs/make_readme_picture.py outputs/demo
 
 # Rebuild the starter base model and dataset from nothing, measure it and write docs/starter.md (hours; resumes;
 # needs fonts-noto-color-emoji).
@@ -41,15 +45,22 @@ starter: $(VENV)/.dev
 	$(BIN)/python -m pipeline.starter.measure
 	$(BIN)/python docs/make_starter.py --work outputs/starter
 
+# What pip says is of interest only where it fails: it goes to a file.
+PIP_LOG := $(VENV)/pip.log
+INSTALL = $(BIN)/python -m pip install -q -c constraints.txt -e $(1) > $(PIP_LOG) 2>&1 \
+  || { cat $(PIP_LOG) >&2; echo "Installing $(1) failed; the reason is above and in $(PIP_LOG)." >&2; exit 1; }
+
 $(VENV)/.run: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt -e .
-	touch $@
+	@echo "Installing into $(VENV), once: some minutes"
+	@$(PYTHON) -m venv $(VENV)
+	@$(call INSTALL,.)
+	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
-	touch $(VENV)/.run $@
+	@echo "Installing into $(VENV), once: some minutes"
+	@$(PYTHON) -m venv $(VENV)
+	@$(call INSTALL,'.[dev]')
+	@touch $(VENV)/.run $@
 
 clean:
 	rm -rf $(VENV) outputs

@@ -2,12 +2,12 @@
 
 import sys
 
-from pipeline import outcome
+from pipeline.run.main import run_and_report
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run with these arguments (the command line's by default); returns the exit code."""
-    return outcome.run_and_report(sys.argv[1:] if argv is None else argv)
+    return run_and_report(sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":

@@ -2,16 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Literal
 
 import cyclopts
 from cyclopts import App, Parameter
 
 import pipeline
+from pipeline.adapter.names import Kind
 from pipeline.errors import EXIT_DONE, EXIT_USER, CheckpointError, ConfigError, UserError
 from pipeline.sharing.hub import HubError
-
-Kind = Literal["diffusers", "kohya", "peft"]  # of adapter files
 
 app = App(
     name="python -m pipeline",
@@ -35,7 +33,7 @@ def sample(
     num_inference_steps: int | None = None,
     to: Path | None = None,
 ) -> None:
-    """Draw pictures with a trained adapter, base beside tuned.
+    """Draw pictures with a trained adapter, beside those of the base.
 
     Example: python -m pipeline sample outputs/demo --prompt "a large fox on a blue background" --num_images 4
 
@@ -50,7 +48,7 @@ def sample(
     num_images
         Pictures per prompt.
     scale
-        Strength of the adapter: 0 is the base model, 1 what was trained.
+        Scale of the adapter: 0 is the base model, 1 what was trained.
     guidance_scale
         Classifier-free guidance. Not given: the run's.
     num_inference_steps
@@ -58,9 +56,18 @@ def sample(
     to
         Folder for the pictures, which must not exist yet. Not given: OUTPUT_DIR/drawn.
     """
-    from pipeline.verbs import draw
+    from pipeline.commands import sample as sampling
 
-    draw(output_dir, prompt, seed, num_images, scale, guidance_scale, num_inference_steps, to or output_dir / "drawn")
+    sampling.sample(
+        output_dir,
+        prompts=prompt,
+        seed=seed,
+        num_images=num_images,
+        scale=scale,
+        guidance_scale=guidance_scale,
+        num_inference_steps=num_inference_steps,
+        to=to or output_dir / "drawn",
+    )
 
 
 @app.command
@@ -119,26 +126,14 @@ def card(name: str, *, dataset: Path | None = None) -> None:
     dataset
         Its folder, to note in the card which data it was written for.
     """
-    from pipeline import atomic
-    from pipeline.data import card as cards
-    from pipeline.data.manifest import read_manifest
-    from pipeline.data.options import DataOptions
+    from pipeline.commands import data_card
 
-    path = cards.FOLDER / f"{name}.md"
-    if path.parent != cards.FOLDER or name.startswith("."):
-        raise ConfigError(f"card {name!r}: give the last part of the dataset's folder or Hub id, without a slash.")
-    if path.exists():
-        raise ConfigError(f"{path} exists; change it by hand.")
-    if dataset is not None and not dataset.is_dir():
-        raise ConfigError(f"--dataset {dataset} does not exist; give a folder of images.")
-    fingerprint = read_manifest(dataset, DataOptions()).fingerprint if dataset is not None else "null"
-    atomic.write_text(path, cards.template(name, fingerprint))
-    _say(f"Card  {path}: fill in what says TODO")
+    _say(f"Card  {data_card.begin(name, dataset)}: fill in what says TODO")
 
 
 @app.command
 def inspect(adapter: Path, *, base: Path | None = None, json: bool = False) -> None:
-    """Say what an adapter is: dialect, family, ranks, strengths, size by block, what it says of itself, what is wrong.
+    """Say what an adapter is: format, family, ranks, scales, size by block, what it says of itself, what is wrong.
 
     Example: python -m pipeline inspect outputs/demo
 
@@ -151,14 +146,14 @@ def inspect(adapter: Path, *, base: Path | None = None, json: bool = False) -> N
     json
         The same for programs.
     """
-    from pipeline import handling
+    from pipeline.commands import adapters
 
-    handling.inspect(adapter, base, json)
+    adapters.inspect(adapter, base, json)
 
 
 @app.command
 def export(adapter: Path, to: Path, *, kind: Kind, base: Path | None = None) -> None:
-    """Write an adapter in another dialect, proven by reading it back.
+    """Write an adapter in another format, verified by reading it back.
 
     Example: python -m pipeline export outputs/demo demo.safetensors --kind kohya --base my_model
 
@@ -173,9 +168,9 @@ def export(adapter: Path, to: Path, *, kind: Kind, base: Path | None = None) -> 
     base
         Folder of its base model, for kohya's names.
     """
-    from pipeline import handling
+    from pipeline.commands import adapters
 
-    handling.export(adapter, to, kind, base)
+    adapters.export(adapter, to, kind, base)
 
 
 @app.command
@@ -187,7 +182,7 @@ def merge(
     rank: int | None = None,
     base: Path | None = None,
 ) -> None:
-    """Add adapters up: exactly, where ranks add up, or cut to a rank, with what is lost said block by block.
+    """Add adapters up: exactly, where ranks add up, or cut to a rank, and print what is lost, block by block.
 
     Example: python -m pipeline merge outputs/a outputs/b --to both.safetensors --weight 0.7 --weight 0.5 --rank 16
 
@@ -198,18 +193,18 @@ def merge(
     to
         A new .safetensors file.
     weight
-        Strength of each, in their order. Not given: 1.
+        Weight of each, in their order. Not given: 1.
     rank
         Cut every layer to this rank.
     base
         Folder of their base model, for kohya's names.
     """
-    from pipeline import handling
+    from pipeline.commands import adapters as files
 
     weights = weight or [1.0] * len(adapters)
     if len(weights) != len(adapters):
         raise ConfigError(f"--weight is given {len(weights)} times for {len(adapters)} adapters; give one for each.")
-    handling.merge(list(zip(adapters, weights, strict=True)), to, rank, base)
+    files.merge(list(zip(adapters, weights, strict=True)), to, rank, base)
 
 
 @app.command
@@ -240,11 +235,11 @@ def miniature(family: str, folder: Path, *, prediction_type: str | None = None, 
     seed
         Decides the weights.
     """
-    from pipeline.console import quieten_libraries
+    from pipeline.console import quiet_libraries
     from pipeline.families import miniature as miniatures
 
-    quieten_libraries()
-    miniatures.write(family, folder, prediction=prediction_type, seed=seed)
+    with quiet_libraries():
+        miniatures.write(family, folder, prediction=prediction_type, seed=seed)
     _say(f"Miniature  {folder}")
 
 

@@ -1,4 +1,4 @@
-"""Writing that survives a kill or a full disk: aside, to the disk, then renamed into place."""
+"""Writing that survives a kill or a full disk: to a temporary path, to the disk, then renamed into place."""
 
 import errno
 import fcntl
@@ -21,15 +21,15 @@ _held: dict[Path, int] = {}  # folders this process holds, and the open descript
 def write_bytes(path: Path, content: bytes) -> None:
     """Put `content` at `path`: afterwards it is there whole, or what was there before still is."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with aside.open("wb") as file:
+        with temp.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        os.replace(temp, path)
     finally:
-        aside.unlink(missing_ok=True)
+        temp.unlink(missing_ok=True)
     _sync_folder(path.parent)
 
 
@@ -51,8 +51,8 @@ def write_tensors(path: Path, tensors: "dict[str, Tensor]", header: dict[str, st
     if not header:
         return write_bytes(path, content)
     start = 8 + int.from_bytes(content[:8], "little")  # safetensors: the header's length in 8 bytes, then the header
-    said = {"__metadata__": dict(sorted(header.items())), **json.loads(content[8:start])}
-    text = json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    fields = {"__metadata__": dict(sorted(header.items())), **json.loads(content[8:start])}
+    text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-len(text) % 8)
     return write_bytes(path, len(text).to_bytes(8, "little") + text + content[start:])
 
@@ -60,17 +60,17 @@ def write_tensors(path: Path, tensors: "dict[str, Tensor]", header: dict[str, st
 def commit_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     """Make `folder` by filling another one beside it: it exists complete or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
+    temp = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temp, ignore_errors=True)
+    temp.mkdir()
     try:
-        fill(aside)
-        _sync_folder(aside)
+        fill(temp)
+        _sync_folder(temp)
         if folder.exists():
             remove_folder(folder)
-        os.rename(aside, folder)
+        os.rename(temp, folder)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temp, ignore_errors=True)
     _sync_folder(folder.parent)
 
 
@@ -108,6 +108,18 @@ def hold_folder(folder: Path, patience: float) -> bool:
         else:
             _held[folder.resolve()] = descriptor
             return True
+
+
+def nearest_existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there. Raises OSError where that cannot be found out."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+
+
+def release_folder(folder: Path) -> None:
+    """Let other runs into a folder again."""
+    descriptor = _held.pop(folder.resolve(), None)
+    if descriptor is not None:
+        os.close(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:

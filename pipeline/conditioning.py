@@ -1,6 +1,8 @@
-"""What the denoiser is told beside the noise: text states, sizes, and the null that replaces some texts in training."""
+"""What the denoiser is told beside the noise: prompt embeddings, sizes, and the unconditional embedding."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Shaped
@@ -8,53 +10,63 @@ from torch import Tensor
 
 from pipeline import rng
 
-
-@dataclass(frozen=True)
-class Geometry:
-    """Where in its resized picture a square was cut, in pixels, as the mirrored picture shows it."""
-
-    original_height: int
-    original_width: int
-    top: int
-    left: int
-    height: int
-    width: int
-
-
-def whole(pixels: int) -> Geometry:
-    """The geometry of a picture that was neither resized nor cut: what is asked for in sampling."""
-    return Geometry(pixels, pixels, 0, 0, pixels, pixels)
+Ragged = Literal["pad", "list"]  # what a batch does with embeddings of different lengths
+Embeddings = dict[str, Tensor]  # of one example, by the pipeline's names
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Named tensors per example: {'prompt_embeds': [b l d], ...}. Which names there are, the family decides."""
+    """Named tensors per example: {'prompt_embeds': [b l d], ...}. Which names there are, the family decides.
 
-    tensors: dict[str, Shaped[Tensor, "b ..."]]
+    A family that takes prompts of different lengths as lists has a list of [l d] instead.
+    """
+
+    tensors: Mapping[str, Shaped[Tensor, "b ..."] | list[Tensor]]
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The tensor of a name that is no list."""
+        value = self.tensors[name]
+        assert isinstance(value, Tensor), f"{name} is a list"
+        return value
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Conditioning":
         """The same conditioning on another device, in another precision; masks stay what they are."""
+
+        def moved(value: Tensor) -> Tensor:
+            return value.to(device, dtype if value.is_floating_point() else value.dtype, non_blocking=True)
+
         return Conditioning(
-            {
-                name: value.to(device, dtype if value.is_floating_point() else value.dtype)
-                for name, value in self.tensors.items()
-            }
+            {n: moved(v) if isinstance(v, Tensor) else [moved(row) for row in v] for n, v in self.tensors.items()}
         )
 
     def joined(self, other: "Conditioning") -> "Conditioning":
         """Both together."""
         return Conditioning({**self.tensors, **other.tensors})
 
-    def row(self, index: int) -> dict[str, Tensor]:
+    def row(self, index: int) -> Embeddings:
         """The tensors of one example."""
         return {name: value[index] for name, value in self.tensors.items()}
 
 
-def stack(rows: list[dict[str, Tensor]]) -> Conditioning:
-    """One conditioning from the text states of single captions."""
-    return Conditioning({name: torch.stack([row[name] for row in rows]) for name in rows[0]})
+def stack(rows: list[Embeddings], ragged: Ragged = "pad") -> Conditioning:
+    """A batch from the tensors of single examples.
+
+    Where they differ in their first dimension (tokens), 'pad' appends zeros up to the longest, which a mask among
+    the tensors marks as no tokens, and 'list' keeps them apart.
+    """
+    tensors: dict[str, Tensor | list[Tensor]] = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        if len({value.shape for value in values}) == 1:
+            tensors[name] = torch.stack(values)
+        elif ragged == "list":
+            tensors[name] = values
+        else:
+            assert any("mask" in other for other in rows[0]), f"{name} is of different lengths, and there is no mask"
+            tensors[name] = torch.nn.utils.rnn.pad_sequence(values, batch_first=True)
+    return Conditioning(tensors)
 
 
 def is_dropped(seed: int, epoch: int, example_id: str, probability: float) -> bool:
-    """Whether this example trains with the null condition in this epoch (Ho & Salimans 2022, algorithm 1)."""
+    """Whether this example is trained without its caption in this epoch (Ho & Salimans 2022, algorithm 1)."""
     return rng.uniform(seed, epoch, example_id, "caption dropout") < probability

@@ -5,6 +5,7 @@ is the only place that knows the command line. It imports nothing heavy.
 """
 
 import dataclasses
+import difflib
 import json
 import tomllib
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ import pipeline
 from pipeline.adapter.options import AdapterOptions
 from pipeline.data.options import DataOptions
 from pipeline.errors import ConfigError, listed
+from pipeline.evaluation.options import PreviewOptions
 from pipeline.families.options import ModelOptions
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.sharing.options import ShareOptions
-from pipeline.training.options import OptimOptions, PreviewOptions, TrainOptions
+from pipeline.training.options import OptimOptions, TrainOptions
 
 HELP = """Fine-tune a text-to-image model with LoRA, and prove the adapter that comes out.
 
@@ -86,13 +88,23 @@ class Run:
         return "\n".join(lines) + "\n"
 
     def replaced(self, **values: Any) -> "Run":
-        """The run with some options changed, by flag name."""
+        """The run with some options changed, by flag name. Raises ConfigError for a name that no flag has."""
+        known = self.flat()
+        for name in values.keys() - known.keys():
+            near = difflib.get_close_matches(name, known, n=1)
+            raise ConfigError(f"{name} is no option" + (f'; did you mean "{near[0]}"?' if near else "."))
+        values = {name: _plain(value) for name, value in values.items()}
         sections = {}
         for field in dataclasses.fields(self):
             section = getattr(self, field.name)
             own = {name: value for name, value in values.items() if name in dataclasses.asdict(section)}
             sections[field.name] = dataclasses.replace(section, **own)
         return Run(**sections)
+
+
+def _plain(value: Any) -> Any:
+    """A value as the command line gives it: paths as text, several values as a tuple."""
+    return str(value) if isinstance(value, Path) else tuple(value) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ two processes of one micro-step do bit for bit what one process does in two.
 """
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,13 +14,18 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed import DistError
 
 from pipeline.errors import ConfigError, PeerLost
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PATIENCE = timedelta(hours=2)  # of a process that waits for another one, which may be drawing pictures
+# How gloo, which raises plain RuntimeErrors, says that a process does not answer.
+GONE = re.compile(r"gloo/|[Cc]onnection (?:closed|reset|refused)|[Tt]imed out|Broken pipe")
 Result = TypeVar("Result")
 
 
@@ -58,7 +64,9 @@ class Engine:
                 f"{asked} processes were started, but accelerate runs {self.num_processes}: give a configuration made "
                 "for several (accelerate_configs/cpu_2proc.yaml, multi_gpu.yaml)."
             )
+        self._undo: list[Callable[[], None]] = []
         if self.device.type == "cuda":
+            self._undo.append(_kernels_as_they_are())
             _choose_kernels(allow_tf32, deterministic)
 
     @property
@@ -71,27 +79,43 @@ class Engine:
         if self.num_processes > 1:
             self._accelerator.end_training()
 
+    def release(self) -> None:
+        """Undo what is global in the process, for a run of another precision to follow."""
+        for undo in self._undo:
+            undo()
+        AcceleratorState._reset_state(reset_partial_state=self.num_processes == 1)
+
     def prepare(self, optimizer: torch.optim.Optimizer) -> Any:
         """The optimizer with loss scaling where fp16 needs it."""
         return self._accelerator.prepare_optimizer(optimizer)
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Float[Tensor, ""]) -> None:
         """Accumulate gradients."""
         self._accelerator.backward(loss)
 
-    def add_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Add up the gradients of all processes, in one message."""
+    def add_gradients(self, parameters: list[nn.Parameter], numbers: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Add up the gradients of all processes, and a few numbers beside them, in one message.
+
+        Returns the sums of the numbers. Raises PeerLost if a process is gone.
+        """
         if self.num_processes == 1:
-            return
+            return numbers
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        flat = self.add(torch.cat([gradient.flatten() for gradient in gradients]))
+        flat = self.add(torch.cat([*(gradient.flatten() for gradient in gradients), numbers]))
         first = 0
         for gradient in gradients:
             gradient.copy_(flat[first : first + gradient.numel()].view_as(gradient))
             first += gradient.numel()
+        return flat[first:]
 
-    def add(self, values: Tensor) -> Tensor:
-        """The sum over all processes. Raises PeerLost if one of them is gone."""
+    def any(self, vote: bool) -> bool:
+        """Whether one process says yes. Raises PeerLost if one of them is gone."""
+        if self.num_processes == 1:
+            return vote
+        return bool(self.add(torch.tensor(float(vote), device=self.device)) > 0)
+
+    def add(self, values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """The sum over all processes, in the same shape. Raises PeerLost if one of them is gone."""
         if self.num_processes == 1:
             return values
         total: Tensor = self._talk(lambda: self._accelerator.reduce(values, reduction="sum"))
@@ -107,16 +131,16 @@ class Engine:
         """Let the main process do something while the others wait; all get its result, or raise its error."""
         if self.num_processes == 1:
             return work()
-        said: list[Any] = [None, None]
+        answer: list[Any] = [None, None]
         if self.is_main:
             try:
-                said[0] = work()
+                answer[0] = work()
             except Exception as error:  # handed on to the others and raised below
-                said[1] = error
-        self._talk(lambda: broadcast_object_list(said))
-        if said[1] is not None:
-            raise said[1]
-        result: Result = said[0]
+                answer[1] = error
+        self._talk(lambda: broadcast_object_list(answer))
+        if answer[1] is not None:
+            raise answer[1]
+        result: Result = answer[0]
         return result
 
     def together(self, work: Callable[[], None]) -> None:
@@ -144,17 +168,34 @@ class Engine:
         """The most bytes of this process's GPU that were in use at once so far; None without one."""
         return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
 
-    def clip(self, parameters: list[nn.Parameter], max_norm: float) -> float:
-        """Scale all gradients down to a total norm of `max_norm`; returns the norm before."""
+    def clip(self, parameters: list[nn.Parameter], max_norm: float) -> Float[Tensor, ""]:
+        """Scale all gradients down to a total norm of `max_norm`; returns the norm before, on the device."""
         norm: Tensor = self._accelerator.clip_grad_norm_(parameters, max_norm)
-        return float(norm)
+        return norm
 
     def _talk(self, say: Callable[[], Result]) -> Result:
         try:
             return say()
-        except RuntimeError as error:  # every backend has its own kind; each means that a process does not answer
+        except RuntimeError as error:
+            if not (isinstance(error, DistError) or GONE.search(str(error))):
+                raise
             reason = str(error).splitlines()[0]
             raise PeerLost(f"Another process of this run is gone, so process {self.rank} stops ({reason})") from error
+
+
+def _kernels_as_they_are() -> Callable[[], None]:
+    """What puts the choice of kernels back."""
+    cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+    sdp: bool = cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    tf32 = cuda.matmul.allow_tf32, cudnn.allow_tf32
+    deterministic = torch.are_deterministic_algorithms_enabled()
+
+    def undo() -> None:
+        cuda.enable_cudnn_sdp(sdp)
+        cuda.matmul.allow_tf32, cudnn.allow_tf32 = tf32
+        torch.use_deterministic_algorithms(deterministic)
+
+    return undo
 
 
 def _choose_kernels(allow_tf32: bool, deterministic: bool) -> None:

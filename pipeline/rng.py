@@ -5,11 +5,33 @@ resuming, accumulation, loader workers and the number of processes exact by cons
 generator state is ever saved, because none exists between two calls.
 """
 
+import contextlib
 import hashlib
+import random
+from collections.abc import Iterator
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+
+# SplitMix64's constants, as signed 64-bit numbers.
+_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+_FACTORS = (0xBF58476D1CE4E5B9 - (1 << 64), 0x94D049BB133111EB - (1 << 64))
+
+
+@contextlib.contextmanager
+def global_state_kept() -> Iterator[None]:
+    """Restore the process's own generators afterwards: nothing here reads them, but libraries do."""
+    python, numpy = random.getstate(), np.random.get_state()
+    has_state: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    devices = [torch.cuda.current_device()] if has_state else []
+    with torch.random.fork_rng(devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
 
 
 def generator_for(seed: int, epoch: int, example_id: str, purpose: str) -> torch.Generator:
@@ -47,3 +69,19 @@ def order(seed: int, epoch: int, num_examples: int) -> list[int]:
     """The order in which one epoch visits the examples."""
     permutation: list[int] = torch.randperm(num_examples, generator=generator_for(seed, epoch, "", "order")).tolist()
     return permutation
+
+
+def hashed_uniforms(seeds: Int[Tensor, " b"], count: int) -> Float[Tensor, "b n"]:
+    """`count` numbers in [0, 1) for each seed, float32: SplitMix64 (Steele et al. 2014), number i of it from i alone.
+
+    Integer arithmetic on whole tensors, so the numbers are the same on every device and under compilation.
+    """
+    counter = torch.arange(1, count + 1, device=seeds.device)  # [n]
+    return (_mixed(_mixed(seeds)[:, None] + counter * _GOLDEN) >> 40 & 0xFFFFFF).float() / (1 << 24)
+
+
+def _mixed(z: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+    """SplitMix64's finalizer. Products wrap; shifts of negative numbers have to be masked to be logical."""
+    z = (z ^ (z >> 30 & (1 << 34) - 1)) * _FACTORS[0]
+    z = (z ^ (z >> 27 & (1 << 37) - 1)) * _FACTORS[1]
+    return z ^ (z >> 31 & (1 << 33) - 1)

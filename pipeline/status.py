@@ -11,14 +11,14 @@ from typing import Literal
 from pipeline import atomic
 
 State = Literal["starting", "training", "finishing", "done", "interrupted", "failed", "incomplete"]
-FILE = "status.json"
+FILE, SCRIPT = "status.json", "train_lora.py"
 
 
 class Status:
     """Writes status.json in the output folder, once the folder is this run's."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, debug: bool = False) -> None:
+        self.folder, self.debug = folder, debug
         self.step = 0
         self.claimed = False
 
@@ -48,7 +48,7 @@ def launched_by_accelerate() -> bool:
 
 
 def _command(*words: str) -> str:
-    script = sys.argv[0] if sys.argv[0].endswith(".py") else "train_lora.py"
+    script = sys.argv[0] if Path(sys.argv[0]).name == SCRIPT else SCRIPT  # a notebook's kernel is a script too
     start = ["accelerate", "launch", *_launcher_words(script)] if launched_by_accelerate() else ["python"]
     return shlex.join([*start, script, *words])
 

@@ -30,3 +30,7 @@ class PhaseTimer:
         """Seconds by purpose, and as 'idle' what is left of the time since the start: imports, loading, waiting."""
         idle = time.monotonic() - self.started - sum(self._seconds.values())
         return {**self._seconds, "idle": max(0.0, idle)}
+
+    def seconds_of(self, *what: str) -> float:
+        """Seconds spent on some purposes so far, sections that are still open left out."""
+        return sum(self._seconds.get(name, 0.0) for name in what)

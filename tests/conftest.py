@@ -1,15 +1,10 @@
 """What the tests share: a miniature model, a small dataset, and runs in processes forked from one warmed parent."""
 
+import hashlib
 import json
-import multiprocessing
-import os
 import re
 import shlex
-import signal
-import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +12,10 @@ import pytest
 import torch
 from PIL import Image, ImageChops
 
+from pipeline.families.meta import layer_shapes
 from tests.offline import guard
+from tests.running import Ended, Running, World
+from tests.shared import Shared
 
 COLOURS = {
     "red": (220, 30, 30),
@@ -29,8 +27,6 @@ COLOURS = {
     "purple": (130, 40, 170),
     "teal": (20, 170, 170),
 }
-SPAWNER = multiprocessing.get_context("forkserver")
-SPAWNER.set_forkserver_preload([] if torch.cuda.is_available() else ["tests.warm"])  # forks cannot share CUDA
 
 
 def pytest_configure() -> None:
@@ -39,22 +35,34 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(scope="session")
-def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random-weight Stable Diffusion that predicts noise."""
-    return _miniature(tmp_path_factory.mktemp("models") / "epsilon", "epsilon")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """Folders that are made once a session; not to be changed."""
+    return Shared.of(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def miniature_v(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def miniature_of(shared: Shared) -> Callable[..., Path]:
+    """A random-weight model of a family, by its name; not to be changed."""
+
+    def found(family: str, prediction: str | None = None) -> Path:
+        from pipeline.families import miniature
+
+        name = f"{family}-{prediction}" if prediction else family
+        return shared(name, lambda folder: miniature.write(family, folder, prediction=prediction))
+
+    return found
+
+
+@pytest.fixture(scope="session")
+def miniature(miniature_of: Callable[..., Path]) -> Path:
+    """A random-weight Stable Diffusion that predicts noise."""
+    return miniature_of("sd")
+
+
+@pytest.fixture(scope="session")
+def miniature_v(miniature_of: Callable[..., Path]) -> Path:
     """A random-weight Stable Diffusion that predicts v."""
-    return _miniature(tmp_path_factory.mktemp("models") / "v", "v_prediction")
-
-
-def _miniature(folder: Path, prediction: str) -> Path:
-    from pipeline.families import miniature
-
-    miniature.write("sd", folder, prediction=prediction)
-    return folder
+    return miniature_of("sd", "v_prediction")
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +76,8 @@ def family(miniature: Path):
 @pytest.fixture(scope="module")
 def layers(family):
     """Its layers, by their names."""
-    from pipeline.adapter import files
 
-    return files.shapes_of(family)
+    return layer_shapes(family)
 
 
 @pytest.fixture
@@ -91,59 +98,6 @@ def make_colours(folder: Path) -> Path:
     return folder
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a process ended and what it said."""
-
-    code: int
-    output: str
-
-
-class Running:
-    """A run in a process of its own."""
-
-    def __init__(self, argv: list[str], log: Path) -> None:
-        self._log = log
-        self._process = SPAWNER.Process(target=_child, args=(argv, str(log), os.getcwd()))
-        self._process.start()
-
-    @property
-    def pid(self) -> int:
-        assert self._process.pid is not None
-        return self._process.pid
-
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        os.kill(self.pid, number)
-
-    def wait(self, seconds: float = 240) -> Ended:
-        self._process.join(seconds)
-        assert self._process.exitcode is not None, f"still running after {seconds} s:\n{self._log.read_text()}"
-        return Ended(self._process.exitcode, self._log.read_text(encoding="utf-8"))
-
-    def wait_for_step(self, folder: Path, step: int, seconds: float = 120) -> None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            path = folder / "metrics.jsonl"
-            if path.is_file() and len(path.read_text(encoding="utf-8").splitlines()) >= step:
-                return
-            assert self._process.is_alive(), self._log.read_text(encoding="utf-8")
-            time.sleep(0.01)
-        raise AssertionError(f"step {step} not reached in {seconds} s")
-
-
-def _child(argv: list[str], log: str, folder: str) -> None:
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.chdir(folder)
-    sys.argv = ["train_lora.py", *argv]
-    import train_lora
-
-    code = train_lora.main(argv)
-    sys.stdout.flush()
-    os._exit(code)
-
-
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[..., Running]:
     """Start train_lora.main(argv) in a process of its own."""
@@ -162,9 +116,46 @@ def trainer(start: Callable[..., Running]) -> Callable[..., Ended]:
 
 
 @pytest.fixture
-def small(miniature: Path, colours: Path, tmp_path: Path) -> list[str]:
+def world(tmp_path: Path) -> Callable[..., list[Ended]]:
+    """Run train_lora.main(argv) to its end in several processes at once."""
+    counter = iter(range(1000))
+
+    def run(num_processes: int, *argv: object) -> list[Ended]:
+        log = tmp_path / f"world-{next(counter)}.txt"
+        return World(num_processes, [str(word) for word in argv], log).wait()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished_run(shared: Shared, miniature: Path) -> Callable[..., Path]:
+    """The output folder, of this name, of a run of `small` with more flags; made once a session, not to be changed."""
+
+    def found(*flags: str, name: str = "out") -> Path:
+        key = "run-" + hashlib.sha256(json.dumps([name, *flags]).encode()).hexdigest()[:16]
+
+        def make(folder: Path) -> None:
+            basis = small_flags(miniature, make_colours(folder / "colours"), shared("cache", Path.mkdir))
+            basis = [word for pair in in_pairs(basis) if pair[0] not in flags for word in pair]
+            words = [*basis, *flags, "--output_dir", str(folder / name)]
+            ended = Running(words, folder / "log.txt").wait()
+            assert ended.code == 0, ended.output
+
+        return shared(key, make) / name
+
+    return found
+
+
+@pytest.fixture
+def cache(shared: Shared) -> Path:
+    """What runs of `small` encode is encoded once a session; files where that is in question have their own."""
+    return shared("cache", Path.mkdir)
+
+
+@pytest.fixture
+def small(miniature: Path, colours: Path, cache: Path) -> list[str]:
     """The flags of a small run; add --output_dir."""
-    return small_flags(miniature, colours, tmp_path / "cache")
+    return small_flags(miniature, colours, cache)
 
 
 def small_flags(model: Path, data: Path, cache: Path) -> list[str]:
@@ -183,6 +174,11 @@ def replaced(flags: list[str], **values: object) -> list[str]:
     return changed
 
 
+def in_pairs(flags: list[str]) -> list[tuple[str, str]]:
+    """Flags that all have one value, with it."""
+    return list(zip(flags[::2], flags[1::2], strict=True))
+
+
 def dedupe(flags: list) -> list:
     """Flags given twice: the last one counts."""
     values, words = {}, [str(word) for word in flags]
@@ -193,20 +189,21 @@ def dedupe(flags: list) -> list:
 
 
 def prepared(flags: list[str], folder: Path):
-    """The setting of a command line."""
-    from pipeline import config, material
-    from pipeline.setting import prepare
+    """The context of a command line."""
+    from pipeline import config
+    from pipeline.run import preflight
+    from pipeline.run.context import prepare
 
     run = config.parse(flags).run
-    return prepare(run, material.look(run, folder), folder)
+    return prepare(run, preflight.preflight(run, folder), folder)
 
 
 def attach(model, options, targets, seed: int = 0) -> None:
     """Put an adapter on one model."""
     from pipeline.adapter import lora
-    from pipeline.adapter.layers import sites
+    from pipeline.adapter.layers import target_modules
 
-    lora.attach(model, options, sites(model, options, targets), seed)
+    lora.attach(model, options, target_modules(model, options, targets), seed)
 
 
 def metrics(folder: Path) -> list[dict]:

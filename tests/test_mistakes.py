@@ -1,11 +1,13 @@
 """What is typed wrong is answered at once: exit code 2, a sentence or two, no torch imported, nothing written."""
 
+import ctypes
 import dataclasses
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,21 +119,20 @@ WRONG: dict[str, tuple[str, str]] = {
 ALL_FLAGS = sorted({field.name for section in config.Run().sections for field in dataclasses.fields(section)})
 
 RUNNER = """
-import contextlib, io, json, sys, time
+import contextlib, io, json, sys
 import train_lora
 for argv in json.load(sys.stdin):
-    said, started = io.StringIO(), time.process_time()
+    said = io.StringIO()
     with contextlib.redirect_stderr(said):
         code = train_lora.main(argv)
-    print(json.dumps({"code": code, "said": said.getvalue(), "torch": "torch" in sys.modules,
-                      "seconds": time.process_time() - started}))
+    print(json.dumps({"code": code, "said": said.getvalue(), "torch": "torch" in sys.modules}))
 """
 
 
-def answers(argvs: list[list[str]]) -> list[dict]:
+def answers(argvs: list[list[str]], **how: Any) -> list[dict]:
     """Every command line in one process, in which nothing heavy may ever be imported."""
     ended = subprocess.run(
-        [sys.executable, "-c", RUNNER], input=json.dumps(argvs), capture_output=True, text=True, check=True
+        [sys.executable, "-c", RUNNER], input=json.dumps(argvs), capture_output=True, text=True, check=True, **how
     )
     return [json.loads(line) for line in ended.stdout.splitlines()]
 
@@ -141,7 +142,6 @@ def require_a_sentence(argv: list[str], answer: dict, said: str) -> None:
     assert said in answer["said"], (argv, answer)
     assert "Traceback" not in answer["said"]
     assert not answer["torch"], argv
-    assert answer["seconds"] < 3, (argv, answer)
     text = answer["said"].removeprefix("Error: ").split("\n  - ")[0]
     assert 0 < len(text) < 300, (argv, answer)
 
@@ -166,7 +166,7 @@ def test_a_wrong_value_of_every_flag_is_answered_at_once(colours, miniature, tmp
     assert not (tmp_path / "out").exists()
 
 
-def test_ten_mistakes_of_users_are_answered_at_once(colours, miniature, tmp_path):
+def test_mistakes_of_users_are_answered_at_once(colours, miniature, tmp_path):
     (tmp_path / "empty").mkdir()
     nested = tmp_path / "folders" / "of" / "folders"
     nested.mkdir(parents=True)
@@ -186,6 +186,7 @@ def test_ten_mistakes_of_users_are_answered_at_once(colours, miniature, tmp_path
         (["--lr_scheduler", "exponential"], "exponential"),
         (["--dataset_name", "user/pets", "--train_data_dir", str(colours)], "two sources of data"),
         (["--pretrained_model_name_or_path", str(colours)], "no model_index.json"),
+        (["--pretrained_model_name_or_path", "README.md"], "is a file"),
     ]
     argvs = []
     for wrong, _ in mistakes:
@@ -198,9 +199,14 @@ def test_ten_mistakes_of_users_are_answered_at_once(colours, miniature, tmp_path
     assert (used / "thesis.txt").read_text() == "mine"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def as_anyone() -> None:
+    """Take from root what lets it write anywhere: CAP_DAC_OVERRIDE, out of the bounding set."""
+    if os.geteuid() == 0:
+        assert ctypes.CDLL(None).prctl(24, 1, 0, 0, 0) == 0, "root without CAP_SETPCAP"
+
+
 def test_a_folder_without_the_right_to_write(colours, miniature, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     argv = ["--train_data_dir", str(colours), "--pretrained_model_name_or_path", str(miniature)]
     argv += ["--output_dir", str(tmp_path / "locked" / "out")]
-    require_a_sentence(argv, answers([argv])[0], "is not writable")
+    require_a_sentence(argv, answers([argv], preexec_fn=as_anyone)[0], "is not writable")

@@ -1,32 +1,36 @@
-"""Dropout whose masks belong to the examples: a resume, another batch size or recomputing draws the same ones."""
+"""Dropout whose masks belong to the examples: a resume, another batch size or recomputing gives the same ones."""
 
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline import rng
 
 
 class ExampleDropout(nn.Module):
-    """Leaves out a share of a layer's input, scaling the rest up (Srivastava et al. 2014); only while training."""
+    """Leaves out a share of a layer's input, scaling the rest up (Srivastava et al. 2014); only while training.
+
+    Masks are hashes of (seed of the example, name of the layer, place), computed on tensors: the same on every
+    device, without a generator, for any batch.
+    """
+
+    seeds: Int[Tensor, " b"]  # of the examples of the batch at hand
 
     def __init__(self, name: str, share: float) -> None:
         super().__init__()
         self.name, self.share = name, share
-        self.rows: tuple[int, ...] = ()  # a number for each example of the batch at hand
+        self.salt = rng.number_for(0, 0, name, "dropout")
+        self.seeds = torch.empty(0, dtype=torch.int64)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The input with its mask, drawn row by row from the row's number and the layer's name."""
+    def forward(self, x: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+        """The input with the masks of its examples."""
         if not self.training:
             return x
-        assert len(x) == len(self.rows), f"{self.name}: {len(x)} rows for {len(self.rows)} examples"
-        masks = torch.stack([self._mask(row, x[0]) for row in self.rows])
-        return x * masks / (1 - self.share)
-
-    def _mask(self, row: int, like: Tensor) -> Tensor:
-        generator = torch.Generator(like.device).manual_seed(rng.number_for(row, 0, self.name, "dropout"))
-        return torch.rand(like.shape, generator=generator, device=like.device) >= self.share
+        assert len(x) == len(self.seeds), f"{self.name}: {len(x)} rows for {len(self.seeds)} examples"
+        uniform = rng.hashed_uniforms(self.seeds + self.salt, x[0].numel()).view(x.shape)
+        return x * (uniform >= self.share) / (1 - self.share)
 
 
 def install(model: nn.Module, share: float, adapter: str, prefix: str = "") -> None:
@@ -39,5 +43,5 @@ def install(model: nn.Module, share: float, adapter: str, prefix: str = "") -> N
 
 
 def installed(model: Any) -> list[ExampleDropout]:
-    """The dropouts of a model; give each its rows before a training step."""
+    """The dropouts of a model; give each its seeds before a training step."""
     return [module for module in model.modules() if isinstance(module, ExampleDropout)]

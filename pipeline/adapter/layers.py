@@ -9,15 +9,15 @@ from torch import nn
 
 from pipeline.adapter.options import AdapterOptions, patterns_of
 from pipeline.errors import ConfigError
-from pipeline.families.targets import Targets
+from pipeline.families.meta import ADAPTABLE
+from pipeline.families.targets import TargetModules
 
 LINEAR, CONV = "all-linear", "all-linear+conv"  # by the type of the layers; the other presets a family spells out
-KINDS = (nn.Linear, nn.Conv2d)
 PRESETS = ("attention", "attention+mlp", LINEAR, CONV, "condition_only")
 
 
 @dataclass(frozen=True)
-class Site:
+class TargetModule:
     """One layer to be adapted."""
 
     name: str
@@ -45,12 +45,14 @@ class Site:
         return self.rank * (inputs * sides + outputs) + (outputs if self.use_dora else 0)
 
 
-def sites(model: nn.Module, options: AdapterOptions, targets: Targets) -> list[Site]:
+def target_modules(model: nn.Module, options: AdapterOptions, targets: TargetModules) -> list[TargetModule]:
     """The layers of a denoiser that --lora_layers names. Raises ConfigError for what names none."""
-    return sites_of({"denoiser": (model, targets)}, options)["denoiser"]
+    return target_modules_of({"denoiser": (model, targets)}, options)["denoiser"]
 
 
-def sites_of(models: Mapping[str, tuple[nn.Module, Targets]], options: AdapterOptions) -> dict[str, list[Site]]:
+def target_modules_of(
+    models: Mapping[str, tuple[nn.Module, TargetModules]], options: AdapterOptions
+) -> dict[str, list[TargetModule]]:
     """The layers to adapt of each model, with their ranks and alphas; the denoiser comes first, then text encoders.
 
     Patterns see a text encoder's layers with its name before theirs, as in 'text_encoder.*=4'. Raises
@@ -67,21 +69,21 @@ def sites_of(models: Mapping[str, tuple[nn.Module, Targets]], options: AdapterOp
     names = list(chosen)
     ranks = _valued(names, "rank_pattern", options.rank_pattern)
     alphas = _valued(names, "alpha_pattern", options.alpha_pattern)
-    found: dict[str, list[Site]] = {component: [] for component in models}
+    found: dict[str, list[TargetModule]] = {component: [] for component in models}
     for name, component in chosen.items():
         rank = round(ranks.get(name, options.rank))
         alpha = alphas.get(name, float(rank) if options.lora_alpha is None else options.lora_alpha)
         prefix = f"{component}." if component != next(iter(models)) else ""
         plain = name.removeprefix(prefix)
         use_dora = options.use_dora and not prefix  # diffusers loses the magnitudes of a text encoder (0.42)
-        site = Site(plain, layers[name], rank, alpha, options.use_rslora, use_dora, prefix)
-        found[component].append(site)
+        module = TargetModule(plain, layers[name], rank, alpha, options.use_rslora, use_dora, prefix)
+        found[component].append(module)
     return found
 
 
 def _can_be_adapted(module: nn.Module) -> bool:
     """Linear and convolutional layers; not those that keep channels apart, whose weight is no product of two."""
-    return isinstance(module, KINDS) and getattr(module, "groups", 1) == 1
+    return isinstance(module, ADAPTABLE) and getattr(module, "groups", 1) == 1
 
 
 def matches(name: str, pattern: str) -> bool:
@@ -89,7 +91,7 @@ def matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
 
 
-def _chosen(layers: dict[str, nn.Module], flag: str, text: str, targets: Targets) -> list[str]:
+def _chosen(layers: dict[str, nn.Module], flag: str, text: str, targets: TargetModules) -> list[str]:
     """The names of the layers that some part of the flag's value selects."""
     selected: set[str] = set()
     unmatched = []
@@ -107,7 +109,7 @@ def _chosen(layers: dict[str, nn.Module], flag: str, text: str, targets: Targets
     return [name for name in layers if name in selected]
 
 
-def _selected(layers: dict[str, nn.Module], part: str, targets: Targets) -> set[str]:
+def _selected(layers: dict[str, nn.Module], part: str, targets: TargetModules) -> set[str]:
     if part in (LINEAR, CONV):
         kinds = nn.Linear | nn.Conv2d if part == CONV else nn.Linear
         found = {name for name, layer in layers.items() if isinstance(layer, kinds)}

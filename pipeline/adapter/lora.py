@@ -1,4 +1,4 @@
-"""LoRA on a denoiser: attach it, name its parameters, read its strength."""
+"""LoRA on a denoiser: attach it, name its parameters, read its scale."""
 
 import contextlib
 import math
@@ -12,13 +12,12 @@ from torch import Tensor, nn
 
 from pipeline import rng
 from pipeline.adapter import dropout, pissa
-from pipeline.adapter.layers import Site
+from pipeline.adapter.layers import TargetModule
+from pipeline.adapter.names import LIVE, is_a, is_adapter, is_live
 from pipeline.adapter.options import AdapterOptions
 
-NAME = "default"
 
-
-def attach(model: Any, options: AdapterOptions, chosen: list[Site], seed: int) -> None:
+def attach(model: Any, options: AdapterOptions, chosen: list[TargetModule], seed: int) -> None:
     """Freeze the model and add trainable low-rank layers to the chosen ones (Hu et al. 2021, eq. 3).
 
     The model is the base until the first step: B is zero, or what it begins with is subtracted. The
@@ -27,19 +26,19 @@ def attach(model: Any, options: AdapterOptions, chosen: list[Site], seed: int) -
     model.requires_grad_(False)
     config = _config(chosen, options)
     prefix = chosen[0].prefix
-    model.add_adapter(config, adapter_name=NAME)
+    model.add_adapter(config, adapter_name=LIVE)
     for name, parameter in parameters(model).items():
         value = parameter.data.float()
-        if ".lora_A." in name and options.lora_init != "pissa":
+        if is_a(name) and options.lora_init != "pissa":
             value = first_weights(f"{prefix}{name}", value, options, seed).to(parameter.device)
         parameter.data = value
     if options.lora_init == "pissa":
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # that is ours
             model.add_adapter(config, adapter_name=pissa.ORIGIN)
-        pissa.start(model, NAME, seed)
+        pissa.start(model, LIVE, seed)
     if options.lora_dropout:
-        dropout.install(model, options.lora_dropout, NAME, prefix)
+        dropout.install(model, options.lora_dropout, LIVE, prefix)
     model.train(model.training)  # new layers begin in training mode, whatever the model is in
     activate(model)
 
@@ -48,7 +47,7 @@ def activate(model: Any) -> None:
     """Let the adapter, and what belongs to it, act; only its own weights learn."""
     model.set_adapter(_names(model))
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(".lora_" in name and f".{NAME}." in name)
+        parameter.requires_grad_(is_live(name))
 
 
 def remove(model: Any, adapter: str) -> None:
@@ -58,10 +57,10 @@ def remove(model: Any, adapter: str) -> None:
 
 
 def _names(model: Any) -> list[str]:
-    return [name for name in (NAME, pissa.ORIGIN) if name in model.peft_config]
+    return [name for name in (LIVE, pissa.ORIGIN) if name in model.peft_config]
 
 
-def _config(chosen: list[Site], options: AdapterOptions) -> Any:
+def _config(chosen: list[TargetModule], options: AdapterOptions) -> Any:
     from peft import LoraConfig
 
     return LoraConfig(
@@ -76,7 +75,9 @@ def _config(chosen: list[Site], options: AdapterOptions) -> Any:
     )
 
 
-def first_weights(name: str, parameter: Tensor, options: AdapterOptions, seed: int) -> Tensor:
+def first_weights(
+    name: str, parameter: Float[Tensor, "r i *kernel"], options: AdapterOptions, seed: int
+) -> Float[Tensor, "r i *kernel"]:
     """A at the start: normal with deviation 1 / rank, or uniform within 1 / sqrt(inputs), drawn from its name."""
     shape = tuple(parameter.shape)
     if options.lora_init == "gaussian":
@@ -86,11 +87,10 @@ def first_weights(name: str, parameter: Tensor, options: AdapterOptions, seed: i
 
 def parameters(denoiser: nn.Module) -> dict[str, nn.Parameter]:
     """The adapter's trainable tensors by name, in a fixed order."""
-    own = f".{NAME}."
-    return {name: value for name, value in sorted(denoiser.named_parameters()) if ".lora_" in name and own in name}
+    return {name: value for name, value in sorted(denoiser.named_parameters()) if is_live(name)}
 
 
-def scales(denoiser: nn.Module, adapter: str = NAME) -> dict[str, float]:
+def scales(denoiser: nn.Module, adapter: str = LIVE) -> dict[str, float]:
     """What each adapted layer multiplies its addition by: alpha / rank, by the layer's name."""
     from peft.tuners.lora import LoraLayer
 
@@ -101,24 +101,20 @@ def scales(denoiser: nn.Module, adapter: str = NAME) -> dict[str, float]:
     }
 
 
-@contextlib.contextmanager
-def switched_off(denoiser: Any) -> Iterator[None]:
-    """The base model for a while: what the adapter adds is left out."""
-    denoiser.disable_adapters()
-    try:
-        yield
-    finally:
-        denoiser.enable_adapters()
-        activate(denoiser)
+def adapted_layers(model: nn.Module) -> list[Any]:
+    """PEFT's layers, each with a frozen layer and what the adapter adds to it."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
 
 
 @contextlib.contextmanager
-def at_strength(denoiser: Any, strength: float) -> Iterator[None]:
-    """The adapter's addition multiplied by `strength` for a while; 1 is what is trained."""
+def with_scale(denoiser: Any, scale: float) -> Iterator[None]:
+    """The adapter's addition multiplied by `scale` for a while; 1 is what is trained."""
     from diffusers.utils import set_weights_and_activate_adapters
 
     names = _names(denoiser)
-    set_weights_and_activate_adapters(denoiser, names, [strength] * len(names))
+    set_weights_and_activate_adapters(denoiser, names, [scale] * len(names))
     try:
         yield
     finally:
@@ -129,11 +125,11 @@ def at_strength(denoiser: Any, strength: float) -> Iterator[None]:
 def every_layer(model: nn.Module) -> set[str]:
     """The names of all linear and convolutional layers, adapted or not, as they are without an adapter."""
     found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
-    return {name.replace(".base_layer", "") for name in found if ".lora_" not in name}
+    return {name.replace(".base_layer", "") for name in found if not is_adapter(name)}
 
 
-def state(denoiser: Any, adapter: str = NAME) -> dict[str, Float[Tensor, "..."]]:
-    """The adapter's tensors under the names PEFT shares with diffusers: '<layer>.lora_A.weight'."""
+def state(denoiser: Any, adapter: str = LIVE) -> dict[str, Float[Tensor, "..."]]:
+    """The adapter's tensors under the names PEFT shares with diffusers: as in a file, without the component."""
     from peft import get_peft_model_state_dict
 
     values: dict[str, Tensor] = get_peft_model_state_dict(denoiser, adapter_name=adapter)

@@ -28,7 +28,7 @@ class AdapterOptions:
     (keys and values of the text), or ends of layers' names, * for anything, as in 'to_q,mid_block.*'."""
 
     train_text_encoder: bool = False
-    """Adapt the CLIP text encoders too. Their states are then not cached but computed in every step."""
+    """Adapt the CLIP text encoders too. Prompt embeddings are then computed in every step, not cached."""
 
     text_encoder_layers: Literal["attention", "attention+mlp"] = "attention"
     """Which layers of the text encoders to adapt."""

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.adapter.names import is_adapter
+
 HALF = (torch.bfloat16, torch.float16)
 BASE = ".base_layer"  # what PEFT names a frozen layer within its adapted one
 
@@ -47,7 +49,7 @@ def _half_precision_weights(model: nn.Module) -> dict[nn.Module, list[tuple[nn.P
     modules, own = dict(model.named_modules()), dict[nn.Module, list[tuple[nn.Parameter, Tensor]]]()
     for name, module in modules.items():
         weights = [(value, value.data) for value in module.parameters(recurse=False) if value.dtype in HALF]
-        if weights and ".lora_" not in name:
+        if weights and not is_adapter(name):
             own.setdefault(modules[name.removesuffix(BASE)], []).extend(weights)
     return own
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.adapter import lora
-from pipeline.adapter.adapted import Adapted
+from pipeline.adapter.adapted_models import AdaptedModels
+from pipeline.adapter.files.checks import tensor_problems
 from pipeline.errors import TrainingStopped, listed
 from pipeline.families.base import Family
 
@@ -19,24 +19,27 @@ HANDOVER = "handover"
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """How far the reloaded adapter is from the live one, in units of what the adapter does."""
+class VerificationResult:
+    """How far the reloaded adapter is from the live one, relative to what the adapter does."""
 
-    distance: float  # ||live - reloaded|| / ||live - base||
+    error: float  # ||live - reloaded|| / ||live - base||
     effect: float  # ||live - base|| / ||base||
     num_layers: int
 
 
-def verify(file: Path, family: Family, adapted: Adapted, predict: Callable[[], Tensor], tolerance: float) -> Verdict:
+def verify(
+    file: Path, family: Family, adapted: AdaptedModels, *, predict: Callable[[], Tensor], tolerance: float
+) -> VerificationResult:
     """Load `file` with diffusers' own loader onto the live models and compare predictions.
 
     `predict` runs them on fixed inputs. Raises TrainingStopped naming what is wrong: a tensor that is
     not finite, a B that is zero, a layer that did not load, a different prediction.
     """
-    _check_tensors(load_file(file))
+    if problems := tensor_problems(load_file(file)):
+        raise TrainingStopped(f"The adapter is not fit to hand over:\n{listed(problems)}")
     with adapted.evaluating():
         live = predict()
-        with adapted.switched_off():
+        with adapted.disabled():
             base = predict()
         try:
             _load(file, family, adapted)
@@ -49,13 +52,13 @@ def verify(file: Path, family: Family, adapted: Adapted, predict: Callable[[], T
                 if HANDOVER in model.peft_config:
                     lora.remove(model, HANDOVER)
     effect = (live - base).norm().item()
-    distance = (live - reloaded).norm().item() / max(effect, 1e-12)
-    if not distance <= tolerance:
+    error = (live - reloaded).norm().item() / max(effect, 1e-12)
+    if not error <= tolerance:
         raise TrainingStopped(
-            f"{file} does not hold the adapter that was trained: reloaded, it is {distance:.2g} of the adapter's own "
+            f"{file} does not hold the adapter that was trained: reloaded, it is {error:.2g} of the adapter's own "
             f"effect away (allowed: {tolerance:g}). The checkpoints of the run hold the trained weights."
         )
-    return Verdict(distance, effect / base.norm().item(), len(adapted.layers()))
+    return VerificationResult(error, effect / base.norm().item(), len(adapted.layers()))
 
 
 @contextlib.contextmanager
@@ -66,18 +69,7 @@ def _as_stopped(file: Path) -> Iterator[None]:
         raise TrainingStopped(f"{file} cannot be loaded by diffusers: {type(error).__name__}: {error}") from error
 
 
-def _check_tensors(tensors: dict[str, Tensor]) -> None:
-    problems = [f"{name} is not finite" for name, value in tensors.items() if not torch.isfinite(value).all()]
-    problems += [
-        f"{name} is zero: nothing was learnt there"
-        for name, value in tensors.items()
-        if ".lora_B." in name and not value.any()
-    ]
-    if problems:
-        raise TrainingStopped(f"The adapter is not fit to hand over:\n{listed(problems)}")
-
-
-def _load(file: Path, family: Family, adapted: Adapted) -> None:
+def _load(file: Path, family: Family, adapted: AdaptedModels) -> None:
     with warnings.catch_warnings(), _as_stopped(file):
         warnings.simplefilter("error")  # what the loader only warns of means a wrong file to us
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # that is the trained adapter

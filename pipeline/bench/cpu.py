@@ -1,4 +1,4 @@
-"""This trainer against the plain loop, on one CPU thread: same weights, data and draws, A B A B.
+"""This trainer against the plain loop, on one CPU thread: same weights, data and random numbers, A B A B.
 
 CPU seconds of whole processes are compared, for clocks on shared machines lie. A short and a long run of
 each give the steady step as their difference, and what remains is the start, in which ours encodes.
@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import starter
+from pipeline import shipped
 from pipeline.bench import reference
 from pipeline.errors import ConfigError
+from pipeline.training import tracking
 
 SHORT, LONG = 12, 60  # steps
 NUM_EQUAL, TOLERANCE = 3, 1e-5  # steps whose losses must agree; later Adam magnifies what rounding left
@@ -88,16 +89,15 @@ def run_ours(folder: Path, num_steps: int) -> Ran:
     """train_lora.py in a process of its own, with an empty cache, to the verified adapter and the page."""
     out = folder / "out"
     flags = {
-        "pretrained_model_name_or_path": str(starter.BASE), "train_data_dir": str(starter.TRAIN),
+        "pretrained_model_name_or_path": str(shipped.BASE), "train_data_dir": str(shipped.TRAIN),
         "validation_split": "0", "rank": str(reference.RANK), "train_batch_size": str(reference.BATCH),
         "learning_rate": str(reference.RATE), "lr_scheduler": "constant", "seed": str(reference.SEED),
         "max_train_steps": str(num_steps), "output_dir": str(out), "cache_dir": str(folder / "cache"),
     }  # fmt: skip
     words = [word for name, value in flags.items() for word in (f"--{name}", value)]
-    program = "import sys, pipeline.outcome; sys.exit(pipeline.outcome.run_and_report(sys.argv[1:]))"
+    program = "import sys, pipeline.run.main; sys.exit(pipeline.run.main.run_and_report(sys.argv[1:]))"
     seconds, peak = _spawn([sys.executable, "-c", program, *words, "--center_crop"], folder)
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return Ran(seconds, peak, [row["loss"] for row in rows])
+    return Ran(seconds, peak, [row.loss for row in tracking.read(out)])
 
 
 def _spawn(words: list[str], folder: Path) -> tuple[float, int]:

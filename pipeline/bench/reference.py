@@ -20,7 +20,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from pipeline import rng, starter
+from pipeline import rng, shipped
+from pipeline.adapter.names import is_a
 from pipeline.data.layouts import FileSource
 from pipeline.data.manifest import Example, read_manifest
 from pipeline.data.options import DataOptions
@@ -31,7 +32,7 @@ BATCH, RANK, RATE, SEED = 8, 16, 1e-4, 0
 
 def main(folder: Path, num_steps: int) -> None:
     """Train; the losses are written to FOLDER/reference.json."""
-    base = starter.BASE
+    base = shipped.BASE
     tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer")
     text_encoder = CLIPTextModel.from_pretrained(base / "text_encoder").requires_grad_(False)
     vae = AutoencoderKL.from_pretrained(base / "vae").requires_grad_(False)
@@ -41,11 +42,11 @@ def main(folder: Path, num_steps: int) -> None:
     unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=targets))
     trained = {name: value for name, value in unet.named_parameters() if value.requires_grad}
     for name, value in trained.items():
-        if ".lora_A." in name:
+        if is_a(name):
             value.data = rng.normal(SEED, 0, name, "adapter", tuple(value.shape)) / RANK
     optimizer = torch.optim.AdamW(trained.values(), lr=RATE, weight_decay=0.01)
     rates = get_scheduler("constant", optimizer, num_warmup_steps=0, num_training_steps=num_steps)
-    examples = read_manifest(starter.TRAIN, DataOptions()).examples
+    examples = read_manifest(shipped.TRAIN, DataOptions()).examples
     sampler = StepSampler(len(examples), BATCH, SEED)
     losses = []
     unet.train()
@@ -73,7 +74,7 @@ def main(folder: Path, num_steps: int) -> None:
 
 
 def drawn(example: Example, epoch: int) -> dict[str, Any]:
-    """One example, read from its file, with the draws that belong to it."""
+    """One example, read from its file, with the random numbers that belong to it."""
     shape = (starter_channels(), 16, 16)
     assert isinstance(example.source, FileSource)
     with Image.open(example.source.path) as file:
@@ -87,7 +88,7 @@ def drawn(example: Example, epoch: int) -> dict[str, Any]:
 
 def starter_channels() -> int:
     """Channels of the starter base's latents."""
-    return int(json.loads((starter.BASE / "vae" / "config.json").read_text(encoding="utf-8"))["latent_channels"])
+    return int(json.loads((shipped.BASE / "vae" / "config.json").read_text(encoding="utf-8"))["latent_channels"])
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ def page(result: Result) -> str:
 
 [pipeline/bench/reference.py](../pipeline/bench/reference.py) is the loop people write first, after diffusers' own
 script: autoencoder and text encoder in every step, PEFT, AdamW. Both programs train the starter base on the starter
-dataset with the same weights, examples, draws and options (batch 8, rank 16, float32), in turn, {result.rounds} rounds
-of {SHORT} and {LONG} steps each. CPU seconds of whole processes: median [lowest, highest]; last column ours / plain.
+dataset with the same weights, examples, random numbers and options (batch 8, rank 16, float32), in turn,
+{result.rounds} rounds of {SHORT} and {LONG} steps each. CPU seconds of whole processes: median [lowest, highest];
+last column ours / plain.
 
 | | plain loop | t2i-lora | ratio |
 |---|---|---|---|

@@ -1,4 +1,4 @@
-"""What is said of a picture, as captions: the text beside it, a column, or a template over columns."""
+"""The captions of a picture: the text beside it, a column, or a template over columns."""
 
 import math
 import string
@@ -31,21 +31,21 @@ def read_sidecar(image: Path) -> str | None:
     return read_text(path) if path.is_file() else None
 
 
-def captions_of(said: Mapping[str, Any] | str | None, column: str, template: str | None) -> tuple[str, ...]:
-    """The captions of a picture, white space evened out, none twice; () where nothing is said.
+def captions_of(description: Mapping[str, Any] | str | None, column: str, template: str | None) -> tuple[str, ...]:
+    """The captions of a picture, white space evened out, none twice; () where there is no text.
 
-    `said` is the text beside the picture, where several lines are one caption, or the cells of its row.
+    `description` is the text beside the picture, where several lines are one caption, or the cells of its row.
     There a template makes one caption, else the column holds one or a list of several. Raises NoColumn
     if the row lacks a column, ValueError if a cell holds something else than text.
     """
-    if said is None or isinstance(said, str):
-        found = [said or ""]
+    if description is None or isinstance(description, str):
+        found = [description or ""]
     elif template is not None:
-        found = [_filled(template, said)]
-    elif column not in said:
-        raise NoColumn((column,), tuple(sorted(said)))
+        found = [_filled(template, description)]
+    elif column not in description:
+        raise NoColumn((column,), tuple(sorted(description)))
     else:
-        value = said[column]
+        value = description[column]
         found = value if isinstance(value, list) else [value or ""]
         odd = next((type(text).__name__ for text in found if not isinstance(text, str)), None)
         if odd is not None:
@@ -67,12 +67,12 @@ def fields_of(template: str) -> tuple[str, ...]:
     return fields
 
 
-def _filled(template: str, said: Mapping[str, Any]) -> str:
+def _filled(template: str, description: Mapping[str, Any]) -> str:
     fields = fields_of(template)
-    missing = tuple(name for name in fields if name not in said)
+    missing = tuple(name for name in fields if name not in description)
     if missing:
-        raise NoColumn(missing, tuple(sorted(said)))
-    values = {name: said[name] for name in fields}
+        raise NoColumn(missing, tuple(sorted(description)))
+    values = {name: description[name] for name in fields}
     odd = [name for name, value in values.items() if not isinstance(value, str | int | float) or value == ""]
     odd += [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
     if odd:

@@ -14,13 +14,13 @@ from typing import Any
 import yaml
 
 from pipeline.errors import DataError, listed
+from pipeline.front_matter import FRONT, has_front_matter
+from pipeline.hub_ids import HUB_ID
 
 FOLDER = Path("data_cards")
 REQUIRED = ("license", "source", "rights_basis", "people", "sensitive_content", "intended_use")
 OPTIONAL = ("license_name", "license_link", "pretty_name", "dataset_id", "fingerprint")
-FRONT = re.compile(r"\s*---[ \t]*\n(.*?)^---[ \t]*$", re.DOTALL | re.MULTILINE)
 PLACEHOLDER = re.compile(r"(?:TODO|TBD|FIXME)\b.*|todo|tbd|\W*|.*<[A-Za-z][\w ,'-]*>.*", re.DOTALL)
-HUB_ID = re.compile(r"(?!.*(?:--|\.\.))\w[\w.-]*/\w(?:[\w.-]*\w)?", re.ASCII)
 # What the Hub takes as a license (its message for any other, May 2026); a card with something else is refused there.
 IDENTIFIERS = """
     apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
@@ -128,9 +128,7 @@ def find(name: str, folder: Path | None) -> Path | None:
     if Path(name).name and path.is_file():
         return path
     readme = folder / "README.md" if folder is not None else path
-    if readme.is_file() and FRONT.match(readme.read_text(encoding="utf-8-sig", errors="replace")):
-        return readme
-    return None
+    return readme if has_front_matter(readme) else None
 
 
 def template(name: str, fingerprint: str) -> str:
@@ -194,17 +192,17 @@ def _advice(name: str) -> str:
 
 
 def _people(front: dict[str, Any], problems: list[str]) -> People | None:
-    """Who can be recognised; a problem where that is not said, or how they agreed is not."""
+    """Who can be recognised; a problem where that or their consent is missing."""
     value, before = front.get("people"), len(problems)
     if not isinstance(value, dict):
-        said = "missing" if "people" not in front else "empty" if value in (None, "") else repr(value)
-        problems.append(f"people is {said}; it holds identifiable, as in 'people: {{identifiable: false}}'")
+        given = "missing" if "people" not in front else "empty" if value in (None, "") else repr(value)
+        problems.append(f"people is {given}; it holds identifiable, as in 'people: {{identifiable: false}}'")
         return None
-    inner = {f"people.{key}": said for key, said in value.items()}
+    inner = {f"people.{key}": field for key, field in value.items()}
     identifiable = inner.get("people.identifiable")
     if not isinstance(identifiable, bool):
-        said = repr(identifiable) if "people.identifiable" in inner else "missing"
-        problems.append(f"people.identifiable is {said}; it is true where somebody can be recognised, else false")
+        given = repr(identifiable) if "people.identifiable" in inner else "missing"
+        problems.append(f"people.identifiable is {given}; it is true where somebody can be recognised, else false")
     consent = _text(inner, "people.consent", problems)
     if identifiable is True and "people.consent" not in inner:
         problems.append(f"people.consent is missing, and somebody can be recognised; {_advice('people.consent')}")

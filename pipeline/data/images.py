@@ -7,16 +7,23 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageColor, ImageOps
 
+from pipeline.geometry import Size
+
 
 @dataclass(frozen=True)
 class View:
-    """How one picture is cut: where the square lies and whether it is mirrored."""
+    """How a picture is resized and cut: to which size, from where, and whether it is mirrored."""
 
-    resolution: int  # pixels
+    size: Size
     interpolation: str
-    left: float = 0.5  # share of the spare width left of the square, 0.5 = centred
+    left: float = 0.5  # share of the spare width left of the cut, 0.5 = centred
     top: float = 0.5
     flip: bool = False
+
+    @property
+    def key(self) -> str:
+        """The view in words that stay the same, for cache keys."""
+        return f"{self.size} {self.interpolation} {self.left!r} {self.top!r} {self.flip}"
 
 
 def decode(file: Path | io.BytesIO, alpha_background: str) -> Image.Image:

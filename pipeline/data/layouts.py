@@ -1,4 +1,4 @@
-"""Where pictures and what is said of them come from: a folder or a `datasets` table, row by row, nothing checked yet.
+"""Where pictures and their descriptions come from: a folder or a `datasets` table, row by row, nothing checked yet.
 
 A folder holds a metadata.jsonl or metadata.csv at its top, or one .txt beside each image; sub-folders
 are read too. A table is a Hub dataset, a folder of parquet files or what `Dataset.save_to_disk` wrote.
@@ -16,6 +16,7 @@ from typing import Any
 from pipeline.data import captions
 from pipeline.data.options import DataOptions
 from pipeline.errors import DataError
+from pipeline.hub_ids import may_be_hub_id
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 UNREAD_EXTENSIONS = frozenset({".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".raw", ".dng"})
@@ -57,12 +58,12 @@ Source = FileSource | TableSource  # where the bytes of one image are
 
 @dataclass(frozen=True)
 class Row:
-    """One image and what is said of it: the cells of its row, or the text beside it."""
+    """One image and its description: the cells of its row, or the text beside it."""
 
     name: str  # of the file within its folder, or 'row 17' of a table
     where: str  # what messages call it: the name, and the line of a metadata file
     source: Source
-    said: Columns | str | None
+    description: Columns | str | None
 
 
 def folder_rows(folder: Path, options: DataOptions, problems: list[str]) -> Iterator[Row]:
@@ -175,8 +176,8 @@ def table_rows(options: DataOptions, problems: list[str]) -> Iterator[Row]:
     names = {key: feature.names for key, feature in table.features.items() if isinstance(feature, datasets.ClassLabel)}
     rows: Iterable[Columns] = table if table.features else ({} for _ in range(len(images)))
     for index, cells in enumerate(rows):
-        said = {key: _class_name(names[key], value) if key in names else value for key, value in cells.items()}
-        yield Row(f"row {index}", f"row {index}", TableSource(images, column, index), said)
+        description = {key: _class_name(names[key], value) if key in names else value for key, value in cells.items()}
+        yield Row(f"row {index}", f"row {index}", TableSource(images, column, index), description)
 
 
 def _class_name(names: list[str], value: int | None) -> str | None:
@@ -196,7 +197,7 @@ def _open_table(options: DataOptions) -> Any:
             return datasets.load_from_disk(name)
         if (folder / "dataset_dict.json").is_file():
             return datasets.load_from_disk(name)["train"]
-        if not folder.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        if not folder.is_dir() and "/" in name and not may_be_hub_id(name):
             raise DataError(f"--dataset_name {name} does not exist; give a folder or a Hub id (user/name).")
         return datasets.load_dataset(name, config, split="train", cache_dir=options.cache_dir)
     except DataError:

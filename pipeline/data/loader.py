@@ -1,8 +1,10 @@
-"""Cached examples with their draws, one micro-batch at a time, from any number of worker processes."""
+"""Cached examples with everything random drawn, one micro-batch at a time, from any number of worker processes."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from jaxtyping import Float
@@ -10,14 +12,27 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline import conditioning, rng
-from pipeline.conditioning import Conditioning, Geometry
+from pipeline.conditioning import Conditioning, Embeddings, Ragged
 from pipeline.data import cache as caches
-from pipeline.data import pixels
+from pipeline.data import pixels, views
 from pipeline.data.manifest import Manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.sampler import MicroBatches, Position
+from pipeline.geometry import Geometry, Size
 
-SizeStates = Callable[[Geometry], dict[str, Tensor]]  # of a family
+SizeStates = Callable[[Geometry], Embeddings]  # of a family
+
+
+class Row(TypedDict):
+    """One example in one epoch."""
+
+    id: str
+    latents: Tensor
+    noise: Tensor
+    u: Tensor
+    seed: int
+    caption: str | None
+    conditions: Embeddings
 
 
 @dataclass(frozen=True)
@@ -25,16 +40,21 @@ class Batch:
     """One micro-batch: everything random in it is drawn already."""
 
     ids: tuple[str, ...]
-    latents: Float[Tensor, "b c h w"]  # a draw from the autoencoder's posterior
+    latents: Float[Tensor, "b c h w"]  # a sample of the autoencoder's posterior
     noise: Float[Tensor, "b c h w"]
     u: Float[Tensor, " b"]  # uniform in [0, 1), to become times
-    captions: tuple[str | None, ...]  # None: the null
-    conditioning: Conditioning  # without the texts, where these are computed in the step
-    rows: tuple[int, ...]  # a number of its own for each example, for what is drawn inside the model
+    captions: tuple[str | None, ...]  # None: trained without one
+    conditioning: Conditioning  # without the prompt embeddings, where these are computed in the step
+    seeds: tuple[int, ...]  # one for each example, for what is random inside the model
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch with its pictures and their noise on a device."""
+        latents, noise = (value.to(device, non_blocking=True) for value in (self.latents, self.noise))
+        return dataclasses.replace(self, latents=latents, noise=noise)
 
 
-class CachedExamples(Dataset[dict[str, Any]]):
-    """Looks examples up in the cache by position in the stream."""
+class CachedExamples(Dataset[Row]):
+    """Looks examples up in the cache by their position in the stream."""
 
     def __init__(
         self,
@@ -43,63 +63,70 @@ class CachedExamples(Dataset[dict[str, Any]]):
         options: DataOptions,
         *,
         seed: int,
-        resolution: int,
-        offset: float,
+        size: Size,
+        noise_offset: float,
         size_states: SizeStates,
-        live_texts: bool,
+        ragged: Ragged,
+        live_prompts: bool,
     ) -> None:
         self.manifest, self.cache, self.options = manifest, cache, options
-        self.seed, self.resolution, self.noise_offset = seed, resolution, offset
-        self.size_states, self.live_texts = size_states, live_texts
+        self.seed, self.size, self.noise_offset = seed, size, noise_offset
+        self.size_states, self.ragged, self.live_prompts = size_states, ragged, live_prompts
 
-    def __getitem__(self, position: Position) -> dict[str, Any]:
+    @functools.cached_property
+    def unconditional(self) -> Embeddings:
+        """What an example is conditioned on whose caption is dropped; read once."""
+        return caches.load(self.cache.text_path(None))
+
+    def __getitem__(self, position: Position) -> Row:
         """The tensors of one example in one epoch."""
         example, epoch, seed = self.manifest.examples[position.index], position.epoch, self.seed
-        variant = caches.variant_of(example, epoch, seed, self.options)
-        view = caches.view_of(example, variant, seed, self.resolution, self.options)
+        variant = views.variant_of(example, epoch, seed, self.options)
+        view = views.view_of(example, variant, seed=seed, size=self.size, options=self.options)
         entry = caches.load(self.cache.latent_path(example, view, self.options.alpha_background))
         shape = tuple(entry["mean"].shape)
         latents = entry["mean"] + entry["std"] * rng.normal(seed, epoch, example.id, "posterior", shape)
         noise = rng.normal(seed, epoch, example.id, "noise", shape)
         if self.noise_offset:
             noise = noise + self.noise_offset * rng.normal(seed, epoch, example.id, "offset", (shape[0], 1, 1))
-        dropped = conditioning.is_dropped(seed, epoch, example.id, self.options.null_share)
-        caption = None if dropped else caches.caption_in(example, epoch, seed)
+        dropped = conditioning.is_dropped(seed, epoch, example.id, self.options.dropout_share)
+        caption = None if dropped else views.caption_in(example, epoch, seed)
+        u = rng.uniform(seed, epoch, example.id, "time")
         return {
             "id": example.id,
             "latents": latents,
             "noise": noise,
-            "u": torch.tensor(
-                rng.uniform(seed, epoch, example.id, "time"), dtype=torch.float64
-            ),  # 1 - 1e-9 is 1 in float32
-            "row": rng.number_for(seed, epoch, example.id, "model"),
+            "u": torch.tensor(u, dtype=torch.float64),  # 1 - 1e-9 is 1 in float32
+            "seed": rng.number_for(seed, epoch, example.id, "model"),
             "caption": caption,
-            "states": {
-                **({} if self.live_texts else caches.load(self.cache.text_path(caption))),
-                **self.size_states(pixels.geometry_of(example.width, example.height, view)),
-            },
+            "conditions": {**self._embeddings(caption), **self.size_states(pixels.geometry_of(example.size, view))},
         }
 
+    def _embeddings(self, caption: str | None) -> Embeddings:
+        if self.live_prompts:
+            return {}
+        return self.unconditional if caption is None else caches.load(self.cache.text_path(caption))
 
-def collate(rows: list[dict[str, Any]]) -> Batch:
-    """Rows of CachedExamples as one Batch."""
-    return Batch(
-        ids=tuple(row["id"] for row in rows),
-        latents=torch.stack([row["latents"] for row in rows]),
-        noise=torch.stack([row["noise"] for row in rows]),
-        u=torch.stack([row["u"] for row in rows]),
-        captions=tuple(row["caption"] for row in rows),
-        conditioning=conditioning.stack([row["states"] for row in rows]),
-        rows=tuple(row["row"] for row in rows),
-    )
+    def collate(self, rows: list[Row]) -> Batch:
+        """Rows as one batch."""
+        return Batch(
+            ids=tuple(row["id"] for row in rows),
+            latents=torch.stack([row["latents"] for row in rows]),
+            noise=torch.stack([row["noise"] for row in rows]),
+            u=torch.stack([row["u"] for row in rows]),
+            captions=tuple(row["caption"] for row in rows),
+            conditioning=conditioning.stack([row["conditions"] for row in rows], self.ragged),
+            seeds=tuple(row["seed"] for row in rows),
+        )
 
 
-def loader_for(examples: CachedExamples, batches: MicroBatches, num_workers: int) -> "DataLoader[Any]":
+def build_loader(examples: CachedExamples, batches: MicroBatches, num_workers: int) -> "DataLoader[Any]":
     """A loader over the micro-batches still to come."""
     return DataLoader(
         examples,
         batch_sampler=batches,
-        collate_fn=collate,
+        collate_fn=examples.collate,
         num_workers=num_workers,
         multiprocessing_context="spawn" if num_workers else None,
+        pin_memory=torch.cuda.is_available(),
     )

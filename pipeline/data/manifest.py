@@ -14,6 +14,7 @@ from pipeline.data import captions, images, layouts
 from pipeline.data.layouts import Row, Source
 from pipeline.data.options import DataOptions
 from pipeline.errors import DataError, listed
+from pipeline.geometry import Size
 from pipeline.hashing import digest
 
 
@@ -26,8 +27,7 @@ class Example:
     name: str  # of the file within its folder, or 'row 17' of a table
     source: Source
     captions: tuple[str, ...]  # at least one; '' where none was demanded
-    width: int  # pixels, upright
-    height: int
+    size: Size  # upright
 
     @property
     def caption(self) -> str:
@@ -52,6 +52,11 @@ class Manifest:
     def fingerprint(self) -> str:
         """A hash of every image and caption."""
         return digest("\n".join(example.id for example in self.examples).encode())
+
+
+def by_name(manifest: Manifest) -> list[Example]:
+    """The examples by file name: content ids order them at random, people expect this order."""
+    return sorted(manifest.examples, key=lambda example: example.name)
 
 
 def read_manifest(folder: Path, options: DataOptions, flag: str = "--train_data_dir") -> Manifest:
@@ -81,7 +86,7 @@ def _checked(origin: str, rows: Iterable[Row], options: DataOptions, problems: l
     for row in rows:
         num_rows += 1
         try:
-            found = captions.captions_of(row.said, options.caption_column, options.caption_template)
+            found = captions.captions_of(row.description, options.caption_column, options.caption_template)
         except captions.NoColumn as error:
             uncaptioned.setdefault(str(error), []).append(row.where)
             continue
@@ -153,4 +158,4 @@ def _read_example(row: Row, found: tuple[str, ...], options: DataOptions) -> Exa
         return f"cannot be decoded ({type(error).__name__}: {error})"
     image_id = digest(content)
     identity = digest("\n".join([image_id, *found]).encode())
-    return Example(identity, image_id, row.name, row.source, found, picture.width, picture.height)
+    return Example(identity, image_id, row.name, row.source, found, Size(picture.width, picture.height))

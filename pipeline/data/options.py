@@ -25,11 +25,12 @@ class DataOptions:
     """Configuration of dataset_name, where it has several."""
 
     evaluation_data_dir: str | None = None
-    """Folder, in the same layout, of true images never trained on: the page shows them beside what was learnt."""
+    """Folder of a test set, in the same layout: reference images that are never trained on. The report shows each
+    beside what base and adapter draw for its caption."""
 
     validation_split: float | None = None
-    """Share of the images held out of training, by content; their loss chooses what is published. Not given: 0.1, at
-    least 4 images, and none of fewer than 40."""
+    """Share of the images held out of training, by content; their loss decides which weights are kept. Not given: 0.1,
+    at least 4 images, and none of fewer than 40."""
 
     image_column: str | None = None
     """Column of the image. Not given: file_name in a metadata file (where 'image' means the same), image in a
@@ -72,8 +73,8 @@ class DataOptions:
     """What to do with an image without a caption; skipped or emptied ones are counted and listed."""
 
     caption_dropout: float | None = None
-    """Share of examples, drawn anew each epoch, trained with the null caption, so that guidance keeps working. Not
-    given: 0.1, or 0 for a model whose sampler has no null (FLUX)."""
+    """Share of examples, chosen anew each epoch, trained without their caption, so that guidance keeps working. Not
+    given: 0.1, or 0 for a model whose sampler has no classifier-free guidance (FLUX)."""
 
     cache_dir: str | None = None
     """Where downloaded models and encoded examples are kept. Not given: the Hub's cache and ~/.cache/t2i-lora."""
@@ -82,7 +83,7 @@ class DataOptions:
     """Processes that load cached examples; the result is the same for any number."""
 
     @property
-    def null_share(self) -> float:
+    def dropout_share(self) -> float:
         """The caption dropout in force, once the model is known."""
         assert self.caption_dropout is not None
         return self.caption_dropout

@@ -6,8 +6,8 @@ from jaxtyping import Float
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from pipeline.conditioning import Geometry
 from pipeline.data.images import View
+from pipeline.geometry import Geometry, Size
 
 INTERPOLATION = {
     "lanczos": Image.Resampling.LANCZOS,
@@ -19,28 +19,31 @@ INTERPOLATION = {
 
 
 def to_pixels(picture: Image.Image, view: View) -> Float[Tensor, "3 h w"]:
-    """The square that `view` names, in [-1, 1]: shorter side resized to the resolution, then cut, then mirrored."""
-    size, left, top = _cut(picture.width, picture.height, view)
-    resized = picture if size == picture.size else picture.resize(size, INTERPOLATION[view.interpolation])
-    square = resized.crop((left, top, left + view.resolution, top + view.resolution))
+    """What `view` shows, in [-1, 1]: resized until it covers the size, then cut, then mirrored."""
+    resized_to, left, top = _cut(Size(picture.width, picture.height), view)
+    corner = (resized_to.width, resized_to.height)
+    resized = picture if corner == picture.size else picture.resize(corner, INTERPOLATION[view.interpolation])
+    cut = resized.crop((left, top, left + view.size.width, top + view.size.height))
     if view.flip:
-        square = ImageOps.mirror(square)
-    values = torch.from_numpy(np.array(square)).permute(2, 0, 1).float()
+        cut = ImageOps.mirror(cut)
+    values = torch.from_numpy(np.array(cut)).permute(2, 0, 1).float()
     return values / 127.5 - 1.0
 
 
-def geometry_of(width: int, height: int, view: View) -> Geometry:
-    """Where `view` cuts its square, as the mirrored picture shows it: from its left edge, which was the right one."""
-    size, left, top = _cut(width, height, view)
-    seen_left = size[0] - view.resolution - left if view.flip else left
-    return Geometry(height, width, top, seen_left, view.resolution, view.resolution)
+def geometry_of(original: Size, view: View) -> Geometry:
+    """Where `view` cuts a picture, as the mirrored one shows it: from its left edge, which was the right one."""
+    resized_to, left, top = _cut(original, view)
+    seen_left = resized_to.width - view.size.width - left if view.flip else left
+    return Geometry(original, top, seen_left, view.size)
 
 
-def _cut(width: int, height: int, view: View) -> tuple[tuple[int, int], int, int]:
-    """The size after resizing, and the left and top of the square in it."""
-    scale = view.resolution / min(width, height)
-    size = (max(view.resolution, round(width * scale)), max(view.resolution, round(height * scale)))
-    return size, round((size[0] - view.resolution) * view.left), round((size[1] - view.resolution) * view.top)
+def _cut(original: Size, view: View) -> tuple[Size, int, int]:
+    """The size after resizing, and the left and top of the cut in it."""
+    size = view.size
+    scale = max(size.width / original.width, size.height / original.height)
+    width = max(size.width, round(original.width * scale))
+    height = max(size.height, round(original.height * scale))
+    return Size(width, height), round((width - size.width) * view.left), round((height - size.height) * view.top)
 
 
 def to_picture(pixels: Float[Tensor, "3 h w"]) -> Image.Image:

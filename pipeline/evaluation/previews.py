@@ -1,21 +1,21 @@
-"""Pictures kept on disk with all that is needed to make them again: prompt, seed, guidance, steps, strength."""
+"""Previews: the same requests with the adapter off and on, and one of them at several scales and guidances."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from pipeline import atomic
-from pipeline.adapter.adapted import Adapted
-from pipeline.evaluation import png_metadata
-from pipeline.evaluation.sample import Sampler, Shot
+from pipeline.adapter.adapted_models import AdaptedModels
+from pipeline.data.manifest import Manifest, by_name
+from pipeline.evaluation.picture_sets import DrawSetRequest, draw_set, index_of, keep
+from pipeline.evaluation.sample import Sampler, SampleRequest
 
-INDEX = "index.json"
+NUM_PREVIEWS = 8  # captions of a test set that are drawn where no prompt is given
 GRID = "grid"  # a folder of samples/
-STRENGTHS = (0.0, 0.5, 1.0, 1.5)  # of the adapter, across the grid; 0 is the base
+SCALES = (0.0, 0.5, 1.0, 1.5)  # of the adapter, across the grid; 0 is the base
 GUIDANCE_FACTORS = (0.5, 1.0, 2.0)  # of the run's guidance, down the grid; never below 1, which is none
 GOLDEN = 0.618033988749895  # its multiples fill a range evenly and meet no period in it
 
@@ -28,77 +28,55 @@ def spread(items: Sequence[Any], most: int) -> list[Any]:
     return [items[place] for place in sorted(list(places)[:most])]
 
 
+def preview_prompts(manifest: Manifest) -> tuple[str, ...]:
+    """A few captions, spread over a test set, for the pictures on the page."""
+    return tuple(dict.fromkeys(example.caption for example in spread(by_name(manifest), NUM_PREVIEWS)))
+
+
 @dataclass(frozen=True)
 class Previews:
-    """Draws the same shots with the adapter off and on, so that they differ in nothing but the adapter."""
+    """Draws the same requests with the adapter off and on, so that they differ in nothing but the adapter."""
 
     folder: Path  # OUT/samples
     sampler: Sampler
-    adapted: Adapted
-    shots: tuple[Shot, ...]
+    adapted: AdaptedModels
+    requests: tuple[SampleRequest, ...]
 
     def draw_base(self) -> Path:
-        """The shots of the base model, drawn once."""
-        folder, rows = self.folder / "base", index_of(self.shots, self.sampler)
-        if not is_kept(folder, rows):
-            keep(folder, self.base_pictures(list(self.shots)), rows, drawn=True)
-        return folder
+        """The requests of the base model, drawn once."""
+        return self.draw("base", self.requests, with_adapter=False)
 
-    def draw_tuned(self, step: int) -> Path:
-        """The shots with the adapter as it is after `step` steps."""
-        folder, rows = self.folder / f"step-{step:06d}", index_of(self.shots, self.sampler)
-        if not is_kept(folder, rows):
-            keep(folder, self.sampler.draw(list(self.shots)), rows, drawn=True)
-        return folder
+    def draw_adapted(self, step: int) -> Path:
+        """The requests with the adapter as it is after `step` steps."""
+        return self.draw(f"step-{step:06d}", self.requests, with_adapter=True)
+
+    def draw(self, name: str, requests: tuple[SampleRequest, ...], *, with_adapter: bool, reuse: bool = True) -> Path:
+        """Any requests, into a folder of samples/ of this name."""
+        return draw_set(
+            DrawSetRequest(
+                folder=self.folder / name,
+                requests=requests,
+                sampler=self.sampler,
+                adapted=self.adapted,
+                with_adapter=with_adapter,
+                reuse=reuse,
+            )
+        )
 
     def draw_grid(self) -> Path:
-        """The first shot at several strengths of the adapter and several guidance scales."""
+        """The first request at several scales of the adapter and several guidance scales."""
         guidance = self.sampler.settings.guidance_scale
         pictures: list[Image.Image] = []
         rows: list[dict[str, Any]] = []
-        for scale in dict.fromkeys(max(1.0, factor * guidance) for factor in GUIDANCE_FACTORS):
-            sampler = self.sampler.with_guidance(scale)
-            for strength in STRENGTHS:
-                with self.adapted.at_strength(strength):
-                    pictures += sampler.draw([self.shots[0]])
-                rows += [{**row, "strength": strength} for row in index_of(self.shots[:1], sampler)]
+        for guidance_scale in dict.fromkeys(max(1.0, factor * guidance) for factor in GUIDANCE_FACTORS):
+            sampler = self.sampler.with_guidance(guidance_scale)
+            for scale in SCALES:
+                with self.adapted.with_scale(scale):
+                    pictures += sampler.draw([self.requests[0]])
+                rows += [{**row, "scale": scale} for row in index_of(self.requests[:1], sampler)]
         rows = [{**row, "file": f"{number:04d}.png"} for number, row in enumerate(rows)]
         keep(self.folder / GRID, pictures, rows, drawn=True)
         return self.folder / GRID
-
-    def base_pictures(self, shots: list[Shot]) -> list[Image.Image]:
-        """Any shots with the adapter off."""
-        with self.adapted.switched_off():
-            return self.sampler.draw(shots)
-
-
-def keep(folder: Path, pictures: list[Image.Image], rows: list[dict[str, Any]], *, drawn: bool) -> None:
-    """Write pictures as PNG under the names in their rows, and the rows; the folder appears complete or not at all.
-
-    Pictures that were drawn by a model are marked as such.
-    """
-
-    def fill(aside: Path) -> None:
-        for picture, row in zip(pictures, rows, strict=True):
-            if drawn:
-                png_metadata.save_marked(picture, aside / row["file"])
-            else:
-                picture.save(aside / row["file"])
-        atomic.write_text(aside / INDEX, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
-
-    atomic.commit_folder(folder, fill)
-
-
-def index_of(shots: "list[Shot] | tuple[Shot, ...]", sampler: Sampler) -> list[dict[str, Any]]:
-    """One row per picture: its file, and all that is needed to make it again."""
-    settings = {name: value for name, value in asdict(sampler.settings).items() if value is not None}
-    return [{"file": f"{number:04d}.png", **asdict(shot), **settings} for number, shot in enumerate(shots)]
-
-
-def is_kept(folder: Path, rows: list[dict[str, Any]]) -> bool:
-    """Whether these very pictures lie in the folder already."""
-    path = folder / INDEX
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == rows
 
 
 def forget_after(samples: Path, step: int) -> None:
@@ -108,9 +86,3 @@ def forget_after(samples: Path, step: int) -> None:
     for folder in samples.glob("step-*"):
         if int(folder.name.removeprefix("step-")) > step:
             atomic.remove_folder(folder)
-
-
-def kept(folder: Path) -> list[dict[str, Any]]:
-    """The index of a folder of pictures, each row with the path of its file."""
-    rows = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    return [{**row, "path": folder / row["file"]} for row in rows]

@@ -2,74 +2,70 @@
 
 A training loss is mostly the luck of its noise level. Here every measurement uses the same examples
 at the same levels with the same noise, with the adapter and without it, so that differences are
-differences of the model. A probe of as many training examples, measured in the same way, makes the
+differences of the model. As many training examples, measured in the same way, makes the
 generalisation gap a difference of two like things.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pipeline import rng
-from pipeline.adapter.adapted import Adapted
-from pipeline.conditioning import Conditioning, stack
-from pipeline.evaluation.estimates import Estimate, paired_change
-from pipeline.families.base import Family
+from pipeline.adapter.denoiser import AdaptedDenoiser
+from pipeline.conditioning import Conditioning, Embeddings, Ragged, stack
+from pipeline.evaluation.statistics import Interval, paired_change
 from pipeline.objective.losses import squared_error
 from pipeline.objective.paths import DiffusionPath
 
+Predict = Callable[[Tensor, Tensor, Conditioning], Tensor]  # x_t, t, conditioning -> prediction
 NUM_LEVELS = 4  # noise levels per example, the middles of equal parts of t in [0, 1)
-MAX_EXAMPLES = 32  # of the held-out set and of the probe
+MAX_EXAMPLES = 32  # of the held-out set and of the training set
 SEED = 0  # of the validation noise, whatever the run's seed is: runs can be compared
 
 
 @dataclass(frozen=True)
-class Subject:
+class ValidationExample:
     """One example to be measured: its encoded image and caption."""
 
     id: str
     mean: Float[Tensor, "c h w"]
     std: Float[Tensor, "c h w"]
     caption: str
-    size: dict[str, Tensor]  # what the family tells of the picture's size
+    size: dict[str, Tensor]  # what the family conditions on of the picture's size
 
 
-@dataclass(frozen=True)
-class Ruler:
-    """How a denoiser's errors are measured; equal rulers give comparable numbers."""
+@dataclass(frozen=True, kw_only=True)
+class LossEvaluator:
+    """How a denoiser's errors are measured; equal evaluators give comparable numbers."""
 
-    family: Family
     path: DiffusionPath
-    texts: Callable[[str | None], dict[str, Tensor]]
+    prompts: Callable[[str | None], Embeddings]
+    ragged: Ragged
     batch_size: int
     device: torch.device
-    dtype: torch.dtype
+    dtype: torch.dtype  # of the conditioning
 
-    def errors(self, adapted: Adapted, subjects: list[Subject], *, conditioned: bool = True) -> Float[Tensor, "n k"]:
-        """Squared error of each subject at each noise level, with its caption or with the null condition."""
-        with adapted.evaluating():
-            return self._errors(adapted.denoiser, subjects, conditioned)
-
-    def _errors(self, denoiser: Any, subjects: list[Subject], conditioned: bool) -> Float[Tensor, "n k"]:
-        places = [(subject, level) for subject in subjects for level in range(NUM_LEVELS)]
+    def errors(
+        self, predict: Predict, examples: list[ValidationExample], *, conditioned: bool = True
+    ) -> Float[Tensor, "n k"]:
+        """Squared error of each example at each noise level, with its caption or unconditionally."""
+        places = [(example, level) for example in examples for level in range(NUM_LEVELS)]
         rows = []
         for first in range(0, len(places), self.batch_size):
             batch = places[first : first + self.batch_size]
-            states = [{**self.texts(s.caption if conditioned else None), **s.size} for s, _ in batch]
-            conditioning: Conditioning = stack(states).to(self.device, self.dtype)
+            conditions = [{**self.prompts(e.caption if conditioned else None), **e.size} for e, _ in batch]
+            conditioning = stack(conditions, self.ragged).to(self.device, self.dtype)
             u = torch.tensor([(level + 0.5) / NUM_LEVELS for _, level in batch], dtype=torch.float64)
-            noised = self.path.noise(
-                torch.stack([_latents(subject) for subject, _ in batch]).to(self.device),
-                torch.stack([_noise(subject, level) for subject, level in batch]).to(self.device),
-                self.path.level(u).to(self.device),
+            sample = self.path.sample(
+                torch.stack([_latents(example) for example, _ in batch]).to(self.device),
+                torch.stack([_noise(example, level) for example, level in batch]).to(self.device),
+                self.path.validation_time(u).to(self.device),
             )
-            prediction = self.family.denoise(denoiser, noised.x_t.to(self.dtype), noised.t, conditioning)
-            rows.append(squared_error(prediction, noised.target).cpu())
-        return torch.cat(rows).reshape(len(subjects), NUM_LEVELS)
+            rows.append(squared_error(predict(sample.x_t, sample.t, conditioning), sample.target).cpu())
+        return torch.cat(rows).reshape(len(examples), NUM_LEVELS)
 
 
 @dataclass(frozen=True)
@@ -77,82 +73,129 @@ class Errors:
     """The errors of one model, [examples, noise levels] each."""
 
     held_out: Float[Tensor, "n k"]
-    held_out_null: Float[Tensor, "n k"]
-    probe: Float[Tensor, "m k"]
+    held_out_unconditional: Float[Tensor, "n k"]
+    train_subset: Float[Tensor, "m k"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseLevels:
+    """The losses at each noise level: curves over t, of the adapted model and of the base."""
+
+    t: tuple[float, ...]
+    held_out: tuple[float, ...]
+    held_out_base: tuple[float, ...]
+    held_out_change: tuple[Interval, ...]
+    train_subset: tuple[float, ...]
+    train_subset_base: tuple[float, ...]
+    train_subset_change: tuple[Interval, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationRow:
+    """One measurement, as metrics.jsonl keeps it: mean squared errors, and changes from the base over examples."""
+
+    held_out_loss: float
+    train_subset_loss: float
+    held_out_base: float
+    train_subset_base: float
+    held_out_change: Interval
+    train_subset_change: Interval
+    condition_gain: float  # how much the captions lower the held-out loss
+    condition_gain_base: float
+    levels: NoiseLevels
+
+    @property
+    def held_out_share(self) -> Interval:
+        """The change of the held-out loss as shares of the base's loss."""
+        return self.held_out_change.over(self.held_out_base)
+
+    @property
+    def train_subset_share(self) -> Interval:
+        """The same on the training examples."""
+        return self.train_subset_change.over(self.train_subset_base)
 
 
 @dataclass(frozen=True)
 class Validation:
     """What is measured, and the base model's errors to compare with."""
 
-    ruler: Ruler
-    held_out: list[Subject]
-    probe: list[Subject]  # training examples
+    evaluator: LossEvaluator
+    held_out: list[ValidationExample]
+    train_subset: list[ValidationExample]
     base: Errors
 
-    def measure(self, adapted: Adapted) -> dict[str, Any]:
-        """One row for metrics.jsonl: losses, per noise level too, and the change from the base with its interval."""
-        return summary(measure_all(self.ruler, adapted, self.held_out, self.probe), self.base)
+    def measure(self, denoiser: AdaptedDenoiser) -> ValidationRow:
+        """Losses, per noise level too, and the change from the base with its interval."""
+        with denoiser.adapted.evaluating():
+            return summary(measure_all(self.evaluator, denoiser, self.held_out, self.train_subset), self.base)
 
 
-def validation_for(ruler: Ruler, base: Adapted, held_out: list[Subject], probe: list[Subject]) -> Validation:
-    """Measure the base model (everything with its adapter off) once, for later measurements to be compared with."""
-    return Validation(ruler, held_out, probe, measure_all(ruler, base, held_out, probe))
+def build_validation(
+    evaluator: LossEvaluator,
+    denoiser: AdaptedDenoiser,
+    held_out: list[ValidationExample],
+    train_subset: list[ValidationExample],
+) -> Validation:
+    """Measure the base model once, for later measurements to be compared with."""
+    with denoiser.adapted.evaluating():
+        base = measure_all(evaluator, denoiser.base, held_out, train_subset)
+    return Validation(evaluator, held_out, train_subset, base)
 
 
-def measure_all(ruler: Ruler, adapted: Adapted, held_out: list[Subject], probe: list[Subject]) -> Errors:
-    """The errors on the held-out examples, with their captions and without, and on the probe."""
+def measure_all(
+    evaluator: LossEvaluator,
+    predict: Predict,
+    held_out: list[ValidationExample],
+    train_subset: list[ValidationExample],
+) -> Errors:
+    """The errors on the held-out examples, with their captions and without, and on the training examples."""
     return Errors(
-        ruler.errors(adapted, held_out),
-        ruler.errors(adapted, held_out, conditioned=False),
-        ruler.errors(adapted, probe),
+        evaluator.errors(predict, held_out),
+        evaluator.errors(predict, held_out, conditioned=False),
+        evaluator.errors(predict, train_subset),
     )
 
 
-def summary(now: Errors, base: Errors) -> dict[str, Any]:
+def summary(now: Errors, base: Errors) -> ValidationRow:
     """Means, changes from the base with 95 % intervals over examples, and the curves over noise levels."""
-    return {
-        "held_out_loss": _mean(now.held_out),
-        "probe_loss": _mean(now.probe),
-        "held_out_base": _mean(base.held_out),
-        "probe_base": _mean(base.probe),
-        "held_out_change": _interval(paired_change("held-out loss", now.held_out.mean(1), base.held_out.mean(1))),
-        "probe_change": _interval(paired_change("probe loss", now.probe.mean(1), base.probe.mean(1))),
-        "condition_gain": _mean(now.held_out_null) - _mean(now.held_out),
-        "condition_gain_base": _mean(base.held_out_null) - _mean(base.held_out),
-        "levels": {
-            "t": [(level + 0.5) / NUM_LEVELS for level in range(NUM_LEVELS)],
-            "held_out": now.held_out.mean(0).tolist(),
-            "held_out_base": base.held_out.mean(0).tolist(),
-            "held_out_change": _by_level(now.held_out, base.held_out),
-            "probe": now.probe.mean(0).tolist(),
-            "probe_base": base.probe.mean(0).tolist(),
-            "probe_change": _by_level(now.probe, base.probe),
-        },
-    }
+    return ValidationRow(
+        held_out_loss=_mean(now.held_out),
+        train_subset_loss=_mean(now.train_subset),
+        held_out_base=_mean(base.held_out),
+        train_subset_base=_mean(base.train_subset),
+        held_out_change=paired_change(now.held_out.mean(1), base.held_out.mean(1)),
+        train_subset_change=paired_change(now.train_subset.mean(1), base.train_subset.mean(1)),
+        condition_gain=_mean(now.held_out_unconditional) - _mean(now.held_out),
+        condition_gain_base=_mean(base.held_out_unconditional) - _mean(base.held_out),
+        levels=NoiseLevels(
+            t=tuple((level + 0.5) / NUM_LEVELS for level in range(NUM_LEVELS)),
+            held_out=tuple(now.held_out.mean(0).tolist()),
+            held_out_base=tuple(base.held_out.mean(0).tolist()),
+            held_out_change=_by_level(now.held_out, base.held_out),
+            train_subset=tuple(now.train_subset.mean(0).tolist()),
+            train_subset_base=tuple(base.train_subset.mean(0).tolist()),
+            train_subset_change=_by_level(now.train_subset, base.train_subset),
+        ),
+    )
 
 
-def num_passes(num_held_out: int, num_probe: int) -> int:
+def num_passes(num_held_out: int, num_train_subset: int) -> int:
     """Forward passes of one measurement."""
-    return NUM_LEVELS * (2 * num_held_out + num_probe)
+    return NUM_LEVELS * (2 * num_held_out + num_train_subset)
 
 
-def _latents(subject: Subject) -> Tensor:
-    shape = tuple(subject.mean.shape)
-    return subject.mean + subject.std * rng.normal(SEED, 0, subject.id, "validation posterior", shape)
+def _latents(example: ValidationExample) -> Tensor:
+    shape = tuple(example.mean.shape)
+    return example.mean + example.std * rng.normal(SEED, 0, example.id, "validation posterior", shape)
 
 
-def _noise(subject: Subject, level: int) -> Tensor:
-    return rng.normal(SEED, level, subject.id, "validation noise", tuple(subject.mean.shape))
+def _noise(example: ValidationExample, level: int) -> Tensor:
+    return rng.normal(SEED, level, example.id, "validation noise", tuple(example.mean.shape))
 
 
-def _by_level(now: Tensor, base: Tensor) -> list[dict[str, float]]:
-    return [_interval(paired_change("loss", now[:, k], base[:, k])) for k in range(NUM_LEVELS)]
+def _by_level(now: Float[Tensor, "n k"], base: Float[Tensor, "n k"]) -> tuple[Interval, ...]:
+    return tuple(paired_change(now[:, k], base[:, k]) for k in range(NUM_LEVELS))
 
 
 def _mean(errors: Tensor) -> float:
     return errors.double().mean().item()
-
-
-def _interval(estimate: Estimate) -> dict[str, float]:
-    return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}

@@ -1,8 +1,6 @@
 """What a model family is: a few facts and a few methods. Nothing else in the pipeline asks which family it has."""
 
-import functools
 import inspect
-import json
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -10,17 +8,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.conditioning import Conditioning, Geometry
-from pipeline.errors import CheckpointError
-from pipeline.families import folder, single_file
-from pipeline.families.options import INDEX, Place
-from pipeline.families.targets import CLIP_TEXT, Mark, Targets
+from pipeline.conditioning import Conditioning, Ragged
+from pipeline.families.checkpoint import folder, single_file
+from pipeline.families.checkpoint.autoencoder import pixels_per_latent
+from pipeline.families.checkpoint.source import ModelSource
+from pipeline.families.targets import CLIP_TEXT, KeySignature, TargetModules
+from pipeline.geometry import Geometry, Size
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import DiffusionPath
 
 
 class Family(ABC):
-    """One kind of model: how it is loaded, conditioned, noised and saved."""
+    """One kind of model: how it is conditioned, noised and called. Where it lies, its source knows."""
 
     name: ClassVar[str]
     pipeline_class: ClassVar[str]  # in diffusers
@@ -30,22 +29,17 @@ class Family(ABC):
     trainable_encoders: ClassVar[tuple[str, ...]] = ()  # of CLIP: diffusers loads adapters for no others
     comfyui_prefixes: ClassVar[dict[str, str]] = {}  # of kohya's names, where ComfyUI does not read diffusers' own
     comfyui_reads_diffusers: ClassVar[bool] = False  # by its rules, restated in tests/adapter/comfyui_rules.py
-    marks: ClassVar[tuple[Mark, ...]]  # by which an adapter's file is known to be for it
+    key_signatures: ClassVar[tuple[KeySignature, ...]]  # by which an adapter's file is known to be for it
     tested_on: ClassVar[str] = "miniature"
-    uses_null: ClassVar[bool] = True  # whether its sampler compares with an empty prompt (classifier-free guidance)
+    supports_cfg: ClassVar[bool] = True  # whether its sampler compares with the unconditional prediction
+    ragged: ClassVar[Ragged] = "pad"  # what a batch does with prompt embeddings of different lengths
 
-    def __init__(self, place: Place, max_sequence_length: int | None = None) -> None:
-        self.place, self.folder, self._given_length = place, place.folder, max_sequence_length
+    def __init__(self, source: ModelSource, max_sequence_length: int | None = None) -> None:
+        self.source, self._given_length = source, max_sequence_length
 
     def load(self, *parts: str, dtype: torch.dtype = torch.float32) -> Any:
         """The stock pipeline with only the named parts loaded, from local files alone."""
-        return (single_file if self.place.file else folder).load(self, parts, dtype)
-
-    @functools.cached_property
-    def index(self) -> dict[str, Any]:
-        """What model_index.json says."""
-        found: dict[str, Any] = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))
-        return found
+        return (single_file if self.source.file else folder).load(self.source, parts, dtype)
 
     def load_encoders(self, dtype: torch.dtype = torch.float32) -> Any:
         """The pipeline with what turns pictures and captions into model input.
@@ -64,29 +58,28 @@ class Family(ABC):
         pipe.register_modules(**{self.denoiser: denoiser})
         return pipe
 
-    def as_read(self, pipe: Any, caption: str) -> str:
+    def prompt_template(self, pipe: Any, caption: str) -> str:
         """The text that the encoder is given for a caption."""
         return caption
 
     def part_config(self, part: str) -> dict[str, Any]:
         """The configuration of one part, read without loading it."""
-        own = self.place.vae if part == "vae" else None
-        for path in (self.folder / part / "config.json", self.folder / part / f"{part}_config.json"):
-            path = path if own is None else own / path.name
-            if path.is_file():
-                config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-                return config
-        raise CheckpointError(f"{self.folder} has no {part}/config.json: the model folder is incomplete.")
+        return self.source.part_config(part)
 
     @property
     def default_guidance(self) -> float:
-        """The guidance that the pipeline draws with where none is asked for."""
+        """The guidance scale that the pipeline takes where none is given."""
         return float(self._default("guidance_scale"))
 
     @property
     def max_sequence_length(self) -> int | None:
         """How many tokens T5 or Gemma is given: as asked, or as many as the pipeline does; None for CLIP alone."""
         return self._given_length or self._default("max_sequence_length")
+
+    @property
+    def reads_to_a_limit(self) -> bool:
+        """Whether the length of what T5 or Gemma reads can be chosen."""
+        return self._default("max_sequence_length") is not None
 
     def _default(self, word: str) -> Any:
         """What the pipeline's call takes for a word that is not given; None if it does not know the word."""
@@ -101,43 +94,69 @@ class Family(ABC):
         return ""
 
     @property
-    def reader(self) -> tuple[str, int | None]:
+    def tokenizer_limit(self) -> tuple[str, int | None]:
         """The tokenizer of the encoder that reads furthest, and its limit; None: what the tokenizer itself says."""
         return "tokenizer", None
 
     @property
     @abstractmethod
-    def targets(self) -> Targets:
+    def targets(self) -> TargetModules:
         """The denoiser's layers that can be adapted."""
 
-    def targets_of(self, component: str) -> Targets:
+    def targets_of(self, component: str) -> TargetModules:
         """What can be adapted in the denoiser or a text encoder."""
         return self.targets if component == self.denoiser else CLIP_TEXT
 
     @property
-    @abstractmethod
-    def native_pixels(self) -> int:
-        """The side the model was trained at."""
+    def native_size(self) -> Size:
+        """The size the denoiser was trained at: its latents times the autoencoder's factor."""
+        return Size.square(int(self.part_config(self.denoiser)["sample_size"]) * self.pixels_per_latent)
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """The side in pixels of one latent."""
+        return pixels_per_latent(self.part_config("vae"))
+
+    def latent_shape(self, size: Size) -> tuple[int, int, int]:
+        """Channels, height and width of the latents of a picture."""
+        factor = self.pixels_per_latent
+        return int(self.part_config("vae")["latent_channels"]), size.height // factor, size.width // factor
+
+    @property
+    def patch_size(self) -> int:
+        """The side in latents of one of the denoiser's tokens."""
+        return int(self.part_config(self.denoiser).get("patch_size", 1))
+
+    def num_tokens(self, latents: Float[Tensor, "b c h w"]) -> int:
+        """How many tokens the denoiser sees of each picture."""
+        return (latents.shape[2] // self.patch_size) * (latents.shape[3] // self.patch_size)
 
     @abstractmethod
-    def latent_shape(self, pixels: int) -> tuple[int, int, int]:
-        """Channels, height and width of the latents of a square picture."""
-
-    @abstractmethod
-    def path(self, options: ObjectiveOptions, pixels: int) -> DiffusionPath:
+    def path(self, options: ObjectiveOptions) -> DiffusionPath:
         """The path from data to noise, read from the checkpoint's scheduler; CheckpointError for an unsuited model."""
 
     @abstractmethod
-    def encode_text(self, pipe: Any, caption: str | None) -> dict[str, Tensor]:
-        """The text states of one caption, or of the null, by the pipeline's names and as it makes them at inference."""
+    def encode_text(self, pipe: Any, captions: list[str]) -> dict[str, Tensor]:
+        """The embeddings of captions, [b ...] each, by the pipeline's names and as it makes them at inference."""
+
+    def encode_unconditional(self, pipe: Any, count: int = 1) -> dict[str, Tensor]:
+        """What guidance compares with, `count` times: the empty prompt's, where the pipeline takes nothing else."""
+        return self.encode_text(pipe, [""] * count)
+
+    def embed(self, pipe: Any, caption: str | None) -> dict[str, Tensor]:
+        """The prompt embeddings of one caption, or with None the unconditional ones, without a batch dimension."""
+        rows = self.encode_unconditional(pipe) if caption is None else self.encode_text(pipe, [caption])
+        return {name: value[0] for name, value in rows.items()}
 
     def size_states(self, geometry: Geometry) -> dict[str, Tensor]:
         """What the denoiser is told of a picture's size and cut; nothing where it is told nothing."""
         return {}
 
-    @abstractmethod
     def encode_image(self, pipe: Any, pixels: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latents, in the units the denoiser works in, [b c h w] each."""
+        posterior = pipe.vae.encode(pixels.to(pipe.vae.device, pipe.vae.dtype)).latent_dist
+        shift, scale = pipe.vae.config.shift_factor or 0.0, pipe.vae.config.scaling_factor
+        return (posterior.mean - shift) * scale, posterior.std * scale
 
     @abstractmethod
     def denoise(

@@ -1,4 +1,4 @@
-"""FLUX.1 dev and schnell: T5 states, CLIP's pooled state, latents packed two by two into tokens."""
+"""FLUX.1 dev and schnell: T5's states, CLIP's pooled state, latents packed two by two into tokens."""
 
 from typing import Any
 
@@ -9,7 +9,8 @@ from torch import Tensor
 from pipeline.conditioning import Conditioning
 from pipeline.families import parts
 from pipeline.families.base import Family
-from pipeline.families.targets import Mark, Targets
+from pipeline.families.targets import KeySignature, TargetModules
+from pipeline.geometry import Size
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import RectifiedFlow
 
@@ -21,12 +22,12 @@ TRAINING_GUIDANCE = 1.0
 
 
 class Flux(Family):
-    """A rectified flow, distilled from a guided model: its sampler makes no comparison with a null."""
+    """A rectified flow, distilled from a guided model: its sampler compares with nothing."""
 
     name = "flux"
     pipeline_class = "FluxPipeline"
     denoiser = "transformer"
-    targets = Targets(
+    targets = TargetModules(
         {
             "attention": ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
             "mlp": ("net.0.proj", "net.2", "proj_mlp", "single_transformer_blocks.*.proj_out"),
@@ -37,41 +38,33 @@ class Flux(Family):
     encoders = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
     trainable_encoders = ("text_encoder",)
     comfyui_reads_diffusers = True
-    uses_null = False
-    marks = (
-        Mark(r"transformer\.single_transformer_blocks\."),
-        Mark(r"transformer\..*\.(?:to_q|add_q_proj)$", outputs=(3072,)),
+    supports_cfg = False
+    patch_size = PATCH  # which its pipeline packs; the transformer's own is 1
+    key_signatures = (
+        KeySignature(r"transformer\.single_transformer_blocks\."),
+        KeySignature(r"transformer\..*\.(?:to_q|add_q_proj)$", outputs=(3072,)),
     )
 
     @property
-    def reader(self) -> tuple[str, int | None]:
+    def native_size(self) -> Size:
+        """The size the pipeline draws at by default."""
+        return Size.square(NATIVE_LATENTS * self.pixels_per_latent)
+
+    @property
+    def tokenizer_limit(self) -> tuple[str, int | None]:
         """T5, as far as the pipeline's max_sequence_length goes."""
         return "tokenizer_2", self.max_sequence_length
 
-    @property
-    def native_pixels(self) -> int:
-        """The side the pipeline draws at."""
-        return NATIVE_LATENTS * parts.pixels_per_latent(self)
+    def path(self, options: ObjectiveOptions) -> RectifiedFlow:
+        """A straight path; times are shifted as the checkpoint's scheduler does for a picture's tokens."""
+        return parts.flow_path(self, options, self.part_config("transformer")["in_channels"] // PATCH**2)
 
-    def latent_shape(self, pixels: int) -> tuple[int, int, int]:
-        """Channels, height and width of the latents of a square picture."""
-        return parts.square_latents(self, pixels)
-
-    def path(self, options: ObjectiveOptions, pixels: int) -> RectifiedFlow:
-        """A straight path; times are shifted as the checkpoint's scheduler does for so many tokens."""
-        parts.require_plain(self, self.part_config("transformer")["in_channels"] // PATCH**2)
-        return parts.flow_path(self, options, (self.latent_shape(pixels)[1] // PATCH) ** 2)
-
-    def encode_text(self, pipe: Any, caption: str | None) -> dict[str, Tensor]:
-        """{'prompt_embeds': [l d], 'pooled_prompt_embeds': [p]}; the null is an empty prompt's."""
-        states, pooled, _ = pipe.encode_prompt(
-            *[caption or ""] * 2, device=pipe.text_encoder.device, max_sequence_length=self.max_sequence_length
+    def encode_text(self, pipe: Any, captions: list[str]) -> dict[str, Tensor]:
+        """{'prompt_embeds': [b l d], 'pooled_prompt_embeds': [b p]}."""
+        embeddings, pooled, _ = pipe.encode_prompt(
+            *[captions] * 2, device=pipe.text_encoder.device, max_sequence_length=self.max_sequence_length
         )
-        return parts.rows_of(prompt_embeds=states, pooled_prompt_embeds=pooled)
-
-    def encode_image(self, pipe: Any, pixels: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor]:
-        """The posterior's mean and standard deviation, shifted and scaled."""
-        return parts.encode_kl(pipe.vae, pixels)
+        return {"prompt_embeds": embeddings, "pooled_prompt_embeds": pooled}
 
     def denoise(
         self, model: Any, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
@@ -80,16 +73,16 @@ class Flux(Family):
         from diffusers import FluxPipeline
 
         batch, channels, height, width = x_t.shape
-        states = conditioning.tensors["prompt_embeds"]
+        embeddings = conditioning["prompt_embeds"]
         ids = FluxPipeline._prepare_latent_image_ids(batch, height // PATCH, width // PATCH, x_t.device, x_t.dtype)
         guidance = torch.full((batch,), TRAINING_GUIDANCE, device=x_t.device)
         velocity = model(
             hidden_states=FluxPipeline._pack_latents(x_t, batch, channels, height, width),
             timestep=(t * 1000).to(x_t.dtype) / 1000,  # the pipeline's own rounding
             guidance=guidance if model.config.guidance_embeds else None,
-            pooled_projections=conditioning.tensors["pooled_prompt_embeds"],
-            encoder_hidden_states=states,
-            txt_ids=torch.zeros(states.shape[1], 3, device=x_t.device, dtype=x_t.dtype),
+            pooled_projections=conditioning["pooled_prompt_embeds"],
+            encoder_hidden_states=embeddings,
+            txt_ids=torch.zeros(embeddings.shape[1], 3, device=x_t.device, dtype=x_t.dtype),
             img_ids=ids,
         ).sample
         unpacked: Tensor = FluxPipeline._unpack_latents(velocity, height, width, 1)

@@ -4,21 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipeline import shipped
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.families import held
+from pipeline.families.checkpoint import single_file_keys
+from pipeline.families.checkpoint.source import INDEX
+from pipeline.hub_ids import may_be_hub_id
 
-INDEX = "model_index.json"
 MAX_TOKENS = 512  # that any of the pipelines takes
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a model lies on this machine."""
-
-    folder: Path  # its configuration, and its weights unless they are in a file
-    variant: str | None = None
-    file: Path | None = None
-    vae: Path | None = None  # an autoencoder to use instead of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,34 +60,38 @@ class ModelOptions:
 
     @property
     def local_vae(self) -> Path | None:
-        """The folder of another autoencoder that lies here; None for a Hub id or where none is given."""
+        """The folder of another autoencoder that lies here; None for a Hub id or where none is given.
+
+        Raises CheckpointError for what can be neither.
+        """
         name = self.pretrained_vae_model_name_or_path
         if name is None:
             return None
         if (Path(name) / "config.json").is_file():
             return Path(name)
-        if Path(name).exists() or not _is_hub_id(name):
+        if not may_be_hub_id(name):
             raise CheckpointError(
                 f"--pretrained_vae_model_name_or_path {name} is no folder of an autoencoder (the one with config.json)."
             )
         return None
 
-    def local_folder(self, default: Path) -> Path | None:
-        """The folder of a model that lies here, `default` where none is named; None for a Hub id.
+    @property
+    def local_folder(self) -> Path | None:
+        """The folder of a model that lies here, the one that ships where none is named; None for a Hub id.
 
         For a model in a single file it is the folder of its configuration. Raises CheckpointError or ConfigError
         for what can be neither, without loading anything.
         """
         name = self.pretrained_model_name_or_path
-        folder = default if name is None else Path(name)
+        folder = shipped.BASE if name is None else Path(name)
         if self.file is not None:
-            held.names_in(self.file)
+            single_file_keys.names_in(self.file)
             name = self.single_file_config
             if name is None:
                 return None
             folder = Path(name)
         if not folder.is_dir():
-            if not _is_hub_id(str(name)):
+            if not may_be_hub_id(str(name)):
                 raise CheckpointError(
                     f"{name} does not exist; give the folder of a diffusers model or a Hub id (user/name)."
                 )
@@ -107,7 +103,3 @@ class ModelOptions:
         if self.variant is not None and not any(folder.glob(f"*/*.{self.variant}*.safetensors")):
             raise ConfigError(f"--variant {self.variant}: {folder} holds no file of that variant; leave it out.")
         return folder
-
-
-def _is_hub_id(name: str) -> bool:
-    return not name.startswith((".", "/", "~")) and name.count("/") == 1

@@ -8,11 +8,11 @@ from torch import Tensor
 from pipeline.conditioning import Conditioning
 from pipeline.families import parts
 from pipeline.families.base import Family
-from pipeline.families.targets import Mark
+from pipeline.families.targets import KeySignature
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import VariancePreserving
 
-OPENCLIP_WIDTH = 1024  # of the text states of 2.x
+OPENCLIP_WIDTH = 1024  # of the text encoder of 2.x
 
 
 class StableDiffusion(Family):
@@ -27,9 +27,9 @@ class StableDiffusion(Family):
     encoders = ("tokenizer", "text_encoder")
     trainable_encoders = ("text_encoder",)
     comfyui_prefixes: ClassVar[dict[str, str]] = {"unet": "lora_unet", "text_encoder": "lora_te"}
-    marks = (
-        Mark(r"unet\.(?:down_blocks\.0\.attentions|(?:down|up)_blocks\.3)\."),
-        Mark(r"unet\..*\.attn2\.to_[kv]$", inputs=(768, 1024)),
+    key_signatures = (
+        KeySignature(r"unet\.(?:down_blocks\.0\.attentions|(?:down|up)_blocks\.3)\."),
+        KeySignature(r"unet\..*\.attn2\.to_[kv]$", inputs=(768, 1024)),
     )
 
     @property
@@ -40,34 +40,19 @@ class StableDiffusion(Family):
         is_v = self.part_config("scheduler").get("prediction_type") == "v_prediction"
         return "stable-diffusion-v2-768-v" if is_v else "stable-diffusion-v2-512"
 
-    @property
-    def native_pixels(self) -> int:
-        """The side the UNet was trained at: its latents times the autoencoder's factor."""
-        return parts.native_side(self)
-
-    def latent_shape(self, pixels: int) -> tuple[int, int, int]:
-        """Channels, height and width of the latents of a square picture."""
-        return parts.square_latents(self, pixels)
-
-    def path(self, options: ObjectiveOptions, pixels: int) -> VariancePreserving:
+    def path(self, options: ObjectiveOptions) -> VariancePreserving:
         """The variance-preserving path of the checkpoint's own scheduler."""
-        parts.require_plain(self, self.part_config("unet")["in_channels"])
-        parts.require_undistilled(self)
         return parts.discrete_path(self)
 
-    def encode_text(self, pipe: Any, caption: str | None) -> dict[str, Tensor]:
-        """The last hidden states of the text encoder, {'prompt_embeds': [l d]}; the null is an empty prompt's."""
-        states, _ = pipe.encode_prompt(caption or "", pipe.text_encoder.device, 1, False)
-        return parts.rows_of(prompt_embeds=states)
-
-    def encode_image(self, pipe: Any, pixels: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor]:
-        """The posterior's mean and standard deviation, times the autoencoder's scaling factor."""
-        return parts.encode_kl(pipe.vae, pixels)
+    def encode_text(self, pipe: Any, captions: list[str]) -> dict[str, Tensor]:
+        """The last hidden states of the text encoder, {'prompt_embeds': [b l d]}."""
+        embeddings, _ = pipe.encode_prompt(captions, pipe.text_encoder.device, 1, False)
+        return {"prompt_embeds": embeddings}
 
     def denoise(
         self, model: Any, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
     ) -> Float[Tensor, "b c h w"]:
         """The UNet at the schedule's index of t: the unit its sampler uses."""
-        states = conditioning.tensors["prompt_embeds"]
-        prediction: Tensor = model(x_t, parts.index_of(self, t), encoder_hidden_states=states).sample
+        embeddings = conditioning["prompt_embeds"]
+        prediction: Tensor = model(x_t, parts.timestep(self, t), encoder_hidden_states=embeddings).sample
         return prediction

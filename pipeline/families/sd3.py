@@ -9,7 +9,7 @@ from pipeline.conditioning import Conditioning
 from pipeline.errors import CheckpointError
 from pipeline.families import parts
 from pipeline.families.base import Family
-from pipeline.families.targets import Mark, Targets
+from pipeline.families.targets import KeySignature, TargetModules
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import RectifiedFlow
 
@@ -22,19 +22,19 @@ class StableDiffusion3(Family):
     denoiser = "transformer"
     size_multiple = 16
     encoders = ("tokenizer", "tokenizer_2", "tokenizer_3", "text_encoder", "text_encoder_2", "text_encoder_3")
-    marks = (
-        Mark(r"transformer\..*(?:\.attn2\.|pos_embed\.proj)"),
-        Mark(r"transformer\..*\.(?:to_q|add_q_proj)$", outputs=(1536, 2432)),
+    key_signatures = (
+        KeySignature(r"transformer\..*(?:\.attn2\.|pos_embed\.proj)"),
+        KeySignature(r"transformer\..*\.(?:to_q|add_q_proj)$", outputs=(1536, 2432)),
     )
 
     trainable_encoders = ("text_encoder", "text_encoder_2")
     comfyui_reads_diffusers = True
 
     @property
-    def targets(self) -> Targets:
+    def targets(self) -> TargetModules:
         """Both streams of each block; of the last block's text stream nothing goes on, so its queries learn nothing."""
         last = int(self.part_config("transformer")["num_layers"]) - 1
-        return Targets(
+        return TargetModules(
             {
                 "attention": (
                     "to_q",
@@ -53,38 +53,27 @@ class StableDiffusion3(Family):
         )
 
     @property
-    def reader(self) -> tuple[str, int | None]:
+    def tokenizer_limit(self) -> tuple[str, int | None]:
         """T5, as far as the pipeline's max_sequence_length goes."""
         return "tokenizer_3", self.max_sequence_length
 
-    @property
-    def native_pixels(self) -> int:
-        """The side the transformer was trained at: its latents times the autoencoder's factor."""
-        return parts.native_side(self)
+    def path(self, options: ObjectiveOptions) -> RectifiedFlow:
+        """A straight path; times are shifted as the checkpoint's scheduler does. Raises CheckpointError without T5."""
+        if not self.source.has("text_encoder_3"):
+            raise CheckpointError(
+                f"{self.source.folder} has no T5 (text_encoder_3); give the model with all three encoders."
+            )
+        return parts.flow_path(self, options, self.part_config("transformer")["in_channels"])
 
-    def latent_shape(self, pixels: int) -> tuple[int, int, int]:
-        """Channels, height and width of the latents of a square picture."""
-        return parts.square_latents(self, pixels)
-
-    def path(self, options: ObjectiveOptions, pixels: int) -> RectifiedFlow:
-        """A straight path; times are shifted as the checkpoint's scheduler does. CheckpointError without T5."""
-        if self.index["text_encoder_3"][0] is None:
-            raise CheckpointError(f"{self.folder} has no T5 (text_encoder_3); give the model with all three encoders.")
-        return parts.patched_flow_path(self, options, pixels)
-
-    def encode_text(self, pipe: Any, caption: str | None) -> dict[str, Tensor]:
-        """{'prompt_embeds': [l d], 'pooled_prompt_embeds': [p]}; the null is an empty prompt's."""
-        states, _, pooled, _ = pipe.encode_prompt(
-            *[caption or ""] * 3,
+    def encode_text(self, pipe: Any, captions: list[str]) -> dict[str, Tensor]:
+        """{'prompt_embeds': [b l d], 'pooled_prompt_embeds': [b p]}."""
+        embeddings, _, pooled, _ = pipe.encode_prompt(
+            *[captions] * 3,
             device=pipe.text_encoder.device,
             do_classifier_free_guidance=False,
             max_sequence_length=self.max_sequence_length,
         )
-        return parts.rows_of(prompt_embeds=states, pooled_prompt_embeds=pooled)
-
-    def encode_image(self, pipe: Any, pixels: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor]:
-        """The posterior's mean and standard deviation, shifted and scaled."""
-        return parts.encode_kl(pipe.vae, pixels)
+        return {"prompt_embeds": embeddings, "pooled_prompt_embeds": pooled}
 
     def denoise(
         self, model: Any, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning
@@ -93,7 +82,7 @@ class StableDiffusion3(Family):
         velocity: Tensor = model(
             hidden_states=x_t,
             timestep=t * 1000,
-            encoder_hidden_states=conditioning.tensors["prompt_embeds"],
-            pooled_projections=conditioning.tensors["pooled_prompt_embeds"],
+            encoder_hidden_states=conditioning["prompt_embeds"],
+            pooled_projections=conditioning["pooled_prompt_embeds"],
         ).sample
         return velocity

@@ -1,4 +1,4 @@
-"""What there is to adapt in a model, and what tells it from others in an adapter's file, as its family says it."""
+"""Which layers of a model can be adapted, and which give it away in an adapter's file."""
 
 import re
 from collections.abc import Mapping
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Targets:
-    """What there is to adapt in a model: layers' names by preset, and those that get no gradient by construction."""
+class TargetModules:
+    """Layers that can be adapted, by preset, and those that get no gradient by construction."""
 
     named: Mapping[str, tuple[str, ...]]  # attention, mlp, condition_only
     without_gradient: tuple[str, ...] = ()
 
 
-CLIP_TEXT = Targets({"attention": ("q_proj", "k_proj", "v_proj", "out_proj"), "mlp": ("fc1", "fc2")})
+CLIP_TEXT = TargetModules({"attention": ("q_proj", "k_proj", "v_proj", "out_proj"), "mlp": ("fc1", "fc2")})
 
 
 @dataclass(frozen=True)
-class Mark:
-    """Layers that give a family away in an adapter's file, as a regular expression from the start of their names.
+class KeySignature:
+    """Layers by which an adapter's file is known to be for a family, as a regular expression for their names.
 
     Names are '<component>.<layer>'. Where other families have such layers too, all of them must have these sizes.
     """

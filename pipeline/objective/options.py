@@ -18,7 +18,7 @@ class ObjectiveOptions:
     the same."""
 
     noise_offset: float = 0.0
-    """Strength of a constant added to the noise of each channel; 0.02 to 0.1 helps very dark or bright data. Not for
+    """Scale of a constant added to the noise of each channel; 0.02 to 0.1 helps very dark or bright data. Not for
     flow models."""
 
     weighting_scheme: Scheme | None = None

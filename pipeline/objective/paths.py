@@ -1,5 +1,6 @@
 """The path from data to noise, and the target the denoiser learns along it."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -7,14 +8,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pipeline.objective.timesteps import Density, shifted
+from pipeline.objective.timesteps import Density, Shift, shifted
 
 Prediction = Literal["epsilon", "v_prediction", "flow"]
 
 
 @dataclass(frozen=True)
-class Noised:
-    """A point on the path, with what the denoiser should say there."""
+class PathSample:
+    """A point on the path, with what the denoiser should predict there."""
 
     x_t: Float[Tensor, "b c h w"]
     target: Float[Tensor, "b c h w"]
@@ -24,20 +25,30 @@ class Noised:
 
 @runtime_checkable
 class DiffusionPath(Protocol):
-    """What the step needs of a path."""
+    """What the objective needs of a path."""
 
     @property
     def prediction(self) -> Prediction:
-        """What the denoiser says."""
+        """What the denoiser predicts."""
 
-    def time(self, u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """Uniform numbers in [0, 1) to the times that are trained on."""
+    def time(self, u: Float[Tensor, " b"], num_tokens: int) -> Float[Tensor, " b"]:
+        """Uniform numbers in [0, 1) to the times that are trained on, for pictures of so many tokens."""
 
-    def level(self, u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    def validation_time(self, u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Numbers in [0, 1) to times over the whole path, for measuring: no density, no shift."""
 
-    def noise(self, x_0: Float[Tensor, "b c h w"], noise: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]) -> Noised:
-        """Move x_0 along the path to time t."""
+    def sample(
+        self, x_0: Float[Tensor, "b c h w"], noise: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]
+    ) -> PathSample:
+        """The point at time t between x_0 and noise."""
+
+    def to(self, device: torch.device) -> "DiffusionPath":
+        """The same path with its tables on a device."""
+
+
+def index_of(t: Float[Tensor, " b"], num_times: int) -> Int[Tensor, " b"]:
+    """The index i of t = i / N. By rounding: truncation is wrong for five of 1000 indices in float32."""
+    return (t * num_times).round().long()
 
 
 @dataclass(frozen=True)
@@ -50,26 +61,32 @@ class VariancePreserving:
     alphas_cumprod: Float[Tensor, " n"]  # alpha_t^2
     prediction: Prediction
 
-    def time(self, u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    def time(self, u: Float[Tensor, " b"], num_tokens: int) -> Float[Tensor, " b"]:
         """Uniform numbers in [0, 1) to times i / N, every index i as likely as any other."""
         count = len(self.alphas_cumprod)
         return ((u * count).floor() / count).float()
 
-    def level(self, u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    def validation_time(self, u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """The same: a discrete schedule is measured as it is trained."""
-        return self.time(u)
+        return self.time(u, 0)
 
     def index(self, t: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
-        """The index i of t = i / N. By rounding: truncation is wrong for five of 1000 indices in float32."""
-        return (t * len(self.alphas_cumprod)).round().long()
+        """The index i of t = i / N."""
+        return index_of(t, len(self.alphas_cumprod))
 
-    def noise(self, x_0: Float[Tensor, "b c h w"], noise: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]) -> Noised:
-        """Move x_0 along the path to time t."""
-        signal = self.alphas_cumprod.to(x_0.device)[self.index(t)]  # [b]
+    def sample(
+        self, x_0: Float[Tensor, "b c h w"], noise: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]
+    ) -> PathSample:
+        """The point at time t between x_0 and noise."""
+        signal = self.alphas_cumprod[self.index(t)]  # [b]
         alpha, sigma = signal.sqrt()[:, None, None, None], (1 - signal).sqrt()[:, None, None, None]
         target = noise if self.prediction == "epsilon" else alpha * noise - sigma * x_0
         log_snr = torch.log(signal) - torch.log1p(-signal)
-        return Noised(alpha * x_0 + sigma * noise, target, t, log_snr)
+        return PathSample(alpha * x_0 + sigma * noise, target, t, log_snr)
+
+    def to(self, device: torch.device) -> "VariancePreserving":
+        """The same path with its table on a device."""
+        return dataclasses.replace(self, alphas_cumprod=self.alphas_cumprod.to(device))
 
 
 @dataclass(frozen=True)
@@ -80,19 +97,25 @@ class RectifiedFlow:
     """
 
     density: Density
-    shift: float
+    shift: Shift
     prediction: Prediction = "flow"
 
-    def time(self, u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    def time(self, u: Float[Tensor, " b"], num_tokens: int) -> Float[Tensor, " b"]:
         """Uniform numbers in [0, 1) to times in [0, 1]."""
-        return shifted(self.density(u), self.shift).float()
+        return shifted(self.density(u), self.shift(num_tokens)).float()
 
-    def level(self, u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    def validation_time(self, u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """The number itself."""
         return u.float()
 
-    def noise(self, x_0: Float[Tensor, "b c h w"], noise: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]) -> Noised:
-        """Move x_0 along the path to time t."""
+    def sample(
+        self, x_0: Float[Tensor, "b c h w"], noise: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]
+    ) -> PathSample:
+        """The point at time t between x_0 and noise."""
         far = t[:, None, None, None]
         log_snr = 2 * (torch.log1p(-t) - torch.log(t))
-        return Noised((1 - far) * x_0 + far * noise, noise - x_0, t, log_snr)
+        return PathSample((1 - far) * x_0 + far * noise, noise - x_0, t, log_snr)
+
+    def to(self, device: torch.device) -> "RectifiedFlow":
+        """Itself: it has no table."""
+        return self

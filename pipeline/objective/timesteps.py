@@ -6,6 +6,7 @@ be applied to 1 - sigma, and the scheduler's shift would be in it unseen.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -41,8 +42,38 @@ def shifted(t: Float[Tensor, " b"], shift: float) -> Float[Tensor, " b"]:
     return shift * t / (1 + (shift - 1) * t)
 
 
-def density_for(options: ObjectiveOptions) -> Density:
-    """The density that --weighting_scheme asks for; what is a weight there is drawn evenly."""
+@dataclass(frozen=True)
+class ConstantShift:
+    """The same shift for every picture."""
+
+    value: float
+
+    def __call__(self, num_tokens: int) -> float:
+        """The shift."""
+        return self.value
+
+
+@dataclass(frozen=True)
+class DynamicShift:
+    """A shift that grows with the number of image tokens, as FLUX's scheduler has it: mu is linear in the tokens."""
+
+    few: int  # tokens at which mu is low
+    many: int
+    low: float
+    high: float
+    is_exponential: bool  # the shift is e^mu, else mu itself
+
+    def __call__(self, num_tokens: int) -> float:
+        """The shift for a picture of so many tokens."""
+        mu = self.low + (self.high - self.low) * (num_tokens - self.few) / (self.many - self.few)
+        return math.exp(mu) if self.is_exponential else mu
+
+
+Shift = ConstantShift | DynamicShift
+
+
+def build_density(options: ObjectiveOptions) -> Density:
+    """The density that --weighting_scheme asks for; schemes that are weights draw times evenly."""
     scheme = options.weighting_scheme or "logit_normal"
     if scheme == "logit_normal":
         return logit_normal(options.logit_mean, options.logit_std)

@@ -61,7 +61,7 @@ class InverseSquare:
 Weighting = Uniform | MinSNR | CosMap | InverseSquare
 
 
-def weighting_for(options: ObjectiveOptions, prediction: Prediction) -> Weighting:
+def build_weighting(options: ObjectiveOptions, prediction: Prediction) -> Weighting:
     """The weighting that --snr_gamma or --weighting_scheme asks for."""
     if options.snr_gamma is not None:
         return MinSNR(options.snr_gamma, prediction)

@@ -1,81 +1,85 @@
 """The held-out loss on the page: the curve of its change, a table over noise levels, and what it means in words."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from pipeline.evaluation.statistics import Interval
+from pipeline.evaluation.validation import ValidationRow
 from pipeline.report import charts
+from pipeline.training.tracking import StepRow, validation_at
+
+GAP = 0.05  # of the base's loss: a part of the learning that does not carry over
 
 
-def section(rows: list[dict[str, Any]], kept_step: int) -> dict[str, Any] | None:
+def section(rows: Sequence[StepRow], kept_step: int) -> dict[str, Any] | None:
     """What the page says of the held-out loss, from the rows of metrics.jsonl; None where nothing was held out."""
-    measured = [row for row in rows if "validation" in row]
-    if not measured:
+    found = {row.step: row.validation for row in rows if row.validation is not None}
+    if not found:
         return None
-    found = [row["validation"] for row in measured]
     series = {
-        "held out": [row["held_out_loss"] / row["held_out_base"] - 1 for row in found],
-        "training examples": [row["probe_loss"] / row["probe_base"] - 1 for row in found],
+        "held out": [row.held_out_loss / row.held_out_base - 1 for row in found.values()],
+        "training examples": [row.train_subset_loss / row.train_subset_base - 1 for row in found.values()],
     }
-    kept = next((row["validation"] for row in measured if row["step"] == kept_step), found[-1])
+    last = max(found)
+    kept = validation_at(rows, kept_step) or found[last]
+    levels = kept.levels
+    by_noise = {
+        "held_out": _shares(levels.held_out_change, levels.held_out_base),
+        "train_subset": _shares(levels.train_subset_change, levels.train_subset_base),
+    }
     return {
-        "chart": charts.changes(
-            series, [row["step"] for row in measured], kept_step, "change of the loss from the base model"
-        ),
-        "noise_chart": charts.by_noise(
-            {which: _shares(kept, which) for which in ("held_out", "probe")},
-            kept["levels"]["t"],
-            "change of the loss from the base model, by noise level",
-        ),
-        "levels": levels(kept),
-        "words": words(kept, kept_step, measured[-1]["step"]),
-        "n": kept["held_out_change"]["n"],
+        "chart": charts.changes(series, list(found), kept_step, "change of the loss from the base model"),
+        "noise_chart": charts.by_noise(by_noise, levels.t, "change of the loss from the base model, by noise level"),
+        "levels": losses_by_level(kept),
+        "words": words(kept, kept_step, last),
+        "n": kept.held_out_change.n,
     }
 
 
-def levels(row: dict[str, Any]) -> list[dict[str, str]]:
-    """Loss at each noise level, base beside tuned, for held-out and training examples."""
-    found = row["levels"]
+def losses_by_level(row: ValidationRow) -> list[dict[str, str]]:
+    """Loss at each noise level, base beside adapted, for held-out and training examples."""
+    found = row.levels
     return [
         {
             "noise": f"{t:.0%}",
-            "held_out": _pair(found["held_out_base"][i], found["held_out"][i]),
-            "probe": _pair(found["probe_base"][i], found["probe"][i]),
+            "held_out": _pair(found.held_out_base[i], found.held_out[i]),
+            "train_subset": _pair(found.train_subset_base[i], found.train_subset[i]),
         }
-        for i, t in enumerate(found["t"])
+        for i, t in enumerate(found.t)
     ]
 
 
-def _shares(row: dict[str, Any], which: str) -> list[tuple[float, float, float]]:
+def _shares(changes: Sequence[Interval], base: Sequence[float]) -> list[tuple[float, float, float]]:
     """The change of the loss at each noise level with its interval, as shares of the base's loss there."""
-    found = row["levels"]
-    pairs = zip(found[f"{which}_change"], found[f"{which}_base"], strict=True)
-    return [(change["value"] / base, change["low"] / base, change["high"] / base) for change, base in pairs]
+    shares = [change.over(value) for change, value in zip(changes, base, strict=True)]
+    return [(share.value, share.low, share.high) for share in shares]
 
 
-def words(row: dict[str, Any], kept_step: int, last_step: int) -> list[str]:
+def words(row: ValidationRow, kept_step: int, last_step: int) -> list[str]:
     """The measurement in sentences, each with the number it rests on."""
-    change, base = row["held_out_change"], row["held_out_base"]
-    ends = f"{change['value'] / base:+.1%} [{change['low'] / base:+.1%}, {change['high'] / base:+.1%}]"
+    change = row.held_out_share
+    shown = change.text("{:+.1%}")
     sentences = []
-    if change["high"] < 0:
+    if change.high < 0:
         sentences.append(
-            f"On images it was never trained on, the loss changed by {ends} of the base's: it generalises."
+            f"On images it was never trained on, the loss changed by {shown} of the base's: it generalises."
         )
-    elif change["low"] > 0:
+    elif change.low > 0:
         sentences.append(
-            f"On images it was never trained on, the loss rose by {ends} of the base's: it has learnt its training "
+            f"On images it was never trained on, the loss rose by {shown} of the base's: it has learnt its training "
             "images, not what they have in common. Train for fewer steps, at a lower rate or on more images."
         )
     else:
         sentences.append(
-            f"On images it was never trained on, the change of the loss, {ends} of the base's, may be chance."
+            f"On images it was never trained on, the change of the loss, {shown} of the base's, may be chance."
         )
-    gap = row["probe_change"]["value"] / row["probe_base"] - change["value"] / base
-    if gap < -0.05:
+    gap = change.value - row.train_subset_share.value
+    if gap > GAP:
         sentences.append(
-            f"On its training images the loss fell by {-gap:.1%} of the base's more: that part of its learning does "
+            f"On its training images the loss fell by {gap:.1%} of the base's more: that part of its learning does "
             "not carry over."
         )
-    gain, before = row["condition_gain"], row["condition_gain_base"]
+    gain, before = row.condition_gain, row.condition_gain_base
     sentences.append(
         f"Knowing the caption {_moved(gain)} its loss on them and {_moved(before)} the base's."
         + (" It listens to the caption less than the base does." if before > 0 and gain < 0.5 * before else "")
@@ -89,5 +93,5 @@ def _moved(gain: float) -> str:
     return f"{'lowers' if gain >= 0 else 'raises'} (by {abs(gain):.4f})"
 
 
-def _pair(base: float, tuned: float) -> str:
-    return f"{base:.4f} → {tuned:.4f} ({tuned / base - 1:+.1%})"
+def _pair(base: float, adapted: float) -> str:
+    return f"{base:.4f} → {adapted:.4f} ({adapted / base - 1:+.1%})"

@@ -7,16 +7,17 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.evaluation import unseen
-from pipeline.evaluation.previews import GRID, INDEX, kept, spread
+from pipeline.evaluation import test_set
+from pipeline.evaluation.picture_sets import INDEX, kept
+from pipeline.evaluation.previews import GRID, spread
 
 NUM_ROWS = 12
 MAX_SIDE = 512  # pixels: larger pictures are shrunk for the page
 
 
-def unseen_rows(samples: Path) -> list[dict[str, str]]:
-    """Base, tuned and truth, side by side, for captions spread over the unseen set."""
-    folders = [samples / name for name in (unseen.BASE, unseen.TUNED, unseen.TRUTH)]
+def test_rows(samples: Path) -> list[dict[str, str]]:
+    """Base, adapted and reference, side by side, for captions spread over the unseen set."""
+    folders = [samples / name for name in (test_set.BASE, test_set.ADAPTED, test_set.REFERENCE)]
     if not all((path / INDEX).is_file() for path in folders):
         return []
     rows = list(zip(*map(kept, folders), strict=True))
@@ -24,10 +25,10 @@ def unseen_rows(samples: Path) -> list[dict[str, str]]:
         {
             "caption": base["prompt"],
             "base": embedded(base["path"]),
-            "tuned": embedded(tuned["path"]),
-            "truth": embedded(truth["path"]),
+            "adapted": embedded(adapted["path"]),
+            "reference": embedded(reference["path"]),
         }
-        for base, tuned, truth in spread(rows, NUM_ROWS)
+        for base, adapted, reference in spread(rows, NUM_ROWS)
     ]
 
 
@@ -35,29 +36,36 @@ def preview_rows(samples: Path) -> list[dict[str, Any]]:
     """The previews, a row per prompt: base first, then every step that was drawn."""
     folders = [samples / "base", *sorted(samples.glob("step-*"))]
     columns = [(title(path.name), kept(path)) for path in folders if (path / INDEX).is_file()]
-    # Prompts may have changed when the run went on: only what shows the same shots as the base is comparable.
-    columns = [(name, shots) for name, shots in columns if list(map(_shot, shots)) == list(map(_shot, columns[0][1]))]
+    # Prompts may have changed when the run went on: only what shows the same requests as the base is comparable.
+    columns = [
+        (name, requests)
+        for name, requests in columns
+        if list(map(_request, requests)) == list(map(_request, columns[0][1]))
+    ]
     if len(columns) < 2:
         return []
     rows = []
-    for number, shot in enumerate(columns[0][1]):
-        cells = [(name, embedded(shots[number]["path"])) for name, shots in columns]
-        rows.append({"caption": shot["prompt"], "cells": cells})
+    for number, request in enumerate(columns[0][1]):
+        cells = [(name, embedded(requests[number]["path"])) for name, requests in columns]
+        rows.append({"caption": request["prompt"], "cells": cells})
     return rows
 
 
 def grid(samples: Path) -> dict[str, Any] | None:
-    """One prompt at several strengths (columns) and guidance scales (rows); None where it was not drawn."""
+    """One prompt at several scales of the adapter (columns) and guidance scales (rows); None where it was not drawn."""
     if not (samples / GRID / INDEX).is_file():
         return None
-    shots = kept(samples / GRID)
-    strengths = list(dict.fromkeys(shot["strength"] for shot in shots))
-    scales = list(dict.fromkeys(shot["guidance_scale"] for shot in shots))
-    cells = {(shot["guidance_scale"], shot["strength"]): embedded(shot["path"]) for shot in shots}
+    requests = kept(samples / GRID)
+    scales = list(dict.fromkeys(request["scale"] for request in requests))
+    guidance_scales = list(dict.fromkeys(request["guidance_scale"] for request in requests))
+    cells = {(request["guidance_scale"], request["scale"]): embedded(request["path"]) for request in requests}
     return {
-        "prompt": shots[0]["prompt"],
-        "strengths": strengths,
-        "rows": [{"guidance": scale, "cells": [cells[scale, strength] for strength in strengths]} for scale in scales],
+        "prompt": requests[0]["prompt"],
+        "scales": scales,
+        "rows": [
+            {"guidance": guidance, "cells": [cells[guidance, scale] for scale in scales]}
+            for guidance in guidance_scales
+        ],
     }
 
 
@@ -66,7 +74,7 @@ def data_rows(shown: list[dict[str, Any]]) -> list[dict[str, str]]:
     return [{"caption": " · ".join(row["captions"]), "picture": embedded(row["path"])} for row in shown]
 
 
-def _shot(row: dict[str, Any]) -> tuple[str, int]:
+def _request(row: dict[str, Any]) -> tuple[str, int]:
     return row["prompt"], row["seed"]
 
 

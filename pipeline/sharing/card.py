@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import re
 import tomllib
 from collections.abc import Callable
@@ -15,17 +14,18 @@ import yaml
 
 from pipeline import atomic
 from pipeline.data.captions import has_word
-from pipeline.data.card import HUB_ID, LICENSES, Card
-from pipeline.errors import CheckpointError
-from pipeline.evaluation import png_metadata, unseen
-from pipeline.evaluation.previews import INDEX, kept, spread
+from pipeline.data.card import LICENSES, Card
+from pipeline.evaluation import png_metadata, results, test_set
+from pipeline.evaluation.picture_sets import INDEX, kept
+from pipeline.evaluation.previews import spread
+from pipeline.hub_ids import HUB_ID
 from pipeline.sharing import hub
-from pipeline.sharing.private import cleaned, cleaner
-from pipeline.training import tracking
+from pipeline.sharing.redact import redacted, redactor
+from pipeline.training import result, tracking
 
-MAX_PAIRS = 8  # of pictures, base beside tuned
+MAX_PAIRS = 8  # of pictures, base beside adapted
 HUB = "https://huggingface.co"
-Kind = Literal["folder", "file", "starter"]
+Kind = Literal["folder", "file"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class BaseModel:
     template_tag: str  # of the Hub's widget for its adapters, as template:sd-lora
     guidance_scale: float  # to draw with
     kind: Kind = "folder"  # where it has no Hub id
+    title: str | None = None  # what its own card calls it
     vae: str | None = None  # Hub id or name of an autoencoder to use instead of its own
     vae_class: str | None = None
     config: str | None = None  # of a file: the Hub id or the name of the folder that its configuration was taken from
@@ -58,16 +59,14 @@ Front.add_representer(Quoted, lambda dumper, text: dumper.represent_scalar("tag:
 
 
 def write(folder: Path, base: BaseModel, data: Card | None, reason: str | None, repo: str | None = None) -> Path:
-    """Write the card of a finished run; CheckpointError if the folder holds none.
+    """Write the card of a finished run. Raises CheckpointError if the folder holds none, or a damaged file of one.
 
     `reason` says why there is no card of the dataset; `repo` is the Hub id the adapter is shared under, if known.
     """
-    if not (folder / "result.json").is_file():
-        raise CheckpointError(f"{folder} holds no finished run (result.json is missing).")
     templates = jinja2.PackageLoader("pipeline.sharing", "templates")
     environment = jinja2.Environment(loader=templates, undefined=jinja2.StrictUndefined, trim_blocks=True)
     # It is Markdown, so nothing is escaped by itself: what is not ours passes `md`, or `code` within Python.
-    environment.filters |= {"md": escaped, "estimate": estimate, "code": repr}
+    environment.filters |= {"md": escaped, "code": repr}
     text = environment.get_template("card.md").render(**content(folder, base, data, reason), repo=repo)
     path = folder / hub.CARD
     atomic.write_text(path, re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
@@ -76,53 +75,54 @@ def write(folder: Path, base: BaseModel, data: Card | None, reason: str | None, 
 
 def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None) -> dict[str, Any]:
     """Everything the card says, from the run's own files and without what is private."""
+    finished = result.read(folder)
     raw = tomllib.loads((folder / hub.SETTINGS).read_text(encoding="utf-8"))
     word = raw.get("trigger_word")
-    private = cleaner(word or "")
+    private = redactor(word or "")
     trigger = word if word and private(word) == word else None
-    run, result = cleaned(raw, private), cleaned(_json(folder / "result.json"), private)
-    environment, evaluation = (cleaned(_json(folder / name), private) for name in ("environment.json", unseen.FILE))
+    run, environment = redacted(raw, private), redacted(_json(folder / "environment.json"), private)
+    evaluation, steps = results.read(folder), tracking.read(folder)
     found = {
-        name: cleaned(getattr(base, name), private) for name in ("name", "config", "vae", "license", "license_name")
+        name: redacted(getattr(base, name), private) for name in ("name", "config", "vae", "license", "license_name")
     }
     hub_id = base.hub_id if base.hub_id and HUB_ID.fullmatch(base.hub_id) else None
     base = dataclasses.replace(base, hub_id=hub_id, **found)
-    declared = {**cleaned(dataclasses.asdict(data), private), "dataset_id": data.dataset_id} if data else None
-    steps = [row for row in tracking.read(folder) if "loss" in row]
-    kept_step = result.get("kept_step")
-    shown, num_hidden = pairs(folder, kept_step, private)
-    shots = [tuned for _, tuned in shown]
-    shot = next((row for row in shots if trigger is None or has_word(row["prompt"], trigger)), {})
+    declared = {**redacted(dataclasses.asdict(data), private), "dataset_id": data.dataset_id} if data else None
+    validation = tracking.validation_at(steps, finished.kept_step)
+    shown, num_hidden = pairs(folder, finished.kept_step, private)
+    requests = [adapted for _, adapted in shown]
+    request = next((row for row in requests if trigger is None or has_word(row["prompt"], trigger)), {})
     return {
-        "front": front_matter(base, declared, trigger, shots),
+        "front": front_matter(base, declared, trigger, requests),
         "title": private(folder.resolve().name),
         "base": base,
         "license_link": license_link(base),
         "run": run,
         "environment": environment,
-        "result": result,
-        "evaluation": evaluation,
+        "result": finished,
+        "metrics": [redacted(vars(row), private) for row in results.rows(evaluation)] if evaluation else [],
+        "num_captions": evaluation.n if evaluation else None,
         "data": declared,
         "reason": private(reason) if reason else None,
         "trigger": trigger,
-        "last_step": steps[-1]["step"] if steps else None,
-        "kept_step": kept_step,
-        "batch": len(steps[-1].get("ids", [])) or None if steps else None,
-        "peak_rate": max((float(row["learning_rate"]) for row in steps if "learning_rate" in row), default=None),
-        "held_out": held_out_change(steps, kept_step),
+        "last_step": steps[-1].step if steps else None,
+        "batch": len(steps[-1].ids) if steps else None,
+        "peak_rate": max((row.learning_rate for row in steps), default=None),
+        "held_out": validation.held_out_share if validation else None,
         "pairs": shown,
         "num_hidden": num_hidden,
         "marked": all(png_metadata.is_marked(folder / row["url"]) for pair in shown for row in pair),
         "weights": hub.ADAPTER,
-        "prompt": shot.get("prompt", trigger or "a picture"),
-        "size": shot.get("resolution", environment["resolution"]),
-        "guidance_scale": shot.get("guidance_scale", base.guidance_scale),
-        "seed": shot.get("seed", run.get("seed", 0)),
+        "prompt": request.get("prompt", trigger or "a picture"),
+        "width": request.get("width", environment["size"][0]),
+        "height": request.get("height", environment["size"][1]),
+        "guidance_scale": request.get("guidance_scale", base.guidance_scale),
+        "seed": request.get("seed", run.get("seed", 0)),
     }
 
 
 def front_matter(
-    base: BaseModel, declared: dict[str, Any] | None, trigger: str | None, shots: list[dict[str, Any]]
+    base: BaseModel, declared: dict[str, Any] | None, trigger: str | None, requests: list[dict[str, Any]]
 ) -> str:
     """What the Hub reads: the base, the license, the widget's pictures; every text survives YAML."""
     front: dict[str, Any] = {"base_model": base.hub_id, "base_model_relation": "adapter"} if base.hub_id else {}
@@ -141,8 +141,8 @@ def front_matter(
     if declared and declared["dataset_id"]:
         front["datasets"] = [declared["dataset_id"]]
     front["tags"] = ["text-to-image", "diffusers", "lora", base.template_tag]
-    if shots:
-        front["widget"] = [{"text": Quoted(row["prompt"]), "output": {"url": row["url"]}} for row in shots]
+    if requests:
+        front["widget"] = [{"text": Quoted(row["prompt"]), "output": {"url": row["url"]}} for row in requests]
     text: str = yaml.dump(front, Dumper=Front, sort_keys=False, allow_unicode=True, width=10**6)
     return text
 
@@ -158,38 +158,22 @@ def license_link(base: BaseModel) -> str | None:
 
 
 def pairs(
-    folder: Path, kept_step: int | None, private: Callable[[str], str]
+    folder: Path, kept_step: int, private: Callable[[str], str]
 ) -> tuple[list[tuple[dict[str, Any], dict[str, Any]]], int]:
-    """Pictures to show, base beside tuned, and how many are not shown because of their prompts.
+    """Pictures to show, base beside adapted, and how many are not shown because of their prompts.
 
-    Only what a model drew: true pictures belong to the dataset.
+    Only what a model drew: reference pictures belong to the dataset.
     """
     found: list[tuple[dict[str, Any], dict[str, Any]]] = []
     num_hidden = 0
-    for before, after in (("base", f"step-{kept_step or 0:06d}"), (unseen.BASE, unseen.TUNED)):
+    for before, after in (("base", f"step-{kept_step:06d}"), (test_set.BASE, test_set.ADAPTED)):
         base = {(row["prompt"], row["seed"]): row for row in _rows(folder, before)}
         both = [(base[key], row) for row in _rows(folder, after) if (key := (row["prompt"], row["seed"])) in base]
         shown = [pair for pair in both if private(pair[1]["prompt"]) == pair[1]["prompt"]]
         num_hidden += len(both) - len(shown)
-        taken = {tuned["prompt"] for _, tuned in found}
+        taken = {adapted["prompt"] for _, adapted in found}
         found += spread([pair for pair in shown if pair[1]["prompt"] not in taken], MAX_PAIRS - len(found))
     return found, num_hidden
-
-
-def held_out_change(steps: list[dict[str, Any]], kept_step: int | None) -> dict[str, Any] | None:
-    """The change of the held-out loss at the step handed over, as shares of the base's loss."""
-    row = next((row["validation"] for row in steps if row["step"] == kept_step and "validation" in row), None)
-    if row is None:
-        return None
-    change, base = row["held_out_change"], row["held_out_base"]
-    return {**{end: float(change[end]) / base for end in ("value", "low", "high")}, "n": change["n"]}
-
-
-def estimate(found: dict[str, Any], form: str) -> str:
-    """A measured value with its interval; of one example there is none."""
-    value, low, high = (float(found[name]) for name in ("value", "low", "high"))
-    interval = f"[{form.format(low)}, {form.format(high)}]" if math.isfinite(high - low) else "(no interval)"
-    return f"{form.format(value)} {interval}"
 
 
 def escaped(text: object) -> str:

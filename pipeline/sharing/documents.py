@@ -5,18 +5,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from pipeline import atomic, starter
-from pipeline.data import card as data_cards
+from pipeline import atomic, shipped
 from pipeline.data.card import Card, People
 from pipeline.errors import CheckpointError, ConfigError, UserError
 from pipeline.families.base import Family
 from pipeline.families.options import ModelOptions
 from pipeline.hashing import digest
 from pipeline.sharing import card, hub
-from pipeline.sharing.card import BaseModel, Kind
-from pipeline.sharing.private import cleaner
+from pipeline.sharing.card import BaseModel
+from pipeline.sharing.redact import redactor
 
 FILE = "documents.json"
 LICENSE_FIELDS = ("license", "license_name", "license_link")
@@ -26,52 +23,37 @@ TEMPLATE_TAG = "template:sd-lora"  # of the Hub's gallery of adapters
 def base_model(model: ModelOptions, family: Family, guidance_scale: float) -> BaseModel:
     """The base as its adapter's card names it; what lies on this machine has no id."""
     given, config = model.pretrained_model_name_or_path, model.single_file_config
-    vae = model.pretrained_vae_model_name_or_path
-    kind: Kind = "starter" if given is None else "folder" if model.file is None else "file"
+    vae, card = model.pretrained_vae_model_name_or_path, family.source.card
     return BaseModel(
         hub_id=given if given and not Path(given).exists() else None,
-        name=Path(given or starter.BASE).name,
+        name=Path(given or shipped.BASE).name,
         pipeline_class=family.pipeline_class,
-        # A single file says nothing of its terms, and those of the model that lends its configuration are not its own.
-        **_license_of(family.folder if kind != "file" else None),
+        **{name: card[name] if isinstance(card.get(name), str) else None for name in LICENSE_FIELDS},
         template_tag=TEMPLATE_TAG,
         guidance_scale=guidance_scale,
-        kind=kind,
+        kind="folder" if family.source.file is None else "file",
+        title=card["pretty_name"] if isinstance(card.get("pretty_name"), str) else None,
         vae=None if vae is None else _shown(vae),
-        vae_class=None if vae is None else family.index["vae"][1],
+        vae_class=None if vae is None else family.source.index["vae"][1],
         config=None if config is None else _shown(config),
     )
 
 
 def for_header(base: BaseModel, trigger_word: str | None) -> dict[str, str]:
     """Base, trigger word and license by the names that `inspect` reads, for a file's header; nothing private."""
-    word = trigger_word if trigger_word and cleaner(trigger_word)(trigger_word) == trigger_word else None
-    private = cleaner(word or "")
-    said = {
-        "base_model": base.hub_id or ("the base that ships with t2i-lora" if base.kind == "starter" else base.name),
+    word = trigger_word if trigger_word and redactor(trigger_word)(trigger_word) == trigger_word else None
+    redact = redactor(word or "")
+    facts = {
+        "base_model": base.hub_id or base.title or base.name,
         "trigger": word,
         "licence": base.license_name or base.license,
     }
-    return {name: value for name, value in said.items() if value and private(value) == value}
+    return {name: value for name, value in facts.items() if value and redact(value) == value}
 
 
 def _shown(name: str) -> str:
     """A Hub id as it is, and no more of a path than its end."""
     return Path(name).name if Path(name).exists() else name
-
-
-def _license_of(folder: Path | None) -> dict[str, str | None]:
-    """What a model says of its terms: the front matter of a README.md in its folder, where there is one."""
-    front: dict[str, Any] = {}
-    readme = folder / "README.md" if folder else None
-    try:
-        said = readme.read_text(encoding="utf-8", errors="replace") if readme and readme.is_file() else ""
-        match = data_cards.FRONT.match(said)
-        loaded = yaml.safe_load(match[1]) if match else None
-        front = loaded if isinstance(loaded, dict) else {}
-    except Exception:  # somebody else's page, and YAML raises many things: then its terms are unknown to us
-        front = {}
-    return {name: front[name] if isinstance(front.get(name), str) else None for name in LICENSE_FIELDS}
 
 
 def keep(folder: Path, base: BaseModel, data: Card | None, reason: str | None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError, listed
-from pipeline.sharing.private import TOKEN, scrubbed_run_toml
+from pipeline.sharing.redact import TOKEN, scrubbed_run_toml
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -122,6 +122,7 @@ def upload(
     repo: str,
     token: str | None,
     message: str,
+    *,
     endpoint: str | None = None,
     pause: Callable[[float], None] = time.sleep,
 ) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 import pipeline
-from pipeline.adapter import files
+from pipeline.adapter.files import reader
+from pipeline.adapter.files.checks import tensor_problems
 from pipeline.errors import CheckpointError, ConfigError, listed
 from pipeline.sharing import documents, hub
 
@@ -23,23 +24,23 @@ def publish(folder: Path, repo: str | None, token: str | None, reason: str | Non
     require_fit(folder)
     name = hub.full_name(repo, folder, token)
     hub.require_access(name, token)
-    said = []
+    lines = []
     if documents.is_edited(folder):
-        said.append(f"{folder / hub.CARD} was changed by hand and is shared as it is")
+        lines.append(f"{folder / hub.CARD} was changed by hand and is shared as it is")
     else:
         documents.write_card(folder, name, reason)
     try:
         url = hub.upload(folder, name, token, f"LoRA trained with t2i-lora {pipeline.__version__}")
     except hub.UploadFailed as error:
         raise hub.HubError(f"{error} Try again with: {command(folder, name, reason)}") from error
-    return [*said, f"Shared  {url}"]
+    return [*lines, f"Shared  {url}"]
 
 
 def require_fit(folder: Path) -> None:
     """Raise CheckpointError for files that were changed since they were proven, and are not fit for use."""
-    files.read(folder / hub.ADAPTER, None)
+    reader.read(folder / hub.ADAPTER, None)
     for name in hub.chosen(folder):
-        if name.endswith(".safetensors") and (problems := files.problems_of(load_file(folder / name))):
+        if name.endswith(".safetensors") and (problems := tensor_problems(load_file(folder / name))):
             raise CheckpointError(f"{folder / name} is not fit for use:\n{listed(problems)}")
 
 

@@ -8,26 +8,23 @@ last features also serve as a named extractor for KID.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline import starter
-from pipeline.evaluation import unseen
-from pipeline.starter import fitting, pixels, world
+from pipeline import shipped
+from pipeline.evaluation.extractors import FeatureExtractor
+from pipeline.starter import world
 
-FOLDER = Path(__file__).parent / "judge"
+FOLDER = shipped.STARTER / "judge"
 NAME = "starter-judge"
 WIDTHS = (32, 64, 128, 192)
 BATCH = 64
-RESTYLED_SHARE, LINES_SHARE = 0.3, 0.35  # of the renders: recoloured, and reduced to their edges
 FEATURE_RMS = 2.364  # over 256 held-out renders: KID's kernel (x.y / d + 1)^3 is meant for features of about 1
-PLAN = fitting.Fit("judge", num_steps=1200, learning_rate=2e-3, weight_decay=0.05, ema_decay=0.99)
 
 
 @dataclass(frozen=True)
@@ -82,51 +79,6 @@ class _Residual(nn.Module):
         return field + changed
 
 
-def train(folder: Path, seed: int = 0, *, warm_start: bool = False) -> Judge:
-    """Train the judge on renders; resumes from `folder`. A warm start takes the judge that ships."""
-    torch.manual_seed(seed)
-    judge = load().train() if warm_start else Judge()
-    names = {concept.name: index for index, concept in enumerate(world.concepts())}
-
-    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
-        scenes, rows = [], []
-        for index in range(step * BATCH, (step + 1) * BATCH):
-            scene, _ = world.training_scene(seed + 1, index)
-            generator = np.random.default_rng((seed, 5, index))
-            picture, look = scene.image(), generator.random()
-            if look < RESTYLED_SHARE:
-                picture = pixels.restyled(picture, generator)
-            elif look < RESTYLED_SHARE + LINES_SHARE:
-                picture = pixels.line_drawing(picture, generator)
-            scenes.append(scene)
-            rows.append(pixels.to_array(picture))
-        with fitting.fast_precision():
-            seen = judge(torch.from_numpy(np.stack(rows)))
-        concept = torch.tensor([names[scene.concept.name] for scene in scenes])
-        cross_entropy = nn.functional.cross_entropy
-        loss = cross_entropy(seen.concept, concept, label_smoothing=0.05)
-        loss = loss + 0.3 * cross_entropy(seen.count, torch.tensor([scene.count - 1 for scene in scenes]))
-        loss = loss + 0.3 * cross_entropy(seen.size, torch.tensor([world.SIZES.index(scene.size) for scene in scenes]))
-        return loss, {"concept_accuracy": (seen.concept.argmax(1) == concept).float().mean().item()}
-
-    fitting.fit(PLAN, judge, loss_of, folder)
-    return judge
-
-
-def save(judge: Judge) -> None:
-    """Keep the judge beside this file: weights as 8-bit integers with a scale per output, the rest in float16."""
-    FOLDER.mkdir(exist_ok=True)
-    tensors = {}
-    for name, value in judge.state_dict().items():
-        if value.dim() == 1:
-            tensors[name] = value.half().contiguous()
-            continue
-        scale = value.flatten(1).abs().amax(1) / 127
-        tensors[name] = (value / scale.view(-1, *[1] * (value.dim() - 1))).round().to(torch.int8).contiguous()
-        tensors[f"{name}.scale"] = scale
-    save_file(tensors, FOLDER / "judge.safetensors")
-
-
 def load() -> Judge:
     """The judge that ships."""
     judge = Judge()
@@ -146,7 +98,7 @@ def batches(images: list[Image.Image]) -> Iterator[Float[Tensor, "b 3 h w"]]:
     for first in range(0, len(images), BATCH):
         chosen = [image.convert("RGB") for image in images[first : first + BATCH]]
         resized = [image if image.size == (side, side) else image.resize((side, side)) for image in chosen]
-        yield torch.from_numpy(np.stack([pixels.to_array(image) for image in resized]))
+        yield torch.from_numpy(np.stack([world.to_array(image) for image in resized]))
 
 
 @torch.no_grad()
@@ -164,13 +116,14 @@ def concept_ranks(judge: Judge, images: list[Image.Image], names: list[str]) -> 
     return (scores > scores.gather(1, truth[:, None])).sum(1)
 
 
-def as_judge(names: set[str]) -> unseen.Judge:
-    """The judge as an evaluation takes it; it knows the answers where the pictures are the starter's unseen ones."""
-    text = (starter.UNSEEN / "metadata.jsonl").read_text(encoding="utf-8")
+def extractor(names: set[str]) -> FeatureExtractor:
+    """The judge as a feature extractor; it knows the answers where the pictures are the starter's test set."""
+    text = (shipped.TEST / "metadata.jsonl").read_text(encoding="utf-8")
     concept_of = {row["file_name"]: row["concept"] for row in map(json.loads, text.splitlines())}
     model = load()
 
     def ranks(pictures: list[Image.Image], files: list[str]) -> Tensor:
         return concept_ranks(model, pictures, [concept_of[name] for name in files])
 
-    return unseen.Judge(NAME, lambda pictures: features(model, pictures), ranks if names <= concept_of.keys() else None)
+    known = names <= concept_of.keys()
+    return FeatureExtractor(NAME, lambda pictures: features(model, pictures), ranks if known else None)

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from pipeline import starter
-from pipeline.evaluation.estimates import Estimate, share
-from pipeline.starter import autoencoder, judge, pixels, style, world
+from pipeline import shipped
+from pipeline.evaluation.statistics import Interval, share
+from pipeline.starter import judge, world
+from pipeline.starter.build import autoencoder, pixels, style
 
 SWEEP_SEED, FIGURE_SEED = 31, 32  # used for nothing else
 SCALES = (1.5, 3.0, 5.0)
@@ -33,7 +34,7 @@ def main() -> None:
     arguments = parser.parse_args()
     from diffusers import StableDiffusionPipeline
 
-    pipe = StableDiffusionPipeline.from_pretrained(starter.BASE)
+    pipe = StableDiffusionPipeline.from_pretrained(shipped.BASE)
     pipe.set_progress_bar_config(disable=True)
     model = judge.load()
 
@@ -63,7 +64,7 @@ def main() -> None:
     sheet.save(arguments.to / "starter.png", optimize=True)
 
 
-def judged(model: judge.Judge, pictures: list[Image.Image], scenes: list[world.Scene]) -> dict[str, Estimate]:
+def judged(model: judge.Judge, pictures: list[Image.Image], scenes: list[world.Scene]) -> dict[str, Interval]:
     """How often the pictures show what their scenes say, question by question."""
     ranks = judge.concept_ranks(model, pictures, [scene.concept.name for scene in scenes])
     with torch.no_grad():
@@ -81,7 +82,7 @@ def judged(model: judge.Judge, pictures: list[Image.Image], scenes: list[world.S
         "concept top-1": int((ranks < 1).sum()),
         "concept top-5": int((ranks < 5).sum()),
     }
-    return {name: share(name, number, len(scenes)) for name, number in hits.items()}
+    return {name: share(number, len(scenes)) for name, number in hits.items()}
 
 
 def background(picture: Image.Image) -> str:
@@ -97,7 +98,7 @@ def reconstruction(vae: Any, num_pictures: int = 256) -> dict[str, float]:
     """PSNR in dB of held-out renders and of the starter style, through encoder and decoder."""
     scenes = world.held_out_scenes(FIGURE_SEED, num_pictures)
     sets = {"renders": [scene.image() for scene in scenes], "starter style": [style.sticker(scene) for scene in scenes]}
-    return {name: round(autoencoder.psnr(vae, [pixels.to_array(image) for image in images]), 2)
+    return {name: round(autoencoder.psnr(vae, [world.to_array(image) for image in images]), 2)
             for name, images in sets.items()}  # fmt: skip
 
 
@@ -112,7 +113,7 @@ def reconstruction_sheet(vae: Any, columns: int = 10) -> Image.Image:
     ]
     sheet = Image.new("RGB", (columns * (side + 4), 6 * (side + 4)), "white")
     for number, pictures in enumerate(kinds):
-        batch = torch.from_numpy(np.stack([pixels.to_array(picture) for picture in pictures]))
+        batch = torch.from_numpy(np.stack([world.to_array(picture) for picture in pictures]))
         decoded = vae.decode(vae.encode(batch).latent_dist.mode()).sample.clamp(-1, 1)
         values = ((decoded + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
         for column, (picture, value) in enumerate(zip(pictures, values, strict=True)):
@@ -138,7 +139,7 @@ def contact_sheet(pictures: list[Image.Image], scenes: list[world.Scene], column
     return sheet
 
 
-def rows(found: dict[str, Estimate]) -> dict[str, str]:
+def rows(found: dict[str, Interval]) -> dict[str, str]:
     """Estimates as text: value, 95 % interval, n."""
     return {name: f"{e.value:.1%} [{e.low:.1%}, {e.high:.1%}] (n = {e.n})" for name, e in found.items()}
 

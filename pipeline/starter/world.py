@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 SIDE_PIXELS = 64
@@ -153,7 +154,10 @@ def held_out_combinations(name: str) -> frozenset[tuple[int, str, str]]:
 
 @functools.cache
 def sprite_of(glyph: str, side: int) -> Image.Image:
-    """One emoji cut to its ink, its longer side `side` pixels, with alpha (RGBA)."""
+    """One emoji cut to its ink, its longer side `side` pixels, with alpha (RGBA).
+
+    Raises FileNotFoundError without the font, ValueError for a glyph that it does not have.
+    """
     if not FONT.exists():
         raise FileNotFoundError(
             f"{FONT} is missing: drawing the starter world needs Debian's package fonts-noto-color-emoji. "
@@ -212,3 +216,8 @@ def held_out_scenes(seed: int, num_scenes: int) -> list[Scene]:
             scene = draw_scene(generator, concept)
         scenes.append(scene)
     return scenes
+
+
+def to_array(picture: Image.Image) -> NDArray[np.float32]:
+    """RGB pixels as the models take them: [3, h, w] in [-1, 1]."""
+    return np.asarray(picture, dtype=np.float32).transpose(2, 0, 1) / 127.5 - 1.0

@@ -9,8 +9,9 @@ from typing import Any
 from safetensors.torch import load_file
 
 from pipeline import atomic
-from pipeline.adapter import formats
-from pipeline.adapter.adapted import Adapted
+from pipeline.adapter.adapted_models import AdaptedModels
+from pipeline.adapter.files import writer
+from pipeline.adapter.names import FILE
 from pipeline.console import tell
 from pipeline.errors import CheckpointError, listed
 from pipeline.hashing import digest
@@ -28,13 +29,13 @@ class Checkpoints:
     identity: dict[str, Any]
     limit: int | None
 
-    def save(self, step: int, state: TrainState, adapted: Adapted) -> Path:
+    def save(self, step: int, state: TrainState, adapted: AdaptedModels) -> Path:
         """Write checkpoint-<step>, then remove what exceeds the limit."""
 
         def fill(folder: Path) -> None:
             atomic.write_tensors(folder / STATE, state.tensors())
             with state.showing_current():
-                formats.write(folder, adapted, json.dumps({"step": step}))
+                writer.write(folder, adapted, json.dumps({"step": step}))
             facts = {"step": step, "identity": self.identity, "state": state.facts()}
             facts["digest"] = _digest(facts, folder)
             atomic.write_text(folder / FACTS, json.dumps(facts, indent=2) + "\n")
@@ -45,7 +46,10 @@ class Checkpoints:
         return path
 
     def find(self, which: str) -> Path | None:
-        """The folder of 'latest' (None when there is none, damaged ones passed over aloud) or of a path."""
+        """The folder of 'latest' or of a path. Raises CheckpointError for a path that cannot be used.
+
+        Of 'latest', damaged checkpoints are passed over with a message; None when there is none.
+        """
         if which != "latest":
             path = Path(which)
             problem = damage(path)
@@ -60,8 +64,11 @@ class Checkpoints:
         return None
 
     def restore(self, path: Path, state: TrainState) -> int:
-        """Load a checkpoint into the adapter, the optimizer and what goes with them; returns its step."""
-        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+        """Load a checkpoint into the adapter, the optimizer and what goes with them; returns its step.
+
+        Raises CheckpointError if it belongs to another adapter.
+        """
+        facts = _facts(path)
         try:
             state.load(load_file(path / STATE), facts["state"])
         except CheckpointError as error:
@@ -70,7 +77,7 @@ class Checkpoints:
 
     def require_identity(self, path: Path) -> None:
         """Raise CheckpointError with every difference if a checkpoint was made by another run."""
-        before = json.loads((path / FACTS).read_text(encoding="utf-8"))["identity"]
+        before = _facts(path)["identity"]
         now = json.loads(json.dumps(self.identity))
         changed = [
             f"{name}: {before.get(name)!r} then, {now.get(name)!r} now"
@@ -99,16 +106,22 @@ def existing(folder: Path) -> list[Path]:
 
 def damage(path: Path) -> str:
     """Why a checkpoint cannot be used, or an empty string."""
-    for name in (FACTS, STATE, formats.FILE):
+    for name in (FACTS, STATE, FILE):
         if not (path / name).is_file():
             return f"{path / name} is missing"
     try:
-        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+        facts = _facts(path)
         if facts.pop("digest") != _digest(facts, path):
             return f"{path / STATE} or {FACTS} beside it is damaged"
     except (ValueError, KeyError):
         return f"{path / FACTS} is damaged"
     return ""
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """Everything of a checkpoint that is no tensor."""
+    found: dict[str, Any] = json.loads((path / FACTS).read_text(encoding="utf-8"))
+    return found
 
 
 def _digest(facts: dict[str, Any], folder: Path) -> str:
@@ -118,12 +131,12 @@ def _digest(facts: dict[str, Any], folder: Path) -> str:
 
 def step_of(path: Path) -> int:
     """The step of a checkpoint folder."""
-    return int(json.loads((path / FACTS).read_text(encoding="utf-8"))["step"])
+    return int(_facts(path)["step"])
 
 
 def _same_run(path: Path, identity: dict[str, Any]) -> bool:
     try:
-        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+        facts = _facts(path)
     except (OSError, ValueError):
         return False
     return bool(facts.get("identity") == json.loads(json.dumps(identity)))

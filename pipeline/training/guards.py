@@ -2,12 +2,14 @@
 
 import math
 
-from torch import nn
-from torch.amp import GradScaler
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from pipeline.adapter.names import is_a
 from pipeline.errors import TrainingStopped, listed
 
-PATIENCE_STEPS = 10  # a batch of nothing but null captions teaches the layers that read text nothing
+PATIENCE_STEPS = 10  # a batch trained without captions alone teaches the layers that read text nothing
 
 
 class GradientGuard:
@@ -17,12 +19,19 @@ class GradientGuard:
         self.named, self.num_steps = named, 0
         self.waiting = set(named)
 
-    def look(self, *, last: bool) -> None:
-        """After the gradients of a step, `last` in the last one. Raises TrainingStopped when patience is at its end."""
+    def flags(self) -> dict[str, Float[Tensor, ""]]:
+        """For each tensor that is still waited for, whether it has a gradient now: 1 or 0, on the device."""
+        return {name: _has_gradient(name, self.named[name]) for name in sorted(self.waiting)}
+
+    def look(self, reached: set[str], *, last: bool) -> None:
+        """Take note of the tensors that had a gradient in a step, `last` in the last one.
+
+        Raises TrainingStopped when patience is at its end.
+        """
         if not self.waiting:
             return
         self.num_steps += 1
-        self.waiting -= {name for name in self.waiting if _has_gradient(name, self.named[name])}
+        self.waiting -= reached
         if self.waiting and (last or self.num_steps >= PATIENCE_STEPS):
             dead = sorted(self.waiting)
             raise TrainingStopped(
@@ -30,21 +39,21 @@ class GradientGuard:
             )
 
 
-def _has_gradient(name: str, value: nn.Parameter) -> bool:
-    return value.grad is not None and (".lora_A." in name or bool(value.grad.any()))
+def _has_gradient(name: str, value: nn.Parameter) -> Tensor:
+    if value.grad is None:
+        return torch.zeros((), device=value.device)
+    return torch.ones((), device=value.device) if is_a(name) else value.grad.any().float()
 
 
-def has_overflowed(scaler: GradScaler | None, loss: float, norm: float) -> bool:
-    """Whether only float16's scaled gradient went out of range: the scaler leaves such a step out and scales less.
+def require_finite(
+    step: int, *, loss: float, norm: float, may_overflow: bool, learning_rate: float, ids: list[str]
+) -> None:
+    """Raise TrainingStopped if the loss or the gradient of a step is not a number; nothing of it was saved.
 
-    At a scale of 1 it is no longer the scale's fault.
+    `may_overflow`: float16 gradients were scaled. The scaler leaves out a step that overflows, and scales less.
     """
-    return scaler is not None and math.isfinite(loss) and not math.isfinite(norm) and scaler.get_scale() > 1
-
-
-def require_finite(step: int, loss: float, norm: float, learning_rate: float, ids: list[str]) -> None:
-    """Raise TrainingStopped if the loss or the gradient is not a number, before it reaches the weights."""
-    if not (math.isfinite(loss) and math.isfinite(norm)):
+    overflowed = may_overflow and math.isfinite(loss)
+    if not (math.isfinite(loss) and math.isfinite(norm)) and not overflowed:
         raise TrainingStopped(
             f"Step {step} has loss {loss:g} and gradient norm {norm:g}: the adapter cannot be trained on. "
             f"Learning rate {learning_rate:g}; examples {', '.join(ids)}. Try a tenth of the learning rate."

@@ -1,138 +1,195 @@
 """The loop: report, save, step. One function for every family."""
 
 import os
-import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from pipeline.adapter import dropout
-from pipeline.data.loader import CachedExamples, loader_for
+from pipeline.adapter.adapted_models import AdaptedModels
+from pipeline.data.loader import Batch, CachedExamples, build_loader
 from pipeline.data.sampler import MicroBatches, StepSampler
 from pipeline.engine import Engine
-from pipeline.errors import EXIT_CTRL_C, EXIT_TERMINATED, Interrupted
+from pipeline.errors import Interrupted
 from pipeline.timer import PhaseTimer
 from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.guards import GradientGuard, has_overflowed, require_finite
+from pipeline.training.evaluator import Evaluator
+from pipeline.training.guards import GradientGuard, require_finite
+from pipeline.training.intervals import Intervals
 from pipeline.training.optim import adapted_rate
 from pipeline.training.schedule import Schedule
 from pipeline.training.signals import StopSignal
 from pipeline.training.state import TrainState
-from pipeline.training.step import Method, training_loss
-from pipeline.training.tracking import Metrics, Progress, Tensorboard
-from pipeline.training.watch import Watch
+from pipeline.training.step import Method, StepResult, optimizer_step
+from pipeline.training.tracking import Metrics, Progress, RankExamples, StepRow, Tensorboard
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is trained: the model, the maths and the stream of examples."""
+    """What is trained: the method, the stream of examples, and when something is due."""
 
     method: Method
+    adapted: AdaptedModels
     examples: CachedExamples
     sampler: StepSampler
     schedule: Schedule
     state: TrainState
+    intervals: Intervals
     num_micro_steps: int
     max_grad_norm: float
+    patience: int | None
     num_workers: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """Where a run reports and saves, and when."""
+    """Where the main process reports and saves."""
 
     checkpoints: Checkpoints
-    checkpointing_steps: int
     metrics: Metrics
     tensorboard: Tensorboard
     progress: Progress
-    watch: Watch  # previews, the held-out loss, early stopping
+    evaluator: Evaluator  # previews, the held-out loss, early stopping
+    on_step: Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A step that was taken and is not reported yet."""
+
+    step: int  # counted from 1
+    learning_rate: float
+    adapted_rate: float | None
+    result: StepResult
 
 
 def train(
-    engine: Engine, task: Task, outputs: Outputs | None, first_step: int, stop: StopSignal, timer: PhaseTimer
+    engine: Engine, task: Task, outputs: Outputs | None, *, first_step: int, stop: StopSignal, timer: PhaseTimer
 ) -> None:
     """Train from `first_step` until the schedule or the patience ends; the last step leaves a checkpoint.
 
-    `outputs` is None in processes that do not write. Raises TrainingStopped, or Interrupted, which
-    leaves a checkpoint too.
+    `outputs` is None in processes that do not write. Raises TrainingStopped, PeerLost, or Interrupted, which leaves a
+    checkpoint too.
     """
-    num_steps, global_batch = task.schedule.num_steps, task.sampler.batch_size
-    batches = MicroBatches(task.sampler, first_step, num_steps, task.num_micro_steps, engine.rank, engine.num_processes)
-    stream = iter(loader_for(task.examples, batches, task.num_workers))
-    state = task.state
-    optimizer = engine.prepare(state.optimizer)
-    trained = list(state.named.values())
-    dropouts, guard = dropout.installed(task.method.adapted.denoiser), GradientGuard(state.named)
-    for model in task.method.adapted.models.values():
+    num_steps = task.schedule.num_steps
+    optimizer, guard = engine.prepare(task.state.optimizer), GradientGuard(task.state.named)
+    reporter = Reporter(engine, task, outputs, guard, timer)
+    stream = micro_batches(engine, task, first_step)
+    for model in task.adapted.models.values():
         model.train()
 
     for step in range(first_step, num_steps):
         # Step: gradients of the mean over the whole optimizer step, whatever it was cut into.
-        started = time.perf_counter()
         with timer.section("step"):
             learning_rate = task.schedule(step)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate * group["factor"]
-            optimizer.zero_grad(set_to_none=True)
-            total, ids = 0.0, []
-            for _ in range(task.num_micro_steps):
-                with timer.section("data"):
-                    batch = next(stream)
-                for layer in dropouts:
-                    layer.rows = batch.rows
-                losses = training_loss(task.method, batch, engine.device, engine.precision.dtype)
-                loss = losses.sum() / global_batch
-                engine.backward(loss)
-                total += loss.item()
-                ids.append(batch.ids)
-            engine.add_gradients(trained)
-            total = engine.add(torch.tensor(total, dtype=torch.float64, device=engine.device)).item()
-            guard.look(last=step == num_steps - 1)
-            norm = engine.clip(trained, task.max_grad_norm)
-            overflowed = has_overflowed(engine.scaler, total, norm)
-            if not overflowed:
-                require_finite(step + 1, total, norm, learning_rate, [name for part in ids for name in part])
-            optimizer.step()  # leaves a step that overflowed out
-            if not overflowed:
-                state.update_average(step)
-        seconds = time.perf_counter() - started
-
-        # Report.
-        done = step + 1
-        shares = engine.gather((os.getpid(), ids))
-        if outputs is not None:
-            seen = outputs.watch(done)
-            row = {"loss": total, "learning_rate": learning_rate, "grad_norm": norm, "seconds": seconds}
-            row |= adapted_rate(state.optimizer)
-            outputs.metrics.write({"step": done, **row, **seen, **who_saw_what(shares)})
-            outputs.tensorboard.write(done, row, seen)
-            outputs.progress.update(done, total, learning_rate)
-
-        # Save.
-        ended = done == num_steps or (outputs is not None and outputs.watch.has_ended)
-        asked, ended = agreed(engine, stop.exit_code, ended)
-        if outputs is not None and (done % outputs.checkpointing_steps == 0 or ended or asked is not None):
-            with timer.section("save"):
-                outputs.checkpoints.save(done, state, task.method.adapted)
-        if ended:
+            result = optimizer_step(
+                engine,
+                task.state,
+                optimizer,
+                micro_losses(engine, task, stream, timer),
+                step=step,
+                learning_rate=learning_rate,
+                max_grad_norm=task.max_grad_norm,
+                guard=guard,
+                asked=stop.exit_code,
+            )
+        # Report and save: the step before this one, which is done by now, or all where something is due.
+        taken = Taken(step + 1, learning_rate, adapted_rate(task.state.optimizer), result)
+        if reporter.report_and_save(taken, stop.exit_code if engine.num_processes == 1 else None):
             return
-        if asked is not None:
+
+
+def micro_batches(engine: Engine, task: Task, first_step: int) -> Iterator[Batch]:
+    """The micro-batches of this process, from `first_step` on."""
+    batches = MicroBatches(
+        task.sampler, first_step, task.schedule.num_steps, task.num_micro_steps, engine.rank, engine.num_processes
+    )
+    return iter(build_loader(task.examples, batches, task.num_workers))
+
+
+def micro_losses(engine: Engine, task: Task, stream: Iterator[Batch], timer: PhaseTimer) -> Iterator[Float[Tensor, ""]]:
+    """The loss of each micro-step: a sum, divided by the examples of the whole optimizer step."""
+    for _ in range(task.num_micro_steps):
+        with timer.section("data"):
+            batch = next(stream)
+        yield task.method(batch, engine.device).sum() / task.sampler.batch_size
+
+
+class Reporter:
+    """Reads each step one step late, so that the device is never waited for; writes, measures and saves."""
+
+    def __init__(
+        self, engine: Engine, task: Task, outputs: Outputs | None, guard: GradientGuard, timer: PhaseTimer
+    ) -> None:
+        self.engine, self.task, self.outputs, self.guard, self.timer = engine, task, outputs, guard, timer
+        self._waiting: list[Taken] = []
+        self._seconds = timer.seconds_of("step", "data")
+        self._pids: list[int] = engine.gather(os.getpid())
+
+    def report_and_save(self, taken: Taken, asked: int | None) -> bool:
+        """Take a step into account; True when training is over.
+
+        `asked` is the exit code to stop with; what another process was asked is read with the steps. Raises Interrupted
+        after saving, and TrainingStopped before anything that is not finite is saved.
+        """
+        done, intervals = taken.step, self.task.intervals
+        self._waiting.append(taken)
+        is_due = intervals.anything_due(done)
+        while self._waiting and (is_due or asked is not None or len(self._waiting) > 1):
+            asked = self._report(self._waiting.pop(0)) or asked
+        has_stalled = False
+        if self.task.patience is not None and intervals.validation_due(done):
+            has_stalled = self.engine.any(self.outputs is not None and self.outputs.evaluator.has_ended)
+        ended = has_stalled or done == intervals.num_steps
+        if self.outputs is not None and (intervals.checkpoint_due(done) or ended or asked is not None):
+            with self.timer.section("save"):
+                self.outputs.checkpoints.save(done, self.task.state, self.task.adapted)
+        if asked is not None and not ended:
             raise Interrupted(asked, done)
+        return ended
 
+    def _report(self, taken: Taken) -> int | None:
+        """Read a step and write its row; returns the exit code that some process was asked to stop with."""
+        with self.timer.section("step"):
+            numbers = taken.result.read()
+        before, self._seconds = self._seconds, self.timer.seconds_of("step", "data")
+        ids = [self.task.examples.manifest.examples[place.index].id for place in self.task.sampler.step(taken.step - 1)]
+        self.guard.look(numbers.reached, last=taken.step == self.task.intervals.num_steps)
+        require_finite(
+            taken.step,
+            loss=numbers.loss,
+            norm=numbers.grad_norm,
+            may_overflow=taken.result.may_overflow,
+            learning_rate=taken.learning_rate,
+            ids=ids,
+        )
+        if self.outputs is not None:
+            self.outputs.on_step(taken.step)
+            row = StepRow(
+                step=taken.step,
+                loss=numbers.loss,
+                learning_rate=taken.learning_rate,
+                grad_norm=numbers.grad_norm,
+                seconds=self._seconds - before,
+                adapted_rate=taken.adapted_rate,
+                validation=self.outputs.evaluator(taken.step),
+                ids=tuple(ids),
+                ranks=self._ranks(ids),
+            )
+            self.outputs.metrics.write(row)
+            self.outputs.tensorboard.write(row)
+            self.outputs.progress.update(taken.step, numbers.loss, taken.learning_rate)
+        return numbers.asked
 
-def agreed(engine: Engine, asked: int | None, ended: bool) -> tuple[int | None, bool]:
-    """What one process was asked or has found holds for all: the exit code to stop with, and whether to end."""
-    votes = torch.tensor([asked == EXIT_TERMINATED, asked == EXIT_CTRL_C, ended], dtype=torch.float64)
-    terminated, interrupted, anyone_ended = (engine.add(votes.to(engine.device)) > 0).tolist()
-    return (EXIT_CTRL_C if interrupted else EXIT_TERMINATED if terminated else None), anyone_ended
-
-
-def who_saw_what(shares: list[tuple[int, list[tuple[str, ...]]]]) -> dict[str, Any]:
-    """The example ids of a step in the order of the stream, and with several processes who had which."""
-    num_micro_steps = len(shares[0][1])
-    row: dict[str, Any] = {"ids": [name for k in range(num_micro_steps) for _, ids in shares for name in ids[k]]}
-    if len(shares) > 1:
-        row["ranks"] = [{"pid": pid, "ids": [name for part in ids for name in part]} for pid, ids in shares]
-    return row
+    def _ranks(self, ids: list[str]) -> tuple[RankExamples, ...] | None:
+        """With several processes, which of them had which examples of a step."""
+        count = len(self._pids)
+        if count == 1:
+            return None
+        size = len(ids) // (self.task.num_micro_steps * count)
+        cuts = [ids[first : first + size] for first in range(0, len(ids), size)]  # micro-steps first, processes second
+        return tuple(
+            RankExamples(pid, tuple(name for cut in cuts[rank::count] for name in cut))
+            for rank, pid in enumerate(self._pids)
+        )

@@ -18,7 +18,7 @@ def grouped(named: Mapping[str, nn.Parameter], options: OptimOptions, denoiser: 
     return dict(sorted(named.items(), key=lambda item: options.factor_of(item[0], denoiser)))
 
 
-def optimizer_for(named: Mapping[str, nn.Parameter], options: OptimOptions, denoiser: str = "") -> Optimizer:
+def build_optimizer(named: Mapping[str, nn.Parameter], options: OptimOptions, denoiser: str = "") -> Optimizer:
     """The optimizer that the options name, on the adapter's float32 weights as `grouped` orders them.
 
     Each group has a "factor", by which its learning rate differs from the schedule's.
@@ -38,10 +38,10 @@ def averages_itself(optimizer: Optimizer) -> bool:
     return "train_mode" in optimizer.param_groups[0]
 
 
-def adapted_rate(optimizer: Optimizer) -> dict[str, float]:
-    """What Prodigy makes of the learning rate, for metrics.jsonl; nothing for the others."""
+def adapted_rate(optimizer: Optimizer) -> float | None:
+    """What Prodigy makes of the learning rate, for metrics.jsonl; None for the others."""
     group = optimizer.param_groups[0]
-    return {"adapted_rate": group["d"] * group["lr"]} if "d" in group else {}
+    return float(group["d"] * group["lr"]) if "d" in group else None
 
 
 def _adamw(parameters: Groups, options: OptimOptions) -> Optimizer:

@@ -1,10 +1,11 @@
-"""Options of the run itself: optimizer, length, checkpoints, previews."""
+"""Options of the training: optimizer, length, checkpoints."""
 
 import importlib.util
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
 
+from pipeline.adapter.names import is_b
 from pipeline.errors import out_of_bounds
 
 Scheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
@@ -75,7 +76,7 @@ class OptimOptions:
     """Gradients are clipped to this total norm."""
 
     use_ema: bool = False
-    """Average the adapter's weights over the steps; the average is what is measured, drawn with and handed over."""
+    """Average the adapter's weights over the steps; the average is what is measured, sampled with and exported."""
 
     ema_decay: float = 0.999
     """How much of the average each step keeps, once the run is long enough for it."""
@@ -98,8 +99,8 @@ class OptimOptions:
         return "constant_with_warmup" if self.optimizer_name == "adamw_schedule_free" else "cosine"
 
     def factor_of(self, name: str, denoiser: str) -> float:
-        """How the learning rate of '<component>.<layer>.lora_B...' differs from the schedule's."""
-        factor = self.lora_plus_ratio if ".lora_B." in name else 1.0
+        """How the learning rate of a tensor, '<component>.<layer>...', differs from the schedule's."""
+        factor = self.lora_plus_ratio if is_b(name) else 1.0
         if name.split(".")[0] in (denoiser, "") or not denoiser:
             return factor
         text = TEXT_FACTOR if self.text_encoder_lr is None else self.text_encoder_lr / self.peak_rate
@@ -208,7 +209,7 @@ class TrainOptions:
     """Checkpoints kept; the oldest goes only when a newer one is safely on disk. Not given: all."""
 
     keep: Literal["best", "last"] = "best"
-    """What is handed over: the weights with the lowest held-out loss, or those of the last step. Where nothing is held
+    """Which weights are exported: those with the lowest held-out loss, or those of the last step. Where nothing is held
     out, the last."""
 
     early_stopping_patience: int | None = None
@@ -239,55 +240,4 @@ class TrainOptions:
             problems.append(f"--logging_dir {self.logging_dir!r} must be a folder inside the output folder, as 'logs'.")
         if self.overwrite_output_dir and self.resume_from_checkpoint:
             problems.append("--overwrite_output_dir removes what --resume_from_checkpoint would start from; give one.")
-        return problems
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreviewOptions:
-    """Pictures made on the way and for the page."""
-
-    validation_prompt: tuple[str, ...] = ()
-    """A prompt to draw, base beside tuned; may be given several times."""
-
-    num_validation_images: int = 4
-    """Pictures per prompt."""
-
-    validation_epochs: int | None = None
-    """Epochs between validations; validation_steps says the same in optimizer steps."""
-
-    validation_steps: int | None = None
-    """Optimizer steps between validations, previews and held-out loss alike. Neither given: previews at the end only,
-    the held-out loss as often as a tenth of the run's work allows, at most ten times."""
-
-    guidance_scale: float | None = None
-    """Guidance of the previews. Not given: what the model's pipeline draws with by default."""
-
-    num_inference_steps: int = 25
-    """Sampling steps of the previews."""
-
-    clip_model_name_or_path: str | None = None
-    """A CLIP model, folder or Hub id, that measures the pictures of images never trained on: how near they are to their
-    captions and to the true images. The starter base has one of its own."""
-
-    @property
-    def guidance(self) -> float:
-        """The guidance in force, once the model is known."""
-        assert self.guidance_scale is not None
-        return self.guidance_scale
-
-    def problems(self) -> list[str]:
-        """What is wrong with these values, one sentence each."""
-        infinity = float("inf")
-        problems = out_of_bounds(
-            self,
-            num_validation_images=(1, infinity),
-            validation_epochs=(1, infinity),
-            validation_steps=(1, infinity),
-            guidance_scale=(0, infinity),
-            num_inference_steps=(1, 1000),
-        )
-        if not all(prompt.strip() for prompt in self.validation_prompt):
-            problems.append("--validation_prompt is empty; say what to draw, or leave it out.")
-        if self.validation_epochs is not None and self.validation_steps is not None:
-            problems.append("--validation_epochs and --validation_steps say the same thing twice; give one.")
         return problems

@@ -45,7 +45,7 @@ def _half_cosine(progress: float) -> float:
     return max(0.0, 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def schedule_for(options: OptimOptions, num_steps: int, global_batch: int) -> Schedule:
+def build_schedule(options: OptimOptions, num_steps: int, global_batch: int) -> Schedule:
     """The schedule of a run of `num_steps` optimizer steps."""
     kind, warmup = options.schedule_kind, options.lr_warmup_steps
     if kind == "constant":

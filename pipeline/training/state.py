@@ -26,7 +26,7 @@ class Best:
 
 
 class TrainState:
-    """What a checkpoint holds. Nothing random is in it: draws have no state."""
+    """What a checkpoint holds. Nothing random is in it: random numbers have no state."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class TrainState:
     def note(self, step: int, loss: float) -> None:
         """Take a held-out loss into account; `step` optimizer steps are done. Equal or not a number is not better."""
         if math.isfinite(loss) and (self.best is None or loss < self.best.loss):
-            self.best, self.num_worse = Best(step, loss, self.current), 0
+            self.best, self.num_worse = Best(step, loss, self.copy_of_current()), 0
         else:
             self.num_worse += 1
 
@@ -59,8 +59,7 @@ class TrainState:
         """Whether as many validations in a row as patience allows have found no lower held-out loss."""
         return patience is not None and self.num_worse >= patience
 
-    @property
-    def current(self) -> Weights:
+    def copy_of_current(self) -> Weights:
         """The weights that are measured, drawn with and handed over: the average where there is one."""
         with self.showing_current():
             return copied(self.named)

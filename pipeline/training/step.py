@@ -1,37 +1,102 @@
-"""The method, on one screen: from a batch to the loss of each example."""
+"""One optimizer step: from micro-batches to moved weights, with nothing read back from the device."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.adapter.adapted import Adapted
-from pipeline.adapter.texts import LiveTexts
+from pipeline.adapter.denoiser import AdaptedDenoiser
+from pipeline.adapter.dropout import ExampleDropout
+from pipeline.adapter.text_encoders import LivePrompts
 from pipeline.data.loader import Batch
-from pipeline.families.base import Family
-from pipeline.objective.losses import squared_error
-from pipeline.objective.paths import DiffusionPath
-from pipeline.objective.weighting import Weighting
+from pipeline.engine import Engine
+from pipeline.errors import EXIT_CTRL_C, EXIT_TERMINATED
+from pipeline.objective.objective import Objective
+from pipeline.training.guards import GradientGuard
+from pipeline.training.state import TrainState
 
 
 @dataclass(frozen=True)
 class Method:
-    """What turns a batch into losses: the models and the maths."""
+    """What turns a batch into losses: the denoiser, the objective, and text encoders where those learn."""
 
-    family: Family
-    adapted: Adapted
-    texts: LiveTexts | None  # where text encoders learn
-    path: DiffusionPath
-    weighting: Weighting
+    denoiser: AdaptedDenoiser
+    objective: Objective
+    prompts: LivePrompts | None
+    dropouts: tuple[ExampleDropout, ...]  # of the denoiser
+
+    def __call__(self, batch: Batch, device: torch.device) -> Float[Tensor, " b"]:
+        """The loss of each example of a batch."""
+        seeds = torch.tensor(batch.seeds, device=device)
+        for layer in self.dropouts:
+            layer.seeds = seeds
+        conditioning = batch.conditioning.to(device, self.denoiser.dtype)
+        if self.prompts is not None:
+            live = self.prompts.learning(batch.captions, seeds)
+            conditioning = conditioning.joined(live.to(device, self.denoiser.dtype))
+        return self.objective(self.denoiser, batch.to(device), conditioning)
 
 
-def training_loss(method: Method, batch: Batch, device: torch.device, dtype: torch.dtype) -> Float[Tensor, " b"]:
-    """Latents -> noise -> prediction -> weighted error of each example (Ho et al. 2020, eq. 14, with weights)."""
-    t = method.path.time(batch.u)
-    noised = method.path.noise(batch.latents.to(device), batch.noise.to(device), t.to(device))
-    conditioning = batch.conditioning.to(device, dtype)
-    if method.texts is not None:
-        conditioning = conditioning.joined(method.texts.learning(batch.captions, batch.rows).to(device, dtype))
-    prediction = method.family.denoise(method.adapted.denoiser, noised.x_t.to(dtype), noised.t, conditioning)
-    return method.weighting(noised.log_snr) * squared_error(prediction, noised.target)
+@dataclass(frozen=True)
+class StepNumbers:
+    """What a step came to, once it is read."""
+
+    loss: float
+    grad_norm: float  # before clipping
+    asked: int | None  # the exit code that some process was asked to stop with
+    reached: set[str]  # by a gradient, of the tensors that were still waited for
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step came to, on the device: reading it waits until the step is done."""
+
+    values: Float[Tensor, " n"]
+    waiting: tuple[str, ...]  # the tensors whose flags end the values
+    may_overflow: bool  # float16 gradients were scaled, so infinite ones are no failure
+
+    def read(self) -> StepNumbers:
+        """One read of the device for everything."""
+        loss, terminated, interrupted, norm, *flags = self.values.tolist()
+        asked = EXIT_CTRL_C if interrupted else EXIT_TERMINATED if terminated else None
+        return StepNumbers(loss, norm, asked, {name for name, flag in zip(self.waiting, flags, strict=True) if flag})
+
+
+def optimizer_step(
+    engine: Engine,
+    state: TrainState,
+    optimizer: Any,
+    losses: Iterable[Float[Tensor, ""]],
+    *,
+    step: int,
+    learning_rate: float,
+    max_grad_norm: float,
+    guard: GradientGuard,
+    asked: int | None,
+) -> StepResult:
+    """Move the weights along the gradient of the sum of `losses`, one for each micro-step, over all processes.
+
+    `optimizer` is the state's as the engine prepared it, `step` counts from 0, `asked` is the exit code that this
+    process was asked to stop with. One message goes between processes.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group["factor"]
+    optimizer.zero_grad(set_to_none=True)
+    total = torch.zeros((), device=engine.device)
+    for loss in losses:
+        engine.backward(loss)
+        total = total + loss.detach()
+    trained = list(state.named.values())
+    votes = torch.tensor([asked == EXIT_TERMINATED, asked == EXIT_CTRL_C], device=engine.device)
+    sums = engine.add_gradients(trained, torch.cat([total[None].float(), votes.float()]))
+    flags = guard.flags()
+    norm = engine.clip(trained, max_grad_norm)
+    may_overflow = engine.scaler is not None and engine.scaler.get_scale() > 1
+    optimizer.step()  # leaves a step that overflowed out
+    if not (may_overflow and optimizer.step_was_skipped):
+        state.update_average(step)
+    values = torch.stack([*sums, norm.float(), *flags.values()])
+    return StepResult(values, tuple(flags), may_overflow)

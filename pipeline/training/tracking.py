@@ -1,19 +1,45 @@
 """What a run writes down while it trains: metrics.jsonl always, tensorboard on request, and a line for people."""
 
 import json
-import math
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from pipeline import atomic
+from pipeline import atomic, records
 from pipeline.console import clock, tell
+from pipeline.errors import CheckpointError
+from pipeline.evaluation.validation import ValidationRow
 
 FILE = "metrics.jsonl"
 LINE_EVERY_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class RankExamples:
+    """One process of several, and the examples it had of a step."""
+
+    pid: int
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRow:
+    """One optimizer step, as metrics.jsonl keeps it: a line of JSON, without the fields that are None."""
+
+    step: int  # counted from 1
+    loss: float  # mean over the examples of the step
+    learning_rate: float
+    grad_norm: float  # before it was clipped; not finite where float16 overflowed and the step was left out
+    seconds: float
+    adapted_rate: float | None = None  # what Prodigy makes of the learning rate
+    validation: ValidationRow | None = None  # measured after the step, where that was due
+    ids: tuple[str, ...]  # of the examples
+    ranks: tuple[RankExamples, ...] | None = None  # with several processes
 
 
 class Metrics:
@@ -21,13 +47,13 @@ class Metrics:
 
     def __init__(self, folder: Path, first_step: int) -> None:
         path = folder / FILE
-        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= first_step]
+        kept = [line for line in _whole_lines(path) if _step_of(line, path) <= first_step]
         atomic.write_text(path, "".join(line + "\n" for line in kept))
         self._file = path.open("a", encoding="utf-8")
 
-    def write(self, row: dict[str, Any]) -> None:
+    def write(self, row: StepRow) -> None:
         """Append one row; non-finite numbers are written as strings, for JSON has none."""
-        self._file.write(json.dumps(_safe(row), allow_nan=False) + "\n")
+        self._file.write(json.dumps(records.to_json(row), allow_nan=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -35,9 +61,23 @@ class Metrics:
         self._file.close()
 
 
-def read(folder: Path) -> list[dict[str, Any]]:
-    """Every row of a run so far."""
-    return [json.loads(line) for line in _whole_lines(folder / FILE)]
+def read(folder: Path) -> list[StepRow]:
+    """Every row of a run so far. Raises CheckpointError for a line that is damaged or not a step's."""
+    path = folder / FILE
+    lines = enumerate(_whole_lines(path), start=1)
+    return [records.parse(StepRow, line, f"{path}, line {number}") for number, line in lines]
+
+
+def validation_at(rows: Sequence[StepRow], step: int) -> ValidationRow | None:
+    """What was measured after a step; None where nothing was."""
+    return next((row.validation for row in rows if row.step == step), None)
+
+
+def _step_of(line: str, path: Path) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} holds a line that is no step's: {line:.80}; {records.REMEDY}.") from error
 
 
 def _whole_lines(path: Path) -> list[str]:
@@ -47,16 +87,8 @@ def _whole_lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").split("\n")[:-1]
 
 
-def _safe(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _safe(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_safe(inner) for inner in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
 class Tensorboard:
-    """Curves for tensorboard; an error there is told once and never stops the training."""
+    """Curves for tensorboard; an error there is reported once and never stops the training."""
 
     def __init__(self, folder: Path | None, first_step: int) -> None:
         self._writer: Any = None
@@ -65,15 +97,16 @@ class Tensorboard:
 
             self._writer = SummaryWriter(folder, purge_step=first_step + 1)
 
-    def write(self, step: int, values: dict[str, float], seen: dict[str, Any]) -> None:
+    def write(self, row: StepRow) -> None:
         """Log the scalars of a step, and of the validation after it."""
         if self._writer is None:
             return
-        validation = seen.get("validation", {})
-        measured = {f"validation/{name}": value for name, value in validation.items() if isinstance(value, float)}
+        measured = vars(row.validation) if row.validation is not None else {}
+        values = {**vars(row), **{f"validation/{name}": value for name, value in measured.items()}}
         try:
-            for name, value in {**values, **measured}.items():
-                self._writer.add_scalar(name, value, step)
+            for name, value in values.items():
+                if isinstance(value, float):
+                    self._writer.add_scalar(name, value, row.step)
         except Exception as error:  # a tracker is an extra: nothing it does may cost the run
             tell(f"tensorboard: {error}; logging there stops, training goes on")
             self._writer = None

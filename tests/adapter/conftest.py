@@ -10,10 +10,10 @@ from torch import nn
 @pytest.fixture(scope="module")
 def wide(family) -> dict[str, torch.Tensor]:
     """Every linear and convolutional layer, at rank 3."""
-    from pipeline.adapter import formats
+    from pipeline.adapter.files import writer
     from tests.adapter.learnt import KINDS, learnt
 
-    return {name: value.clone() for name, value in formats.canonical(learnt(family, **KINDS["convolutions"])).items()}
+    return {name: value.clone() for name, value in writer.state_dict(learnt(family, **KINDS["convolutions"])).items()}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def canonical(parts) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def file(canonical) -> dict[str, torch.Tensor]:
     """The same in kohya's dialect."""
-    from pipeline.adapter import kohya
+    from pipeline.adapter.files import kohya
     from tests.adapter.dialects import SD
     from tests.adapter.real_models import alphas_of
 

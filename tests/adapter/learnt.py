@@ -6,8 +6,9 @@ import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.training_utils import _collate_lora_metadata
 
-from pipeline.adapter import formats, lora
-from pipeline.adapter.adapted import Adapted
+from pipeline.adapter import lora
+from pipeline.adapter.adapted_models import AdaptedModels
+from pipeline.adapter.names import FILE
 from pipeline.adapter.options import AdapterOptions
 from pipeline.families.targets import CLIP_TEXT
 from tests.conftest import attach
@@ -22,7 +23,7 @@ KINDS = {
 }
 
 
-def learnt(family, with_text: bool = True, seed: int = 2, **options) -> Adapted:
+def learnt(family, with_text: bool = True, seed: int = 2, **options) -> AdaptedModels:
     """A miniature's denoiser, and its text encoder, with random adapters on them."""
     pipe = family.load(family.denoiser, *(["text_encoder"] if with_text else []))
     models = {family.denoiser: getattr(pipe, family.denoiser).eval()}
@@ -31,9 +32,9 @@ def learnt(family, with_text: bool = True, seed: int = 2, **options) -> Adapted:
         models["text_encoder"] = pipe.text_encoder.eval()
         attach(models["text_encoder"], AdapterOptions(rank=3, lora_alpha=2.0), CLIP_TEXT)
     generator = torch.Generator().manual_seed(seed)
-    for value in Adapted(models).parameters().values():
+    for value in AdaptedModels(models).parameters().values():
         value.data += torch.randn(value.shape, generator=generator) * 0.1
-    return Adapted(models)
+    return AdaptedModels(models)
 
 
 def outputs(pipe) -> torch.Tensor:
@@ -61,8 +62,8 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor], tolera
         assert (value - second[name]).norm() <= tolerance * second[name].norm(), name
 
 
-def with_header(adapted: Adapted, folder: Path) -> Path:
+def with_header(adapted: AdaptedModels, folder: Path) -> Path:
     """As diffusers' own scripts save it: B as it was trained, alphas in the header."""
     states = {f"{name}_lora_layers": lora.state(model) for name, model in adapted.models.items()}
     StableDiffusionPipeline.save_lora_weights(folder, **states, **_collate_lora_metadata(adapted.models))
-    return folder / formats.FILE
+    return folder / FILE

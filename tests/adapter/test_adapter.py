@@ -1,8 +1,6 @@
 """Invariants 6 and 7 at the level of the file: what is handed over is what was trained, and a wrong file is refused."""
 
 import json
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -11,13 +9,16 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
-from pipeline import assemble, handover, run
-from pipeline.adapter import formats, kohya, lora, verify
-from pipeline.adapter.adapted import Adapted
+from pipeline.adapter import lora, verify
+from pipeline.adapter.adapted_models import AdaptedModels
+from pipeline.adapter.files import kohya, writer
+from pipeline.adapter.names import FILE
 from pipeline.adapter.options import AdapterOptions
 from pipeline.errors import ConfigError, TrainingStopped
 from pipeline.families import registry
-from pipeline.families.targets import Targets
+from pipeline.families.targets import TargetModules
+from pipeline.run import build, export
+from pipeline.run.encode import encode
 from tests.conftest import attach, prepared
 
 pytestmark = pytest.mark.invariant
@@ -36,15 +37,15 @@ def adapted(miniature):
     return family, denoiser, lambda model=denoiser: model(x_t, torch.tensor([10, 900]), states).sample
 
 
-def check(file: Path, adapted) -> verify.Verdict:
+def check(file: Path, adapted) -> verify.VerificationResult:
     family, denoiser, predict = adapted
-    return verify.verify(file, family, Adapted({"unet": denoiser}), predict, tolerance=1e-3)
+    return verify.verify(file, family, AdaptedModels({"unet": denoiser}), predict=predict, tolerance=1e-3)
 
 
 def test_the_file_means_the_same_to_stock_diffusers(adapted, miniature, tmp_path):
     _, denoiser, predict = adapted
-    file = formats.write(tmp_path, Adapted({"unet": denoiser}), "{}")
-    assert check(file, adapted).distance < 1e-5
+    file = writer.write(tmp_path, AdaptedModels({"unet": denoiser}), "{}")
+    assert check(file, adapted).error < 1e-5
     with torch.no_grad():
         live = predict()
         pipe = StableDiffusionPipeline.from_pretrained(miniature)
@@ -60,7 +61,7 @@ def test_verifying_leaves_the_live_adapter_as_it_was(adapted, tmp_path):
     before = {name: value.detach().clone() for name, value in lora.parameters(denoiser).items()}
     with torch.no_grad():
         output = predict()
-    check(formats.write(tmp_path, Adapted({"unet": denoiser}), "{}"), adapted)
+    check(writer.write(tmp_path, AdaptedModels({"unet": denoiser}), "{}"), adapted)
     after = lora.parameters(denoiser)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -69,7 +70,7 @@ def test_verifying_leaves_the_live_adapter_as_it_was(adapted, tmp_path):
 
 
 def test_the_stock_loader_is_asked_strictly_and_what_it_warns_of_counts(adapted, tmp_path, monkeypatch):
-    file, asked = formats.write(tmp_path, Adapted({"unet": adapted[1]}), "{}"), {}
+    file, asked = writer.write(tmp_path, AdaptedModels({"unet": adapted[1]}), "{}"), {}
     load = StableDiffusionPipeline.load_lora_weights
 
     def noted(self, *args, **given):
@@ -98,7 +99,7 @@ def test_the_stock_loader_is_asked_strictly_and_what_it_warns_of_counts(adapted,
 
 
 def tampered(tmp_path, adapted, change) -> Path:
-    file = formats.write(tmp_path, Adapted({"unet": adapted[1]}), "{}")
+    file = writer.write(tmp_path, AdaptedModels({"unet": adapted[1]}), "{}")
     tensors = load_file(file)
     change(tensors, sorted(tensors))
     save_file(tensors, file)
@@ -137,12 +138,12 @@ def test_layers_that_were_not_trained_are_named(adapted, tmp_path):
 @pytest.mark.parametrize("harm", ["canonical", "comfyui"])
 def test_every_run_proves_what_it_hands_over(small, tmp_path, monkeypatch, harm):
     """Nothing gets the name of the adapter before."""
-    setting = prepared(small, tmp_path / "out")
-    run.encode(setting)
-    models = assemble.load_models(setting)
+    context = prepared(small, tmp_path / "out")
+    encode(context)
+    models = build.load_models(context)
     for value in models.adapted.parameters().values():
         value.data = torch.randn(value.shape, generator=torch.Generator().manual_seed(0)) * 0.1
-    whole, read = formats.write, kohya.from_kohya
+    whole, read = writer.write, kohya.from_kohya
 
     def stronger(*words):
         file = whole(*words)
@@ -154,15 +155,15 @@ def test_every_run_proves_what_it_hands_over(small, tmp_path, monkeypatch, harm)
         return {name: value / 2 for name, value in tensors.items()}, rest
 
     if harm == "canonical":
-        monkeypatch.setattr(formats, "write", stronger)
+        monkeypatch.setattr(writer, "write", stronger)
     else:
         monkeypatch.setattr(kohya, "from_kohya", half)
     with pytest.raises(TrainingStopped):
-        handover.hand_over(setting, models, 1)
-    assert not (tmp_path / "out" / formats.FILE).exists()
+        export.export(context, models, 1)
+    assert not (tmp_path / "out" / FILE).exists()
     monkeypatch.undo()
-    assert handover.hand_over(setting, models, 1).verdict.distance < 1e-5
-    assert (tmp_path / "out" / formats.FILE).is_file()
+    assert export.export(context, models, 1).verification.error < 1e-5
+    assert (tmp_path / "out" / FILE).is_file()
 
 
 @pytest.mark.parametrize(
@@ -173,46 +174,23 @@ def test_over_a_half_precision_base_it_is_proven_no_less_exactly(trainer, small,
     out = tmp_path / "out"
     ended = trainer(*small, "--mixed_precision", "bf16", "--lora_alpha", "6", *kind, "--output_dir", out)
     assert ended.code == 0, ended.output
-    assert json.loads((out / "result.json").read_text(encoding="utf-8"))["verdict"]["distance"] <= 1e-5
-
-
-def test_a_fresh_process_without_this_package_loads_it(trainer, small, miniature, tmp_path):
-    out = tmp_path / "out"
-    ended = trainer(*small, "--lora_alpha", "10", "--output_dir", out)
-    assert ended.code == 0, ended.output
-    code = f"""
-import sys, torch
-from diffusers import StableDiffusionPipeline
-pipe = StableDiffusionPipeline.from_pretrained({str(miniature)!r})
-draw = lambda: pipe("a red square", num_inference_steps=2, height=64, width=64, output_type="pt",
-                    generator=torch.Generator().manual_seed(0)).images
-before = draw()
-pipe.load_lora_weights({str(out)!r})
-after = draw()
-assert not any(name.startswith("pipeline.") for name in sys.modules)
-print((before - after).abs().max().item())
-pipe.set_adapters("default_0", 0.0)
-assert torch.equal(draw(), before)
-"""
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    assert float(ended.stdout) > 1e-4
+    assert json.loads((out / "result.json").read_text(encoding="utf-8"))["verification"]["error"] <= 1e-5
 
 
 def test_equal_adapters_give_equal_bytes(adapted, tmp_path):
-    first = formats.write(tmp_path / "a", Adapted({"unet": adapted[1]}), '{"step": 1}').read_bytes()
-    assert formats.write(tmp_path / "b", Adapted({"unet": adapted[1]}), '{"step": 1}').read_bytes() == first
+    first = writer.write(tmp_path / "a", AdaptedModels({"unet": adapted[1]}), '{"step": 1}').read_bytes()
+    assert writer.write(tmp_path / "b", AdaptedModels({"unet": adapted[1]}), '{"step": 1}').read_bytes() == first
 
 
 def test_a_target_that_matches_nothing_is_named(miniature):
     denoiser = registry.detect(miniature).load("unet").unet
     with pytest.raises(ConfigError, match="to_z"):
-        attach(denoiser, AdapterOptions(lora_layers="to_q,to_z"), Targets({}))
+        attach(denoiser, AdapterOptions(lora_layers="to_q,to_z"), TargetModules({}))
 
 
 def test_chosen_layers_are_the_trained_ones(miniature):
     denoiser = registry.detect(miniature).load("unet").unet
-    attach(denoiser, AdapterOptions(lora_layers="to_q, conv1"), Targets({}))
+    attach(denoiser, AdapterOptions(lora_layers="to_q, conv1"), TargetModules({}))
     endings = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in lora.parameters(denoiser)}
     assert endings == {"to_q", "conv1"}
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.adapter import files, kohya
+from pipeline.adapter.files import kohya, reader
 from pipeline.errors import CheckpointError
 from pipeline.families import miniature as miniatures
 from pipeline.families import registry
+from pipeline.families.meta import layer_shapes
 from tests.adapter.dialects import SD, old_dialect
 from tests.adapter.real_models import MODELS, published
 
@@ -25,7 +26,7 @@ WRITTEN = {
 def other_layers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("other") / "sdxl"
     miniatures.write("sdxl", folder)
-    return files.shapes_of(registry.detect(folder))
+    return layer_shapes(registry.detect(folder))
 
 
 @pytest.mark.parametrize("only", ["unet.", "", "text_encoder."], ids=["denoiser", "both", "text encoder"])
@@ -34,10 +35,10 @@ def test_another_model_is_one_sentence(wide, other_layers, tmp_path, dialect, on
     own = {name: value for name, value in wide.items() if name.startswith(only)}
     save_file(WRITTEN[dialect](own), tmp_path / "x.safetensors")
     if only == "text_encoder.":  # SDXL's first is the same
-        assert files.read(tmp_path / "x.safetensors", other_layers).tensors.keys() == own.keys()
+        assert reader.read(tmp_path / "x.safetensors", other_layers).tensors.keys() == own.keys()
         return
     with pytest.raises(CheckpointError, match="another model") as caught:
-        files.read(tmp_path / "x.safetensors", other_layers)
+        reader.read(tmp_path / "x.safetensors", other_layers)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
 
@@ -50,21 +51,21 @@ def test_other_widths_are_one_sentence_with_both_numbers(wide, layers, tmp_path)
     for dialect, written in WRITTEN.items():
         save_file(written(wide), tmp_path / "x.safetensors")
         with pytest.raises(CheckpointError) as caught:
-            files.read(tmp_path / "x.safetensors", changed)
+            reader.read(tmp_path / "x.safetensors", changed)
         sentence = (
             rf"is for another model: it has 32 inputs at \w*unet[._]{own.get(dialect, name)} where this base has 48"
         )
         assert re.search(sentence, str(caught.value)), dialect
     changed["unet"][name], changed["unet"]["conv_in"] = (32, 32), (16, 4, 5, 5)
     with pytest.raises(CheckpointError, match=r"it has 3 x 3 kernel at lora_unet_conv_in where this base has 5 x 5"):
-        files.read(tmp_path / "x.safetensors", changed)
+        reader.read(tmp_path / "x.safetensors", changed)
 
 
 @pytest.mark.parametrize("dialect", WRITTEN)
 def test_a_model_with_none_of_the_layers_is_one_sentence(wide, layers, tmp_path, dialect):
     save_file(WRITTEN[dialect](wide), tmp_path / "x.safetensors")
     with pytest.raises(CheckpointError, match=r"8 of its 8 layers, such as \S+, are not in this base\.$") as caught:
-        files.read(tmp_path / "x.safetensors", {"unet": layers["unet"], "text_encoder": {"other": (1, 1)}})
+        reader.read(tmp_path / "x.safetensors", {"unet": layers["unet"], "text_encoder": {"other": (1, 1)}})
     assert "\n" not in str(caught.value)
 
 
@@ -92,7 +93,7 @@ def test_published_sd_and_sdxl_are_told_apart_in_kohyas_dialect(tmp_path, target
         }
         written = kohya.to_kohya(tensors, MODELS[model][1], {})
         save_file({name: value.half().contiguous() for name, value in written.items()}, tmp_path / "x.safetensors")
-        assert files.read(tmp_path / "x.safetensors", shapes[model]).tensors.keys() == tensors.keys()
+        assert reader.read(tmp_path / "x.safetensors", shapes[model]).tensors.keys() == tensors.keys()
         with pytest.raises(CheckpointError, match="another model") as caught:
-            files.read(tmp_path / "x.safetensors", shapes[other])
+            reader.read(tmp_path / "x.safetensors", shapes[other])
         assert "\n" not in str(caught.value)

@@ -5,12 +5,13 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from pipeline.adapter import dropout, formats, lora, pissa, verify
-from pipeline.adapter.adapted import Adapted
-from pipeline.adapter.layers import sites
+from pipeline.adapter import dropout, lora, pissa, verify
+from pipeline.adapter.adapted_models import AdaptedModels
+from pipeline.adapter.files import writer
+from pipeline.adapter.layers import target_modules
 from pipeline.adapter.options import AdapterOptions
 from pipeline.errors import ConfigError
-from pipeline.families.targets import Targets
+from pipeline.families.targets import TargetModules
 from tests.conftest import attach
 
 pytestmark = pytest.mark.invariant
@@ -57,9 +58,9 @@ def test_the_start_is_the_base_and_so_is_switching_off(family, kind):
             assert torch.equal(predict(), before)
         learn(denoiser)
         assert (predict() - before).norm() > 0.01 * before.norm()
-        with lora.switched_off(denoiser):
+        with AdaptedModels({"unet": denoiser}).disabled():
             assert torch.equal(predict(), before)
-        with lora.at_strength(denoiser, 0.0):
+        with lora.with_scale(denoiser, 0.0):
             assert "dora" in kind or torch.allclose(predict(), before, atol=1e-6)
 
 
@@ -67,11 +68,11 @@ def test_the_start_is_the_base_and_so_is_switching_off(family, kind):
 def test_the_file_means_the_same_to_stock_diffusers(family, kind, tmp_path):
     denoiser, before, predict = denoiser_of(family, kind)
     learn(denoiser)
-    file = formats.write(tmp_path, Adapted({"unet": denoiser}), "{}")
+    file = writer.write(tmp_path, AdaptedModels({"unet": denoiser}), "{}")
     names = set(lora.parameters(denoiser))
-    assert verify.verify(file, family, Adapted({"unet": denoiser}), predict, 1e-3).distance < 1e-4
+    assert verify.verify(file, family, AdaptedModels({"unet": denoiser}), predict=predict, tolerance=1e-3).error < 1e-4
     assert {name for name, value in denoiser.named_parameters() if value.requires_grad} == names
-    pipe = StableDiffusionPipeline.from_pretrained(family.folder)
+    pipe = StableDiffusionPipeline.from_pretrained(family.source.folder)
     with torch.no_grad():
         live = predict()
         pipe.load_lora_weights(tmp_path)
@@ -81,7 +82,7 @@ def test_the_file_means_the_same_to_stock_diffusers(family, kind, tmp_path):
 
 def test_patterns_decide_rank_and_alpha_of_the_layers_they_name(family):
     denoiser = family.load("unet").unet
-    found = {site.name: site for site in sites(denoiser, AdapterOptions(**KINDS["patterns"]), family.targets)}
+    found = {site.name: site for site in target_modules(denoiser, AdapterOptions(**KINDS["patterns"]), family.targets)}
     ranks = {name: site.rank for name, site in found.items()}
     assert {ranks[name] for name in ranks if name.endswith("attn2.to_k") and "mid" not in name} == {8}
     assert {ranks[name] for name in ranks if name.startswith("mid_block")} == {2}
@@ -101,8 +102,11 @@ def test_a_layer_whose_name_ends_another_keeps_its_own_rank():
     model = torch.nn.ModuleDict({"proj": torch.nn.Linear(4, 4), "inner": torch.nn.ModuleDict()})
     model["inner"]["proj"] = torch.nn.Linear(4, 4)
     options = AdapterOptions(lora_layers="proj", rank=2, rank_pattern="inner.proj=3")
-    assert {site.name: site.rank for site in sites(model, options, Targets({}))} == {"proj": 2, "inner.proj": 3}
-    config = lora._config(sites(model, options, Targets({})), options)
+    assert {site.name: site.rank for site in target_modules(model, options, TargetModules({}))} == {
+        "proj": 2,
+        "inner.proj": 3,
+    }
+    config = lora._config(target_modules(model, options, TargetModules({})), options)
     from peft import inject_adapter_in_model
 
     inject_adapter_in_model(config, model, adapter_name="default")
@@ -124,7 +128,7 @@ def ending(name: str) -> str:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_names_these_layers(family, preset):
     denoiser = family.load("unet").unet
-    found = sites(denoiser, AdapterOptions(lora_layers=preset), family.targets)
+    found = target_modules(denoiser, AdapterOptions(lora_layers=preset), family.targets)
     assert {ending(site.name) for site in found} == {e if e != "net.0.proj" else "proj" for e in PRESETS[preset]}
     if preset == "condition_only":
         assert all(".attn2." in site.name for site in found)
@@ -133,14 +137,14 @@ def test_a_preset_names_these_layers(family, preset):
 def test_the_presets_by_type_leave_no_layer_out(family):
     denoiser = family.load("unet").unet
     for preset, kinds in (("all-linear", torch.nn.Linear), ("all-linear+conv", torch.nn.Linear | torch.nn.Conv2d)):
-        found = {site.name for site in sites(denoiser, AdapterOptions(lora_layers=preset), family.targets)}
+        found = {site.name for site in target_modules(denoiser, AdapterOptions(lora_layers=preset), family.targets)}
         assert found == {name for name, module in denoiser.named_modules() if isinstance(module, kinds)}
 
 
 @pytest.mark.parametrize("flag", ["rank_pattern", "alpha_pattern"])
 def test_a_pattern_that_names_no_adapted_layer_is_an_error(family, flag):
     with pytest.raises(ConfigError, match=rf"--{flag}: conv1, to_z matches no adapted layer"):
-        sites(family.load("unet").unet, AdapterOptions(**{flag: "to_q=2,conv1=4,to_z=8"}), family.targets)
+        target_modules(family.load("unet").unet, AdapterOptions(**{flag: "to_q=2,conv1=4,to_z=8"}), family.targets)
 
 
 def test_kaiming_is_within_its_bound_and_another_seed_another_start(family):
@@ -166,7 +170,7 @@ def test_pissa_begins_at_the_best_approximation_of_the_weight(shape):
 def test_pissa_is_written_at_twice_its_rank(family, tmp_path):
     denoiser, _, _ = denoiser_of(family, "pissa")
     learn(denoiser)
-    tensors = load_file(formats.write(tmp_path, Adapted({"unet": denoiser}), "{}"))
+    tensors = load_file(writer.write(tmp_path, AdaptedModels({"unet": denoiser}), "{}"))
     ranks = {name.split(".lora_")[0]: len(value) for name, value in tensors.items() if ".lora_A." in name}
     assert {ranks[name] for name in ranks if name.startswith("unet.mid_block")} == {4}
 
@@ -178,9 +182,9 @@ def test_dropout_belongs_to_the_examples(family):
     generator = torch.Generator().manual_seed(3)
     x_t, states = torch.randn(3, 4, 16, 16, generator=generator), torch.randn(3, 77, 32, generator=generator)
 
-    def predict(order: list[int], rows: list[int]) -> torch.Tensor:
+    def predict(order: list[int], seeds: list[int]) -> torch.Tensor:
         for layer in dropout.installed(denoiser):
-            layer.rows = tuple(rows)
+            layer.seeds = torch.tensor(seeds)
         return denoiser(x_t[order], torch.tensor([10, 500, 900])[order], states[order]).sample
 
     with torch.no_grad():
@@ -194,7 +198,7 @@ def test_dropout_belongs_to_the_examples(family):
 
 def test_dropout_leaves_out_its_share_and_keeps_the_mean():
     layer = dropout.ExampleDropout("a", 0.25).train()
-    layer.rows = (1, 2)
+    layer.seeds = torch.tensor([1, 2])
     dropped = layer(torch.ones(2, 50_000))
     assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
     assert dropped.mean().item() == pytest.approx(1.0, abs=0.02)

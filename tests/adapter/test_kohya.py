@@ -9,8 +9,9 @@ import pytest
 import torch
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
-from pipeline.adapter import formats, kohya, resize
-from pipeline.adapter.ldm_names import ldm_names
+from pipeline.adapter.files import kohya
+from pipeline.adapter.files.ldm_names import ldm_names
+from pipeline.adapter.names import as_in_files, pairs
 from tests.adapter import comfyui_rules
 from tests.adapter.dialects import SD, SDXL
 from tests.adapter.real_models import MODELS, TRANSFORMERS, adapter, config, layers, published
@@ -48,7 +49,7 @@ def canonical_file(model: str, targets: str) -> dict[str, torch.Tensor]:
         ending = {"attention": ATTENTION + JOINT, "wide": TEXT if component != "transformer" else ""}[targets]
         chosen = {key: layer for key, layer in layers(published(name)).items() if key.endswith(ending)}
         tensors |= adapter(component, chosen, device="meta", rank=1)
-    return formats.spelled(tensors)
+    return as_in_files(tensors)
 
 
 def stems(file: dict[str, torch.Tensor]) -> list[str]:
@@ -114,9 +115,9 @@ def test_the_names_in_a_canonical_file_are_the_golden_ones_and_comfyui_finds_eac
     for component, encoder in (("text_encoder", "clip_l"), ("text_encoder_2", "clip_g")):
         if component in TRANSFORMERS[model]:
             found |= comfyui_rules.clip_stems(config(TRANSFORMERS[model][component]), encoder)
-    names = sorted(resize.pairs(file))
+    names = sorted(pairs(file))
     assert names == (GOLDEN / f"{model}_{targets}.txt").read_text(encoding="utf-8").splitlines()
-    shapes = {name: (b.shape[0], *a.shape[1:]) for name, (a, b) in resize.pairs(file).items()}
+    shapes = {name: (b.shape[0], *a.shape[1:]) for name, (a, b) in pairs(file).items()}
     assert shapes == {name: found[name].shape for name in names}
 
 
@@ -182,5 +183,5 @@ if __name__ == "__main__":
             (GOLDEN / f"{model}_{targets}.txt").write_text(text, encoding="utf-8")
     for model in RULES:
         for targets in ("attention", "wide"):
-            text = "\n".join(sorted(resize.pairs(canonical_file(model, targets)))) + "\n"
+            text = "\n".join(sorted(pairs(canonical_file(model, targets)))) + "\n"
             (GOLDEN / f"{model}_{targets}.txt").write_text(text, encoding="utf-8")

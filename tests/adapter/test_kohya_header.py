@@ -5,7 +5,8 @@ import hashlib
 import pytest
 from safetensors.torch import load_file, save_file
 
-from pipeline.adapter import kohya
+from pipeline.adapter.files import kohya
+from pipeline.geometry import Size
 
 pytestmark = pytest.mark.reference
 
@@ -14,7 +15,7 @@ def test_the_header_says_what_modelspec_asks_for(file, tmp_path):
     header = kohya.modelspec(
         architecture="stable-diffusion-v1",
         title="Sticker",
-        resolution=512,
+        size=Size.square(512),
         rank=4,
         alpha=10.0,
         trigger="a sks sticker",
@@ -41,6 +42,6 @@ def test_the_header_says_what_modelspec_asks_for(file, tmp_path):
 
 
 def test_what_is_not_known_is_left_out_of_the_header():
-    header = kohya.modelspec(architecture="flux-1-dev/lora", title="x", resolution=1024, rank=1, alpha=1.0)
+    header = kohya.modelspec(architecture="flux-1-dev/lora", title="x", size=Size.square(1024), rank=1, alpha=1.0)
     assert header["modelspec.architecture"] == "flux-1-dev/lora"
     assert not {name.partition(".")[2] for name in header} & {"trigger_phrase", "license", "hash_sha256"}

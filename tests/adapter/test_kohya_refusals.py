@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.adapter import kohya
+from pipeline.adapter.files import kohya
 from pipeline.errors import CheckpointError, ConfigError
 from tests.adapter import comfyui_rules
 from tests.adapter.dialects import SD

@@ -5,10 +5,12 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import save_file
 
-from pipeline.adapter import files, formats, kohya, resize
-from pipeline.adapter.adapted import Adapted
+from pipeline.adapter.adapted_models import AdaptedModels
+from pipeline.adapter.files import arithmetic, kohya, reader, writer
+from pipeline.adapter.names import pairs
 from pipeline.adapter.options import AdapterOptions
 from pipeline.families import miniature, registry
+from pipeline.families.meta import layer_shapes
 from pipeline.families.targets import CLIP_TEXT
 from tests.adapter.dialects import SDXL
 from tests.adapter.learnt import same
@@ -27,17 +29,17 @@ def adapted(tmp_path_factory):
     for name, model in models.items():
         options = AdapterOptions(rank=2, lora_alpha=5.0, lora_layers="all-linear+conv")
         attach(model, options, family.targets if name == "unet" else CLIP_TEXT)
-    for number, value in enumerate(Adapted(models).parameters().values()):
+    for number, value in enumerate(AdaptedModels(models).parameters().values()):
         value.data += torch.randn(value.shape, generator=torch.Generator().manual_seed(number)) * 0.1
-    return family, Adapted(models)
+    return family, AdaptedModels(models)
 
 
 def test_no_layer_is_lost_and_the_weights_it_adds_are_the_same(adapted, tmp_path):
     family, adapted = adapted
-    canonical, alphas = formats.canonical(adapted), formats.alphas_of(adapted)
+    canonical, alphas = writer.state_dict(adapted), writer.alphas_of(adapted)
     assert any("add_embedding.linear_1" in name for name in canonical)
     save_file(kohya.to_kohya(canonical, SDXL, alphas), tmp_path / "x.safetensors")
-    pipe = DiffusionPipeline.from_pretrained(family.folder)
+    pipe = DiffusionPipeline.from_pretrained(family.source.folder)
     pipe.load_lora_weights(tmp_path, weight_name="x.safetensors", adapter_name="x")
     loaded = {}
     for component in ("unet", "text_encoder", "text_encoder_2"):
@@ -45,18 +47,18 @@ def test_no_layer_is_lost_and_the_weights_it_adds_are_the_same(adapted, tmp_path
             if "x" in getattr(layer, "lora_A", {}):
                 a, b = layer.lora_A["x"].weight, layer.lora_B["x"].weight * layer.scaling["x"]
                 loaded[f"{component}.{name}"] = a.detach(), b.detach()
-    expected = resize.pairs(canonical)
+    expected = pairs(canonical)
     assert loaded.keys() == expected.keys()
     for name, pair in expected.items():
-        assert resize.distance(loaded[name], pair) <= 1e-6 * resize.norm(*pair), name
+        assert arithmetic.distance(loaded[name], pair) <= 1e-6 * arithmetic.norm(*pair), name
 
 
 @pytest.mark.parametrize("first", ["lora_unet_add_embedding_linear_1", "lora_unet_label_emb_0_0"])
 def test_both_names_of_the_added_sizes_are_read(adapted, tmp_path, first):
     """The second is what we write; the first is what others made of diffusers' name."""
     family, adapted = adapted
-    tensors = kohya.to_kohya(formats.canonical(adapted), SDXL, formats.alphas_of(adapted))
+    tensors = kohya.to_kohya(writer.state_dict(adapted), SDXL, writer.alphas_of(adapted))
     named = {name.replace("lora_unet_label_emb_0_0", first): value for name, value in tensors.items()}
     save_file(named, tmp_path / "x.safetensors")
-    found = files.read(tmp_path / "x.safetensors", files.shapes_of(family)).tensors
-    same(found, formats.canonical(adapted))
+    found = reader.read(tmp_path / "x.safetensors", layer_shapes(family)).tensors
+    same(found, writer.state_dict(adapted))

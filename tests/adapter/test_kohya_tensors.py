@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.adapter import kohya
+from pipeline.adapter.files import kohya
 from tests.adapter import comfyui_rules
 from tests.adapter.dialects import SD, old_dialect
 from tests.adapter.learnt import outputs, stock

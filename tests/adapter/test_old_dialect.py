@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 
-from pipeline.adapter import kohya
+from pipeline.adapter.files import kohya
 from tests.adapter.dialects import old_dialect
 
 pytestmark = pytest.mark.reference

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.adapter import files, kohya
+from pipeline.adapter.files import kohya, reader
+from pipeline.adapter.files.checks import tensor_problems
 from pipeline.errors import CheckpointError
 from tests.adapter.dialects import SD
 
@@ -54,7 +55,7 @@ def test_a_wrong_file_is_refused_and_every_culprit_named(wide, layers, tmp_path,
     change(tensors)
     save_file(tensors, tmp_path / "x.safetensors")
     with pytest.raises(CheckpointError) as caught:
-        files.read(tmp_path / "x.safetensors", layers)
+        reader.read(tmp_path / "x.safetensors", layers)
     for text in (*said, str(tmp_path / "x.safetensors")):
         assert text in str(caught.value)
 
@@ -63,7 +64,7 @@ def test_numbers_that_are_not_fit_can_still_be_looked_at(wide, layers, tmp_path)
     tensors = {name: value.clone() for name, value in wide.items()}
     tensors[f"{LAYER}.lora_B.weight"].zero_()
     save_file(tensors, tmp_path / "x.safetensors")
-    assert files.problems_of(files.parsed(tmp_path / "x.safetensors", layers).tensors) == [
+    assert tensor_problems(reader.parse(tmp_path / "x.safetensors", layers).tensors) == [
         f"{LAYER}.lora_B.weight is zero: the layer adds nothing"
     ]
 
@@ -90,39 +91,39 @@ SETTINGS = {
 @pytest.mark.parametrize("case", SETTINGS)
 def test_settings_in_the_header_that_make_no_sense_are_refused(wide, layers, tmp_path, case):
     change, said = SETTINGS[case]
-    save_file(wide, tmp_path / "x.safetensors", metadata={files.HEADER_CONFIG: json.dumps(plain_settings(**change))})
+    save_file(wide, tmp_path / "x.safetensors", metadata={reader.HEADER_CONFIG: json.dumps(plain_settings(**change))})
     with pytest.raises(CheckpointError, match=re.escape(said)):
-        files.read(tmp_path / "x.safetensors", layers)
+        reader.read(tmp_path / "x.safetensors", layers)
 
 
 def test_a_strength_that_is_said_twice_is_refused(wide, layers, tmp_path):
-    header = {files.HEADER_CONFIG: json.dumps(plain_settings())}
+    header = {reader.HEADER_CONFIG: json.dumps(plain_settings())}
     save_file(kohya.to_kohya(wide, SD, {}), tmp_path / "x.safetensors", metadata=header)
     with pytest.raises(CheckpointError, match="twice"):
-        files.read(tmp_path / "x.safetensors", layers)
+        reader.read(tmp_path / "x.safetensors", layers)
     save_file(wide | {f"{LAYER}.alpha": torch.tensor(3.0)}, tmp_path / "x.safetensors", metadata=header)
-    with pytest.raises(CheckpointError, match=rf"{LAYER}.alpha: the settings say the strength, too"):
-        files.read(tmp_path / "x.safetensors", layers)
+    with pytest.raises(CheckpointError, match=rf"{LAYER}.alpha: the settings say the scale, too"):
+        reader.read(tmp_path / "x.safetensors", layers)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "NaN"])
 def test_settings_that_are_no_object_are_refused(wide, tmp_path, text):
-    save_file(wide, tmp_path / "x.safetensors", metadata={files.HEADER_CONFIG: text})
+    save_file(wide, tmp_path / "x.safetensors", metadata={reader.HEADER_CONFIG: text})
     with pytest.raises(CheckpointError, match="JSON object"):
-        files.read(tmp_path / "x.safetensors", None)
+        reader.read(tmp_path / "x.safetensors", None)
 
 
 def test_other_kinds_of_peft_are_refused(tmp_path):
     for config, said in (({"peft_type": "LOKR"}, "'LOKR'; only LORA"), ({}, "only LORA"), ([], "JSON object")):
         (tmp_path / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
         with pytest.raises(CheckpointError, match=said):
-            files.read(tmp_path, None)
+            reader.read(tmp_path, None)
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}', encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors does not exist"):
-        files.read(tmp_path, None)
+        reader.read(tmp_path, None)
     save_file({"base_model.model.a.lora_A.weight": torch.ones(1, 1)}, tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match=r"its strength is in adapter_config\.json"):
-        files.read(tmp_path / "x.safetensors", None)
+    with pytest.raises(CheckpointError, match=r"its scale is in adapter_config\.json"):
+        reader.read(tmp_path / "x.safetensors", None)
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".pt", ".ckpt", ".pth", ".zip"])
@@ -130,17 +131,17 @@ def test_a_pickle_is_not_even_opened(tmp_path, suffix):
     path = tmp_path / f"lora{suffix}"
     torch.save({"unet.a.lora_A.weight": torch.ones(1, 1)}, path)
     with pytest.raises(CheckpointError, match=r"\.bin, \.pt, \.ckpt are pickles"):
-        files.read(path, None)
+        reader.read(path, None)
 
 
 def test_a_damaged_file_and_none_at_all_are_named(wide, tmp_path):
     path = tmp_path / "x.safetensors"
     with pytest.raises(CheckpointError, match="does not exist"):
-        files.read(path, None)
+        reader.read(path, None)
     save_file(wide, path)
     for content in (path.read_bytes()[:-1], b"", b"no header at all", b"\xff" * 64):
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match=r"x\.safetensors is damaged"):
-            files.read(path, None)
+            reader.read(path, None)
     with pytest.raises(CheckpointError, match="holds neither"):
-        files.read(tmp_path, None)
+        reader.read(tmp_path, None)

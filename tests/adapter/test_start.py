@@ -8,10 +8,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from pipeline import handling
-from pipeline.adapter import formats, start
-from pipeline.adapter.adapted import Adapted
+from pipeline.adapter import init_from
+from pipeline.adapter.adapted_models import AdaptedModels
+from pipeline.adapter.files import writer
+from pipeline.adapter.names import as_in_files
 from pipeline.adapter.options import AdapterOptions
+from pipeline.commands import adapters
 from pipeline.families import miniature, registry
 from tests.conftest import dedupe, metrics, replaced
 
@@ -39,19 +41,19 @@ def test_the_live_adapter_is_the_files(trained, miniature, dialect):
     places = {"diffusers": FILE, "kohya": "comfyui/first.safetensors", "folder": ".", "peft": "peft"}
     place = trained / places[dialect]
     if dialect == "peft":
-        handling.export(trained, place, "peft", miniature)
+        adapters.export(trained, place, "peft", miniature)
     family = registry.detect(miniature)
     options = AdapterOptions(init_lora=str(place), train_text_encoder=True)
     pipe = family.load("unet", *family.encoders)
     models = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
-    sites = start.chosen(family, models, options)
+    sites = init_from.chosen(family, models, options)
     from pipeline.adapter import lora
 
     for name, model in models.items():
         lora.attach(model, options, sites[name], seed=0)
-    adapted = Adapted(models)
-    start.put(adapted, start.read(family, str(place)))
-    ours, theirs = formats.spelled(formats.canonical(adapted)), load_file(trained / FILE)
+    adapted = AdaptedModels(models)
+    init_from.put(adapted, init_from.read(family, str(place)))
+    ours, theirs = as_in_files(writer.state_dict(adapted)), load_file(trained / FILE)
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value)

@@ -8,11 +8,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.adapter import files, formats, kohya, lora, resize, summary
-from pipeline.adapter.adapted import Adapted
+from pipeline.adapter import lora
+from pipeline.adapter.adapted_models import AdaptedModels
+from pipeline.adapter.files import kohya, reader, summary, writer
+from pipeline.adapter.names import as_in_files, pairs
 from pipeline.adapter.options import AdapterOptions
 from pipeline.families import miniature as miniatures
 from pipeline.families import registry
+from pipeline.families.meta import layer_shapes
 from tests.adapter.dialects import SD
 from tests.adapter.learnt import KINDS, learnt
 from tests.adapter.real_models import layers, published
@@ -23,14 +26,14 @@ pytestmark = pytest.mark.unit
 
 def said_of(tensors, tmp_path, header=None, shapes=None) -> dict:
     save_file(tensors, tmp_path / "x.safetensors", metadata=header)
-    return summary.summary(files.parsed(tmp_path / "x.safetensors", shapes))
+    return summary.summary(reader.parse(tmp_path / "x.safetensors", shapes))
 
 
 def test_every_number_is_right(family, tmp_path):
     adapted = learnt(family, rank=3, lora_layers="all-linear+conv", rank_pattern="mid_block.*=2")
-    tensors = formats.spelled(formats.canonical(adapted))
-    said = summary.summary(files.parsed(formats.write(tmp_path, adapted, '{"step": 40, "version": "0.3"}'), None))
-    assert said["dialect"] == "diffusers"
+    tensors = as_in_files(writer.state_dict(adapted))
+    said = summary.summary(reader.parse(writer.write(tmp_path, adapted, '{"step": 40, "version": "0.3"}'), None))
+    assert said["format"] == "diffusers"
     assert said["family"] == "sd"
     assert (said["dora"], said["dtypes"], said["problems"]) == (False, ["float32"], [])
     assert said["num_parameters"] == sum(value.numel() for value in adapted.parameters().values())
@@ -44,7 +47,7 @@ def test_every_number_is_right(family, tmp_path):
     assert {"attn1.to_out.0", "attn2.to_k", "ff.net.0.proj", "conv1", "time_embedding.linear_1"} <= set(unet["targets"])
     assert unet["num_parameters"] + text["num_parameters"] == said["num_parameters"]
     sizes: dict[str, float] = {}
-    for name, (a, b) in resize.pairs(tensors).items():
+    for name, (a, b) in pairs(tensors).items():
         words = name.split(".")
         depth = 5 if words[0] == "text_encoder" else 3 if words[1].endswith("blocks") else 2
         size = float((b.double().flatten(1) @ a.double().flatten(1)).square().sum())
@@ -60,11 +63,11 @@ def test_every_number_is_right(family, tmp_path):
 
 
 def test_alphas_and_scales_are_those_of_the_file(family, tmp_path):
-    tensors = formats.canonical(learnt(family, **KINDS["alpha"]))
-    said = said_of(kohya.to_kohya(tensors, SD, dict.fromkeys(resize.pairs(tensors), 10.0)), tmp_path, None,
-                   files.shapes_of(family))  # fmt: skip
+    tensors = writer.state_dict(learnt(family, **KINDS["alpha"]))
+    said = said_of(kohya.to_kohya(tensors, SD, dict.fromkeys(pairs(tensors), 10.0)), tmp_path, None,
+                   layer_shapes(family))  # fmt: skip
     unet = said["components"]["unet"]
-    assert (said["dialect"], unet["alphas"], unet["scales"]) == ("kohya", [10.0], [2.5])
+    assert (said["format"], unet["alphas"], unet["scales"]) == ("kohya", [10.0], [2.5])
     assert "rank 4, alpha 10, so scaled by 2.5" in summary.text(said)
 
 
@@ -77,8 +80,8 @@ def test_the_family_of_a_miniature_is_guessed(tmp_path, name, targets):
     attach(denoiser, AdapterOptions(rank=2, lora_layers=targets), family.targets)
     for value in lora.parameters(denoiser).values():
         value.data += 0.1
-    path = formats.write(tmp_path, Adapted({family.denoiser: denoiser}), "{}")
-    assert summary.summary(files.read(path, None))["family"] == name
+    path = writer.write(tmp_path, AdaptedModels({family.denoiser: denoiser}), "{}")
+    assert summary.summary(reader.read(path, None))["family"] == name
 
 
 PUBLISHED = {"sd15": "sd", "sd21": "sd", "sdxl": "sdxl", "sd35_medium": "sd3", "flux_dev": "flux"}
@@ -112,7 +115,7 @@ def test_what_is_no_known_family_is_unknown():
 
 
 def test_problems_are_listed_and_do_not_stop_the_rest(family, tmp_path):
-    tensors = {name: value.clone() for name, value in formats.canonical(learnt(family, rank=2)).items()}
+    tensors = {name: value.clone() for name, value in writer.state_dict(learnt(family, rank=2)).items()}
     name = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_{}.lora_B.weight"
     tensors[name.format("q")].zero_()
     tensors[name.format("k")][0, 0] = float("nan")
@@ -170,7 +173,7 @@ def test_the_text_is_compact_and_harmless(family, tmp_path):
     """Escape sequences from a header must not reach a terminal."""
     adapted = learnt(family, rank=4, lora_alpha=4.0, use_dora=True, with_text=False)
     header = {"modelspec.title": "a\x1b[2Jb\nc", "modelspec.trigger_phrase": "x" * 5000}
-    said = said_of({n: v.clone() for n, v in formats.canonical(adapted).items()}, tmp_path, header)
+    said = said_of({n: v.clone() for n, v in writer.state_dict(adapted).items()}, tmp_path, header)
     shown = summary.text(said)
     assert "a?[2Jb?c" in shown
     assert "\x1b" not in shown
@@ -187,6 +190,6 @@ def test_blocks_are_in_the_order_of_their_numbers():
     names = [f"transformer.transformer_blocks.{n}.attn.to_q" for n in (10, 2, 0)] + ["transformer.x_embedder"]
     pair = {"A": torch.ones(1, 3), "B": torch.ones(3, 1)}
     tensors = {f"{name}.lora_{kind}.weight": value for name in names for kind, value in pair.items()}
-    file = files.AdapterFile(tensors, dict.fromkeys(names, 1.0), "diffusers", {}, Path("x"))
+    file = reader.AdapterFile(tensors, dict.fromkeys(names, 1.0), "diffusers", {}, Path("x"))
     blocks = list(summary.summary(file)["blocks"])
     assert blocks == [f"transformer.transformer_blocks.{n}" for n in (0, 2, 10)] + ["transformer.x_embedder"]

@@ -12,13 +12,19 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.data import cache as caches
+from pipeline.data import views
 from pipeline.errors import DataError
 from pipeline.families.sd import StableDiffusion
-from pipeline.run import encode
+from pipeline.geometry import Size
+from pipeline.run.encode import encode
 from tests.conftest import prepared
 
 pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -85,15 +91,15 @@ def test_another_variant_is_another_key(small, miniature, tmp_path, calls):
 
 def test_random_views_are_kept_and_chosen_by_epoch(small, tmp_path, calls):
     command = [*small, "--random_flip", "--cache_variants", "3"]
-    setting = prepared(command, tmp_path / "out")
-    encode(setting)
+    context = prepared(command, tmp_path / "out")
+    encode(context)
     assert calls["image"] == 24
-    example, options = setting.manifest.examples[0], setting.run.data
-    chosen = {caches.variant_of(example, epoch, 0, options) for epoch in range(40)}
+    example, options = context.data.manifest.examples[0], context.run.data
+    chosen = {views.variant_of(example, epoch, 0, options) for epoch in range(40)}
     assert chosen == {0, 1, 2}
     flips = [
-        caches.view_of(example, variant, 0, 64, options).flip
-        for example in setting.manifest.examples
+        views.view_of(example, variant, seed=0, size=Size.square(64), options=options).flip
+        for example in context.data.manifest.examples
         for variant in range(40)
     ]
     assert 0.4 < sum(flips) / len(flips) < 0.6

@@ -4,6 +4,7 @@ from PIL import Image
 
 from pipeline.data.images import View, decode
 from pipeline.data.pixels import geometry_of, to_picture, to_pixels
+from pipeline.geometry import Size
 
 pytestmark = pytest.mark.unit
 
@@ -76,15 +77,17 @@ def test_the_first_frame_of_an_animation(tmp_path):
 
 def test_a_picture_of_the_right_size_passes_pixel_exact():
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    assert np.array_equal(np.asarray(to_picture(to_pixels(Image.fromarray(pixels), View(64, "lanczos")))), pixels)
+    assert np.array_equal(
+        np.asarray(to_picture(to_pixels(Image.fromarray(pixels), View(Size.square(64), "lanczos")))), pixels
+    )
 
 
 def test_crop_and_flip_are_where_the_view_says():
     pixels = np.tile(np.arange(80, dtype=np.uint8)[None, :, None], (64, 1, 3))
     picture = Image.fromarray(pixels)
-    left = to_pixels(picture, View(64, "lanczos", left=0.0))
-    right = to_pixels(picture, View(64, "lanczos", left=1.0))
-    mirrored = to_pixels(picture, View(64, "lanczos", left=1.0, flip=True))
+    left = to_pixels(picture, View(Size.square(64), "lanczos", left=0.0))
+    right = to_pixels(picture, View(Size.square(64), "lanczos", left=1.0))
+    mirrored = to_pixels(picture, View(Size.square(64), "lanczos", left=1.0, flip=True))
     assert ((left[0, 0, 0] + 1) * 127.5).round() == 0
     assert ((right[0, 0, 0] + 1) * 127.5).round() == 16
     assert (mirrored == right.flip(-1)).all()
@@ -95,9 +98,9 @@ def test_the_geometry_is_where_the_seen_picture_was_cut(flip):
     """P48: original height and width, then top and left as the mirrored picture shows them."""
     columns = np.arange(100, dtype=np.uint8)[None, :, None].repeat(80, 0).repeat(3, 2)
     picture = Image.fromarray(columns)
-    view = View(64, "nearest", left=0.25, top=0.5, flip=flip)
-    found = geometry_of(100, 80, view)
-    assert (found.original_height, found.original_width, found.height, found.width) == (80, 100, 64, 64)
+    view = View(Size.square(64), "nearest", left=0.25, top=0.5, flip=flip)
+    found = geometry_of(Size(100, 80), view)
+    assert (found.original, found.size) == (Size(100, 80), Size(64, 64))
     seen = to_pixels(picture, view)[0, 0] / 2 * 255 + 127.5
     resized = picture.resize((80, 64), Image.Resampling.NEAREST)
     whole = np.asarray(resized)[0, :, 0]

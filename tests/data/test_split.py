@@ -10,6 +10,7 @@ from pipeline.data.manifest import Example, Manifest, read_manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.split import split
 from pipeline.errors import ConfigError
+from pipeline.geometry import Size
 
 pytestmark = pytest.mark.unit
 
@@ -22,8 +23,7 @@ def manifest_of(tmp_path, num_images: int, captions: int = 1) -> Manifest:
             f"{image}.png",
             FileSource(tmp_path / f"{image}.png"),
             (f"caption {caption}",),
-            64,
-            64,
+            Size(64, 64),
         )
         for image in range(num_images)
         for caption in range(captions)

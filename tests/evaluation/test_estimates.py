@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchmetrics.image.kid import poly_mmd
 
-from pipeline.evaluation.estimates import kernel, kid, share
+from pipeline.evaluation.statistics import kernel, kid, share
 
 pytestmark = pytest.mark.reference
 
@@ -19,21 +19,21 @@ def test_kid_is_torchmetrics_kid_without_the_terms_of_each_pair():
     usual = poly_mmd(real, fake, 3, None, 1.0).item()
     every = kernel(real, fake)
     without = (every.sum() - every.trace()) / (60 * 59)
-    assert kid(real, fake, "x").value == pytest.approx(usual + 2 * (every.mean() - without).item(), rel=1e-9)
+    assert kid(real, fake).value == pytest.approx(usual + 2 * (every.mean() - without).item(), rel=1e-9)
 
 
 def test_the_interval_covers_nothing_where_the_sets_are_alike_and_separates_those_that_are_not():
-    found = [kid(*drawn(seed, 80, 8, 0.0), "x") for seed in range(60)]
+    found = [kid(*drawn(seed, 80, 8, 0.0)) for seed in range(60)]
     assert sum(one.low <= 0 <= one.high for one in found) >= 52
     values = torch.tensor([one.value for one in found])
     assert abs(values.mean()) < 3 * values.std() / len(values) ** 0.5  # unbiased, whatever the captions share
     usual = torch.tensor([poly_mmd(*drawn(seed, 80, 8, 0.0), 3, None, 1.0) for seed in range(60)])
     assert usual.mean() < -3 * usual.std() / len(usual) ** 0.5  # as usually computed it is not
-    assert kid(*drawn(99, 80, 8, 1.0), "x").low > 0
+    assert kid(*drawn(99, 80, 8, 1.0)).low > 0
 
 
 def test_the_jackknife_agrees_with_many_repetitions():
-    found = [kid(*drawn(seed, 50, 4, 0.7), "x") for seed in range(150)]
+    found = [kid(*drawn(seed, 50, 4, 0.7)) for seed in range(150)]
     halves = torch.tensor([(one.high - one.low) / 2 / 1.959964 for one in found])
     assert halves.mean().item() == pytest.approx(torch.tensor([one.value for one in found]).std().item(), rel=0.25)
 
@@ -43,5 +43,5 @@ SHARES = [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0)]
 
 @pytest.mark.parametrize(("hits", "n", "low", "high"), SHARES)
 def test_shares_have_wilsons_interval(hits, n, low, high):
-    found = share("x", hits, n)
+    found = share(hits, n)
     assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from pipeline.errors import CheckpointError
-from pipeline.evaluation.readers import clip_reader, margins, mean_of
+from pipeline.evaluation import extractors
+from pipeline.evaluation.statistics import margins, mean_of
 from pipeline.families.miniatures.parts import clip_tokenizer
-from pipeline.material import MAX_DRAWN
+from pipeline.run.preflight import MAX_DRAWN
 from tests.conftest import COLOURS, prepared
 
 pytestmark = pytest.mark.unit
@@ -35,15 +36,15 @@ def test_equal_captions_are_not_each_others_rivals():
 
 def test_the_interval_is_students():
     values = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    found = mean_of("x", values)
+    found = mean_of(values)
     half = 3.182446 * values.std().item() / 2
     assert (found.value, found.n) == (2.5, 4)
     assert found.high - found.value == pytest.approx(half, rel=2e-3)
-    assert mean_of("x", values[:1]).high == float("inf")
+    assert mean_of(values[:1]).high == float("inf")
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory):
+def clip_folder(tmp_path_factory):
     """A random-weight CLIP in transformers' layout."""
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
@@ -66,28 +67,28 @@ def clip(tmp_path_factory):
 
 
 @torch.no_grad()
-def test_a_stock_clip_is_read_as_transformers_reads_it(clip):
+def test_a_stock_clip_is_read_as_transformers_reads_it(clip_folder):
     from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-    model, processor = CLIPModel.from_pretrained(clip), CLIPImageProcessor.from_pretrained(clip)
+    model, processor = CLIPModel.from_pretrained(clip_folder), CLIPImageProcessor.from_pretrained(clip_folder)
     pictures = [Image.new("RGB", (40, 48), colour) for colour in COLOURS.values()]
     texts = [f"a {name} square" for name in COLOURS]
-    words = CLIPTokenizer.from_pretrained(clip)(texts, padding="max_length", return_tensors="pt")
+    words = CLIPTokenizer.from_pretrained(clip_folder)(texts, padding="max_length", return_tensors="pt")
     theirs = model(**words, pixel_values=processor(pictures, return_tensors="pt").pixel_values)
-    reader = clip_reader(str(clip), None)
+    encoder = extractors.clip(str(clip_folder), None)
     normal = torch.nn.functional.normalize
-    assert torch.allclose(normal(reader.pictures(pictures), dim=-1), theirs.image_embeds, atol=1e-5)
-    assert torch.allclose(normal(reader.captions(texts), dim=-1), theirs.text_embeds, atol=1e-5)
-    assert reader.name == clip.name
+    assert torch.allclose(normal(encoder.pictures(pictures), dim=-1), theirs.image_embeds, atol=1e-5)
+    assert torch.allclose(normal(encoder.captions(texts), dim=-1), theirs.text_embeds, atol=1e-5)
+    assert encoder.name == clip_folder.name
 
 
-def test_a_clip_in_half_precision_is_read_in_full(clip, tmp_path):
+def test_a_clip_in_half_precision_is_read_in_full(clip_folder, tmp_path):
     from transformers import CLIPModel
 
-    shutil.copytree(clip, tmp_path / "half")
-    CLIPModel.from_pretrained(clip).half().save_pretrained(tmp_path / "half")
+    shutil.copytree(clip_folder, tmp_path / "half")
+    CLIPModel.from_pretrained(clip_folder).half().save_pretrained(tmp_path / "half")
     pictures = [Image.new("RGB", (32, 32), colour) for colour in COLOURS.values()]
-    half, full = (clip_reader(str(folder), None).pictures(pictures) for folder in (tmp_path / "half", clip))
+    half, full = (extractors.clip(str(folder), None).pictures(pictures) for folder in (tmp_path / "half", clip_folder))
     assert half.dtype == torch.float32
     assert torch.allclose(half, full, atol=1e-2)
 
@@ -95,34 +96,35 @@ def test_a_clip_in_half_precision_is_read_in_full(clip, tmp_path):
 def test_a_folder_that_is_no_clip(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip"}))
     with pytest.raises(CheckpointError, match="cannot be loaded as CLIP"):
-        clip_reader(str(tmp_path), None)
+        extractors.clip(str(tmp_path), None)
 
 
 @pytest.mark.invariant
-def test_a_run_is_measured_by_the_model_that_is_named(trainer, small, clip, tmp_path):
+def test_a_run_is_measured_by_the_model_that_is_named(trainer, small, clip_folder, tmp_path):
     out = tmp_path / "out"
-    ended = trainer(*small, "--validation_split", "0.5", "--clip_model_name_or_path", clip, "--output_dir", out)
+    ended = trainer(*small, "--validation_split", "0.5", "--clip_model_name_or_path", clip_folder, "--output_dir", out)
     assert ended.code == 0, ended.output
     found = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
-    assert (found["judge"], found["reader"], found["n"]) == (clip.name, clip.name, 4)
-    assert found["sets"]["tuned"]["kid"]["name"] == f"kid[{clip.name}]"
-    assert all(np.isfinite(found["sets"][name]["clip_margin"]["value"]) for name in ("base", "tuned", "truth"))
+    assert found["extractors"] == {"features": clip_folder.name, "encoder": clip_folder.name}
+    assert found["n"] == 4
+    assert found["sets"]["adapted"]["kid"]["extractor"] == clip_folder.name
+    assert all(np.isfinite(found["sets"][name]["clip_margin"]["value"]) for name in ("base", "adapted", "reference"))
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert f"KID and subjects: {clip.name}; CLIP margin: {clip.name}" in page
+    assert f"KID, CLIP margin, CLIP margin change: {clip_folder.name}." in page
 
 
-def test_pictures_that_nothing_measures_are_few(small, clip, tmp_path):
+def test_pictures_that_nothing_measures_are_few(small, clip_folder, tmp_path):
     """Every one is drawn twice: hours, on a large model."""
-    truth = tmp_path / "truth"
+    truth = tmp_path / "reference"
     truth.mkdir()
     for number in range(MAX_DRAWN + 4):
         Image.new("RGB", (64, 64), (number, 0, 255)).save(truth / f"{number:02d}.png")
         (truth / f"{number:02d}.txt").write_text(f"picture {number}", encoding="utf-8")
     flags = [*small, "--evaluation_data_dir", str(truth)]
-    setting = prepared(flags, tmp_path / "out")
-    assert len(setting.unseen.examples) == MAX_DRAWN
-    said = "16 of 20 unseen images are drawn; --clip_model_name_or_path measures all"
-    assert said in setting.plan.notes
-    setting = prepared([*flags, "--clip_model_name_or_path", str(clip)], tmp_path / "out")
-    assert len(setting.unseen.examples) == MAX_DRAWN + 4
-    assert setting.plan.notes == ()
+    context = prepared(flags, tmp_path / "out")
+    assert len(context.data.test_set.examples) == MAX_DRAWN
+    said = "16 of 20 test images are drawn; --clip_model_name_or_path measures all"
+    assert said in context.plan.notes
+    context = prepared([*flags, "--clip_model_name_or_path", str(clip_folder)], tmp_path / "out")
+    assert len(context.data.test_set.examples) == MAX_DRAWN + 4
+    assert context.plan.notes == ()

@@ -7,11 +7,12 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 
-from pipeline import assemble, rng
+from pipeline import rng
 from pipeline.evaluation import validation
-from pipeline.evaluation.estimates import paired_change, student_95
+from pipeline.evaluation.statistics import Interval, paired_change, student_95
 from pipeline.evaluation.validation import NUM_LEVELS
-from pipeline.run import encode
+from pipeline.run import build
+from pipeline.run.encode import encode
 from tests.conftest import metrics, prepared, replaced, status
 
 FILE = "pytorch_lora_weights.safetensors"
@@ -19,11 +20,11 @@ FILE = "pytorch_lora_weights.safetensors"
 
 @pytest.fixture
 def measured(small, tmp_path):
-    """A setting with half of the images held out, its denoiser and its validation."""
-    setting = prepared([*small, "--validation_split", "0.5"], tmp_path / "out")
-    encode(setting)
-    models = assemble.load_models(setting)
-    return setting, models.adapted, assemble.validation_of(setting, models)
+    """A context with half of the images held out, its denoiser and its validation."""
+    context = prepared([*small, "--validation_split", "0.5"], tmp_path / "out")
+    encode(context)
+    models = build.load_models(context)
+    return context, models.denoiser, build.build_loss_validation(context, models)
 
 
 @pytest.mark.reference
@@ -39,8 +40,8 @@ def test_it_is_the_loss_diffusers_own_parts_give(measured, miniature):
             noise = rng.normal(0, level, subject.id, "validation noise", shape)
             index = torch.tensor([int((level + 0.5) / NUM_LEVELS * 1000)])
             x_t = scheduler.add_noise(latents[None], noise[None], index)
-            for caption, errors in ((subject.caption, found.base.held_out), (None, found.base.held_out_null)):
-                text = found.ruler.texts(caption)
+            for caption, errors in ((subject.caption, found.base.held_out), (None, found.base.held_out_unconditional)):
+                text = found.evaluator.prompts(caption)
                 with torch.no_grad():
                     said = unet(x_t, index, encoder_hidden_states=text["prompt_embeds"][None]).sample
                 loss = torch.nn.functional.mse_loss(said, noise[None]).item()
@@ -49,11 +50,11 @@ def test_it_is_the_loss_diffusers_own_parts_give(measured, miniature):
 
 @pytest.mark.unit
 def test_an_adapter_that_adds_nothing_changes_nothing_at_all(measured):
-    _, adapted, found = measured
-    row = found.measure(adapted)
-    assert row["held_out_change"] == {"value": 0.0, "low": 0.0, "high": 0.0, "n": 4}
-    assert row["held_out_loss"] == row["held_out_base"]
-    assert row["levels"]["probe"] == row["levels"]["probe_base"]
+    _, denoiser, found = measured
+    row = found.measure(denoiser)
+    assert row.held_out_change == Interval(0.0, 0.0, 0.0, 4)
+    assert row.held_out_loss == row.held_out_base
+    assert row.levels.train_subset == row.levels.train_subset_base
 
 
 @pytest.mark.unit
@@ -62,17 +63,17 @@ def test_it_depends_on_neither_seed_nor_batch(small, tmp_path, measured):
         [*replaced(small, train_batch_size=5), "--validation_split", "0.5", "--seed", "9"], tmp_path / "out"
     )
     encode(again)
-    other = assemble.validation_of(again, assemble.load_models(again))
+    other = build.build_loss_validation(again, build.load_models(again))
     assert [subject.id for subject in other.held_out] == [subject.id for subject in measured[2].held_out]
     assert torch.allclose(other.base.held_out, measured[2].base.held_out, atol=1e-6)
 
 
 @pytest.mark.unit
 def test_the_held_out_are_never_trained_on(measured):
-    setting, _, found = measured
-    trained = {example.image_id for example in setting.manifest.examples}
-    assert not trained & {example.image_id for example in setting.held_out.examples}
-    assert {subject.id for subject in found.probe} <= {example.id for example in setting.manifest.examples}
+    context, _, found = measured
+    trained = {example.image_id for example in context.data.manifest.examples}
+    assert not trained & {example.image_id for example in context.data.held_out.examples}
+    assert {subject.id for subject in found.train_subset} <= {example.id for example in context.data.manifest.examples}
 
 
 @pytest.mark.reference
@@ -84,7 +85,7 @@ def test_the_interval_is_students(degrees):
     density = torch.exp(log_norm - (degrees + 1) / 2 * torch.log1p(x**2 / degrees))
     assert 2 * torch.trapezoid(density, x).item() == pytest.approx(0.95, abs=2e-4)
     values = torch.arange(degrees + 1, dtype=torch.float64)
-    found = paired_change("x", values + 1, torch.ones(degrees + 1))
+    found = paired_change(values + 1, torch.ones(degrees + 1))
     half = student_95(degrees) * values.std().item() / (degrees + 1) ** 0.5
     assert (found.value, found.low, found.high) == pytest.approx((degrees / 2, degrees / 2 - half, degrees / 2 + half))
 
@@ -109,7 +110,7 @@ def test_the_best_is_handed_over_and_the_last_on_request(trainer, small, tmp_pat
     assert (best / FILE).read_bytes() != (best / "checkpoint-12" / FILE).read_bytes()
     ours, theirs = load_file(best / FILE), load_file(best / f"checkpoint-{chosen}" / FILE)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert status(best)["message"] == f"trained 12 steps, handed over step {chosen}"
+    assert status(best)["message"] == f"trained 12 steps, kept step {chosen}"
     assert trainer(*flags, "--keep", "last", "--output_dir", last).code == 0
     ours, theirs = load_file(last / FILE), load_file(last / "checkpoint-12" / FILE)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -11,12 +11,10 @@ NAMES = sorted(path.stem for path in MINIATURES.glob("*.py") if path.stem not in
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def family(request, tmp_path_factory):
-    from pipeline.families import miniature, registry
+def family(request, miniature_of):
+    from pipeline.families import registry
 
-    folder = tmp_path_factory.mktemp("family") / request.param
-    miniature.write(request.param, folder)
-    return registry.detect(folder)
+    return registry.detect(miniature_of(request.param))
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +22,6 @@ def pipe(family):
     """The whole stock pipeline."""
     from diffusers import DiffusionPipeline
 
-    found = DiffusionPipeline.from_pretrained(family.folder)
+    found = DiffusionPipeline.from_pretrained(family.source.folder)
     found.set_progress_bar_config(disable=True)
     return found

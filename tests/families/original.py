@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from pipeline.adapter.ldm_names import ldm_names
+from pipeline.adapter.files.ldm_names import ldm_names
 
 PREFIX = "model.diffusion_model."
 VAE_WORDS = (

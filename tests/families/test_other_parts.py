@@ -69,21 +69,21 @@ def test_a_length_is_the_pipelines_own_limit(model):
     """Shorter states are the first of the longer; where the text encoder has one length the option is refused."""
     if model_name(model) not in WITH_LENGTH:
         with pytest.raises(ConfigError, match="has one length"):
-            registry.find(options(model, max_sequence_length=16), model, None)
+            registry.find(options(model, max_sequence_length=16), None)
         return
-    family, usual = registry.find(options(model, max_sequence_length=16), model, None), registry.detect(model)
+    family, usual = registry.find(options(model, max_sequence_length=16), None), registry.detect(model)
     assert family.max_sequence_length == 16 < usual.max_sequence_length
     pipe = family.load_encoders()
     with torch.no_grad():
-        short, long = family.encode_text(pipe, PROMPT), usual.encode_text(pipe, PROMPT)
+        short, long = family.embed(pipe, PROMPT), usual.embed(pipe, PROMPT)
     assert len(short["prompt_embeds"]) < len(long["prompt_embeds"])
 
 
 def test_an_autoencoder_of_other_latents_is_refused(model, tmp_path):
     def find():
-        return registry.find(options(model, pretrained_vae_model_name_or_path=str(tmp_path / "vae")), model, None)
+        return registry.find(options(model, pretrained_vae_model_name_or_path=str(tmp_path / "vae")), None)
 
-    assert find().place.vae == tmp_path / "vae"
+    assert find().source.vae == tmp_path / "vae"
     path = tmp_path / "vae" / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps(config | {"scaling_factor": 0.5, "latent_channels": 7}))

@@ -12,7 +12,7 @@ import diffusers
 import pytest
 import torch
 
-from pipeline.adapter.layers import PRESETS, sites
+from pipeline.adapter.layers import PRESETS, target_modules
 from pipeline.adapter.options import AdapterOptions
 from pipeline.families import registry
 
@@ -49,7 +49,7 @@ def listing(model: str, folder: Path) -> tuple[list[str], dict[str, tuple[int, i
     family = registry.detect(folder)
     with torch.device("meta"):
         denoiser = getattr(diffusers, config["_class_name"]).from_config(config)
-    found = {name: sites(denoiser, AdapterOptions(lora_layers=name), family.targets) for name in PRESETS}
+    found = {name: target_modules(denoiser, AdapterOptions(lora_layers=name), family.targets) for name in PRESETS}
     names = {preset: {site.name for site in chosen} for preset, chosen in found.items()}
     every = sorted(set().union(*names.values()))
     lines = [f"{name} {' '.join(preset for preset in PRESETS if name in names[preset])}" for name in every]

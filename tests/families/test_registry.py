@@ -18,7 +18,7 @@ def test_a_model_that_is_nowhere_is_named_without_a_wait(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name in ("./nowhere", "nowhere", "a/b/c"):
         with pytest.raises(CheckpointError, match="does not exist"):
-            registry.find(ModelOptions(pretrained_model_name_or_path=name), tmp_path, None)
+            registry.find(ModelOptions(pretrained_model_name_or_path=name), None)
 
 
 def test_miniatures_repeat_and_refuse(tmp_path):

@@ -10,7 +10,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pipeline.errors import CheckpointError
-from pipeline.families import held, miniature, registry, single_file
+from pipeline.families import miniature, registry
+from pipeline.families.checkpoint import single_file, single_file_keys
 from pipeline.families.options import ModelOptions
 from tests.conftest import largest_difference, make_colours, replaced, small_flags, snippet_of, status
 from tests.families import original
@@ -45,7 +46,7 @@ def _model(name, folder):
 
 def found(file, config, **more):
     options = ModelOptions(pretrained_model_name_or_path=str(file), single_file_config=config and str(config), **more)
-    return registry.find(options, file, None)
+    return registry.find(options, None)
 
 
 def models_in(pipe):
@@ -228,7 +229,7 @@ def test_families_that_diffusers_does_not_read_from_one_file(sd, tmp_path):
 
 
 def test_without_a_configuration_the_usual_one_is_taken_from_what_was_downloaded(model, tmp_path, monkeypatch):
-    usual = held.usual_config(model / "model.safetensors")
+    usual = single_file_keys.usual_config(model / "model.safetensors")
     with pytest.raises(CheckpointError, match=rf"that of {usual} is not to be had.*--single_file_config"):
         found(model / "model.safetensors", None)
     place = tmp_path / f"models--{usual.replace('/', '--')}"
@@ -236,8 +237,8 @@ def test_without_a_configuration_the_usual_one_is_taken_from_what_was_downloaded
     (place / "refs" / "main").write_text("0" * 40)
     shutil.copytree(model / "config", place / "snapshots" / ("0" * 40))
     options = ModelOptions(pretrained_model_name_or_path=str(model / "model.safetensors"))
-    family = registry.find(options, model, str(tmp_path))
+    family = registry.find(options, str(tmp_path))
     assert models_in(family.load("vae")).keys() == {"vae"}
     shutil.rmtree(place / "snapshots" / ("0" * 40) / "vae")
     with pytest.raises(CheckpointError, match="is not to be had"):
-        registry.find(options, model, str(tmp_path))
+        registry.find(options, str(tmp_path))

@@ -7,7 +7,7 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
-from pipeline.families import miniature, registry
+from pipeline.families import registry
 from tests.conftest import make_colours, metrics, prepared, replaced, small_flags
 
 pytestmark = pytest.mark.contract
@@ -18,22 +18,26 @@ WITHOUT_CLIP = sorted(family.name for family in FAMILIES if not family.trainable
 
 
 @pytest.fixture
-def flags(request, tmp_path):
-    miniature.write(request.param, tmp_path / "model")
-    found = small_flags(tmp_path / "model", make_colours(tmp_path / "data"), tmp_path / "cache")
+def model(request, miniature_of):
+    return miniature_of(request.param)
+
+
+@pytest.fixture
+def flags(model, tmp_path):
+    found = small_flags(model, make_colours(tmp_path / "data"), tmp_path / "cache")
     more = ["--train_text_encoder", "--text_encoder_layers", "attention+mlp", "--lora_alpha", "6"]
     more += ["--rank_pattern", "text_encoder.*.fc1=2", "--caption_dropout", "0.2", "--validation_split", "0.5"]
     return [*replaced(found, max_train_steps=8), *more, "--use_dora", "--lora_dropout", "0.1"]
 
 
-@pytest.mark.parametrize("flags", WITH_CLIP, indirect=True)
-def test_they_learn_are_handed_over_and_go_on_exactly(trainer, flags, tmp_path):
+@pytest.mark.parametrize("model", WITH_CLIP, indirect=True)
+def test_they_learn_are_handed_over_and_go_on_exactly(trainer, model, flags, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     ended = trainer(*flags, "--checkpointing_steps", "4", "--output_dir", whole)
     assert ended.code == 0, ended.output
     assert "no text states" in ended.output
     assert "DoRA (not in text encoders)" in ended.output
-    tensors, family = load_file(whole / FILE), registry.detect(tmp_path / "model")
+    tensors, family = load_file(whole / FILE), registry.detect(model)
     for encoder in family.trainable_encoders:
         own = {name: value for name, value in tensors.items() if name.startswith(f"{encoder}.")}
         assert any(".fc1.lora_B" in name for name in own)
@@ -50,21 +54,21 @@ def test_they_learn_are_handed_over_and_go_on_exactly(trainer, flags, tmp_path):
     assert [row["loss"] for row in metrics(cut)] == [row["loss"] for row in metrics(whole)]
 
 
-@pytest.mark.parametrize("flags", WITH_CLIP, indirect=True)
-def test_the_stock_pipeline_encodes_as_the_live_encoders_do(trainer, flags, tmp_path):
+@pytest.mark.parametrize("model", WITH_CLIP, indirect=True)
+def test_the_stock_pipeline_encodes_as_the_live_encoders_do(trainer, model, flags, tmp_path):
     out = tmp_path / "out"
     ended = trainer(*replaced(flags, max_train_steps=3, learning_rate="3e-2"), "--output_dir", out, "--keep", "last")
     assert ended.code == 0, ended.output
-    family = registry.detect(tmp_path / "model")
-    pipe = DiffusionPipeline.from_pretrained(tmp_path / "model")
+    family = registry.detect(model)
+    pipe = DiffusionPipeline.from_pretrained(model)
     with torch.no_grad():
-        before = family.encode_text(pipe, "a red square")
+        before = family.embed(pipe, "a red square")
         pipe.load_lora_weights(out, weight_name=FILE)
-        after = family.encode_text(pipe, "a red square")
+        after = family.embed(pipe, "a red square")
     assert any((before[name] - after[name]).abs().max() > 1e-4 for name in before)
 
 
-@pytest.mark.parametrize("flags", ["sd", "sdxl"], indirect=True)
+@pytest.mark.parametrize("model", ["sd", "sdxl"], indirect=True)
 def test_batches_of_any_cut_give_the_same_adapter(trainer, flags, tmp_path):
     once, twice = tmp_path / "once", tmp_path / "twice"
     # Adam divides by a gradient's own size: where that is mere rounding, so would the step be.
@@ -76,17 +80,17 @@ def test_batches_of_any_cut_give_the_same_adapter(trainer, flags, tmp_path):
     assert all(value.abs().max() > 1e-4 for name, value in ours.items() if ".lora_B." in name)
 
 
-@pytest.mark.parametrize("flags", ["sdxl"], indirect=True)
+@pytest.mark.parametrize("model", ["sdxl"], indirect=True)
 def test_each_group_of_weights_has_its_own_rate(flags, tmp_path):
-    from pipeline import assemble
-    from pipeline.run import encode
+    from pipeline.run import build
+    from pipeline.run.encode import encode
 
     rates = ["--text_encoder_lr", "2e-5", "--lora_plus_ratio", "16", "--learning_rate", "1e-4"]
     at = flags.index("--learning_rate")
-    setting = prepared([*flags[:at], *flags[at + 2 :], *rates], tmp_path / "out")
-    encode(setting)
-    models = assemble.load_models(setting)
-    state = assemble.state_of(setting, models)
+    context = prepared([*flags[:at], *flags[at + 2 :], *rates], tmp_path / "out")
+    encode(context)
+    models = build.load_models(context)
+    state = build.build_state(context, models)
     names = {id(value): name for name, value in state.named.items()}
     seen = {}
     for group in state.optimizer.param_groups:
@@ -100,19 +104,19 @@ def test_each_group_of_weights_has_its_own_rate(flags, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("flags", WITHOUT_CLIP, indirect=True)
+@pytest.mark.parametrize("model", WITHOUT_CLIP, indirect=True)
 def test_a_family_without_clip_says_so(trainer, flags, tmp_path):
     ended = trainer(*flags, "--output_dir", tmp_path / "out")
     assert ended.code == 2
     assert "has no CLIP text encoder" in ended.output
 
 
-@pytest.mark.parametrize("flags", ["sdxl"], indirect=True)
+@pytest.mark.parametrize("model", ["sdxl"], indirect=True)
 def test_the_layer_that_is_never_read_is_left_out(flags, tmp_path):
-    from pipeline.plan import all_sites
+    from pipeline.run.plan import all_target_modules
 
-    setting = prepared(flags, tmp_path / "out")
-    names = {f"{site.prefix}{site.name}" for site in all_sites(setting.run, setting.family)}
+    context = prepared(flags, tmp_path / "out")
+    names = {f"{site.prefix}{site.name}" for site in all_target_modules(context.run, context.family)}
     assert any(name.startswith("text_encoder.encoder.layers.0.") for name in names)
     assert not any(name.startswith("text_encoder.encoder.layers.1.") for name in names)
     assert any(name.startswith("text_encoder_2.text_model.encoder.layers.1.") for name in names)

@@ -71,7 +71,7 @@ def test_a_killed_run_ends_with_the_same_bytes_and_a_proven_file(start, tmp_path
     assert (cut / FILE).read_bytes() == (whole / FILE).read_bytes()
     assert [row["loss"] for row in metrics(cut)] == [row["loss"] for row in metrics(whole)]
     found = result_of(whole)
-    assert found["verdict"]["distance"] <= 1e-5
+    assert found["verification"]["error"] <= 1e-5
     assert found["peak_memory"] > 0
     assert all(value.isfinite().all() for value in load_file(whole / FILE).values())
     pictures = sorted((whole / "samples").rglob("*.png"))
@@ -85,7 +85,7 @@ def test_every_kind_of_adapter_goes_on_bit_for_bit(start, tmp_path, kind):
     flags = [*flags_of("sdxl", tmp_path, "bf16"), "--checkpointing_steps", "5", *KINDS[kind]]
     killed_at_step_7(start, flags, whole, cut)
     assert (cut / FILE).read_bytes() == (whole / FILE).read_bytes()
-    assert result_of(whole)["verdict"]["distance"] <= 1e-5
+    assert result_of(whole)["verification"]["error"] <= 1e-5
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -107,7 +107,7 @@ def test_half_precision_that_overflows_scales_down_and_trains(tmp_path, monkeypa
     overflowed = [row["step"] for row in rows if not np.isfinite(float(row["grad_norm"]))]
     assert overflowed[0] == 1  # and now and then one later, whose gradient is larger
     assert len(overflowed) < 20
-    assert result_of(out)["verdict"]["effect"] > 0
+    assert result_of(out)["verification"]["effect"] > 0
 
 
 def _starting_at(scale: float):
@@ -151,5 +151,5 @@ def test_a_denoiser_of_the_published_size_is_trained_and_proven(tmp_path, model)
     found = result_of(out)
     print(  # noqa: T201  # for -s
         f"\n{model} at {SIZES[model]}: {seconds:.3f} s/step, {found['peak_memory'] / 2**30:.1f} GiB, "
-        f"{torch.cuda.get_device_name()}, {found['verdict']}, {found['budget']}"
+        f"{torch.cuda.get_device_name()}, {found['verification']}, {found['budget']}"
     )

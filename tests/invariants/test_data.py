@@ -7,14 +7,21 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from pipeline import assemble, rng
+from pipeline import rng
 from pipeline.conditioning import is_dropped
-from pipeline.data import cache as caches
+from pipeline.data import views
 from pipeline.data.sampler import Position
-from pipeline.run import encode
+from pipeline.geometry import Size
+from pipeline.run import build
+from pipeline.run.encode import encode
 from tests.conftest import COLOURS, metrics, prepared, replaced
 
 pytestmark = pytest.mark.invariant
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
 
 
 def with_columns(folder):
@@ -32,29 +39,31 @@ def test_every_view_and_caption_of_every_epoch_is_what_live_encoding_gives(small
     """Invariant 4 too: cached equals live, variant by variant, with random crops, flips, captions and dropout."""
     with_columns(colours)
     flags = [*small, "--random_flip", "--cache_variants", "3", "--caption_dropout", "0.3", "--seed", "5"]
-    setting = prepared(flags, tmp_path / "out")
-    encode(setting)
-    examples = assemble.examples_of(setting)
+    context = prepared(flags, tmp_path / "out")
+    encode(context)
+    examples = build.build_examples(context)
     pipe = StableDiffusionPipeline.from_pretrained(miniature)
-    family, options = setting.family, setting.run.data
+    family, options = context.family, context.run.data
     seen = set()
     for epoch in range(6):
-        for index, example in enumerate(setting.manifest.examples):
+        for index, example in enumerate(context.data.manifest.examples):
             row = examples[Position(index, epoch)]
             colour = example.name.removesuffix(".png")
             assert all(colour in caption for caption in example.captions)
-            caption = caches.caption_in(example, epoch, 5)
+            caption = views.caption_in(example, epoch, 5)
             dropped = is_dropped(5, epoch, example.id, 0.3)
             states = pipe.encode_prompt("" if dropped else caption, torch.device("cpu"), 1, False)[0][0]
             assert torch.equal(row["states"]["prompt_embeds"], states)
-            view = caches.view_of(example, caches.variant_of(example, epoch, 5, options), 5, 64, options)
+            view = views.view_of(
+                example, views.variant_of(example, epoch, 5, options), seed=5, size=Size.square(64), options=options
+            )
             mean, std = family.encode_image(pipe, pixels_of(example, view)[None])
             posterior = rng.normal(5, epoch, example.id, "posterior", tuple(mean.shape[1:]))
             assert torch.equal(row["latents"], mean[0] + std[0] * posterior)
             seen.add((example.id, view, "" if dropped else caption))
     assert len({view for _, view, _ in seen}) > 8  # crops and flips really differ
     assert "" in {caption for _, _, caption in seen}
-    assert len({caption for name, _, caption in seen if name == setting.manifest.examples[0].id}) >= 2
+    assert len({caption for name, _, caption in seen if name == context.data.manifest.examples[0].id}) >= 2
 
 
 def pixels_of(example, view):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from pipeline.data.options import DataOptions
 from pipeline.data.sampler import StepSampler
 from pipeline.families import parts, registry
 from pipeline.objective.options import ObjectiveOptions
+from pipeline.sharing import hub
 from tests.conftest import attach, dedupe, metrics
 
 pytestmark = pytest.mark.invariant
@@ -92,22 +94,31 @@ def test_an_adapter_at_the_start_is_the_base_exactly(miniature):
 
 
 def test_two_hash_seeds_give_the_same_bytes(small, tmp_path):
-    files = []
+    """Of everything that is shared: the adapter, the file for ComfyUI, the settings and the card.
+
+    The script itself, cold; the folders have one name, for it is in the card.
+    """
+    found = []
     for hash_seed in ("1", "2"):
-        out = tmp_path / hash_seed
+        (tmp_path / hash_seed).mkdir()
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        flags = [*small, "--max_train_steps", "2", "--random_flip", "--output_dir", str(out)]
-        command = [sys.executable, "train_lora.py", *dedupe(flags)]
-        subprocess.run(command, check=True, env=environment, capture_output=True)
-        files.append((out / "pytorch_lora_weights.safetensors").read_bytes())
-    assert files[0] == files[1]
+        more = ["--validation_prompt", "a red square", "--num_validation_images", "1", "--random_flip"]
+        words = [*dedupe([*small, *more, "--max_train_steps", "2"]), "--output_dir", "out"]
+        command = [sys.executable, str(Path("train_lora.py").resolve()), *words]
+        ended = subprocess.run(command, cwd=tmp_path / hash_seed, env=environment, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        assert "out/report.html" in ended.stderr.splitlines()[-1]
+        out = tmp_path / hash_seed / "out"
+        found.append({name: (out / name).read_bytes() for name in hub.chosen(out)})
+    assert {"pytorch_lora_weights.safetensors", "comfyui/out.safetensors", "run.toml", "README.md"} < found[0].keys()
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(("caption", "which"), [("a red square", 0), (None, 1)])
 def test_captions_and_the_null_are_encoded_as_the_pipeline_does(miniature, caption, which):
     family = registry.detect(miniature)
     pipe = StableDiffusionPipeline.from_pretrained(miniature)
-    ours = family.encode_text(family.load(*family.encoders), caption)["prompt_embeds"]
+    ours = family.embed(family.load(*family.encoders), caption)["prompt_embeds"]
     with torch.no_grad():
         theirs = pipe.encode_prompt("a red square", torch.device("cpu"), 1, True)[which]
     assert torch.equal(ours, theirs[0])
@@ -115,8 +126,8 @@ def test_captions_and_the_null_are_encoded_as_the_pipeline_does(miniature, capti
 
 def test_the_unit_of_time_is_the_samplers(miniature):
     family = registry.detect(miniature)
-    path = family.path(ObjectiveOptions(), 64)
+    path = family.path(ObjectiveOptions())
     indices = torch.arange(1000)
     assert torch.equal(path.index(indices / 1000), indices)
-    assert torch.equal(path.index(path.time((indices.double() + 0.999) / 1000)), indices)
-    assert parts.num_times(family) == 1000
+    assert torch.equal(path.index(path.time((indices.double() + 0.999) / 1000, 0)), indices)
+    assert torch.equal(parts.timestep(family, indices / 1000), indices)

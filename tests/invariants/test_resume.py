@@ -1,14 +1,18 @@
 """Invariant 3: killed anywhere and started again, a run ends with the bytes of an undisturbed one."""
 
+import os
 import random
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import metrics, next_argv, status
+from tests.conftest import dedupe, metrics, next_argv, replaced, status
+from tests.running import Running
 
 pytestmark = pytest.mark.invariant
+FILE = "pytorch_lora_weights.safetensors"
 EXACT = [
     "--checkpointing_steps", "2", "--random_flip", "--caption_dropout", "0.3",
     "--validation_split", "0.5", "--validation_steps", "3", "--use_ema", "--ema_decay", "0.9",
@@ -17,7 +21,7 @@ EXACT = [
 
 
 def adapter(folder: Path) -> bytes:
-    return (folder / "pytorch_lora_weights.safetensors").read_bytes()
+    return (folder / FILE).read_bytes()
 
 
 def stream(folder: Path) -> list[tuple]:
@@ -26,12 +30,17 @@ def stream(folder: Path) -> list[tuple]:
     ]
 
 
+@pytest.fixture(scope="session")
+def undisturbed(finished_run):
+    return finished_run(*EXACT)
+
+
 @pytest.fixture
-def undisturbed(trainer, small, tmp_path):
-    folder = tmp_path / "undisturbed"
-    ended = trainer(*small, *EXACT, "--output_dir", folder)
-    assert ended.code == 0, ended.output
-    return folder
+def ended(undisturbed, tmp_path):
+    """A copy of it to go on with, and the flags that do."""
+    folder = Path(shutil.copytree(undisturbed, tmp_path / "ended"))
+    flags = ["--config", str(folder / "run.toml"), "--output_dir", str(folder), "--resume_from_checkpoint", "latest"]
+    return folder, flags
 
 
 def test_kill_anywhere_and_go_on_is_bitwise(start, trainer, small, undisturbed, tmp_path):
@@ -66,35 +75,115 @@ def test_asked_to_stop_it_saves_and_goes_on_exactly(start, trainer, small, undis
     assert stream(folder) == stream(undisturbed)
 
 
-def test_a_complete_run_is_left_alone(trainer, small, undisturbed):
-    before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
-    ended = trainer("--config", undisturbed / "run.toml", "--resume_from_checkpoint", "latest")
-    assert ended.code == 0
-    assert "Already complete" in ended.output
-    assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")} == before
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_damaged_checkpoint_is_passed_over_aloud(trainer, small, undisturbed, tmp_path):
-    newest = undisturbed / "checkpoint-12" / "state.safetensors"
+def while_encoding() -> None:
+    """Killed when the third of the pictures is to be stored."""
+    from pipeline.data import cache
+
+    store, calls = cache.store_latents, iter(range(100))
+    cache.store_latents = lambda *given: die() if next(calls) == 2 else store(*given)
+
+
+def in_a_checkpoint() -> None:
+    """Killed between the two files of tensors of the second checkpoint."""
+    from pipeline.training import checkpoint
+
+    write, calls = checkpoint.writer.write, iter(range(100))
+    checkpoint.writer.write = lambda *given: die() if next(calls) == 1 else write(*given)
+
+
+def removing_a_checkpoint() -> None:
+    """Killed when the oldest is no longer there under its name, and not yet gone."""
+    from pipeline import atomic
+
+    remove = shutil.rmtree
+    atomic.shutil.rmtree = lambda path, **how: (
+        die() if path.name.endswith(".trash") and not how else remove(path, **how)
+    )
+
+
+def in_the_hand_over() -> None:
+    """Killed when the adapter is written and verified, and does not have its name yet."""
+    from pipeline.run import export
+
+    export.write_for_comfyui = lambda *given: die()
+
+
+def after_the_hand_over() -> None:
+    """Killed when the adapter has its name and nothing says so yet."""
+    from pipeline.report import page
+
+    page.write = lambda *given: die()
+
+
+SHORT = ["--checkpointing_steps", "2", "--random_flip", "--caption_dropout", "0.3", "--max_train_steps", "6"]
+
+
+@pytest.mark.parametrize(
+    ("harm", "num_steps"),
+    [
+        (while_encoding, 0),
+        (in_a_checkpoint, 4),
+        (removing_a_checkpoint, 6),
+        (in_the_hand_over, 6),
+        (after_the_hand_over, 6),
+    ],
+)
+def test_killed_at_the_worst_moment_it_goes_on_exactly(trainer, finished_run, small, tmp_path, harm, num_steps):
+    """By itself, in the middle of a function: no other process can aim so well."""
+    folder, undisturbed = tmp_path / "killed", finished_run(*SHORT)
+    flags = dedupe([*replaced(small, cache_dir=tmp_path / "cache"), *SHORT, "--checkpoints_total_limit", "2"])
+    killed = Running([*flags, "--output_dir", str(folder)], tmp_path / "log", prepared=harm).wait()
+    assert killed.code == -signal.SIGKILL, killed.output
+    assert (len(metrics(folder)) if num_steps else (folder / "metrics.jsonl").exists()) == num_steps
+    assert (folder / FILE).exists() == (harm is after_the_hand_over)
+    assert status(folder)["exit_code"] is None
+    again = trainer(*next_argv(folder))
+    assert again.code == 0, again.output
+    assert status(folder)["state"] == "done"
+    assert adapter(folder) == adapter(undisturbed)
+    assert stream(folder) == stream(undisturbed)
+    assert not [path for path in folder.rglob("*") if path.name.startswith(".")]
+
+
+def test_a_complete_run_is_left_alone(trainer, ended):
+    folder, flags = ended
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    again = trainer(*flags)
+    assert again.code == 0
+    assert "Already complete" in again.output
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_a_damaged_checkpoint_is_passed_over_aloud(trainer, ended):
+    folder, flags = ended
+    newest = folder / "checkpoint-12" / "state.safetensors"
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1
     newest.write_bytes(content)
-    expected = adapter(undisturbed)
-    ended = trainer("--config", undisturbed / "run.toml", "--resume_from_checkpoint", "latest")
-    assert ended.code == 0, ended.output
-    assert "checkpoint-12 is passed over" in ended.output
-    assert adapter(undisturbed) == expected
+    expected = adapter(folder)
+    again = trainer(*flags)
+    assert again.code == 0, again.output
+    assert "checkpoint-12 is passed over" in again.output
+    assert adapter(folder) == expected
 
 
 @pytest.mark.parametrize("change", [["--learning_rate", "2e-3"], ["--rank", "8"], ["--seed", "1"]])
-def test_another_run_is_not_continued(trainer, undisturbed, change):
-    ended = trainer("--config", undisturbed / "run.toml", "--resume_from_checkpoint", "latest", *change)
-    assert ended.code == 2
-    assert change[0].lstrip("-") in ended.output
+def test_another_run_is_not_continued(trainer, ended, change):
+    folder, flags = ended
+    before = adapter(folder), status(folder)
+    again = trainer(*flags, *change)
+    assert again.code == 2
+    assert change[0].lstrip("-") in again.output
+    assert (adapter(folder), status(folder)) == before
 
 
-def test_an_output_folder_in_use_is_refused(trainer, small, undisturbed):
-    ended = trainer(*small, *EXACT, "--output_dir", undisturbed)
-    assert ended.code == 2
-    assert "not empty" in ended.output
-    assert status(undisturbed)["state"] == "done"
+def test_an_output_folder_in_use_is_refused(trainer, small, ended):
+    folder, _ = ended
+    refused = trainer(*small, *EXACT, "--output_dir", folder)
+    assert refused.code == 2
+    assert "not empty" in refused.output
+    assert status(folder)["state"] == "done"

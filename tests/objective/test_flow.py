@@ -8,8 +8,8 @@ from diffusers.training_utils import compute_loss_weighting_for_sd3
 
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import RectifiedFlow
-from pipeline.objective.timesteps import density_for, logit_normal, mode, shifted, uniform
-from pipeline.objective.weighting import CosMap, InverseSquare, MinSNR, Uniform, weighting_for
+from pipeline.objective.timesteps import ConstantShift, build_density, logit_normal, mode, shifted, uniform
+from pipeline.objective.weighting import CosMap, InverseSquare, MinSNR, Uniform, build_weighting
 
 pytestmark = pytest.mark.reference
 U = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
@@ -74,8 +74,8 @@ def test_weights_are_diffusers_own():
     ],
 )
 def test_a_scheme_is_either_a_density_or_a_weight(options, expected):
-    assert weighting_for(ObjectiveOptions(**options), "flow") == expected
-    is_even = torch.equal(density_for(ObjectiveOptions(**options))(U), U)
+    assert build_weighting(ObjectiveOptions(**options), "flow") == expected
+    is_even = torch.equal(build_density(ObjectiveOptions(**options))(U), U)
     assert is_even == (options.get("weighting_scheme") in ("cosmap", "sigma_sqrt"))
 
 
@@ -92,12 +92,12 @@ def test_the_best_velocity_of_gaussian_data_carries_noise_back_to_the_data():
 
 def test_the_target_is_what_that_velocity_estimates():
     """Regression of the target on z_t gives the closed form, so path and target belong together."""
-    deviation, path = 0.6, RectifiedFlow(uniform, 1.0)
+    deviation, path = 0.6, RectifiedFlow(uniform, ConstantShift(1.0))
     generator = torch.Generator().manual_seed(1)
     x_0 = torch.randn(200_000, 1, 1, 1, generator=generator) * deviation
     noise = torch.randn(x_0.shape, generator=generator)
     for t in (0.1, 0.5, 0.9):
-        noised = path.noise(x_0, noise, torch.full((len(x_0),), t))
+        noised = path.sample(x_0, noise, torch.full((len(x_0),), t))
         slope = (noised.x_t * noised.target).mean() / noised.x_t.square().mean()
         best = (t - (1 - t) * deviation**2) / ((1 - t) ** 2 * deviation**2 + t**2)
         assert slope.item() == pytest.approx(best, abs=0.01)
@@ -105,10 +105,10 @@ def test_the_target_is_what_that_velocity_estimates():
 
 
 def test_measured_levels_are_even_whatever_is_trained():
-    path = RectifiedFlow(logit_normal(2.0, 1.0), 3.0)
+    path = RectifiedFlow(logit_normal(2.0, 1.0), ConstantShift(3.0))
     u = torch.tensor([0.125, 0.375, 0.625, 0.875], dtype=torch.float64)
-    assert torch.equal(path.level(u), u.float())
-    assert (path.time(u) > u).all()
+    assert torch.equal(path.validation_time(u), u.float())
+    assert (path.time(u, 0) > u).all()
 
 
 @pytest.mark.parametrize(

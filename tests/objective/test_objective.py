@@ -5,7 +5,7 @@ from diffusers import DDPMScheduler
 from pipeline.objective.losses import squared_error
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import VariancePreserving
-from pipeline.objective.weighting import MinSNR, Uniform, weighting_for
+from pipeline.objective.weighting import MinSNR, Uniform, build_weighting
 
 pytestmark = pytest.mark.reference
 SCHEDULES = {"sd": {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
@@ -21,7 +21,7 @@ def test_the_path_is_diffusers_own(name, prediction):
     path = VariancePreserving(scheduler.alphas_cumprod, prediction)
     x_0, noise = torch.randn(5, 3, 4, 6), torch.randn(5, 3, 4, 6)
     index = torch.tensor([0, 1, 499, 998, 999])
-    noised = path.noise(x_0, noise, index / 1000)
+    noised = path.sample(x_0, noise, index / 1000)
     torch.testing.assert_close(noised.x_t, scheduler.add_noise(x_0, noise, index))
     expected = noise if prediction == "epsilon" else scheduler.get_velocity(x_0, noise, index)
     torch.testing.assert_close(noised.target, expected)
@@ -56,9 +56,9 @@ def test_weights_carry_the_same_loss_over_both_targets():
 
 
 def test_without_gamma_everything_weighs_one():
-    assert isinstance(weighting_for(ObjectiveOptions(), "epsilon"), Uniform)
-    assert (weighting_for(ObjectiveOptions(), "epsilon")(torch.tensor([1.0, -3.0])) == 1).all()
-    assert weighting_for(ObjectiveOptions(snr_gamma=5.0), "v_prediction") == MinSNR(5.0, "v_prediction")
+    assert isinstance(build_weighting(ObjectiveOptions(), "epsilon"), Uniform)
+    assert (build_weighting(ObjectiveOptions(), "epsilon")(torch.tensor([1.0, -3.0])) == 1).all()
+    assert build_weighting(ObjectiveOptions(snr_gamma=5.0), "v_prediction") == MinSNR(5.0, "v_prediction")
 
 
 def test_the_error_is_per_example_and_in_float32():

@@ -1,29 +1,41 @@
 """What the page says of the data follows from its numbers, and only where it says something."""
 
+from dataclasses import replace
+
 import pytest
 
+from pipeline.geometry import Size
 from pipeline.report.dataset import words
+from pipeline.training.result import DataFacts, Sides
 
 pytestmark = pytest.mark.unit
+FACTS = DataFacts(
+    examples=90,
+    held_out=10,
+    captions=90,
+    distinct_captions=90,
+    words=7.5,
+    side=Sides(512, 700, 900),
+    skipped=0,
+    copies=0,
+)
 
 
-def facts(**changed) -> dict:
-    side = {"smallest": 512, "median": 700, "largest": 900}
-    found = {"examples": 90, "held_out": 10, "captions": 90, "distinct_captions": 90, "words": 7.5, "side": side}
-    return {**found, "skipped": 0, "copies": 0, **changed}
+def said(pixels: int, **changed: object) -> list[str]:
+    return words(replace(FACTS, **changed), Size.square(pixels))
 
 
 def test_a_sound_dataset_gets_two_sentences():
-    said = words(facts(), 512)
-    assert len(said) == 2
-    assert "512 to 900 pixels (median 700); the model sees 512" in said[0]
-    assert "90 captions, 90 of them different, 7.5 words" in said[1]
+    found = said(512)
+    assert len(found) == 2
+    assert "512 to 900 pixels (median 700); the model sees 512" in found[0]
+    assert "90 captions, 90 of them different, 7.5 words" in found[1]
 
 
 def test_what_stands_out_is_said():
-    equal = {"smallest": 64, "median": 64, "largest": 64}
-    assert "is 64 pixels; the model sees 64" in words(facts(side=equal), 64)[0]
-    assert "enlarged" in words(facts(side=equal), 128)[-1]
-    assert "captions are alike" in words(facts(distinct_captions=2), 512)[-1]
-    assert "3 were left out" in words(facts(skipped=3), 512)[-1]
-    assert "2 exist more than once" in words(facts(copies=2), 512)[-1]
+    equal = Sides(64, 64, 64)
+    assert "is 64 pixels; the model sees 64" in said(64, side=equal)[0]
+    assert "enlarged" in said(128, side=equal)[-1]
+    assert "captions are alike" in said(512, distinct_captions=2)[-1]
+    assert "3 were left out" in said(512, skipped=3)[-1]
+    assert "2 exist more than once" in said(512, copies=2)[-1]

@@ -5,6 +5,8 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image, ImageOps
 
+from pipeline.evaluation.metrics import Estimate
+from pipeline.evaluation.results import Evaluation
 from pipeline.report import charts, page
 
 pytestmark = pytest.mark.unit
@@ -12,7 +14,7 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture
 def finished(trainer, small, colours, tmp_path):
-    out, truth = tmp_path / "out <b>", tmp_path / "truth"
+    out, truth = tmp_path / "out <b>", tmp_path / "reference"
     shutil.copytree(colours, truth)
     for path in truth.glob("*.png"):
         ImageOps.mirror(Image.open(path)).save(path)
@@ -41,25 +43,26 @@ def test_the_page_is_whole_and_needs_nothing_beside_it(finished):
     checker = Checker()
     checker.feed(text)
     assert all(link.startswith("data:image/png;base64,") for link in checker.links)
-    assert checker.images >= 8 * 3 + 12 + 4  # base, tuned and truth; the grid; what it was trained on
+    assert checker.images >= 8 * 3 + 12 + 4  # base, adapted and reference; the grid; what it was trained on
     words = " ".join(checker.text)
-    expected = ("a purple square", "Proof of the hand-over", "load_lora_weights", "12 of 2 examples", "out <b>")
-    for said in (*expected, "strength 1.5", "guidance 15", "training steps"):
+    expected = ("a purple square", "Verified: the saved file", "load_lora_weights", "12 of 2 examples", "out <b>")
+    for said in (*expected, "scale 1.5", "guidance 15", "training steps"):
         assert said in words
     assert "<svg" in text
     assert len(text) < 3_000_000
 
 
 def test_the_headline_claims_only_what_the_intervals_carry():
-    def measured(tuned: float, half: float = 1.0) -> dict:
-        kid = {name: {"value": v, "low": v - half, "high": v + half} for name, v in (("base", 8.0), ("tuned", tuned))}
-        return {"n": 160, "sets": {name: {"kid": value} for name, value in kid.items()}}
+    def measured(adapted: float, half: float = 1.0) -> Evaluation:
+        values = {"base": 8.0, "adapted": adapted}
+        kid = {name: Estimate(v, v - half, v + half, 160, "kid", "x") for name, v in values.items()}
+        return Evaluation(160, {"features": "x"}, {name: {"kid": value} for name, value in kid.items()})
 
     assert "fell to 25%" in page.headline(measured(2.0), 300)
     assert "fell to 0%" in page.headline(measured(-0.1), 300)
     assert "still touch" in page.headline(measured(7.0), 300)
     assert "no nearer" in page.headline(measured(10.3), 300)
-    assert "proven to load" in page.headline({"n": 4, "sets": {"tuned": {}}}, 300)
+    assert "proven to load" in page.headline(Evaluation(4, {}, {"adapted": {}}), 300)
 
 
 def test_the_chart_holds_every_finite_value_and_a_smooth_line():

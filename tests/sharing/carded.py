@@ -46,7 +46,8 @@ def front_of(out: Path) -> dict:
 def changed(path: Path, **values: object) -> None:
     """Change some entries of a JSON file; None takes one out."""
     found = {**(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}), **values}
-    path.write_text(json.dumps({k: v for k, v in found.items() if v is not None}), encoding="utf-8")
+    kept = {name: value for name, value in found.items() if name not in values or value is not None}
+    path.write_text(json.dumps(kept), encoding="utf-8")
 
 
 def replaced(base: card.BaseModel, **values: object) -> card.BaseModel:

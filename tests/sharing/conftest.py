@@ -13,7 +13,6 @@ from huggingface_hub.utils import _http
 from PIL import Image
 from safetensors.numpy import save_file
 
-from tests.conftest import Running, make_colours, small_flags
 from tests.sharing.loopback import Hub
 
 
@@ -55,17 +54,13 @@ def out(quiet, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def finished(miniature, tmp_path_factory):
-    """The output folder of a run; its prompts are as odd as they get. Not to be changed."""
+def finished(finished_run):
+    """The output folder of a run called squares; its prompts are as odd as they get. Not to be changed."""
     from tests.sharing.carded import ODD, PRIVATE
 
-    folder = tmp_path_factory.mktemp("card")
-    out, flags = folder / "squares", small_flags(miniature, make_colours(folder / "colours"), folder / "cache")
     prompts = [word for prompt in ("a red square", ODD, PRIVATE) for word in ("--validation_prompt", prompt)]
-    flags += [*prompts, "--num_validation_images", "1", "--validation_split", "0.5", "--trigger_word", "square"]
-    ended = Running([*flags, "--output_dir", str(out)], folder / "log.txt").wait()
-    assert ended.code == 0, ended.output
-    return out
+    more = ["--num_validation_images", "1", "--validation_split", "0.5", "--trigger_word", "square"]
+    return finished_run(*prompts, *more, name="squares")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import re
 import socket
 import threading
-import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -38,7 +37,8 @@ class Fault:
     status: int = 0  # 0: no answer at all
     body: bytes = b""
     done_first: bool = False  # the work is done, only the answer is lost
-    silent_seconds: float = 0  # before the connection is cut
+    silence: threading.Event | None = None  # until it is set the connection is not cut, a minute at most
+    was_cut: bool = False
 
 
 class Refused(Exception):
@@ -264,7 +264,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._work(line, self.rfile.read(length))
         else:
             self.rfile.read(length // 2)
-        time.sleep(fault.silent_seconds)
+        fault.was_cut = fault.silence is None or fault.silence.wait(60) or True
         self.close_connection = True
         self.connection.shutdown(socket.SHUT_RDWR)
 

@@ -24,7 +24,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def access(server, repo=REPO, token=TOKEN):
-    hub.require_access(repo, token, server.endpoint)
+    hub.require_access(repo, token, endpoint=server.endpoint)
 
 
 def refusal(server, repo=REPO, token=TOKEN) -> str:
@@ -46,7 +46,7 @@ def share(server, out, **given):
 def failure(server, out, *, token=TOKEN) -> str:
     before = contents(out)
     with pytest.raises(hub.HubError) as caught:
-        hub.upload(out, REPO, token, "Paper", server.endpoint, pause=lambda seconds: None)
+        hub.upload(out, REPO, token, "Paper", endpoint=server.endpoint, pause=lambda seconds: None)
     assert contents(out) == before
     assert TOKEN not in str(caught.value)
     return str(caught.value)

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -14,9 +15,15 @@ from PIL import Image, ImageOps
 from pipeline.data.card import Card
 from pipeline.errors import CheckpointError
 from pipeline.evaluation import png_metadata
-from pipeline.evaluation.previews import kept
+from pipeline.evaluation.metrics import Estimate
+from pipeline.evaluation.picture_sets import kept
+from pipeline.evaluation.results import Evaluation
+from pipeline.evaluation.statistics import Interval
 from pipeline.sharing import card, hub
-from tests.conftest import metrics, snippet_of
+from pipeline.training.tracking import Metrics
+from tests.conftest import metrics as metrics_of
+from tests.conftest import snippet_of
+from tests.rows import step_row, validation_row
 from tests.sharing.carded import BASE, DATA, ODD, changed, front_of, text_of
 
 pytestmark = pytest.mark.unit
@@ -80,17 +87,17 @@ def test_the_pictures_are_of_the_step_handed_over_and_none_belongs_to_the_datase
     text = text_of(out)
     shown = re.findall(r"samples/([\w-]+)/\d+\.png\)", text)
     step = json.loads((out / "result.json").read_text(encoding="utf-8"))["kept_step"]
-    assert set(shown) == {"base", f"step-{step:06d}", "unseen-base", "unseen-tuned"}
+    assert set(shown) == {"base", f"step-{step:06d}", "test-base", "test-adapted"}
     assert len(shown) == 2 * (2 + 4)  # the prompts but for the private one, and what was held out
     assert hub.chosen(out).count("README.md") == 1
-    assert not [name for name in hub.chosen(out) if "samples/data" in name or "truth" in name]
+    assert not [name for name in hub.chosen(out) if "samples/data" in name or "reference" in name]
     for url in re.findall(r"\]\((samples/[^)]+)\)", text):
         with Image.open(out / url) as picture:
             assert picture.size == (64, 64)
 
 
 def test_at_most_so_many_pictures(out):
-    for name in ("unseen-base", "unseen-tuned"):
+    for name in ("test-base", "test-adapted"):
         rows = kept(out / "samples" / name)
         more = [{**rows[0], "prompt": f"square {n}", "seed": n, "path": None} for n in range(30)]
         (out / "samples" / name / "index.json").write_text(json.dumps(more), encoding="utf-8")
@@ -100,7 +107,7 @@ def test_at_most_so_many_pictures(out):
 
 def test_pictures_that_are_gone_are_not_shown(out):
     (out / "samples" / "step-000012" / "0000.png").unlink()
-    shutil.rmtree(out / "samples" / "unseen-base")
+    shutil.rmtree(out / "samples" / "test-base")
     text_of(out)
     assert [row["text"] for row in front_of(out)["widget"]] == [ODD]
     shutil.rmtree(out / "samples")
@@ -128,27 +135,35 @@ def test_the_pictures_are_called_marked_only_if_all_are(out):
 def test_the_numbers_are_those_of_the_files(out):
     changed(
         out / "result.json", kept_step=6,
-        verdict={"distance": 3.21e-7, "effect": 0.123, "num_layers": 17},
+        verification={"error": 3.21e-7, "effect": 0.123, "num_layers": 17},
         data={"examples": 77, "held_out": 0, "captions": 80, "distinct_captions": 79, "words": 2.5,
-              "side": {"smallest": 61, "median": 64, "largest": 68}},
+              "side": {"smallest": 61, "median": 64, "largest": 68}, "skipped": 0, "copies": 0},
     )  # fmt: skip
-    change = {"value": -0.1, "low": -0.2, "high": 0.05, "n": 9}
-    rows = [{"step": n, "loss": 1.0, "learning_rate": n * 1e-5, "ids": ["a"] * 5} for n in range(1, 9)]
-    rows[5]["validation"] = {"held_out_change": change, "held_out_base": 0.4}
-    for other in (3, 7):
-        rows[other]["validation"] = {"held_out_change": {**change, "value": 99.0}, "held_out_base": 0.4}
-    (out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    kid = {"name": "kid[x]", "value": 0.5, "low": 0.25, "high": 0.75, "n": 31}
-    tuned = {"kid": kid, "clip_margin_change": {**kid, "low": -math.inf, "high": math.inf, "n": 1}}
-    sets = {"truth": {"clip_margin": kid}, "base": {"kid": {**kid, "value": 0.625}}, "tuned": tuned}
-    changed(out / "evaluation.json", judge="Inception-v3", reader="my_clip", n=31, sets=sets)
+    found = validation_row(0.0)
+    kept = replace(found, held_out_change=Interval(-0.1, -0.2, 0.05, 9), held_out_base=0.4)
+    other = replace(found, held_out_change=Interval(99.0, -0.2, 0.05, 9), held_out_base=0.4)
+    measured = {6: kept, 4: other, 8: other}
+    metrics = Metrics(out, 0)
+    for step in range(1, 9):
+        metrics.write(step_row(step, measured.get(step), learning_rate=step * 1e-5, ids=("a",) * 5))
+    metrics.close()
+    kid = Estimate(0.5, 0.25, 0.75, 31, "kid", "Inception-v3")
+    margin = replace(kid, metric="clip_margin", extractor="my_clip")
+    change = Estimate(0.5, -math.inf, math.inf, 1, "clip_margin_change", "my_clip")
+    sets = {
+        "reference": {"clip_margin": margin},
+        "base": {"kid": replace(kid, value=0.625)},
+        "adapted": {"kid": kid, "clip_margin_change": change},
+    }
+    Evaluation(31, {"features": "Inception-v3", "encoder": "my_clip"}, sets).write(out)
     text = text_of(out)
-    assert "for 8 steps; the weights of step 6 are handed over." in text
+    assert "for 8 steps; the weights of step 6 were kept." in text
     assert "it is 3.2e-07 of its own effect away from the trained adapter (17 layers)" in text
     assert "changes the prediction of the base model by 12 %" in text
     assert "On 9 images held out of training the loss changed by -25.0% [-50.0%, +12.5%]" in text
     assert re.search(
-        r"\(KID.*\), by Inception-v3 \| 0.625 \[0.250, 0.750\] \| 0.500 \[0.250, 0.750\] \|  \| 31 \|", text
+        r"\(KID.*\), by Inception-v3 \| 0.625 \[0.250, 0.750\] \| 0.500 \[0.250, 0.750\] \| 0 by definition \| 31 \|",
+        text,
     )
     assert re.search(r"margin.*, by my\\_clip \|  \| \+0.500 \(no interval\) \|  \| 1 \|", text)
     assert "guess" not in text
@@ -160,18 +175,17 @@ def test_the_numbers_are_those_of_the_files(out):
 
 def test_numbers_that_are_missing_are_left_out(out):
     (out / "metrics.jsonl").unlink()
-    (out / "result.json").write_text("{}", encoding="utf-8")
     (out / "evaluation.json").unlink(missing_ok=True)
     text = text_of(out)
-    assert "Nothing was measured." in text
-    assert "held out" not in text
+    assert "generalise" not in text
+    assert "Drawn from" not in text
     assert "examples per step" not in text
     assert "None" not in text
     assert "trained with t2i-lora 0.1.0.\n" in text
 
 
 def test_a_run_that_held_nothing_out_says_nothing_about_it(out):
-    rows = [{key: value for key, value in row.items() if key != "validation"} for row in metrics(out)]
+    rows = [{key: value for key, value in row.items() if key != "validation"} for row in metrics_of(out)]
     (out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert "generalise" not in text_of(out)
 
@@ -181,9 +195,24 @@ def test_the_real_run_is_told(out):
     assert "On 4 images held out of training the loss changed by " in text
     assert re.search(r"Read back by diffusers' own loader, it (predicts bit for bit|is \d)", text)
     assert "**Trigger word:** square." in text
-    assert "| steps | 12 |\n| examples per step | 2 |\n| resolution | 64 |\n| rank | 4 |\n" in text
+    assert "| steps | 12 |\n| examples per step | 2 |\n| resolution | 64 x 64 |\n| rank | 4 |\n" in text
     assert "| learning rate at its peak | 0.001 |\n" in text
     assert "4 pictures, 4 more held out." in text
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("result.json", {"rank": None, "alpha": None}, "result.json lacks alpha, rank; put back"),
+        ("result.json", {"distance": 1.0}, "result.json holds distance, unknown to this version"),
+        ("result.json", {"kept_step": "six"}, "result.json: kept_step is 'six', which does not belong there"),
+        ("evaluation.json", {"n": 4, "sets": {"base": []}}, "evaluation.json lacks extractors"),
+    ],
+)
+def test_a_file_that_is_not_as_the_run_wrote_it_is_named(out, name, changes, said):
+    changed(out / name, **changes)
+    with pytest.raises(CheckpointError, match=re.escape(said)):
+        text_of(out)
 
 
 def test_a_folder_without_a_finished_run(tmp_path):

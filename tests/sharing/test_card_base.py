@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from pipeline.families import registry
+from pipeline.families.checkpoint.source import ModelSource
 from pipeline.families.options import ModelOptions
 from pipeline.sharing import documents
 from tests.conftest import largest_difference, snippet_of
@@ -61,14 +62,23 @@ def test_what_a_card_knows_of_its_base(miniature, tmp_path):
     (folder / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
     original.write(diffusers.DiffusionPipeline.from_pretrained(miniature), file)
     given = {"pretrained_model_name_or_path": str(file), "single_file_config": str(folder)}
-    for values, expected in (
-        (given, ("file", "base.safetensors", "layout", None)),
-        ({**given, "single_file_config": "user/model"}, ("file", "base.safetensors", "user/model", None)),
-        ({"pretrained_model_name_or_path": str(folder)}, ("folder", "layout", None, "mit")),
-        ({}, ("starter", "base", None, "mit")),
+    single = type(registry.detect(folder))(ModelSource(folder, file=file))
+    for values, family, expected in (
+        (given, single, ("file", "base.safetensors", "layout", None, None)),
+        ({**given, "single_file_config": "user/model"}, single, ("file", "base.safetensors", "user/model", None, None)),
+        (
+            {"pretrained_model_name_or_path": str(folder)},
+            registry.detect(folder),
+            ("folder", "layout", None, "mit", None),
+        ),
+        (
+            {},
+            registry.find(ModelOptions(), None),
+            ("folder", "base", None, "ofl-1.1", "the base that ships with t2i-lora"),
+        ),
     ):
-        base = documents.base_model(ModelOptions(**values), registry.detect(folder), 1.0)
-        assert (base.kind, base.name, base.config, base.license) == expected
+        base = documents.base_model(ModelOptions(**values), family, 1.0)
+        assert (base.kind, base.name, base.config, base.license, base.title) == expected
         assert base.hub_id is None
     base = documents.base_model(ModelOptions(pretrained_model_name_or_path="user/model"), registry.detect(folder), 1.0)
     assert (base.hub_id, base.name) == ("user/model", "model")

@@ -7,6 +7,7 @@ import shutil
 import pytest
 from safetensors import safe_open
 
+from pipeline.run.encode import encode
 from pipeline.sharing import documents
 from tests.conftest import dedupe
 from tests.sharing.carded import BASE, replaced
@@ -61,19 +62,19 @@ def test_what_is_private_is_not_said(jane):
     }
     local = replaced(BASE, hub_id=None, name="jane", license=None)
     assert documents.for_header(local, "from /home/jane/pictures") == {}
-    starter = replaced(BASE, hub_id=None, name="base", kind="starter")
+    starter = replaced(BASE, hub_id=None, name="base", title="the base that ships with t2i-lora")
     assert documents.for_header(starter, None)["base_model"] == "the base that ships with t2i-lora"
 
 
 @pytest.mark.invariant
 def test_the_file_for_comfyui_is_not_called_after_the_account(small, tmp_path, jane, monkeypatch):
-    from pipeline import assemble, handover, run
+    from pipeline.run import build, export
     from tests.conftest import prepared
 
-    setting = prepared(small, tmp_path / "jane")
-    run.encode(setting)
-    models = assemble.load_models(setting)
-    handover.write_for_comfyui(setting, models.adapted, {})
+    context = prepared(small, tmp_path / "jane")
+    encode(context)
+    models = build.load_models(context)
+    export.write_for_comfyui(context, models.adapted, {})
     (path,) = (tmp_path / "jane" / "comfyui").iterdir()
     assert path.name == "name.safetensors"
     assert "jane" not in json.dumps(header_of(path))

@@ -12,8 +12,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from pipeline.adapter import kohya
+from pipeline.adapter.files import kohya
 from tests.conftest import replaced, status
+from tests.running import Ended, Running
 from tests.sharing.loopback import TOKEN, Hub
 
 pytestmark = pytest.mark.invariant
@@ -28,14 +29,20 @@ def server():
 
 
 @pytest.fixture
-def run(server, small, tmp_path):
-    """Run a command line with the loopback Hub as the Hub."""
+def environment(server, tmp_path):
+    """The loopback Hub as the Hub."""
     given = {"HF_ENDPOINT": server.endpoint, "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"}
-    environment = {**os.environ, **given, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": TOKEN}
+    return given | {"HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": TOKEN}
 
-    def runner(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, *map(str, words)]
-        return subprocess.run(command, env={**environment, **more}, capture_output=True, text=True, timeout=200)
+
+@pytest.fixture
+def run(environment, tmp_path):
+    """Run a command line in a warmed process."""
+    counter = iter(range(100))
+
+    def runner(*words: object, **more: str) -> Ended:
+        log = tmp_path / f"log-{next(counter)}.txt"
+        return Running([], log, program=tuple(map(str, words)), environment={**environment, **more}).wait()
 
     return runner
 
@@ -46,18 +53,18 @@ def flags(small, tmp_path):
     return [*small, *more, "--push_to_hub", "--hub_model_id", REPO, "--output_dir", str(tmp_path / "out")]
 
 
-def alone_of(flags):
+@pytest.fixture(scope="session")
+def unshared(finished_run):
     """The same run, but short and not shared."""
-    return [
-        word for word in replaced(flags, max_train_steps=2) if word not in ("--push_to_hub", "--hub_model_id", REPO)
-    ]
+    more = ["--validation_prompt", "a red square", "--num_validation_images", "1", "--trigger_word", "square"]
+    return finished_run("--max_train_steps", "2", *more)
 
 
-def test_what_is_shared_loads_from_the_hub_and_draws_the_same(run, server, flags, miniature, tmp_path):
+def test_what_is_shared_loads_from_the_hub_and_draws_the_same(run, server, environment, flags, miniature, tmp_path):
     out = tmp_path / "out"
     ended = run("train_lora.py", *flags, "--allow_undocumented_data", REASON, "--train_text_encoder")
-    assert ended.returncode == 0, ended.stderr
-    assert f"May share as {REPO}" in ended.stderr
+    assert ended.code == 0, ended.output
+    assert f"May share as {REPO}" in ended.output
     assert status(out)["state"] == "done"
     (commit,) = server.own_commits(REPO)
     names = set(commit.files)
@@ -82,17 +89,17 @@ def drawn(place):
                 generator=torch.Generator().manual_seed(0)).images
 assert torch.equal(drawn({REPO!r}), drawn({str(out)!r}))
 """
-    ended = run("-c", code)
-    assert ended.returncode == 0, ended.stderr
+    environment = {**os.environ, **environment}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)  # it has never seen `pipeline`
     ended = run("-m", "pipeline", "publish", out, "--repo", REPO)
-    assert ended.returncode == 0, ended.stderr
+    assert ended.code == 0, ended.output
     assert len(server.own_commits(REPO)) == 1  # it was all there
 
 
 def test_undocumented_data_is_refused_before_anything_is_done(run, server, flags, tmp_path):
     ended = run("train_lora.py", *flags)
-    assert ended.returncode == 2
-    assert "Sharing needs a card of the dataset: write data_cards/colours.md" in ended.stderr
+    assert ended.code == 2
+    assert "Sharing needs a card of the dataset: write data_cards/colours.md" in ended.output
     assert server.requests == []
     assert not (tmp_path / "out").exists()
 
@@ -106,8 +113,8 @@ def test_a_card_of_the_data_is_shown_and_one_of_other_data_refused(run, server, 
     path = tmp_path / "card.md"
     path.write_text(text)
     ended = run("train_lora.py", *flags, "--data_card", path)
-    assert ended.returncode == 2
-    assert all(name in ended.stderr for name in ("license", "source", "rights_basis", "people", "intended_use"))
+    assert ended.code == 2
+    assert all(name in ended.output for name in ("license", "source", "rights_basis", "people", "intended_use"))
     filled = {
         "license": "cc0-1.0", "source": "drawn by tests/conftest.py", "rights_basis": "own work",
         "sensitive_content": "none", "intended_use": "tests",
@@ -118,7 +125,7 @@ def test_a_card_of_the_data_is_shown_and_one_of_other_data_refused(run, server, 
     ]
     path.write_text("\n".join(lines) + "\n")
     ended = run("train_lora.py", *replaced(flags, max_train_steps=2), "--data_card", path)
-    assert ended.returncode == 0, ended.stderr
+    assert ended.code == 0, ended.output
     card = server.own_commits(REPO)[-1].files["README.md"].decode()
     assert "own work" in card
     (colours / "red.txt").unlink(missing_ok=True)
@@ -126,8 +133,8 @@ def test_a_card_of_the_data_is_shown_and_one_of_other_data_refused(run, server, 
     (colours / "red.png").unlink()
     (colours / "metadata.jsonl").write_text("\n".join(row for row in rows if "red" not in row) + "\n")
     ended = run("train_lora.py", *flags, "--data_card", path, "--overwrite_output_dir")
-    assert ended.returncode == 2
-    assert "changed" in ended.stderr
+    assert ended.code == 2
+    assert "changed" in ended.output
 
 
 @pytest.mark.parametrize(
@@ -140,79 +147,77 @@ def test_a_card_of_the_data_is_shown_and_one_of_other_data_refused(run, server, 
 def test_a_hub_that_will_not_take_it_is_noticed_before_the_first_step(run, server, flags, tmp_path, harm, said):
     harm(server)
     ended = run("train_lora.py", *flags, "--allow_undocumented_data", REASON)
-    assert ended.returncode == 2, ended.stderr
-    assert said in ended.stderr
+    assert ended.code == 2, ended.output
+    assert said in ended.output
     assert not (tmp_path / "out" / "metrics.jsonl").exists()
 
 
 def test_offline_is_noticed_at_the_start(run, server, flags):
     ended = run("train_lora.py", *flags, "--allow_undocumented_data", REASON, HF_HUB_OFFLINE="1")
-    assert ended.returncode == 2
-    assert "HF_HUB_OFFLINE is set" in ended.stderr
+    assert ended.code == 2
+    assert "HF_HUB_OFFLINE is set" in ended.output
 
 
 def test_a_hub_that_fails_at_the_end_costs_nothing_and_the_printed_line_shares_it(run, server, flags, tmp_path):
     server.fail_next(r"POST /api/models/jane/tok/commit.*", 404, times=1)  # gone since it was checked
     ended = run("train_lora.py", *flags, "--allow_undocumented_data", REASON)
-    assert ended.returncode == 3, ended.stderr
+    assert ended.code == 3, ended.output
     out = tmp_path / "out"
     said = status(out)
     assert (said["state"], said["exit_code"]) == ("incomplete", 3)
-    assert f"Try again with: {said['next_command']}" in ended.stderr
+    assert f"Try again with: {said['next_command']}" in ended.output
     assert load_file(out / FILE)
     assert (out / "report.html").is_file()
     words = shlex.split(said["next_command"])
     ended = run(*words[1:])
-    assert ended.returncode == 0, ended.stderr
+    assert ended.code == 0, ended.output
     assert len(server.own_commits(REPO)) == 1
 
 
-def test_a_card_changed_by_hand_is_shared_as_it_is_and_a_reason_is_kept(run, server, flags, tmp_path):
+def test_a_card_changed_by_hand_is_shared_as_it_is_and_a_reason_is_kept(run, server, unshared, tmp_path):
     out = tmp_path / "out"
-    alone = alone_of(flags)
-    assert run("train_lora.py", *alone).returncode == 0
+    shutil.copytree(unshared, out)
     publish = ["-m", "pipeline", "publish", out, "--repo", REPO]
     ended = run(*publish)
-    assert (ended.returncode, "has no card" in ended.stderr) == (2, True)
-    assert run(*publish, "--allow_undocumented_data", REASON).returncode == 0
+    assert (ended.code, "has no card" in ended.output) == (2, True)
+    assert run(*publish, "--allow_undocumented_data", REASON).code == 0
     text = (out / "README.md").read_text(encoding="utf-8") + "\nDrawn for my sister.\n"
     (out / "README.md").write_text(text, encoding="utf-8")
     ended = run(*publish)
-    assert ended.returncode == 0, ended.stderr
-    assert "was changed by hand and is shared as it is" in ended.stdout
+    assert ended.code == 0, ended.output
+    assert "was changed by hand and is shared as it is" in ended.output
     assert (out / "README.md").read_text(encoding="utf-8") == text
     assert server.own_commits(REPO)[-1].files["README.md"].decode() == text
 
 
-def test_what_was_changed_after_the_run_is_not_shared_with_it(run, server, flags, tmp_path):
+def test_what_was_changed_after_the_run_is_not_shared_with_it(run, server, unshared, tmp_path):
     """An adapter that is no longer fit for use, and another file for ComfyUI; then the Hub fails."""
     out = tmp_path / "out"
-    alone = alone_of(flags)
-    assert run("train_lora.py", *alone).returncode == 0
+    shutil.copytree(unshared, out)
     publish = ["-m", "pipeline", "publish", out, "--repo", REPO, "--allow_undocumented_data", REASON]
     shutil.copy(out / "comfyui" / "out.safetensors", out / "comfyui" / "older.safetensors")
     right = load_file(out / FILE)
     save_file({**right, min(right): torch.full_like(right[min(right)], torch.nan)}, out / FILE)
     ended = run(*publish)
-    assert ended.returncode == 2
-    assert f"{min(right)} is not finite" in ended.stderr
+    assert ended.code == 2
+    assert f"{min(right)} is not finite" in ended.output
     save_file(right, out / FILE)
     comfyui = out / "comfyui" / "out.safetensors"
     theirs = comfyui.read_bytes()
     save_file({name: value * torch.nan for name, value in load_file(comfyui).items()}, comfyui)
     ended = run(*publish)
-    assert ended.returncode == 2
-    assert "out.safetensors is not fit for use" in ended.stderr
+    assert ended.code == 2
+    assert "out.safetensors is not fit for use" in ended.output
     comfyui.write_bytes(theirs)
     (out / "README.md").write_text(
         "---\ntags: [lora]\n---\nmine", encoding="utf-8"
     )  # so that the reason is noted nowhere
     server.fail_next(r"POST /api/models/jane/tok/commit.*", 404, times=1)
     ended = run(*publish)
-    assert ended.returncode == 2
+    assert ended.code == 2
     assert not server.own_commits(REPO)
-    command = ended.stderr.strip().partition("Try again with: python ")[2]
-    assert run(*shlex.split(command)).returncode == 0
+    command = ended.output.strip().partition("Try again with: python ")[2]
+    assert run(*shlex.split(command)).code == 0
     (commit,) = server.own_commits(REPO)
     assert [name for name in commit.files if name.startswith("comfyui/")] == ["comfyui/out.safetensors"]
 
@@ -221,15 +226,15 @@ def test_what_was_changed_after_the_run_is_not_shared_with_it(run, server, flags
 def test_a_folder_whose_files_are_damaged_is_named(run, server, tmp_path, content):
     (tmp_path / "documents.json").write_text(content, encoding="utf-8")
     ended = run("-m", "pipeline", "publish", tmp_path, "--repo", REPO, "--allow_undocumented_data", REASON)
-    assert ended.returncode == 2
-    assert "put back what the run wrote" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert ended.code == 2
+    assert "put back what the run wrote" in ended.output
+    assert "Traceback" not in ended.output
 
 
 def test_the_file_for_comfyui_says_what_it_is_and_nothing_private(run, server, flags, tmp_path):
     flags = replaced(flags, max_train_steps=2)
     ended = run("train_lora.py", *flags, "--allow_undocumented_data", REASON, "--lora_alpha", 8)
-    assert ended.returncode == 0, ended.stderr
+    assert ended.code == 0, ended.output
     with safe_open(tmp_path / "out" / "comfyui" / "out.safetensors", "pt") as file:
         header, names = file.metadata(), set(file.keys())
         alphas = {file.get_tensor(name).item() for name in names if name.endswith(".alpha")}

@@ -2,6 +2,7 @@
 
 import hashlib
 import html
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from pipeline import starter
+from pipeline import shipped
 from pipeline.data.manifest import read_manifest
 from pipeline.data.options import DataOptions
 from pipeline.starter import judge, world
@@ -26,7 +27,7 @@ def concepts_of(folder: Path) -> set[str]:
 
 
 def test_what_is_trained_on_and_what_is_measured_share_no_concept():
-    train, unseen = concepts_of(starter.TRAIN), concepts_of(starter.UNSEEN)
+    train, unseen = concepts_of(shipped.TRAIN), concepts_of(shipped.TEST)
     assert len(train) == 60
     assert len(unseen) == 80
     assert not train & unseen
@@ -34,7 +35,7 @@ def test_what_is_trained_on_and_what_is_measured_share_no_concept():
 
 
 def test_the_dataset_is_clean():
-    for folder, count in ((starter.TRAIN, 120), (starter.UNSEEN, 240)):
+    for folder, count in ((shipped.TRAIN, 120), (shipped.TEST, 240)):
         manifest = read_manifest(folder, DataOptions())
         assert len(manifest.examples) == count
         assert not manifest.duplicates
@@ -42,39 +43,41 @@ def test_the_dataset_is_clean():
 
 
 def test_the_base_opens_with_the_plain_lines_and_is_small():
-    pipe = StableDiffusionPipeline.from_pretrained(starter.BASE)
+    pipe = StableDiffusionPipeline.from_pretrained(shipped.BASE)
     assert {part.dtype for part in (pipe.unet, pipe.vae, pipe.text_encoder)} == {torch.float32}
     pipe.set_progress_bar_config(disable=True)
     picture = pipe("a large fox on a blue background", num_inference_steps=2).images[0]
     assert picture.size == (world.SIDE_PIXELS, world.SIDE_PIXELS)
-    assert sum(path.stat().st_size for path in starter.ROOM.rglob("*.safetensors")) <= 40_000_000
+    assert sum(path.stat().st_size for path in shipped.STARTER.rglob("*.safetensors")) <= 40_000_000
 
 
 def test_the_lines_on_the_page_draw_its_first_picture_again(trainer, tmp_path):
     """A short run of the starter; then the page's own snippet, as it stands, in plain diffusers."""
     out, unseen = tmp_path / "out", tmp_path / "unseen"
     unseen.mkdir()
-    rows = (starter.UNSEEN / "metadata.jsonl").read_text(encoding="utf-8").splitlines()[:4]
+    rows = (shipped.TEST / "metadata.jsonl").read_text(encoding="utf-8").splitlines()[:4]
     for row in rows:
-        shutil.copy(starter.UNSEEN / json.loads(row)["file_name"], unseen)
+        shutil.copy(shipped.TEST / json.loads(row)["file_name"], unseen)
     (unseen / "metadata.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     ended = trainer(
-        "--train_data_dir", starter.TRAIN, "--evaluation_data_dir", unseen, "--max_train_samples", "16",
-        "--max_train_steps", "4", "--cache_dir", tmp_path / "cache", "--output_dir", out,
+        "--train_data_dir", shipped.TRAIN, "--evaluation_data_dir", unseen, "--max_train_samples", "16",
+        "--max_train_steps", "4", "--num_inference_steps", "5", "--validation_split", "0",
+        "--validation_prompt", "a fox", "--num_validation_images", "1",
+        "--cache_dir", tmp_path / "cache", "--output_dir", out,
     )  # fmt: skip
     assert ended.code == 0, ended.output
     measured = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
-    assert measured["judge"] == judge.NAME
+    assert measured["extractors"]["features"] == judge.NAME
     snippet = html.unescape((out / "report.html").read_text(encoding="utf-8").split("<h2>Use it</h2>")[1])
     names: dict = {}
     exec(snippet.split("<pre>")[1].split("</pre>")[0], names)
-    tuned, base = (Image.open(out / "samples" / f"unseen-{which}" / "0000.png") for which in ("tuned", "base"))
+    tuned, base = (Image.open(out / "samples" / f"test-{which}" / "0000.png") for which in ("adapted", "base"))
     assert largest_difference(names["image"], tuned) <= 1
     assert largest_difference(names["image"], base) > 8
 
 
 def test_the_licence_of_the_pictures_travels_with_model_and_data():
-    for folder in (starter.BASE, starter.ROOM / "vision", starter.ROOM / "dataset"):
+    for folder in (shipped.BASE, shipped.STARTER / "vision", shipped.STARTER / "dataset"):
         text = (folder / "OFL.txt").read_text(encoding="utf-8")
         assert "SIL OPEN FONT LICENSE" in text
         assert "Google" in text
@@ -98,21 +101,22 @@ def test_the_world_is_a_function_of_seed_and_index():
 
 
 @font
-def test_no_styled_pixel_was_in_the_bases_training():
+@pytest.mark.parametrize("count", [25, pytest.param(500, marks=pytest.mark.slow)])
+def test_no_styled_pixel_was_in_the_bases_training(count):
     """The base saw renders and the broad set; the dataset's pictures are neither."""
-    from pipeline.starter import pixels
+    from pipeline.starter.build import pixels
 
     styled = {
         hashlib.sha256(Image.open(path).convert("RGB").tobytes()).digest()
-        for folder in (starter.TRAIN, starter.UNSEEN)
+        for folder in (shipped.TRAIN, shipped.TEST)
         for path in folder.glob("*.png")
     }
     assert len(styled) == 360
-    seen = {hashlib.sha256(pixels.broad_picture(0, index).tobytes()).digest() for index in range(500)}
-    seen |= {hashlib.sha256(world.training_scene(0, index)[0].image().tobytes()).digest() for index in range(500)}
+    seen = {hashlib.sha256(pixels.broad_picture(0, index).tobytes()).digest() for index in range(count)}
+    seen |= {hashlib.sha256(world.training_scene(0, index)[0].image().tobytes()).digest() for index in range(count)}
     assert not styled & seen
     rooms = ("pixels.py", "clip.py", "autoencoder.py", "denoiser.py")
-    source = {name: (starter.ROOM / name).read_text() for name in rooms}
+    source = {name: (shipped.STARTER / "build" / name).read_text() for name in rooms}
     assert not [name for name, text in source.items() if "style import" in text or "import style" in text]
 
 
@@ -134,14 +138,23 @@ def test_captions_are_english():
 
 
 @font
-def test_the_dataset_is_what_its_code_draws(tmp_path):
-    from pipeline.starter import dataset
+@pytest.mark.parametrize("stride", [12, pytest.param(1, marks=pytest.mark.slow)])
+def test_the_dataset_is_what_its_code_draws(tmp_path, monkeypatch, stride):
+    """Every scene and caption, and one of so many pictures."""
+    from pipeline.starter.build import dataset
 
+    draw, numbers = dataset.style.sticker, itertools.count()
+
+    def sticker(scene):
+        return Image.new("RGB", (1, 1)) if next(numbers) % stride else draw(scene)
+
+    monkeypatch.setattr(dataset.style, "sticker", sticker)
     dataset.build(tmp_path)
-    for folder in (starter.TRAIN, starter.UNSEEN):
+    assert next(numbers) == 360
+    for folder in (shipped.TRAIN, shipped.TEST):
         again = tmp_path / folder.name
         assert (again / "metadata.jsonl").read_text() == (folder / "metadata.jsonl").read_text()
-        for path in folder.glob("*.png"):
+        for path in sorted(folder.glob("*.png"))[::stride]:
             assert Image.open(again / path.name).tobytes() == Image.open(path).tobytes(), path
 
 

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 import torch
@@ -6,8 +7,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pipeline import atomic
-from pipeline.adapter import formats
-from pipeline.adapter.adapted import Adapted
+from pipeline.adapter.adapted_models import AdaptedModels
+from pipeline.adapter.names import FILE
 from pipeline.adapter.options import AdapterOptions
 from pipeline.errors import CheckpointError
 from pipeline.families import registry
@@ -16,6 +17,7 @@ from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.state import TrainState
 from pipeline.training.tracking import Metrics, read
 from tests.conftest import attach
+from tests.rows import step_row
 
 pytestmark = pytest.mark.unit
 
@@ -25,7 +27,7 @@ def trained(miniature):
     family = registry.detect(miniature)
     denoiser = family.load("unet").unet
     attach(denoiser, AdapterOptions(rank=2), family.targets)
-    adapted = Adapted({"unet": denoiser})
+    adapted = AdaptedModels({"unet": denoiser})
     named = adapted.parameters()
     optimizer = torch.optim.AdamW(named.values())
     for value in named.values():
@@ -88,7 +90,7 @@ def test_restoring_gives_back_every_tensor(tmp_path, trained):
     state = TrainState(state.named, state.optimizer, ema_decay=0.9)
     state.note(3, 0.5)
     state.note(4, 0.6)
-    state.put({name: value + 1 for name, value in state.current.items()})
+    state.put({name: value + 1 for name, value in state.copy_of_current().items()})
     state.update_average(1)
     checkpoints = Checkpoints(tmp_path, {"seed": 1}, None)
     save(checkpoints, 5, (denoiser, state))
@@ -97,7 +99,7 @@ def test_restoring_gives_back_every_tensor(tmp_path, trained):
         "adapter", "average", "best", "optimizer.exp_avg", "optimizer.exp_avg_sq", "optimizer.step",
     }  # fmt: skip
     fresh = TrainState(state.named, torch.optim.AdamW(state.named.values(), lr=7.0), ema_decay=0.9)
-    fresh.put({name: torch.zeros_like(value) for name, value in state.current.items()})
+    fresh.put({name: torch.zeros_like(value) for name, value in state.copy_of_current().items()})
     assert checkpoints.restore(tmp_path / "checkpoint-5", fresh) == 5
     after = fresh.tensors()
     assert after.keys() == before.keys()
@@ -124,15 +126,20 @@ def test_other_tensors_are_refused(tmp_path, trained):
 def test_metrics_hold_each_step_once_after_a_resume(tmp_path):
     metrics = Metrics(tmp_path, 0)
     for step in range(1, 6):
-        metrics.write({"step": step, "loss": float("nan") if step == 2 else 1.0})
+        metrics.write(step_row(step, loss=float("nan") if step == 2 else 1.0))
     metrics.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "lo')  # killed in mid-line
     metrics = Metrics(tmp_path, 3)
-    metrics.write({"step": 4, "loss": 2.0})
+    metrics.write(step_row(4, loss=2.0))
     metrics.close()
-    assert [(row["step"], row["loss"]) for row in read(tmp_path)] == [(1, 1.0), (2, "nan"), (3, 1.0), (4, 2.0)]
-    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    found = read(tmp_path)
+    assert [row.step for row in found] == [1, 2, 3, 4]
+    assert math.isnan(found[1].loss)
+    assert [row.loss for row in found if row.step != 2] == [1.0, 1.0, 2.0]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines[1]["loss"] == "nan"  # JSON has no such number
+    assert set(lines[0]) == {"step", "loss", "learning_rate", "grad_norm", "seconds", "ids"}
 
 
 def test_a_checkpoints_adapter_is_what_would_be_handed_over(tmp_path, trained):
@@ -142,7 +149,7 @@ def test_a_checkpoints_adapter_is_what_would_be_handed_over(tmp_path, trained):
     averaged.average = {name: torch.full_like(value, 0.25) for name, value in averaged.average.items()}
     live = {name: value.detach().clone() for name, value in averaged.named.items()}
     path = Checkpoints(tmp_path, {}, None).save(1, averaged, adapted)
-    adapter = load_file(path / formats.FILE)
+    adapter = load_file(path / FILE)
     assert len(adapter) == len(live)
     assert all(torch.equal(value, torch.full_like(value, 0.25)) for value in adapter.values())
     kept = load_file(path / checkpoint.STATE)

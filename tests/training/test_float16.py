@@ -58,17 +58,17 @@ def test_a_step_that_overflows_is_left_out_and_the_scale_is_resumed(float16, sma
     assert overflowed(whole)[0] == 1
     assert 2 <= len(overflowed(whole)) <= 12
     assert sorted([*averaged, *overflowed(whole)]) == list(range(1, 21))
-    calls, look = iter(range(1, 100)), loop.has_overflowed
+    calls, look = iter(range(1, 100)), loop.require_finite
 
-    def stopped_after_10(*args):
+    def stopped_after_10(*args, **values):
         if next(calls) == 10:
             os.kill(os.getpid(), signal.SIGTERM)
-        return look(*args)
+        return look(*args, **values)
 
     monkeypatch.setattr("sys.argv", ["train_lora.py"])
-    monkeypatch.setattr(loop, "has_overflowed", stopped_after_10)
+    monkeypatch.setattr(loop, "require_finite", stopped_after_10)
     assert train_lora.main([*flags, "--output_dir", str(cut)]) == EXIT_TERMINATED
-    assert status(cut)["step"] == 10
+    assert status(cut)["step"] == 12  # step 10 is read while step 11 is under way
     assert train_lora.main(next_argv(cut)) == 0
     assert overflowed(cut) == overflowed(whole)
     assert (cut / FILE).read_bytes() == (whole / FILE).read_bytes()
@@ -76,13 +76,12 @@ def test_a_step_that_overflows_is_left_out_and_the_scale_is_resumed(float16, sma
 
 @pytest.mark.unit
 def test_only_the_scale_is_forgiven():
-    from pipeline.training.guards import has_overflowed
+    from pipeline.errors import TrainingStopped
+    from pipeline.training.guards import require_finite
 
-    scaler, unscaled = torch.amp.GradScaler("cpu", init_scale=2.0), torch.amp.GradScaler("cpu", init_scale=1.0)
-    nan, inf = float("nan"), float("inf")
-    assert has_overflowed(scaler, 1.0, inf)
-    assert has_overflowed(scaler, 1.0, nan)
-    assert not has_overflowed(scaler, 1.0, 1.0)
-    assert not has_overflowed(scaler, nan, nan)
-    assert not has_overflowed(unscaled, 1.0, inf)
-    assert not has_overflowed(None, 1.0, inf)
+    nan, inf, rest = float("nan"), float("inf"), {"learning_rate": 1e-4, "ids": ["a"]}
+    for loss, norm, may_overflow in ((1.0, 1.0, False), (1.0, inf, True), (1.0, nan, True)):
+        require_finite(1, loss=loss, norm=norm, may_overflow=may_overflow, **rest)
+    for loss, norm, may_overflow in ((1.0, inf, False), (nan, 1.0, False), (nan, nan, True), (inf, 1.0, True)):
+        with pytest.raises(TrainingStopped, match="Step 1 has loss"):
+            require_finite(1, loss=loss, norm=norm, may_overflow=may_overflow, **rest)

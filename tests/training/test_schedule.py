@@ -3,7 +3,7 @@ import torch
 from diffusers.optimization import get_scheduler
 
 from pipeline.training.options import OptimOptions
-from pipeline.training.schedule import Schedule, schedule_for
+from pipeline.training.schedule import Schedule, build_schedule
 
 pytestmark = pytest.mark.reference
 
@@ -40,14 +40,14 @@ def test_warm_up_climbs_from_above_zero_to_the_peak():
 
 
 def test_warm_up_is_chosen_from_the_length_of_the_run():
-    assert schedule_for(OptimOptions(), 300, 8).warmup_steps == 15
-    assert schedule_for(OptimOptions(), 100_000, 8).warmup_steps == 100
-    assert schedule_for(OptimOptions(lr_scheduler="constant"), 300, 8).warmup_steps == 0
-    assert schedule_for(OptimOptions(lr_warmup_steps=7), 300, 8).warmup_steps == 7
+    assert build_schedule(OptimOptions(), 300, 8).warmup_steps == 15
+    assert build_schedule(OptimOptions(), 100_000, 8).warmup_steps == 100
+    assert build_schedule(OptimOptions(lr_scheduler="constant"), 300, 8).warmup_steps == 0
+    assert build_schedule(OptimOptions(lr_warmup_steps=7), 300, 8).warmup_steps == 7
 
 
 def test_scale_lr_multiplies_by_the_global_batch():
-    assert schedule_for(OptimOptions(learning_rate=1e-4, scale_lr=True), 10, 12).peak == pytest.approx(1.2e-3)
+    assert build_schedule(OptimOptions(learning_rate=1e-4, scale_lr=True), 10, 12).peak == pytest.approx(1.2e-3)
 
 
 @pytest.mark.parametrize(
@@ -55,5 +55,5 @@ def test_scale_lr_multiplies_by_the_global_batch():
     [("adamw", 1e-4, "cosine"), ("prodigy", 1.0, "cosine"), ("adamw_schedule_free", 3e-4, "constant_with_warmup")],
 )
 def test_rate_and_shape_follow_the_optimizer_where_not_given(optimizer, peak, kind):
-    schedule = schedule_for(OptimOptions(optimizer=optimizer), 100, 4)
+    schedule = build_schedule(OptimOptions(optimizer=optimizer), 100, 4)
     assert (schedule.peak, schedule.kind) == (peak, kind)

@@ -1,0 +1,79 @@
+"""The file that is handed over: diffusers' own format, with the scale folded into B.
+
+diffusers takes alpha = rank where a file does not say otherwise, and other programs never look elsewhere. So B is
+multiplied by alpha / rank before it is written, and the file means the same everywhere at scale 1.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline import atomic
+from pipeline.adapter import lora, pissa
+from pipeline.adapter.adapted_models import AdaptedModels
+from pipeline.adapter.files import kohya
+from pipeline.adapter.files.peft_config import commonest
+from pipeline.adapter.names import FILE, A, as_in_files, is_a, is_b, layer_of
+from pipeline.errors import TrainingStopped, listed
+
+
+def state_dict(adapted: AdaptedModels) -> dict[str, Tensor]:
+    """The adapter as diffusers loads it, on the CPU, B scaled."""
+    return {
+        f"{component}.{name}": value.cpu()
+        for component, model in adapted.models.items()
+        for name, value in _scaled(model).items()
+    }
+
+
+def _scaled(model: Any) -> dict[str, Tensor]:
+    scales = lora.scales(model)
+    origin = lora.state(model, pissa.ORIGIN) if pissa.ORIGIN in model.peft_config else {}
+    tensors = {}
+    for name, value in lora.state(model).items():
+        whole = torch.cat([value, origin[name]], dim=1 if is_b(name) else 0) if name in origin else value
+        tensors[name] = whole * scales[layer_of(name)] if is_b(name) else whole
+    return tensors
+
+
+def write(folder: Path, adapted: AdaptedModels, note: str) -> Path:
+    """Write the adapter's file into `folder`, durably; equal adapters give equal bytes."""
+    path = folder / FILE
+    atomic.write_tensors(path, as_in_files(state_dict(adapted)), {"t2i_lora": note})
+    return path
+
+
+def alphas_of(adapted: AdaptedModels) -> dict[str, float]:
+    """The alpha of every layer, by its name: what scales it, times the rank that its file has."""
+    tensors = state_dict(adapted)
+    return {
+        f"{component}.{layer}": scale * len(tensors[f"{component}.{layer}{A}"])
+        for component, model in adapted.models.items()
+        for layer, scale in lora.scales(model).items()
+    }
+
+
+def rank_and_alpha(adapted: AdaptedModels) -> tuple[int, float]:
+    """The largest rank, and the commonest alpha, as the files have them: PiSSA doubles the one, rsLoRA scales more."""
+    ranks = [len(value) for name, value in state_dict(adapted).items() if is_a(name)]
+    alphas = [round(alpha, 6) for alpha in alphas_of(adapted).values()]
+    return max(ranks), commonest(alphas)
+
+
+def write_for_comfyui(path: Path, adapted: AdaptedModels, prefixes: dict[str, str], header: dict[str, str]) -> None:
+    """Write the same adapter as ComfyUI reads it, with its true alphas, and prove it by reading it back.
+
+    Raises TrainingStopped if what comes back is not what was written, ConfigError for DoRA, which ComfyUI
+    computes otherwise.
+    """
+    tensors, alphas = state_dict(adapted), alphas_of(adapted)
+    written = kohya.to_kohya(tensors, prefixes, alphas)
+    atomic.write_tensors(path, written, {**header, "modelspec.hash_sha256": kohya.digest(written)})
+    layers = {component: sorted(lora.every_layer(model)) for component, model in adapted.models.items()}
+    back, _ = kohya.from_kohya(load_file(path), prefixes, layers)
+    wrong = [name for name in tensors if name not in back or not torch.allclose(back[name], tensors[name], rtol=1e-6)]
+    if wrong or back.keys() != tensors.keys():
+        raise TrainingStopped(f"{path} does not read back as it was written:\n{listed(wrong or sorted(back))}")

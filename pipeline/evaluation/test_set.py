@@ -1,0 +1,70 @@
+"""What was learnt, on a test set: base, adapted and reference pictures, caption by caption, and their metrics."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from pipeline.data import images, pixels
+from pipeline.data.manifest import Example, Manifest, by_name
+from pipeline.data.options import DataOptions
+from pipeline.evaluation.extractors import Extractors
+from pipeline.evaluation.metrics import PictureSet, measure
+from pipeline.evaluation.picture_sets import index_of, keep
+from pipeline.evaluation.previews import Previews
+from pipeline.evaluation.results import Evaluation
+from pipeline.evaluation.sample import SampleRequest
+from pipeline.geometry import Size
+
+BASE, ADAPTED, REFERENCE = "test-base", "test-adapted", "test-reference"  # folders of samples/
+FIRST_SEED = 100_000  # beyond the run's seed, of the first caption: previews have their own
+
+
+@dataclass(frozen=True)
+class DrawnTestSet:
+    """The folders of a test set: picture i of each belongs to the same caption, those drawn to the same seed too."""
+
+    reference: Path
+    base: Path
+    adapted: Path
+    names: tuple[str, ...]  # of the reference's files in the dataset
+
+
+def draw(manifest: Manifest, previews: Previews, options: DataOptions, seed: int) -> DrawnTestSet:
+    """Draw every caption with the adapter off and on, and copy the reference, cut as the model would see it."""
+    examples = by_name(manifest)
+    requests = tuple(
+        SampleRequest(example.caption, seed + FIRST_SEED + number) for number, example in enumerate(examples)
+    )
+    size, reference = previews.sampler.settings.size, previews.folder / REFERENCE
+    pictures = [reference_picture(example, size, options) for example in examples]
+    keep(reference, pictures, index_of(requests, previews.sampler), drawn=False)
+    return DrawnTestSet(
+        reference,
+        previews.draw(BASE, requests, with_adapter=False),
+        previews.draw(ADAPTED, requests, with_adapter=True, reuse=False),  # a run that went on has other weights
+        tuple(example.name for example in examples),
+    )
+
+
+def evaluate(drawn: DrawnTestSet, extractors: Extractors | None) -> Evaluation | None:
+    """Measure base, adapted and reference with every metric that can be; None where none can."""
+    reference, base, adapted = (
+        PictureSet(folder, drawn.names, extractors) for folder in (drawn.reference, drawn.base, drawn.adapted)
+    )
+    found = {
+        "reference": measure(reference, reference),
+        "base": measure(base, reference),
+        "adapted": measure(adapted, reference, base=base),
+    }
+    if not any(found.values()):
+        return None
+    sets = {name: {estimate.metric: estimate for estimate in estimates} for name, estimates in found.items()}
+    return Evaluation(len(drawn.names), extractors.names if extractors else {}, sets)
+
+
+def reference_picture(example: Example, size: Size, options: DataOptions) -> Image.Image:
+    """The image as the model would see it, cut from its centre."""
+    picture = images.decode(io.BytesIO(example.source.content()), options.alpha_background)
+    return pixels.to_picture(pixels.to_pixels(picture, images.View(size, options.image_interpolation_mode)))

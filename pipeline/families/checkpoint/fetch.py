@@ -1,0 +1,94 @@
+"""From the options to a model on this machine; from the Hub come a whole model, its configuration, an autoencoder."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.errors import CheckpointError
+from pipeline.families.checkpoint import single_file_keys
+from pipeline.families.checkpoint.source import INDEX, ModelSource
+from pipeline.families.options import ModelOptions
+
+CONFIG_FILES = ["*.json", "*.txt", "*.model"]  # of models, schedulers and tokenizers
+VAE_FILES = ["config.json", "diffusion_pytorch_model*.safetensors"]
+
+
+def locate(options: ModelOptions, cache_dir: str | None) -> ModelSource:
+    """Where the model lies: what is here as it is, a Hub id after its download.
+
+    Raises CheckpointError for what cannot be had, ConfigError for options that do not go with it.
+    """
+    folder, vae = options.local_folder, options.local_vae
+    if folder is None and options.file is None:
+        folder = model(options, cache_dir)
+    if folder is None:
+        folder = configuration(options, cache_dir)
+    if vae is None and options.pretrained_vae_model_name_or_path is not None:
+        vae = autoencoder(options.pretrained_vae_model_name_or_path, cache_dir)
+    return ModelSource(folder, options.variant, options.file, vae)
+
+
+def model(options: ModelOptions, cache_dir: str | None) -> Path:
+    """The folder of a whole model. Raises CheckpointError if it is not to be had."""
+    from diffusers import DiffusionPipeline
+    from huggingface_hub import hf_hub_download
+
+    name = str(options.pretrained_model_name_or_path)
+    words = {"revision": options.revision, "variant": options.variant, "cache_dir": cache_dir}
+    found, reason = _tried(lambda: DiffusionPipeline.download(name, **words))
+    if found is None:
+        raise CheckpointError(f"{name} is neither a folder here nor to be had from the Hub ({reason}).")
+    _tried(lambda: hf_hub_download(name, "README.md", revision=options.revision, cache_dir=cache_dir))  # its license
+    return found
+
+
+def configuration(options: ModelOptions, cache_dir: str | None) -> Path:
+    """A model's configuration without its weights, from what was downloaded before or from the Hub.
+
+    Raises CheckpointError if it is not to be had.
+    """
+    from huggingface_hub import snapshot_download
+
+    assert options.file is not None
+    wanted = options.single_file_config or single_file_keys.usual_config(options.file)
+    reason = ""
+    for is_offline in (True, False):
+        words = {"allow_patterns": CONFIG_FILES, "cache_dir": cache_dir, "local_files_only": is_offline}
+        found, reason = _tried(lambda words=words: snapshot_download(wanted, **words))  # type: ignore[misc]
+        if found is not None and _is_whole(found):
+            return found
+    raise CheckpointError(
+        f"{options.file} holds no configuration, and that of {wanted} is not to be had from the Hub "
+        f"({reason or 'parts of it are missing'}). Give the folder of a diffusers model that fits with "
+        "--single_file_config; its weights may be left out."
+    )
+
+
+def autoencoder(name: str, cache_dir: str | None) -> Path:
+    """The folder of an autoencoder. Raises CheckpointError if it is not to be had."""
+    from huggingface_hub import snapshot_download
+
+    found, reason = _tried(lambda: snapshot_download(name, allow_patterns=VAE_FILES, cache_dir=cache_dir))
+    if found is None or not (found / "config.json").is_file():
+        raise CheckpointError(
+            f"--pretrained_vae_model_name_or_path {name} is neither a folder here nor to be had from the Hub "
+            f"({reason or 'it has no config.json'})."
+        )
+    return found
+
+
+def _tried(download: Callable[[], str]) -> tuple[Path | None, str]:
+    """Where it lies, or the reason why it could not be had."""
+    try:
+        return Path(download()), ""
+    except Exception as error:  # the Hub client raises many kinds; each means that it is not to be had
+        return None, str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether every part of a downloaded model has its folder: others may have fetched a part only."""
+    if not (folder / INDEX).is_file():
+        return False
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    parts = [name for name, value in index.items() if isinstance(value, list) and value[0] is not None]
+    return all((folder / part).is_dir() for part in parts)

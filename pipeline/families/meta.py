@@ -1,0 +1,36 @@
+"""A family's models without weights, from their configurations alone: which layers there are, and their shapes."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.families.base import Family
+
+ADAPTABLE = (nn.Linear, nn.Conv2d)  # the kinds of layers that LoRA is made for
+Shapes = dict[str, tuple[int, ...]]  # of weights, by layer
+Layers = dict[str, Shapes]  # by component
+
+
+def on_meta(family: Family, encoders: Iterable[str]) -> dict[str, Any]:
+    """The denoiser and some text encoders, on the meta device."""
+    import diffusers
+    import transformers
+
+    config = family.part_config(family.denoiser)
+    with torch.device("meta"):
+        models = {family.denoiser: getattr(diffusers, config["_class_name"]).from_config(config)}
+        for name in encoders:
+            own = transformers.AutoConfig.from_pretrained(family.source.folder / name, local_files_only=True)
+            models[name] = getattr(transformers, family.source.index[name][1])(own)
+    return models
+
+
+def layer_shapes(family: Family) -> Layers:
+    """The weight of every linear and convolutional layer of the denoiser and the text encoders that can learn."""
+    encoders = [name for name in family.trainable_encoders if family.source.has(name)]
+    return {
+        component: {name: tuple(m.weight.shape) for name, m in model.named_modules() if isinstance(m, ADAPTABLE)}
+        for component, model in on_meta(family, encoders).items()
+    }

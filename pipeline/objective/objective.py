@@ -1,0 +1,65 @@
+"""What is minimised: from a batch to the loss of each example. The method on one screen."""
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pipeline.objective.losses import squared_error
+from pipeline.objective.paths import DiffusionPath
+from pipeline.objective.weighting import Weighting
+
+Conditions = TypeVar("Conditions", contravariant=True)  # what a denoiser is conditioned on; nothing here looks at it
+
+
+@runtime_checkable
+class Denoiser(Protocol[Conditions]):
+    """A model that predicts, with the adapter; `base` is the same model without it."""
+
+    def __call__(
+        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditions
+    ) -> Float[Tensor, "b c h w"]:
+        """The prediction at time t."""
+
+    def base(
+        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditions
+    ) -> Float[Tensor, "b c h w"]:
+        """The same without the adapter and without gradient."""
+
+    def num_tokens(self, latents: Float[Tensor, "b c h w"]) -> int:
+        """How many tokens it sees of each picture."""
+
+
+@runtime_checkable
+class Examples(Protocol):
+    """A batch: latents with their noise, and uniform numbers to become times."""
+
+    @property
+    def latents(self) -> Float[Tensor, "b c h w"]:
+        """A draw from the autoencoder's posterior."""
+
+    @property
+    def noise(self) -> Float[Tensor, "b c h w"]:
+        """Standard normal."""
+
+    @property
+    def u(self) -> Float[Tensor, " b"]:
+        """Uniform in [0, 1)."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Denoising: the weighted squared error of the prediction on the path (Ho et al. 2020, eq. 14, with weights)."""
+
+    path: DiffusionPath
+    weighting: Weighting
+
+    def __call__(
+        self, denoiser: Denoiser[Conditions], batch: Examples, conditioning: Conditions
+    ) -> Float[Tensor, " b"]:
+        """Latents -> noise -> prediction -> the loss of each example, in float32."""
+        t = self.path.time(batch.u, denoiser.num_tokens(batch.latents)).to(batch.latents.device)
+        sample = self.path.sample(batch.latents, batch.noise, t)
+        prediction = denoiser(sample.x_t, sample.t, conditioning)
+        return self.weighting(sample.log_snr) * squared_error(prediction, sample.target)

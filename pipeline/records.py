@@ -1,0 +1,79 @@
+"""Frozen dataclasses as JSON and back, strictly: a file that lacks a field or has a strange one is refused by name."""
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.errors import CheckpointError
+
+Record = TypeVar("Record")
+NON_FINITE = ("nan", "inf", "-inf")  # JSON has no such numbers, so they are written as strings
+REMEDY = "put back what the run wrote, or train again"
+
+
+def to_json(value: Any) -> Any:
+    """A record, or what it holds, as `json.dumps` takes it; fields that have their default are left out."""
+    if dataclasses.is_dataclass(value):
+        pairs = ((field, vars(value)[field.name]) for field in dataclasses.fields(value))
+        return {field.name: to_json(inner) for field, inner in pairs if _is_told(field, inner)}
+    if isinstance(value, dict):
+        return {key: to_json(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def from_json(kind: type[Record], found: Any, where: str) -> Record:
+    """A record of a dataclass from parsed JSON; `where` names the file. Raises CheckpointError for any other fields."""
+    assert dataclasses.is_dataclass(kind)
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{where} holds no JSON object; {REMEDY}.")
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    lacking = sorted(n for n, field in fields.items() if n not in found and field.default is dataclasses.MISSING)
+    if lacking:
+        raise CheckpointError(f"{where} lacks {', '.join(lacking)}; {REMEDY}.")
+    if strange := sorted(found.keys() - fields):
+        raise CheckpointError(f"{where} holds {', '.join(strange)}, unknown to this version; {REMEDY}.")
+    hints = typing.get_type_hints(kind)
+    return kind(**{name: _value(hints[name], inner, f"{where}: {name}") for name, inner in found.items()})
+
+
+def read(kind: type[Record], path: Path) -> Record:
+    """A record from a file of JSON. Raises CheckpointError for one that is damaged or holds something else."""
+    return parse(kind, path.read_text(encoding="utf-8"), str(path))
+
+
+def parse(kind: type[Record], text: str, where: str) -> Record:
+    """A record from the text of JSON. Raises CheckpointError as `from_json` does, and for what is no JSON."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{where} is damaged ({error}); {REMEDY}.") from error
+    return from_json(kind, found, where)
+
+
+def _is_told(field: "dataclasses.Field[Any]", value: Any) -> bool:
+    return field.default is dataclasses.MISSING or value != field.default
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    """What JSON holds, as a field of this type; tuples, dictionaries by name, records and None among them."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):  # only of one type and None
+        (inner,) = (argument for argument in arguments if argument is not types.NoneType)
+        return None if value is None else _value(inner, value, where)
+    if dataclasses.is_dataclass(hint):
+        return from_json(typing.cast(type[Any], hint), value, where)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_value(arguments[0], inner, where) for inner in value)
+    if origin is dict and isinstance(value, dict):
+        return {key: _value(arguments[1], inner, f"{where}: {key}") for key, inner in value.items()}
+    if hint is float and (value in NON_FINITE or (isinstance(value, int | float) and not isinstance(value, bool))):
+        return float(value)
+    if isinstance(hint, type) and type(value) is hint:
+        return value
+    raise CheckpointError(f"{where} is {value!r:.80}, which does not belong there; {REMEDY}.")

@@ -1,0 +1,170 @@
+"""The parts of a run, built from its context."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.adapter import dropout, init_from, lora
+from pipeline.adapter.adapted_models import AdaptedModels
+from pipeline.adapter.denoiser import AdaptedDenoiser
+from pipeline.adapter.text_encoders import LivePrompts
+from pipeline.conditioning import Embeddings, stack
+from pipeline.data import cache as caches
+from pipeline.data import pixels
+from pipeline.data.loader import CachedExamples
+from pipeline.data.manifest import Example
+from pipeline.data.sampler import StepSampler
+from pipeline.data.views import centre_view
+from pipeline.evaluation.previews import Previews
+from pipeline.evaluation.sample import Sampler, SampleSettings
+from pipeline.evaluation.validation import (
+    MAX_EXAMPLES,
+    LossEvaluator,
+    Validation,
+    ValidationExample,
+    build_validation,
+)
+from pipeline.objective.objective import Objective
+from pipeline.objective.weighting import build_weighting
+from pipeline.run.context import RunContext
+from pipeline.run.encode import measured_examples, preview_requests
+from pipeline.training.intervals import Intervals
+from pipeline.training.loop import Task
+from pipeline.training.optim import build_optimizer, grouped
+from pipeline.training.state import TrainState
+from pipeline.training.step import Method
+
+
+@dataclass(frozen=True)
+class Models:
+    """What learns, and where prompt embeddings come from: the cache, or the text encoders that learn."""
+
+    denoiser: AdaptedDenoiser
+    prompts: Callable[[str | None], Embeddings]
+    live: LivePrompts | None
+
+    @property
+    def adapted(self) -> AdaptedModels:
+        """The models that carry the adapter."""
+        return self.denoiser.adapted
+
+
+def load_models(context: RunContext) -> Models:
+    """The frozen models with a new adapter on them."""
+    run, family, engine = context.run, context.family, context.engine
+    encoders = family.trainable_encoders if run.adapter.train_text_encoder else ()
+    pipe = family.load(family.denoiser, *(family.encoders if encoders else ()), dtype=engine.precision.dtype)
+    pipe.to(engine.device)
+    models = {name: getattr(pipe, name) for name in (family.denoiser, *encoders)}
+    chosen = init_from.chosen(family, models, run.adapter)
+    for name, model in models.items():
+        if run.train.gradient_checkpointing:
+            enable = "enable_gradient_checkpointing" if name == family.denoiser else "gradient_checkpointing_enable"
+            getattr(model, enable)()
+        lora.attach(model, run.adapter, chosen[name], run.train.seed)
+    adapted = AdaptedModels(models)
+    if run.adapter.init_lora is not None:
+        init_from.put(adapted, init_from.read(family, run.adapter.init_lora))
+    denoiser = AdaptedDenoiser(family, adapted, engine.precision.dtype)
+    if not encoders:
+        # measured again and again: the captions of held-out and training examples, and none
+        kept = functools.lru_cache(maxsize=2 * MAX_EXAMPLES + 1)(
+            lambda caption: caches.load(context.cache.text_path(caption))
+        )
+        return Models(denoiser, kept, None)
+    live = LivePrompts(family, pipe, AdaptedModels({name: models[name] for name in encoders}))
+    return Models(denoiser, live, live)
+
+
+def build_previews(context: RunContext, models: Models) -> Previews | None:
+    """The previews, with only the decoder loaded beside the denoiser; None where there is nothing to show."""
+    requests = preview_requests(context)
+    if not requests:
+        return None
+    preview, device, dtype = context.run.preview, context.engine.device, context.engine.precision.dtype
+    family, denoiser = context.family, models.adapted.denoiser
+    pipe = family.around(denoiser, dtype=dtype).to(device)
+
+    def embed(prompt: str | None) -> Embeddings:
+        return stack([models.prompts(prompt)]).to(device, dtype).row(0)
+
+    length = context.run.model.max_sequence_length
+    settings = SampleSettings(preview.guidance, preview.num_inference_steps, context.plan.size, length)
+    sampler = Sampler(pipe, denoiser, embed, settings, supports_cfg=family.supports_cfg)
+    return Previews(context.folder / "samples", sampler, models.adapted, requests)
+
+
+def build_loss_validation(context: RunContext, models: Models) -> Validation | None:
+    """The held-out loss, with the base measured; None where nothing is held out."""
+    held_out, train_subset = measured_examples(context)
+    if not held_out:
+        return None
+    data, engine, family = context.run.data, context.engine, context.family
+    view = centre_view(context.plan.size, data)
+
+    def encoded(example: Example) -> ValidationExample:
+        entry = caches.load(context.cache.latent_path(example, view, data.alpha_background))
+        size = family.size_states(pixels.geometry_of(example.size, view))
+        return ValidationExample(example.id, entry["mean"], entry["std"], example.caption, size)
+
+    evaluator = LossEvaluator(
+        path=context.path,
+        prompts=models.prompts,
+        ragged=family.ragged,
+        batch_size=context.run.train.train_batch_size,
+        device=engine.device,
+        dtype=engine.precision.dtype,
+    )
+    return build_validation(
+        evaluator, models.denoiser, [encoded(e) for e in held_out], [encoded(e) for e in train_subset]
+    )
+
+
+def build_state(context: RunContext, models: Models) -> TrainState:
+    """The adapter, its optimizer and, with --use_ema, its average."""
+    optim, denoiser = context.run.optim, context.family.denoiser
+    named = grouped(models.adapted.parameters(), optim, denoiser)
+    decay = optim.ema_decay if optim.use_ema else None
+    return TrainState(named, build_optimizer(named, optim, denoiser), decay, context.engine.scaler)
+
+
+def build_examples(context: RunContext) -> CachedExamples:
+    """The encoded training examples with their random numbers."""
+    run = context.run
+    return CachedExamples(
+        context.data.manifest,
+        context.cache,
+        run.data,
+        seed=run.train.seed,
+        size=context.plan.size,
+        noise_offset=run.objective.noise_offset,
+        size_states=context.family.size_states,
+        ragged=context.family.ragged,
+        live_prompts=run.adapter.train_text_encoder,
+    )
+
+
+def build_task(context: RunContext, models: Models, state: TrainState) -> Task:
+    """What is trained: the method, the stream of examples, and when something is due."""
+    run, plan, path = context.run, context.plan, context.path
+    objective = Objective(path, build_weighting(run.objective, path.prediction))
+    dropouts = tuple(dropout.installed(models.adapted.denoiser))
+    return Task(
+        method=Method(models.denoiser, objective, models.live, dropouts),
+        adapted=models.adapted,
+        examples=build_examples(context),
+        sampler=StepSampler(plan.num_examples, plan.global_batch, run.train.seed),
+        schedule=plan.schedule,
+        state=state,
+        intervals=Intervals(
+            plan.num_steps,
+            checkpoint=run.train.checkpointing_steps,
+            validation=plan.validation_steps,
+            preview=plan.preview_steps,
+            validates=context.data.held_out is not None,
+        ),
+        num_micro_steps=run.train.gradient_accumulation_steps,
+        max_grad_norm=run.optim.max_grad_norm,
+        patience=run.train.early_stopping_patience,
+        num_workers=run.data.dataloader_num_workers,
+    )

@@ -1,0 +1,113 @@
+"""Everything about a run that is decided before anything large is loaded."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config import Run
+from pipeline.data.cache import Cache
+from pipeline.data.manifest import Manifest
+from pipeline.engine import Engine
+from pipeline.errors import ConfigError
+from pipeline.evaluation import extractors
+from pipeline.families import registry
+from pipeline.families.base import Family
+from pipeline.families.truncation import truncated
+from pipeline.objective.paths import DiffusionPath
+from pipeline.run.plan import Plan, cache_folder, make_plan
+from pipeline.run.preflight import MAX_DRAWN, RunData
+
+DROPOUT = 0.1  # of captions, where the sampler has classifier-free guidance (Ho & Salimans 2022, table 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """A planned run: all that its stages need to know."""
+
+    run: Run
+    engine: Engine
+    family: Family
+    path: DiffusionPath
+    data: RunData
+    plan: Plan
+    cache: Cache
+    folder: Path
+
+
+def prepare(run: Run, data: RunData, folder: Path) -> RunContext:
+    """Check everything that can be checked without loading weights, and plan the run.
+
+    Raises ConfigError or CheckpointError, naming everything that does not go together.
+    """
+    train = run.train
+    engine = Engine(train.mixed_precision, allow_tf32=train.allow_tf32, deterministic=train.deterministic)
+    family = registry.find(run.model, run.data.cache_dir)
+    run = resolved(run, family, engine, folder)
+    path = family.path(run.objective)
+    require_fitting(run, family, path)
+    data, drawn = to_draw(run, family, data)
+    plan = make_plan(
+        run,
+        family,
+        path,
+        manifest=data.manifest,
+        held_out=data.held_out,
+        precision=engine.precision,
+        num_processes=engine.num_processes,
+        output_dir=folder,
+    )
+    plan = dataclasses.replace(plan, notes=plan.notes + cut_captions(run, family, data.manifest) + drawn)
+    limit = run.model.max_sequence_length
+    length = "" if limit is None else f" {limit} tokens"
+    cache = Cache(
+        cache_folder(run),
+        image_encoder=family.source.fingerprint(("vae",), engine.precision.name),
+        text_encoder=family.source.fingerprint(family.encoders, engine.precision.name + length),
+    )
+    path = path.to(engine.device)
+    return RunContext(
+        run=run, engine=engine, family=family, path=path, data=data, plan=plan, cache=cache, folder=folder
+    )
+
+
+def resolved(run: Run, family: Family, engine: Engine, folder: Path) -> Run:
+    """The run with the values that only the model and the machine decide."""
+    dropout, guidance = run.data.caption_dropout, run.preview.guidance_scale
+    return run.replaced(
+        mixed_precision=engine.precision.name,
+        output_dir=str(folder),
+        caption_dropout=DROPOUT * family.supports_cfg if dropout is None else dropout,
+        guidance_scale=family.default_guidance if guidance is None else guidance,
+    )
+
+
+def require_fitting(run: Run, family: Family, path: DiffusionPath) -> None:
+    """Raise ConfigError for options that have no meaning for the model."""
+    clashes = run.objective.clashes(is_flow=path.prediction == "flow")
+    if run.adapter.train_text_encoder and not family.trainable_encoders:
+        clashes.append(f"--train_text_encoder: {family.name} has no CLIP text encoder; leave it out.")
+    if clashes:
+        raise ConfigError("\n".join(clashes))
+    asserted = run.model.prediction_type
+    if asserted not in (None, path.prediction):
+        raise ConfigError(
+            f"--prediction_type {asserted}: the scheduler of {family.source.folder} says {path.prediction}. "
+            "If that is wrong, correct its scheduler_config.json, so that sampling agrees with training."
+        )
+
+
+def to_draw(run: Run, family: Family, data: RunData) -> tuple[RunData, tuple[str, ...]]:
+    """The data with the test images that are drawn: a few where nothing measures them, with a note that says so."""
+    test_set = data.test_set
+    is_measured = extractors.named(run.preview.clip_model_name_or_path, family.source) is not None
+    if test_set is None or is_measured or len(test_set.examples) <= MAX_DRAWN:
+        return data, ()
+    note = f"{MAX_DRAWN} of {len(test_set.examples)} test images are drawn; --clip_model_name_or_path measures all"
+    return dataclasses.replace(data, test_set=test_set.limited(MAX_DRAWN)), (note,)
+
+
+def cut_captions(run: Run, family: Family, manifest: Manifest) -> tuple[str, ...]:
+    """A note for every caption and prompt whose end the text encoder never reads, with that end."""
+    captions = [caption for example in manifest.examples for caption in example.captions]
+    lost = truncated(family, dict.fromkeys([*captions, *run.preview.validation_prompt]))
+    return tuple(f"cut by the text encoder: {caption[:40]!r}... loses {end!r}" for caption, end in lost.items())

@@ -1,0 +1,94 @@
+"""What a run will write, and whether there is room for it."""
+
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.atomic import nearest_existing
+from pipeline.config import Run
+from pipeline.data.manifest import Manifest
+from pipeline.data.views import distinct_views
+from pipeline.engine import Precision
+from pipeline.errors import ConfigError, listed
+from pipeline.evaluation import validation
+from pipeline.families.base import Family
+from pipeline.families.truncation import num_embedding_values
+from pipeline.geometry import Size
+
+BYTES_PER_WEIGHT = 4  # of the adapter, and of latents
+WEIGHTS_PER_CHECKPOINT = 8  # the adapter raw and as handed over, up to four moments, the average and the best
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What is written at most; what the cache holds already is not taken off."""
+
+    num_views: int  # images to keep encoded
+    latents: int  # bytes
+    embeddings: int
+    checkpoints: int
+
+    def text(self) -> str:
+        """For the plan."""
+        whole = {"checkpoints": self.checkpoints, "latents": self.latents, "prompt embeddings": self.embeddings}
+        return "about " + ", ".join(f"{_bytes(number)} of {name}" for name, number in whole.items() if number)
+
+
+def needed(
+    run: Run,
+    family: Family,
+    manifest: Manifest,
+    held_out: Manifest | None,
+    *,
+    size: Size,
+    num_steps: int,
+    num_trainable: int,
+    precision: Precision,
+) -> Needed:
+    """What a run will write at most."""
+    train, data = run.train, run.data
+    num_checkpoints = math.ceil(num_steps / train.checkpointing_steps)
+    kept = min(num_checkpoints, train.checkpoints_total_limit or num_checkpoints) + 1
+    views = sum(len(distinct_views(e, seed=train.seed, size=size, options=data)) for e in manifest.examples)
+    views += 2 * num_measured(held_out)
+    embeddings = 0
+    if not run.adapter.train_text_encoder:
+        examples = (*manifest.examples, *(held_out.examples if held_out else ()))
+        captions = {caption for example in examples for caption in example.captions}
+        embeddings = (len(captions) + 1) * num_embedding_values(family) * precision.dtype.itemsize
+    return Needed(
+        views,
+        views * 2 * BYTES_PER_WEIGHT * math.prod(family.latent_shape(size)),
+        embeddings,
+        kept * WEIGHTS_PER_CHECKPOINT * BYTES_PER_WEIGHT * num_trainable,
+    )
+
+
+def num_measured(held_out: Manifest | None) -> int:
+    """Held-out examples whose loss is measured."""
+    return min(len(held_out.examples), validation.MAX_EXAMPLES) if held_out else 0
+
+
+def require_space(found: Needed, output_dir: Path, cache_dir: Path) -> None:
+    """Raise ConfigError if a disk has not the room, with every one that has not."""
+    wanted: dict[int, tuple[Path, int]] = {}
+    for folder, size in ((output_dir, found.checkpoints), (cache_dir, found.latents + found.embeddings)):
+        existing = nearest_existing(folder)
+        device = existing.stat().st_dev
+        place, before = wanted.get(device, (existing, 0))
+        wanted[device] = (place, before + size)
+    problems = [
+        f"{place} has {_bytes(free)} free, and {_bytes(size)} may be written there"
+        for place, size in wanted.values()
+        if size > (free := shutil.disk_usage(place).free)
+    ]
+    if problems:
+        raise ConfigError(
+            f"There is not enough room ({found.text()}): keep fewer checkpoints (--checkpoints_total_limit), or use "
+            f"another disk (--output_dir, --cache_dir).\n{listed(problems)}"
+        )
+
+
+def _bytes(number: int) -> str:
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{math.ceil(number / 1e6)} MB"

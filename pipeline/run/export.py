@@ -1,0 +1,84 @@
+"""The files that a run hands over: written, read back by those who will load them, and only then given their names."""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import pipeline
+from pipeline import rng
+from pipeline.adapter import verify
+from pipeline.adapter.adapted_models import AdaptedModels
+from pipeline.adapter.files import kohya, writer
+from pipeline.adapter.names import FILE, is_magnitude
+from pipeline.conditioning import stack
+from pipeline.geometry import whole
+from pipeline.run.build import Models
+from pipeline.run.context import RunContext
+from pipeline.sharing import documents
+from pipeline.sharing.redact import redactor
+
+TOLERANCE = 1e-3  # of the relative error after reload
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What a run hands over: the weights of a step, and what its files say of them."""
+
+    step: int
+    rank: int  # the largest
+    alpha: float  # the commonest
+    comfyui: Path | None  # the file for it, where it needs one
+    verification: verify.VerificationResult
+
+
+def export(context: RunContext, models: Models, kept_step: int) -> Exported:
+    """Write the adapter and verify it; raises TrainingStopped where it is not what was trained."""
+    family, engine, size = context.family, context.engine, context.plan.size
+    rank, alpha = writer.rank_and_alpha(models.adapted)
+    base = documents.base_model(context.run.model, family, context.run.preview.guidance)
+    facts = documents.for_header(base, context.run.data.trigger_word)
+    note = {"version": pipeline.__version__, "family": family.name, "rank": rank, "step": kept_step, **facts}
+    example = context.data.manifest.examples[0]
+    sizes = family.size_states(whole(size))
+
+    def predict() -> torch.Tensor:
+        rows = [{**models.prompts(caption), **sizes} for caption in (example.caption, None)]
+        conditioning = stack(rows, family.ragged).to(engine.device, torch.float32)
+        return family.denoise(models.adapted.denoiser, x_t, t, conditioning)
+
+    x_t = rng.normal(0, 0, "", "verify", (2, *family.latent_shape(size))).to(engine.device)
+    t = torch.tensor([0.3, 0.8], device=engine.device)
+    temp = context.folder / ".handover"  # under its own name only once it is verified
+    file = writer.write(temp, models.adapted, json.dumps(note, sort_keys=True))
+    with models.adapted.in_float32():  # half precision would drown a small effect in rounding
+        verification = verify.verify(file, family, models.adapted, predict=predict, tolerance=TOLERANCE)
+    comfyui = write_for_comfyui(context, models.adapted, facts)
+    os.replace(file, context.folder / FILE)
+    temp.rmdir()
+    return Exported(kept_step, rank, alpha, comfyui, verification)
+
+
+def write_for_comfyui(context: RunContext, adapted: AdaptedModels, facts: dict[str, str]) -> Path | None:
+    """A second file where ComfyUI does not read the first; ComfyUI's DoRA is another, so there is none of that."""
+    family = context.family
+    if not family.comfyui_prefixes or any(is_magnitude(name) for name in adapted.parameters()):
+        return None
+    title = redactor(facts.get("trigger", ""))(context.folder.resolve().name)
+    name = re.sub(r"[^\w.-]+", "-", title).strip("-.") or "adapter"
+    rank, alpha = writer.rank_and_alpha(adapted)
+    header = kohya.modelspec(
+        architecture=family.architecture,
+        title=name,
+        size=context.plan.size,
+        rank=rank,
+        alpha=alpha,
+        trigger=facts.get("trigger"),
+        licence=facts.get("licence"),
+    )
+    path = context.folder / "comfyui" / f"{name}.safetensors"
+    writer.write_for_comfyui(path, adapted, family.comfyui_prefixes, header)
+    return path

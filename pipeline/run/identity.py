@@ -1,0 +1,76 @@
+"""What makes two runs the same run: equal identities make a resume exact."""
+
+from typing import Any
+
+from pipeline.hashing import digest, fingerprint_of_adapter
+from pipeline.run.context import RunContext
+
+# Options that may differ between a run and its continuation, and whose effect on the weights, where they have one, is
+# recorded otherwise. Two change bits and nothing more: --deterministic and --gradient_checkpointing.
+NOT_IDENTITY = frozenset(
+    {
+        "pretrained_model_name_or_path",
+        "single_file_config",
+        "pretrained_vae_model_name_or_path",
+        "revision",
+        "variant",
+        "train_data_dir",
+        "dataset_name",
+        "dataset_config_name",
+        "evaluation_data_dir",
+        "cache_dir",
+        "dataloader_num_workers",
+        "deterministic",
+        "output_dir",
+        "overwrite_output_dir",
+        "resume_from_checkpoint",
+        "gradient_checkpointing",
+        "checkpointing_steps",
+        "checkpoints_total_limit",
+        "report_to",
+        "logging_dir",
+        "keep",
+        "early_stopping_patience",
+        "validation_split",
+        "validation_prompt",
+        "num_validation_images",
+        "validation_epochs",
+        "validation_steps",
+        "guidance_scale",
+        "num_inference_steps",
+        "clip_model_name_or_path",
+        "num_train_epochs",
+        "max_train_steps",
+        "prediction_type",
+        "image_column",
+        "caption_column",
+        "caption_template",
+        "trigger_word",
+        "max_train_samples",
+        "on_bad_image",
+        "missing_caption",
+        "init_lora",
+        "push_to_hub",
+        "hub_model_id",
+        "hub_token",
+        "data_card",
+        "allow_undocumented_data",
+    }
+)
+
+
+def identity_of(context: RunContext) -> dict[str, Any]:
+    """All that decides the trained weights, by name."""
+    family, data, plan = context.family, context.data, context.plan
+    kept = {name: value for name, value in context.run.flat().items() if name not in NOT_IDENTITY}
+    return {
+        **kept,
+        "dataset": data.manifest.fingerprint,
+        "held_out": data.held_out.fingerprint if data.held_out else None,
+        "base_model": family.source.fingerprint((family.denoiser, "scheduler")),
+        "encoders": digest((context.cache.image_encoder + context.cache.text_encoder).encode()),
+        "start": fingerprint_of_adapter(context.run.adapter.init_lora),
+        "num_steps": plan.num_steps,
+        "global_batch": plan.global_batch,
+        "size": [plan.size.width, plan.size.height],
+    }

@@ -1,0 +1,139 @@
+"""How a run ends: exit code, last sentence, status.json. Imports nothing heavy until the arguments are checked."""
+
+import signal
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from pipeline import atomic, config, errors
+from pipeline.config import Command, Run
+from pipeline.console import is_main_process, quiet_libraries
+from pipeline.run import preflight
+from pipeline.status import State, Status, resume_command
+from pipeline.timer import PhaseTimer
+
+if TYPE_CHECKING:
+    from pipeline.run.finish import TrainResult
+
+
+def run_and_report(argv: list[str]) -> int:
+    """Parse, run, and turn whatever happens into an exit code and one last sentence."""
+    timer = PhaseTimer()
+    try:
+        command = config.parse(argv)
+    except errors.UserError as error:
+        return _refuse(error)
+    if command is None:
+        return errors.EXIT_DONE
+    status = Status(output_folder(command.run), debug=command.debug)
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise errors.Interrupted(errors.EXIT_TERMINATED, status.step)
+
+    signal.signal(signal.SIGTERM, terminate)  # while training, the loop has its own way of stopping
+    try:
+        return _run(command, status, timer).exit_code
+    except (Exception, errors.Interrupted, KeyboardInterrupt) as error:
+        ended = ending_of(error)
+        if command.debug or (ended.exit_code == errors.EXIT_BUG and not isinstance(error, errors.PeerLost)):
+            traceback.print_exc()
+        if isinstance(error, errors.UserError):
+            _note(status, ended)
+            return _refuse(error)
+        if is_main_process() or isinstance(error, errors.PeerLost):  # the first process may be the one that is gone
+            _say(_note(status, ended))
+        return ended.exit_code
+
+
+def train(run: Run) -> "TrainResult":
+    """Train as the command line does; returns the output folder, and what was verified and measured.
+
+    Options are set by the names of their flags: train(Run().replaced(train_data_dir="photos", max_train_steps=200)).
+    Recipes belong to the command line, the starter's too. Signal handlers, the libraries' verbosity, random generators
+    and the lock on the output folder are afterwards as they were, so runs can follow one another in a process.
+
+    Raises ConfigError, DataError or CheckpointError for what the caller can correct, TrainingStopped, or Interrupted.
+    A report or an upload that failed is exit_code 3 of the result.
+    """
+    problems = run.problems()
+    if problems:
+        raise errors.ConfigError("\n".join(problems))
+    status = Status(output_folder(run))
+    try:
+        return _run(Command(run, dry_run=False, debug=False), status, PhaseTimer())
+    except (Exception, errors.Interrupted, KeyboardInterrupt) as error:
+        _note(status, ending_of(error))
+        raise
+    finally:
+        atomic.release_folder(status.folder)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What an error means for a run."""
+
+    state: State
+    sentence: str
+    exit_code: int
+
+
+def ending_of(error: BaseException) -> Ending:
+    """The state, the sentence and the exit code that an error ends a run with."""
+    if isinstance(error, errors.UserError):
+        return Ending("failed", str(error), errors.EXIT_USER)
+    if isinstance(error, errors.Interrupted):
+        return Ending("interrupted", str(error), error.exit_code)
+    if isinstance(error, errors.TrainingStopped):
+        return Ending("failed", str(error), errors.EXIT_STOPPED)
+    if isinstance(error, KeyboardInterrupt):
+        return Ending("interrupted", "stopped at once; the last checkpoint stands", errors.EXIT_CTRL_C)
+    if isinstance(error, errors.PeerLost):
+        return Ending("failed", f"{error}. The last checkpoint stands", errors.EXIT_BUG)
+    sentence = f"{type(error).__name__}: {error}. The last checkpoint stands"
+    if "deterministic implementation" in str(error):
+        sentence += ". With --no-deterministic that operation is allowed"
+    return Ending("failed", sentence, errors.EXIT_BUG)
+
+
+def _run(command: Command, status: Status, timer: PhaseTimer) -> "TrainResult":
+    """Look at the data, then import what is heavy and run."""
+    with timer.section("data"):
+        data = preflight.preflight(command.run, status.folder)
+    from pipeline import rng
+    from pipeline.run.stages import execute
+
+    with quiet_libraries(), rng.global_state_kept():
+        return execute(command, data, status, timer)
+
+
+def output_folder(run: Run) -> Path:
+    """--output_dir, or outputs/<dataset name>."""
+    if run.train.output_dir is not None:
+        return Path(run.train.output_dir)
+    return Path("outputs") / preflight.dataset_name(run.data)
+
+
+def _refuse(error: Exception) -> int:
+    if is_main_process():
+        _say(f"Error: {error}")
+    return errors.EXIT_USER
+
+
+def _note(status: Status, ended: Ending) -> str:
+    """Write the ending down where the folder is this run's; returns the sentence with what to type next."""
+    if not status.claimed or not (is_main_process() or ended.exit_code == errors.EXIT_BUG):
+        return ended.sentence
+    try:
+        status.write(ended.state, ended.sentence, exit_code=ended.exit_code)
+    except OSError as error:  # a full disk must not hide the first error
+        return f"{ended.sentence}. status.json could not be written ({error})"
+    return f"{ended.sentence}. Go on with: {resume_command(status.folder)}"
+
+
+def _say(sentence: str) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(f"{sentence}\n")
+    sys.stderr.flush()

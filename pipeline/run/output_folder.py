@@ -1,0 +1,115 @@
+"""The output folder of a run: made its own, searched for a checkpoint to go on from, described."""
+
+import json
+import platform
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pipeline
+from pipeline import atomic, shipped
+from pipeline.adapter.names import FILE
+from pipeline.console import tell
+from pipeline.errors import ConfigError
+from pipeline.evaluation.previews import forget_after
+from pipeline.run.context import RunContext
+from pipeline.status import Status
+from pipeline.training import checkpoint
+from pipeline.training.checkpoint import Checkpoints
+
+PATIENCE_SECONDS = 60.0  # with another run in the same output folder, which may be ending
+OWN_NAMES = (
+    ".handover",
+    "samples",
+    "logs",
+    "report.html",
+    "run.toml",
+    "environment.json",
+    "status.json",
+    "metrics.jsonl",
+    "evaluation.json",
+    "result.json",
+    "documents.json",
+    "README.md",
+    "comfyui",
+)
+
+
+def claim(context: RunContext, checkpoints: Checkpoints, status: Status) -> Path | None:
+    """Make the output folder this run's; returns the checkpoint to go on from.
+
+    Raises ConfigError for a folder that is in use or cannot be written, CheckpointError if its checkpoint is another's.
+    """
+    train_options, folder = context.run.train, context.folder
+    resume = train_options.resume_from_checkpoint
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not atomic.hold_folder(folder, patience=0.0):
+            tell(f"Another run is still writing to {folder}; waiting for it to end")
+            if not atomic.hold_folder(folder, PATIENCE_SECONDS):
+                raise ConfigError(
+                    f"Another run does not stop writing to {folder}; stop it, or give another --output_dir."
+                )
+        found = checkpoints.find(resume) if resume else None
+        if found is not None:
+            checkpoints.require_identity(found)
+        if train_options.overwrite_output_dir:
+            _remove_own(folder)
+        if found is not None and is_complete(context, found):
+            return found
+        status.claimed = True
+        forget_after(folder / "samples", checkpoint.step_of(found) if found else 0)
+        _note_other_threads(folder)
+        kept = context.run.replaced(overwrite_output_dir=False, resume_from_checkpoint=None)
+        atomic.write_text(folder / "run.toml", kept.to_toml())
+        atomic.write_text(folder / "environment.json", json.dumps(environment(context), indent=2) + "\n")
+        status.write("starting", "encoding images and captions")
+    except OSError as error:
+        raise ConfigError(f"--output_dir {folder} cannot be written: {error.strerror}.") from error
+    return found
+
+
+def is_complete(context: RunContext, found: Path) -> bool:
+    """Whether the run has ended with 'done' after the very step of this checkpoint, its last."""
+    path = context.folder / "status.json"
+    status = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"state": "none"}
+    done = status["state"] == "done" and status["step"] == checkpoint.step_of(found)
+    return done and (context.folder / FILE).is_file()
+
+
+def environment(context: RunContext) -> dict[str, Any]:
+    """Versions, threads and the plan: what a run.toml alone does not say."""
+    packages = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "numpy", "pillow")
+    plan = context.plan
+    return {
+        "t2i_lora": pipeline.__version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": str(context.engine.device),
+        "threads": torch.get_num_threads(),
+        **{name: version(name) for name in packages},
+        "plan": [list(row) for row in plan.rows],
+        "notes": list(plan.notes),
+        "dataset": context.data.manifest.fingerprint,
+        "size": [plan.size.width, plan.size.height],
+        "base_model": context.run.model.pretrained_model_name_or_path or str(shipped.BASE),
+    }
+
+
+def _note_other_threads(folder: Path) -> None:
+    path = folder / "environment.json"
+    before = json.loads(path.read_text(encoding="utf-8"))["threads"] if path.is_file() else torch.get_num_threads()
+    if before != torch.get_num_threads():
+        tell(f"note: {torch.get_num_threads()} threads now, {before} before: sums are rounded in another order")
+
+
+def _remove_own(folder: Path) -> None:
+    own = [folder / name for name in (*OWN_NAMES, FILE)] + checkpoint.existing(folder)
+    for path in own:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

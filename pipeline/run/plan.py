@@ -1,0 +1,277 @@
+"""The arithmetic of a run, checked and printed before anything large is loaded."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.adapter import init_from
+from pipeline.adapter.layers import TargetModule
+from pipeline.config import Run
+from pipeline.console import columns
+from pipeline.data import captions
+from pipeline.data.manifest import Manifest
+from pipeline.data.split import MIN_IMAGES
+from pipeline.engine import Precision
+from pipeline.errors import ConfigError
+from pipeline.evaluation import validation
+from pipeline.families.base import Family
+from pipeline.families.meta import on_meta
+from pipeline.geometry import Size
+from pipeline.objective.paths import DiffusionPath
+from pipeline.run import disk
+from pipeline.training.schedule import Schedule, build_schedule
+
+VALIDATION_SHARE, MAX_VALIDATIONS = 0.1, 10  # of a run's work, and in number, where no interval is asked for
+MAX_NOTES = 12  # printed; all of them are kept
+PASSES_OF_FEW, FEW_EXAMPLES = 100, 40  # over a small dataset; of a larger one the square root of its size counts
+PASSES_PER_EXAMPLE = 3  # of the denoiser: forward once, backward about twice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run will do, in numbers."""
+
+    num_examples: int
+    size: Size
+    global_batch: int
+    num_steps: int
+    schedule: Schedule
+    validation_steps: int  # optimizer steps between two held-out losses; 0: never
+    preview_steps: int  # between two previews; 0: at the end only
+    num_trainable: int
+    notes: tuple[str, ...]
+    rows: tuple[tuple[str, str], ...] = ()  # for the terminal
+
+    def text(self) -> str:
+        """The plan for a terminal."""
+        notes = [f"  note: {note}" for note in self.notes[:MAX_NOTES]]
+        if len(self.notes) > MAX_NOTES:
+            notes.append(f"  and {len(self.notes) - MAX_NOTES} more notes, in environment.json and on the page")
+        return "\n".join(["Plan", *columns(self.rows), *notes])
+
+
+def make_plan(
+    run: Run,
+    family: Family,
+    path: DiffusionPath,
+    *,
+    manifest: Manifest,
+    held_out: Manifest | None,
+    precision: Precision,
+    num_processes: int,
+    output_dir: Path,
+) -> Plan:
+    """Work out the run. Raises ConfigError where the numbers do not fit together."""
+    train, data = run.train, run.data
+    size, size_reason = _size(data.resolution, family)
+    num_examples = len(manifest.examples)
+    global_batch = train.train_batch_size * train.gradient_accumulation_steps * num_processes
+    num_steps, length_reason = length_of(run, num_examples, global_batch)
+    schedule = build_schedule(run.optim, num_steps, global_batch)
+    interval, interval_reason = _validation_interval(
+        run, held_out, num_examples=num_examples, global_batch=global_batch, num_steps=num_steps
+    )
+    chosen = all_target_modules(run, family)
+    num_trainable = sum(module.num_weights for module in chosen)
+    needed = disk.needed(
+        run,
+        family,
+        manifest,
+        held_out,
+        size=size,
+        num_steps=num_steps,
+        num_trainable=num_trainable,
+        precision=precision,
+    )
+    disk.require_space(needed, output_dir, cache_folder(run))
+    plan = Plan(
+        num_examples=num_examples,
+        size=size,
+        global_batch=global_batch,
+        num_steps=num_steps,
+        schedule=schedule,
+        validation_steps=interval,
+        preview_steps=_asked_interval(run, num_examples, global_batch),
+        num_trainable=num_trainable,
+        notes=_notes(run, manifest),
+    )
+    rows = (
+        ("model", _model_text(family, path.prediction)),
+        ("data", f"{manifest.origin}: {num_examples} examples at {size} pixels ({size_reason})"),
+        ("steps", f"{num_steps} of {_batch_text(run, num_processes)}"),
+        ("epochs", f"{num_steps * global_batch / num_examples:.1f} ({length_reason})"),
+        *_training_rows(run, family, schedule, chosen),
+        ("precision", f"{precision.name} ({precision.reason})"),
+        ("held out", _held_out_text(run, held_out, interval, interval_reason)),
+        ("kept", _keep_text(run, held_out)),
+        ("checkpoints", f"every {train.checkpointing_steps} steps and at the end, {_kept_text(run)}"),
+        ("cache", f"{needed.num_views} views{_prompts_text(run)}, in {cache_folder(run)}"),
+        ("disk", needed.text()),
+        ("output", str(output_dir)),
+    )
+    return dataclasses.replace(plan, rows=rows)
+
+
+def _training_rows(
+    run: Run, family: Family, schedule: Schedule, chosen: list[TargetModule]
+) -> tuple[tuple[str, str], ...]:
+    """What moves, and how."""
+    return (
+        ("optimizer", f"{run.optim.optimizer_name}, weight decay {run.optim.adam_weight_decay:g}"),
+        ("learning rate", _rate_text(run, schedule)),
+        ("adapter", _adapter_text(run, chosen)),
+        ("caption dropout", f"{run.data.dropout_share:.0%} of examples{_dropout_text(family)}"),
+    )
+
+
+def _size(asked: int | None, family: Family) -> tuple[Size, str]:
+    """The size of the pictures, and why; ConfigError where the model cannot take it."""
+    if asked is None:
+        return family.native_size, "the model's own size"
+    if asked % family.size_multiple:
+        near = round(asked / family.size_multiple) * family.size_multiple
+        raise ConfigError(f"--resolution {asked} must be a multiple of {family.size_multiple}; {near} is near.")
+    return Size.square(asked), "--resolution"
+
+
+def _dropout_text(family: Family) -> str:
+    return ", for classifier-free guidance" if family.supports_cfg else ": its sampler has no classifier-free guidance"
+
+
+def _asked_interval(run: Run, num_examples: int, global_batch: int) -> int:
+    """Optimizer steps between validations as the flags say; 0 where they say nothing."""
+    preview = run.preview
+    if preview.validation_epochs is not None:
+        return max(1, round(preview.validation_epochs * num_examples / global_batch))
+    return preview.validation_steps or 0
+
+
+def _validation_interval(
+    run: Run, held_out: Manifest | None, *, num_examples: int, global_batch: int, num_steps: int
+) -> tuple[int, str]:
+    """Optimizer steps between held-out losses, and why; ConfigError where stopping early has nothing to go by."""
+    if held_out is None:
+        if run.train.early_stopping_patience is not None:
+            raise ConfigError(
+                "--early_stopping_patience needs held-out images: give --validation_split, for example 0.1."
+            )
+        return 0, ""
+    asked = _asked_interval(run, num_examples, global_batch)
+    if asked:
+        return asked, "asked for"
+    passes = validation.num_passes(disk.num_measured(held_out), disk.num_measured(held_out))
+    affordable = math.ceil(passes / (VALIDATION_SHARE * PASSES_PER_EXAMPLE * global_batch))
+    tenth = math.ceil(num_steps / MAX_VALIDATIONS)
+    if affordable > tenth:
+        return min(affordable, num_steps), f"as often as {VALIDATION_SHARE:.0%} of the run's work allows"
+    return tenth, f"{MAX_VALIDATIONS} times in all"
+
+
+def _held_out_text(run: Run, held_out: Manifest | None, interval: int, reason: str) -> str:
+    asked = run.data.validation_split is not None
+    if held_out is None:
+        why = "--validation_split 0" if asked else f"chosen for fewer than {MIN_IMAGES} images"
+        return f"nothing ({why}), so the last step cannot be compared with earlier ones"
+    why = "--validation_split" if asked else "chosen: a tenth"
+    return f"{len(held_out.examples)} examples ({why}); their loss every {interval} steps ({reason}) and at the end"
+
+
+def _keep_text(run: Run, held_out: Manifest | None) -> str:
+    what = "average of the weights" if run.optim.use_ema else "weights"
+    if run.train.keep == "best" and held_out is not None:
+        return f"the {what} with the lowest held-out loss (--keep best)"
+    return f"the {what} of the last step ({'--keep last' if held_out else 'nothing is held out'})"
+
+
+def cache_folder(run: Run) -> Path:
+    """Where encoded examples are kept."""
+    return Path(run.data.cache_dir) / "encoded" if run.data.cache_dir else Path.home() / ".cache" / "t2i-lora"
+
+
+def all_target_modules(run: Run, family: Family) -> list[TargetModule]:
+    """The layers to be adapted, from the models' shapes alone: nothing is loaded."""
+    encoders = family.trainable_encoders if run.adapter.train_text_encoder else ()
+    found = init_from.chosen(family, on_meta(family, encoders), run.adapter)
+    return [module for modules in found.values() for module in modules]
+
+
+def _adapter_text(run: Run, chosen: list[TargetModule]) -> str:
+    options = run.adapter
+    ranks, scales = sorted({m.rank for m in chosen}), sorted({m.scale for m in chosen})
+    dora = "DoRA (not in text encoders)" if options.train_text_encoder else "DoRA"
+    extras = [name for name, on in (("rsLoRA", options.use_rslora), (dora, options.use_dora)) if on]
+    extras += [f"dropout {options.lora_dropout:g}"] if options.lora_dropout else []
+    extras += [options.lora_init] if options.lora_init != "gaussian" else []
+    layers = f"those of {options.init_lora}" if options.init_lora else options.lora_layers
+    num_weights = sum(module.num_weights for module in chosen)
+    return ", ".join(
+        [
+            f"rank {_range_text(ranks)}, scaled by {_range_text(scales)}",
+            *extras,
+            f"{len(chosen)} layers ({layers}), {num_weights:,} weights, float32",
+        ]
+    )
+
+
+def _prompts_text(run: Run) -> str:
+    if run.adapter.train_text_encoder:
+        return " and no prompt embeddings (the text encoders learn, so each step computes them)"
+    return " and their captions"
+
+
+def _range_text(values: list[Any]) -> str:
+    return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
+
+
+def _model_text(family: Family, prediction: str) -> str:
+    if family.source.file is None:
+        return f"{family.source.folder} ({family.name}, {prediction})"
+    return f"{family.source.file} ({family.name}; {prediction}, as the configuration in {family.source.folder} says)"
+
+
+def _rate_text(run: Run, schedule: Schedule) -> str:
+    chosen = f" (chosen for {run.optim.optimizer_name})" if run.optim.learning_rate is None else ""
+    cycles = f" in {schedule.num_cycles} cycles" if schedule.num_cycles > 1 else ""
+    return f"{schedule.peak:g}{chosen}, {schedule.kind}{cycles} after {schedule.warmup_steps} steps of warm-up"
+
+
+def _batch_text(run: Run, num_processes: int) -> str:
+    train = run.train
+    total = train.train_batch_size * train.gradient_accumulation_steps * num_processes
+    return (
+        f"{total} examples ({train.train_batch_size} per micro-step x {train.gradient_accumulation_steps} "
+        f"x {num_processes} process{'es' if num_processes > 1 else ''})"
+    )
+
+
+def length_of(run: Run, num_examples: int, global_batch: int) -> tuple[int, str]:
+    """Optimizer steps in all, and why."""
+    train = run.train
+    if train.max_train_steps is not None:
+        unused = train.num_train_epochs is not None
+        return train.max_train_steps, "--max_train_steps" + (", which wins over --num_train_epochs" if unused else "")
+    if train.num_train_epochs is not None:
+        return math.ceil(train.num_train_epochs * num_examples / global_batch), "--num_train_epochs"
+    seen = PASSES_OF_FEW * FEW_EXAMPLES * math.sqrt(num_examples / FEW_EXAMPLES)
+    if num_examples <= FEW_EXAMPLES:
+        seen = PASSES_OF_FEW * num_examples
+    return math.ceil(seen / global_batch), f"chosen for {num_examples} examples; --max_train_steps decides otherwise"
+
+
+def _kept_text(run: Run) -> str:
+    limit = run.train.checkpoints_total_limit
+    return "all kept" if limit is None else f"the newest {limit} kept"
+
+
+def _notes(run: Run, manifest: Manifest) -> tuple[str, ...]:
+    notes = [f"left out: {problem}" for problem in manifest.skipped]
+    notes += [f"the same image and caption: {names}" for names in manifest.duplicates]
+    trigger = run.data.trigger_word
+    notes += [
+        f"the preview {prompt!r} lacks the trigger word {trigger!r}"
+        for prompt in run.preview.validation_prompt
+        if trigger is not None and not captions.has_word(prompt, trigger)
+    ]
+    return tuple(notes)

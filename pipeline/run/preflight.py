@@ -1,0 +1,162 @@
+"""Checks before anything heavy is imported: the data of a run, and the places it reads and writes."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import shipped
+from pipeline.atomic import nearest_existing
+from pipeline.config import Run
+from pipeline.console import is_main_process
+from pipeline.data import card
+from pipeline.data.card import Card
+from pipeline.data.manifest import Manifest, read_manifest, read_table
+from pipeline.data.options import DataOptions
+from pipeline.data.split import split
+from pipeline.errors import CheckpointError, ConfigError, DataError, listed
+from pipeline.hub_ids import may_be_hub_id
+from pipeline.sharing.options import ShareOptions
+from pipeline.training.options import TrainOptions
+
+MAX_DRAWN = 16  # of the held-out images, where no other test set is given
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The data of a run."""
+
+    manifest: Manifest  # what is trained on
+    held_out: Manifest | None  # of the same dataset, for the held-out loss
+    test_set: Manifest | None  # images never trained on, to be drawn and compared with
+    card: Card | None  # of the dataset, as a person declared it
+
+
+def preflight(run: Run, folder: Path) -> RunData:
+    """Read the data of a run; `folder` is where it will write. Raises a UserError that names every culprit."""
+    if is_main_process():
+        require_place(run.train, folder)
+        if run.data.cache_dir is not None:
+            require_writable(Path(run.data.cache_dir), "--cache_dir")
+    _ = run.model.local_folder, run.model.local_vae  # raise for what can be none
+    require_adapter(run.adapter.init_lora)
+    require_clip(run.preview.clip_model_name_or_path)
+    everything = training_data(run.data)
+    declared = card_of(run.share, dataset_name(run.data), data_folder(run.data), everything)
+    manifest, held_out = split(everything, run.data.validation_split)
+    test_set = test_data(run.data)
+    if test_set is None and held_out is not None:
+        test_set = held_out.limited(MAX_DRAWN)
+    manifest = manifest.limited(run.data.max_train_samples)
+    require_disjoint(manifest, test_set)
+    if run.preview.clip_model_name_or_path is not None and test_set is None:
+        raise ConfigError(
+            "--clip_model_name_or_path has nothing to measure: give --evaluation_data_dir, or --validation_split 0.2."
+        )
+    return RunData(manifest, held_out, test_set, declared)
+
+
+def require_place(options: TrainOptions, folder: Path) -> None:
+    """Raise ConfigError if the output folder is in use or cannot be one, CheckpointError if nothing is to resume."""
+    resume = options.resume_from_checkpoint
+    if resume not in (None, "latest") and not Path(str(resume)).is_dir():
+        raise CheckpointError(f"--resume_from_checkpoint {resume} does not exist; give 'latest' or a checkpoint.")
+    require_writable(folder, "--output_dir")
+    if folder.is_dir() and any(folder.iterdir()) and not options.overwrite_output_dir and resume is None:
+        raise ConfigError(
+            f"{folder} is not empty. Go on with --resume_from_checkpoint latest, start anew with "
+            "--overwrite_output_dir, or give another --output_dir."
+        )
+
+
+def require_disjoint(trained: Manifest, test_set: Manifest | None) -> None:
+    """Raise DataError if images to compare with are trained on too: then nothing would be measured."""
+    names = {example.image_id: example.name for example in trained.examples}
+    both = [f"{e.name} is {names[e.image_id]}" for e in (test_set.examples if test_set else ()) if e.image_id in names]
+    if both:
+        raise DataError(f"--evaluation_data_dir holds {len(both)} images that are trained on:\n{listed(both)}")
+
+
+def require_adapter(place: str | None) -> None:
+    """Raise CheckpointError for what can be no adapter to start from."""
+    if place is None:
+        return
+    path = Path(place)
+    if not path.exists():
+        raise CheckpointError(f"--init_lora {place} does not exist; give the file or the folder of an adapter.")
+    if path.is_file() and path.suffix != ".safetensors":
+        raise CheckpointError(f"--init_lora {place} is no .safetensors file; others can run programs.")
+
+
+def require_clip(name: str | None) -> None:
+    """Raise CheckpointError for what can be neither the folder of a CLIP model nor a Hub id."""
+    if name is None:
+        return
+    path = Path(name) / "config.json"
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("model_type") == "clip":
+        return
+    if not may_be_hub_id(name):
+        raise CheckpointError(f"--clip_model_name_or_path {name} is no folder of a CLIP model (with config.json).")
+
+
+def require_writable(folder: Path, flag: str) -> None:
+    """Raise ConfigError if a folder neither can be written to nor be made."""
+    try:
+        existing = nearest_existing(folder)
+    except OSError as error:
+        raise ConfigError(f"{flag} {folder} cannot be reached: {error.strerror}; give another folder.") from error
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        reason = "is not writable" if existing.is_dir() else "is a file"
+        raise ConfigError(f"{flag} {folder} cannot be written: {existing} {reason}; give another folder.")
+
+
+def training_data(options: DataOptions) -> Manifest:
+    """The dataset that the options name, or the starter dataset."""
+    if options.dataset_name is not None:
+        return read_table(options)
+    return read_manifest(Path(options.train_data_dir) if options.train_data_dir else shipped.TRAIN, options)
+
+
+def card_of(options: ShareOptions, name: str, folder: Path | None, manifest: Manifest) -> Card | None:
+    """The card of the dataset, checked against it; None where there is none and nobody asks for one.
+
+    Raises DataError for one that --data_card names or that sharing needs and that is missing, incomplete
+    or of other data.
+    """
+    required = options.push_to_hub and options.allow_undocumented_data is None
+    path = Path(options.data_card) if options.data_card is not None else card.find(name, folder)
+    if path is None:
+        if required:
+            raise DataError(
+                f"Sharing needs a card of the dataset: write data_cards/{name}.md (`python -m pipeline card {name}` "
+                'begins it), name one with --data_card, or say why with --allow_undocumented_data "reason".'
+            )
+        return None
+    try:
+        found = card.read(path)
+        card.require_same_data(found, path, manifest.fingerprint)
+    except DataError:
+        if required or options.data_card is not None:
+            raise
+        return None
+    return found
+
+
+def data_folder(options: DataOptions) -> Path | None:
+    """The folder of the dataset, where it is one."""
+    given = options.train_data_dir or options.dataset_name
+    return Path(given) if given and Path(given).is_dir() else None
+
+
+def dataset_name(options: DataOptions) -> str:
+    """What the dataset is called: the last part of its folder or Hub id."""
+    source = options.train_data_dir or options.dataset_name
+    return Path(source).resolve().name if source else "starter"
+
+
+def test_data(options: DataOptions) -> Manifest | None:
+    """The images to compare with that are never trained on; the starter dataset has some of its own."""
+    if options.evaluation_data_dir is not None:
+        return read_manifest(Path(options.evaluation_data_dir), options, "--evaluation_data_dir")
+    own = options.train_data_dir is None and options.dataset_name is None
+    return read_manifest(shipped.TEST, options) if own else None

@@ -1,0 +1,159 @@
+"""The stages of a run, from the checked options to the report: plan, encode, train, verify, finish."""
+
+import contextlib
+from pathlib import Path
+
+from pipeline.adapter.names import FILE
+from pipeline.config import Command
+from pipeline.console import tell
+from pipeline.evaluation.previews import Previews
+from pipeline.run import build, export, finish
+from pipeline.run.build import Models
+from pipeline.run.context import RunContext, prepare
+from pipeline.run.encode import encode
+from pipeline.run.finish import TrainResult
+from pipeline.run.identity import identity_of
+from pipeline.run.output_folder import claim, is_complete
+from pipeline.run.preflight import RunData
+from pipeline.sharing import hub
+from pipeline.status import Status, launched_by_accelerate
+from pipeline.timer import PhaseTimer
+from pipeline.training import tracking
+from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.evaluator import Evaluator
+from pipeline.training.loop import Outputs, Task, train
+from pipeline.training.signals import StopSignal
+
+
+def execute(command: Command, data: RunData, status: Status, timer: PhaseTimer) -> TrainResult:
+    """Carry out a parsed command line. Raises whatever goes wrong before the adapter is safe."""
+    context = prepare(command.run, data, status.folder)
+    tell(context.plan.text())
+    try:
+        if command.dry_run:
+            tell("Dry run: everything checked, nothing written.")
+            return TrainResult(status.folder)
+        return run_stages(context, status, timer)
+    finally:
+        context.engine.release()
+
+
+def run_stages(context: RunContext, status: Status, timer: PhaseTimer) -> TrainResult:
+    """The stages of a planned run, one after the other."""
+    folder, engine = context.folder, context.engine
+    checkpoints = Checkpoints(folder, identity_of(context), context.run.train.checkpoints_total_limit)
+
+    def claimed() -> tuple[Path | None, bool]:
+        require_sharing(context)
+        found = claim(context, checkpoints, status)
+        return found, found is not None and is_complete(context, found)
+
+    found, complete = engine.on_main(claimed)
+    if complete:
+        engine.close()
+        tell(f"Already complete: {folder / FILE} is the adapter of this run.")
+        return TrainResult.read(folder)
+    status.claimed = True
+    with timer.section("encode"):
+        engine.together(lambda: encode(context))
+    models = build.load_models(context)
+    previews = build.build_previews(context, models) if engine.is_main else None
+    kept_step = fit(context, models, previews, checkpoints=checkpoints, found=found, status=status, timer=timer)
+    engine.close()
+    if not engine.is_main:
+        return TrainResult(folder)
+    status.write("finishing", f"trained; checking the adapter of step {kept_step}")
+    with timer.section("check"):
+        exported = export.export(context, models, kept_step)
+    verification = exported.verification
+    tell(
+        f"Adapter verified: relative error {verification.error:.1e} after reload ({verification.num_layers} layers), "
+        f"step {kept_step}: {folder / FILE}"
+    )
+    return finish.finish(context, previews, exported, status, timer)
+
+
+def require_sharing(context: RunContext) -> None:
+    """Make sure before the first step that what --push_to_hub asks for will be allowed; raises ConfigError."""
+    share = context.run.share
+    if share.push_to_hub:
+        repo = hub.full_name(share.hub_model_id, context.folder, share.hub_token)
+        hub.require_access(repo, share.hub_token)
+        tell(f"May share as {repo}")
+
+
+def fit(
+    context: RunContext,
+    models: Models,
+    previews: Previews | None,
+    *,
+    checkpoints: Checkpoints,
+    found: Path | None,
+    status: Status,
+    timer: PhaseTimer,
+) -> int:
+    """Restore, train, and keep metrics, status and previews on the way; returns the step whose weights are kept.
+
+    Afterwards the models hold those weights.
+    """
+    run, plan, engine = context.run, context.plan, context.engine
+    state = build.build_state(context, models)
+    first_step = checkpoints.restore(found, state) if found else 0
+    if found:
+        tell(f"Resuming from {found}, step {first_step} of {plan.num_steps}")
+    status.step = first_step
+    task = build.build_task(context, models, state)
+    with contextlib.ExitStack() as open_until_done:
+        outputs = None
+        if engine.is_main:
+            status.write("training", f"from step {first_step} of {plan.num_steps}")
+            outputs = open_outputs(context, models, task, previews, checkpoints=checkpoints, status=status, timer=timer)
+            for output in (outputs.metrics, outputs.tensorboard, outputs.progress):
+                open_until_done.callback(output.close)
+        stop = open_until_done.enter_context(StopSignal(watch_parent=launched_by_accelerate()))
+        if not state.has_stalled(run.train.early_stopping_patience):
+            train(engine, task, outputs, first_step=first_step, stop=stop, timer=timer)
+    if run.train.keep == "best" and state.best is not None:
+        state.put(state.best.weights)
+        return state.best.step
+    state.put(state.copy_of_current())
+    return status.step
+
+
+def open_outputs(
+    context: RunContext,
+    models: Models,
+    task: Task,
+    previews: Previews | None,
+    *,
+    checkpoints: Checkpoints,
+    status: Status,
+    timer: PhaseTimer,
+) -> Outputs:
+    """Where the main process reports and saves; the base is measured here, for later losses to be compared with."""
+    run, folder, num_steps, first_step = context.run, context.folder, context.plan.num_steps, status.step
+
+    def on_step(step: int) -> None:
+        status.step = step
+        if step % run.train.checkpointing_steps == 0:
+            status.write("training", f"step {step} of {num_steps}")
+
+    board = folder / run.train.logging_dir if run.train.report_to == "tensorboard" else None
+    with timer.section("validate"):
+        validation = build.build_loss_validation(context, models)
+    return Outputs(
+        checkpoints=checkpoints,
+        metrics=tracking.Metrics(folder, first_step),
+        tensorboard=tracking.Tensorboard(board, first_step),
+        progress=tracking.Progress(first_step, num_steps),
+        evaluator=Evaluator(
+            state=task.state,
+            denoiser=models.denoiser,
+            validation=validation,
+            previews=previews,
+            intervals=task.intervals,
+            patience=task.patience,
+            timer=timer,
+        ),
+        on_step=on_step,
+    )

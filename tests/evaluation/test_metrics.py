@@ -1,0 +1,200 @@
+"""The table of metrics: what is measured on which set, and that a new row is all that a new metric needs."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.adapter.adapted_models import AdaptedModels
+from pipeline.errors import CheckpointError
+from pipeline.evaluation import results, test_set
+from pipeline.evaluation.extractors import Extractors, FeatureExtractor, ImageTextEncoder
+from pipeline.evaluation.metrics import METRICS, Compared, Metric, PictureSet, measure
+from pipeline.evaluation.picture_sets import DrawSetRequest, draw_set, keep, kept
+from pipeline.evaluation.sample import Sampler, SampleRequest, SampleSettings
+from pipeline.evaluation.statistics import Interval, kid, margins, mean_of, paired_change, share
+from pipeline.geometry import Size
+from pipeline.report import page
+from pipeline.sharing import card
+from tests.sharing.carded import BASE, DATA
+
+pytestmark = pytest.mark.unit
+NAMES = tuple(f"{number}.png" for number in range(5))
+
+
+def flattened(pictures: list[Image.Image]) -> torch.Tensor:
+    return torch.tensor([[float(value) / 255 for value in picture.resize((2, 2)).tobytes()] for picture in pictures])
+
+
+def embedded(captions: list[str]) -> torch.Tensor:
+    return torch.stack([torch.randn(12, generator=torch.Generator().manual_seed(len(text))) for text in captions])
+
+
+def ranks(pictures: list[Image.Image], names: list[str]) -> torch.Tensor:
+    return torch.arange(len(names)) * 2
+
+
+def extractors(*, answers: bool) -> Extractors:
+    return Extractors(
+        FeatureExtractor("pixels", flattened, ranks if answers else None), ImageTextEncoder("toy", flattened, embedded)
+    )
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A base, an adapted and a reference set of five noisy pictures."""
+    for number, which in enumerate(("reference", "base", "adapted")):
+        generator = torch.Generator().manual_seed(number)
+        noise = torch.randint(0, 256, (5, 4, 4, 3), generator=generator, dtype=torch.uint8).numpy()
+        rows = [{"file": f"{i:04d}.png", "prompt": "x" * (i + 1), "seed": i} for i in range(5)]
+        keep(tmp_path / which, [Image.fromarray(values) for values in noise], rows, drawn=which != "reference")
+    return tmp_path
+
+
+def drawn(folders, names: tuple[str, ...] = NAMES) -> test_set.DrawnTestSet:
+    return test_set.DrawnTestSet(folders / "reference", folders / "base", folders / "adapted", names)
+
+
+def test_every_set_is_measured_with_what_can_be_measured_on_it(folders):
+    found = test_set.evaluate(drawn(folders), extractors(answers=True))
+    assert {which: list(estimates) for which, estimates in found.sets.items()} == {
+        "reference": ["top1", "top5", "clip_margin"],
+        "base": ["kid", "top1", "top5", "clip_margin"],
+        "adapted": ["kid", "top1", "top5", "clip_margin", "clip_margin_change"],
+    }
+    assert (found.n, found.extractors) == (5, {"features": "pixels", "encoder": "toy"})
+    assert found.sets["adapted"]["kid"].extractor == "pixels"
+    assert found.sets["adapted"]["clip_margin_change"].extractor == "toy"
+    assert "top1" not in test_set.evaluate(drawn(folders), extractors(answers=False)).sets["base"]
+    assert test_set.evaluate(drawn(folders), None) is None
+
+
+def test_the_numbers_are_those_of_the_formulas(folders):
+    found = test_set.evaluate(drawn(folders), extractors(answers=True)).sets["adapted"]
+    shown = {
+        name: [Image.open(row["path"]) for row in kept(folders / name)] for name in ("reference", "base", "adapted")
+    }
+    features = {name: flattened(pictures) for name, pictures in shown.items()}
+    texts = embedded(["x" * (i + 1) for i in range(5)])
+    now, before = margins(features["adapted"], texts), margins(features["base"], texts)
+    expected = {
+        "kid": kid(features["reference"], features["adapted"]),
+        "top1": share(1, 5),
+        "top5": share(3, 5),
+        "clip_margin": mean_of(now),
+        "clip_margin_change": paired_change(now, before),
+    }
+    assert {name: Interval(e.value, e.low, e.high, e.n) for name, e in found.items()} == expected
+
+
+def test_what_two_metrics_share_is_worked_out_once(folders):
+    calls: list[int] = []
+
+    def counted(pictures: list[Image.Image]) -> torch.Tensor:
+        calls.append(len(pictures))
+        return flattened(pictures)
+
+    test_set.evaluate(
+        drawn(folders), Extractors(FeatureExtractor("x", counted, None), ImageTextEncoder("x", counted, embedded))
+    )
+    assert calls == [5] * 6  # features and embeddings of three sets
+
+
+def test_two_pictures_have_no_kid(tmp_path):
+    for which in ("reference", "base", "adapted"):
+        rows = [{"file": f"{i}.png", "prompt": "x" * (i + 1)} for i in range(2)]
+        keep(tmp_path / which, [Image.new("RGB", (4, 4), (90 * i, 0, 9)) for i in range(2)], rows, drawn=False)
+    found = test_set.evaluate(drawn(tmp_path, NAMES[:2]), extractors(answers=False))
+    assert list(found.sets["adapted"]) == ["clip_margin", "clip_margin_change"]
+
+
+@pytest.fixture
+def run_folder(trainer, small, tmp_path):
+    """A finished run."""
+    out = tmp_path / "out"
+    ended = trainer(*small, "--validation_split", "0.5", "--output_dir", out)
+    assert ended.code == 0, ended.output
+    return out
+
+
+def brightness(given: Compared) -> Interval:
+    return mean_of(flattened(given.pictures.pictures).mean(1))
+
+
+def test_a_metric_that_is_added_to_the_table_is_in_the_file_on_the_page_and_on_the_card(
+    run_folder, folders, monkeypatch
+):
+    """Nothing but the table and the metric's own function is touched."""
+    row = Metric(
+        label="Light in the picture", short="brightness", form="{:.2f}", better="higher", needs=frozenset(),
+        function=brightness,
+    )  # fmt: skip
+    monkeypatch.setitem(METRICS, "brightness", row)
+    for found in (extractors(answers=False), None):
+        evaluation = test_set.evaluate(drawn(folders), found)
+        evaluation.write(run_folder)
+        sets = json.loads((run_folder / results.FILE).read_text(encoding="utf-8"))["sets"]
+        assert all(sets[which]["brightness"]["n"] == 5 for which in ("base", "adapted", "reference"))
+        shown = evaluation.sets["adapted"]["brightness"].text("{:.2f}")
+        assert results.read(run_folder) == evaluation
+        text = page.write(run_folder).read_text(encoding="utf-8")
+        assert "Light in the picture (brightness, higher is better)" in text
+        assert shown in text
+        text = card.write(run_folder, BASE, DATA, None).read_text(encoding="utf-8")
+        cells = [
+            cell.strip() for line in text.splitlines() if "Light in the picture" in line for cell in line.split("|")
+        ]
+        assert cells[1:6:2] == ["Light in the picture (brightness, higher is better)", shown, "5"]
+
+
+def test_a_metric_that_is_no_more_in_the_table_is_still_shown(folders, monkeypatch):
+    evaluation = test_set.evaluate(drawn(folders), extractors(answers=False))
+    monkeypatch.delitem(METRICS, "kid")
+    row = results.rows(evaluation)[-1]
+    assert (row.label, row.n, row.extractor) == ("kid", 5, "pixels")
+    assert row.adapted == evaluation.sets["adapted"]["kid"].text("{:.4g}")
+
+
+def test_only_the_metrics_that_are_asked_for_are_measured(folders):
+    reference, base = (PictureSet(folders / name, NAMES, extractors(answers=True)) for name in ("reference", "base"))
+    assert [estimate.metric for estimate in measure(base, reference, {"top1": METRICS["top1"]})] == ["top1"]
+
+
+def test_a_single_example_survives_the_file(folders, tmp_path):
+    """Its interval is infinite, a number that JSON does not have."""
+    evaluation = test_set.evaluate(drawn(folders), extractors(answers=False))
+    one = dataclasses.replace(evaluation.sets["base"]["kid"], low=-float("inf"), high=float("inf"))
+    evaluation = dataclasses.replace(evaluation, sets={"base": {"kid": one}})
+    evaluation.write(tmp_path)
+    assert results.read(tmp_path) == evaluation
+    assert results.rows(evaluation)[0].base.endswith("(no interval)")
+    (tmp_path / results.FILE).write_text("{", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"evaluation\.json is damaged"):
+        results.read(tmp_path)
+
+
+def test_a_set_is_drawn_once_unless_its_weights_may_be_others(tmp_path, monkeypatch):
+    calls: list[int] = []
+
+    def draw(self: Sampler, requests: list[SampleRequest]) -> list[Image.Image]:
+        calls.append(len(requests))
+        return [Image.new("RGB", (8, 8)) for _ in requests]
+
+    monkeypatch.setattr(Sampler, "draw", draw)
+    sampler = object.__new__(Sampler)
+    sampler.settings = SampleSettings(3.0, 2, Size.square(8))
+    request = DrawSetRequest(
+        folder=tmp_path / "set", requests=(SampleRequest("a", 1), SampleRequest("b", 2)), sampler=sampler,
+        adapted=AdaptedModels({}), with_adapter=False,
+    )  # fmt: skip
+    assert draw_set(request) == draw_set(request) == tmp_path / "set"
+    assert calls == [2]
+    assert [(row["prompt"], row["seed"], row["guidance_scale"]) for row in kept(tmp_path / "set")] == [
+        ("a", 1, 3.0),
+        ("b", 2, 3.0),
+    ]
+    draw_set(dataclasses.replace(request, reuse=False))
+    draw_set(dataclasses.replace(request, requests=request.requests[:1]))
+    assert calls == [2, 2, 1]

@@ -1,0 +1,70 @@
+"""What a run says it will write is about what it writes, and too small a disk is named before anything is."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.engine import Precision
+from pipeline.errors import ConfigError
+from pipeline.families import miniature, registry
+from pipeline.geometry import Size
+from pipeline.run import disk
+from tests.conftest import make_colours, prepared, replaced, small_flags
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize("family", sorted(registry.NAMES))
+def test_the_cache_takes_what_the_plan_says(family, tmp_path):
+    from pipeline.run.encode import encode
+
+    miniature.write(family, tmp_path / "model")
+    flags = small_flags(tmp_path / "model", make_colours(tmp_path / "data"), tmp_path / "cache")
+    context = prepared(replaced(flags, resolution=128), tmp_path / "out")
+    encode(context)
+    found = {
+        part: sum(path.stat().st_size for path in (tmp_path / "cache" / "encoded" / part).rglob("*.safetensors"))
+        for part in ("latents", "text")
+    }
+    said = disk.needed(
+        context.run,
+        context.family,
+        context.data.manifest,
+        None,
+        size=Size.square(128),
+        num_steps=12,
+        num_trainable=context.plan.num_trainable,
+        precision=context.engine.precision,
+    )
+    assert found["latents"] == pytest.approx(said.latents, rel=0.15)
+    assert found["text"] == pytest.approx(said.embeddings, rel=0.15)
+    assert said.text() in context.plan.text()
+
+
+def test_half_precision_halves_the_text_states_and_learning_encoders_need_none(small, tmp_path):
+    context = prepared(small, tmp_path / "out")
+    sizes = {"size": Size.square(64), "num_steps": 12, "num_trainable": 1000}
+
+    def said(precision, **values):
+        data = context.family, context.data.manifest, context.data.held_out
+        return disk.needed(context.run.replaced(**values), *data, **sizes, precision=Precision(precision, ""))
+
+    assert said("bf16").embeddings * 2 == said("no").embeddings
+    assert said("no", train_text_encoder=True).embeddings == 0
+    assert said("no", checkpointing_steps=1).checkpoints > said("no", checkpointing_steps=12).checkpoints
+    limited = said("no", checkpointing_steps=1, checkpoints_total_limit=1)
+    assert limited.checkpoints == said("no", checkpointing_steps=12).checkpoints
+
+
+def test_a_disk_without_the_room_is_named(tmp_path):
+    enough = disk.Needed(1, 10**6, 10**6, 10**6)
+    disk.require_space(enough, tmp_path / "out", tmp_path / "cache")
+    for found in (disk.Needed(1, 10**18, 0, 0), disk.Needed(1, 0, 10**18, 0), disk.Needed(1, 0, 0, 10**18)):
+        with pytest.raises(ConfigError, match=r"1000000000\.0 GB may be written there"):
+            disk.require_space(found, tmp_path / "out", tmp_path / "cache")
+    free = Path("/").stat().st_dev != Path("/dev/shm").stat().st_dev and disk.shutil.disk_usage("/dev/shm").free
+    if free:  # two disks: each for itself
+        two = disk.Needed(1, free + 10**12, 0, 10**18)
+        with pytest.raises(ConfigError, match=r"(?s)/dev/shm has.*may be written there") as error:
+            disk.require_space(two, tmp_path / "out", Path("/dev/shm/cache"))
+        assert str(error.value).count("may be written there") == 2

@@ -1,0 +1,75 @@
+"""What is chosen where nothing is given, and that the plan says why."""
+
+import pytest
+import torch
+
+from pipeline.config import Run
+from pipeline.engine import _precision
+from pipeline.run.plan import length_of
+from tests.conftest import prepared
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "num_steps"), [(1, 25), (10, 250), (40, 1000), (160, 2000), (1000, 5000), (16_000, 20_000)]
+)
+def test_the_length_follows_the_size_of_the_dataset(num_examples, num_steps):
+    """A hundred passes over a few pictures; four times the pictures are seen twice as often in all."""
+    found, why = length_of(Run(), num_examples, 4)
+    assert found == num_steps
+    assert why == f"chosen for {num_examples} examples; --max_train_steps decides otherwise"
+
+
+def test_what_is_given_wins_and_is_named():
+    assert length_of(Run().replaced(num_train_epochs=3), 10, 4) == (8, "--num_train_epochs")
+    assert length_of(Run().replaced(max_train_steps=7), 10, 4) == (7, "--max_train_steps")
+    both = Run().replaced(max_train_steps=7, num_train_epochs=3)
+    assert length_of(both, 10, 4) == (7, "--max_train_steps, which wins over --num_train_epochs")
+
+
+def test_every_choice_of_the_plan_stands_with_its_reason(miniature, colours, tmp_path):
+    flags = ["--pretrained_model_name_or_path", str(miniature), "--train_data_dir", str(colours)]
+    said = prepared([*flags, "--cache_dir", str(tmp_path / "cache")], tmp_path / "out").plan.text()
+    for choice in (
+        "64 x 64 pixels (the model's own size)",
+        "chosen for 8 examples",
+        "0.0001 (chosen for adamw), cosine",
+        "nothing (chosen for fewer than 40 images)",
+        "(nothing is held out)",
+    ):
+        assert choice in said
+    given = ["--resolution", "32", "--learning_rate", "1e-3", "--validation_split", "0", "--optimizer", "prodigy"]
+    given[given.index("1e-3")] = "0.5"
+    said = prepared([*flags, *given], tmp_path / "out").plan.text()
+    for choice in ("32 x 32 pixels (--resolution)", "0.5, cosine", "nothing (--validation_split 0)", "prodigy"):
+        assert choice in said
+
+
+def test_float32_on_a_gpu_is_said_to_be_slow():
+    said = {place: _precision("no", None, torch.device(place)).reason for place in ("cpu", "cuda")}
+    assert said == {
+        "cpu": "accelerate's setting, on cpu",
+        "cuda": "accelerate's setting, on cuda: exact and slow; GPUs are made for bf16",
+    }
+    assert _precision("bf16", "bf16", torch.device("cuda")).reason == "asked for by --mixed_precision, on cuda"
+
+
+def test_a_preview_without_the_trigger_word_is_noted(miniature, colours, tmp_path):
+    flags = ["--pretrained_model_name_or_path", str(miniature), "--train_data_dir", str(colours)]
+    prompts = ["--validation_prompt", "a red square", "--validation_prompt", "a red circle"]
+    plan = prepared([*flags, *prompts, "--trigger_word", "square"], tmp_path / "out").plan
+    assert plan.notes == ("the preview 'a red circle' lacks the trigger word 'square'",)
+
+
+def test_a_caption_that_is_cut_is_named_with_what_is_lost(miniature, colours, tmp_path):
+    """The miniature spells: every letter is a token, 75 of them are read."""
+    long = "a red square " + "and " * 20 + "its lost end"
+    text = (colours / "metadata.jsonl").read_text(encoding="utf-8").replace("a red square", long)
+    (colours / "metadata.jsonl").write_text(text, encoding="utf-8")
+    flags = ["--pretrained_model_name_or_path", str(miniature), "--train_data_dir", str(colours)]
+    notes = prepared(flags, tmp_path / "out").plan.notes
+    assert len(notes) == 1
+    assert "'a red square and and" in notes[0]
+    assert "end'" in notes[0].split("loses ")[1]
+    assert "red" not in notes[0].split("loses ")[1]
