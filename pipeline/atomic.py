@@ -82,6 +82,16 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(trash)
 
 
+def remove_leftovers(folder: Path, *patterns: str) -> None:
+    """Remove what a kill left of the writing and removing of the names that match, in a folder that is held."""
+    for pattern in patterns:
+        for path in [*folder.glob(f".{pattern}.tmp"), *folder.glob(f".{pattern}.trash")]:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
 def hold_folder(folder: Path, patience: float) -> bool:
     """Keep other runs out of a folder until this process ends, however it ends; False if one stays in it.
 

@@ -53,6 +53,7 @@ def claim(context: RunContext, checkpoints: Checkpoints, status: Status) -> Path
                 raise ConfigError(
                     f"Another run does not stop writing to {folder}; stop it, or give another --output_dir."
                 )
+        atomic.remove_leftovers(folder, "checkpoint-[0-9]*", *(f"{name}.*" for name in (*OWN_NAMES, FILE)))
         found = checkpoints.find(resume) if resume else None
         if found is not None:
             checkpoints.require_identity(found)

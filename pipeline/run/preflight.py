@@ -33,7 +33,10 @@ class RunData:
 
 
 def preflight(run: Run, folder: Path) -> RunData:
-    """Read the data of a run; `folder` is where it will write. Raises a UserError that names every culprit."""
+    """Read the data of a run; `folder` is where it will write.
+
+    Raises ConfigError, DataError or CheckpointError, which name every culprit.
+    """
     if is_main_process():
         require_place(run.train, folder)
         if run.data.cache_dir is not None:

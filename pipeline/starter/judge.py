@@ -74,7 +74,7 @@ class _Residual(nn.Module):
             nn.Conv2d(width, width, 3, padding=1),
         )
 
-    def forward(self, field: Tensor) -> Tensor:
+    def forward(self, field: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         changed: Tensor = self.body(field)
         return field + changed
 

@@ -43,7 +43,10 @@ def misfits(tensors: dict[str, Tensor]) -> list[str]:
 
 
 def unlike(a: Tensor, b: Tensor, name: str, shape: tuple[int, ...] | None) -> str | None:
-    """How a layer's A and B differ from those of a base weight of a shape, in words; None: they fit."""
+    """How a layer's A [rank in ...] and B [out rank ...] differ from those of a base weight of `shape`, in words.
+
+    None: they fit.
+    """
     if shape is None or min(a.ndim, b.ndim) < 2:
         return None
     own_kernel, kernel = (" x ".join(map(str, sides)) or "no" for sides in (a.shape[2:], shape[2:]))
