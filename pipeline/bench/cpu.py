@@ -101,7 +101,10 @@ def run_ours(folder: Path, num_steps: int) -> Ran:
 
 
 def _spawn(words: list[str], folder: Path) -> tuple[float, int]:
-    """CPU seconds and peak memory in bytes of a process on one thread."""
+    """CPU seconds and peak memory in bytes of a process on one thread.
+
+    The system counts the memory of the process that starts it too, so the peak is at least what this one takes.
+    """
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT)
     actions = [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
