@@ -202,4 +202,8 @@ def test_dropout_leaves_out_its_share_and_keeps_the_mean():
     dropped = layer(torch.ones(2, 50_000))
     assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
     assert dropped.mean().item() == pytest.approx(1.0, abs=0.02)
-    assert not torch.equal(dropped[0], dropped[1])
+    other = dropout.ExampleDropout("b", 0.25).train()
+    other.seeds = torch.tensor([1, 2])
+    masks = torch.cat([dropped, other(torch.ones(2, 50_000))])  # of two examples in two layers
+    alike = torch.corrcoef(torch.cat([masks, masks[:1].roll(1, 1)]))  # and of one of them with its neighbours
+    assert (alike - torch.eye(5)).abs().max() < 0.02
