@@ -161,8 +161,8 @@ def test_cached_is_live(flags, tmp_path):
         shape = tuple(mean.shape)
         assert torch.equal(row["latents"], mean + std * rng.normal(0, 1, example.id, "posterior", shape))
         size = family.size_states(pixels.geometry_of(example.size, view))
-        assert row["states"].keys() == {**text, **size}.keys()
-        assert all(torch.equal(row["states"][name], value) for name, value in {**text, **size}.items())
+        assert row["conditions"].keys() == {**text, **size}.keys()
+        assert all(torch.equal(row["conditions"][name], value) for name, value in {**text, **size}.items())
 
 
 def test_a_resume_of_another_family_is_refused(trainer, miniature_of, tmp_path):
