@@ -35,7 +35,7 @@ def test_they_learn_are_handed_over_and_go_on_exactly(trainer, model, flags, tmp
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     ended = trainer(*flags, "--checkpointing_steps", "4", "--output_dir", whole)
     assert ended.code == 0, ended.output
-    assert "no text states" in ended.output
+    assert "no prompt embeddings" in ended.output
     assert "DoRA (not in text encoders)" in ended.output
     tensors, family = load_file(whole / FILE), registry.detect(model)
     for encoder in family.trainable_encoders:

@@ -53,7 +53,7 @@ def test_every_view_and_caption_of_every_epoch_is_what_live_encoding_gives(small
             caption = views.caption_in(example, epoch, 5)
             dropped = is_dropped(5, epoch, example.id, 0.3)
             states = pipe.encode_prompt("" if dropped else caption, torch.device("cpu"), 1, False)[0][0]
-            assert torch.equal(row["states"]["prompt_embeds"], states)
+            assert torch.equal(row["conditions"]["prompt_embeds"], states)
             view = views.view_of(
                 example, views.variant_of(example, epoch, 5, options), seed=5, size=Size.square(64), options=options
             )
