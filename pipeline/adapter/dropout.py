@@ -1,5 +1,7 @@
 """Dropout whose masks belong to the examples: a resume, another batch size or recomputing gives the same ones."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,6 +42,15 @@ def install(model: nn.Module, share: float, adapter: str, prefix: str = "") -> N
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer) and adapter in module.lora_dropout:
             module.lora_dropout[adapter] = ExampleDropout(f"{prefix}{name}", share)
+            magnitudes = module.lora_magnitude_vector
+            if adapter in magnitudes and hasattr(magnitudes[adapter], "conv_fn"):
+                # With dropout PEFT's DoRA applies the frozen layer again, to inputs in the adapter's float32, and
+                # casts the weight of a linear layer but not of a convolution (PEFT 0.21).
+                magnitudes[adapter].conv_fn = functools.partial(_cast_and_apply, magnitudes[adapter].conv_fn)
+
+
+def _cast_and_apply(convolution: Callable[..., Tensor], x: Tensor, weight: Tensor, **how: Any) -> Tensor:
+    return convolution(x, weight.to(x.dtype), **how)
 
 
 def installed(model: Any) -> list[ExampleDropout]:

@@ -196,6 +196,17 @@ def test_dropout_belongs_to_the_examples(family):
         assert not torch.allclose(predict([0, 1, 2], [1, 2, 3]), together, atol=1e-4)
 
 
+def test_dora_on_convolutions_takes_dropout_in_half_precision(family):
+    denoiser = family.load("unet").unet.to(torch.bfloat16)
+    attach(denoiser, AdapterOptions(**WIDE, use_dora=True, lora_dropout=0.5), family.targets)
+    denoiser.train()
+    for layer in dropout.installed(denoiser):
+        layer.seeds = torch.tensor([7])
+    x_t, states = torch.randn(1, 4, 16, 16), torch.randn(1, 77, 32)
+    denoiser(x_t.bfloat16(), torch.tensor([500]), states.bfloat16()).sample.float().square().mean().backward()
+    assert all(value.grad.any() for name, value in lora.parameters(denoiser).items() if ".lora_B." in name)
+
+
 def test_dropout_leaves_out_its_share_and_keeps_the_mean():
     layer = dropout.ExampleDropout("a", 0.25).train()
     layer.seeds = torch.tensor([1, 2])
