@@ -127,7 +127,7 @@ def test_run_toml_fit_for_sharing_is_a_run_toml_still(finished, jane, tmp_path):
     places = {"pretrained_model_name_or_path", "train_data_dir", "cache_dir", "output_dir"}
     assert different == places | {"validation_prompt"}
     assert {name: after[name] for name in places} == {
-        "pretrained_model_name_or_path": "epsilon", "train_data_dir": "colours", "cache_dir": "cache",
+        "pretrained_model_name_or_path": "sd", "train_data_dir": "colours", "cache_dir": "cache",
         "output_dir": "squares",
     }  # fmt: skip
     assert after["validation_prompt"] == ["a red square", ODD, "a red square from pictures"]
