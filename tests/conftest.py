@@ -1,5 +1,6 @@
 """What the tests share: a miniature model, a small dataset, and runs in processes forked from one warmed parent."""
 
+import gc
 import hashlib
 import json
 import re
@@ -32,6 +33,11 @@ COLOURS = {
 def pytest_configure() -> None:
     torch.set_num_threads(1)
     guard()
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # what was imported stays, and need not be looked through again and again
 
 
 @pytest.fixture(scope="session")

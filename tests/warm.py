@@ -1,19 +1,29 @@
 """Imported once by the fork server: what a run needs, so that each test's process starts in milliseconds."""
 
+import gc
 import os
 import warnings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import diffusers
+import diffusers.guiders
 import torch
-from diffusers import StableDiffusionPipeline  # noqa: F401  # resolved lazily otherwise
-from transformers import CLIPTextModel  # noqa: F401  # resolved lazily otherwise
+import transformers
 
+import pipeline.run.main
 import pipeline.run.stages
 from tests.offline import guard
 
 torch.set_num_threads(1)
 warnings.filterwarnings("error", module=r"(pipeline(\..+)?|train_lora)$")  # as in pyproject.toml
 guard()
+PARTS = "AutoencoderKL DDPMScheduler DPMSolverMultistepScheduler FluxPipeline Lumina2Pipeline SanaPipeline"
+PARTS += " StableDiffusionPipeline StableDiffusion3Pipeline StableDiffusionXLPipeline"
+ENCODERS = "CLIPTextModel CLIPTokenizer Gemma2Model GemmaTokenizer T5EncoderModel T5Tokenizer"
+for library, names in ((diffusers, PARTS), (transformers, ENCODERS)):
+    for name in names.split():
+        getattr(library, name)  # imported when asked for
+gc.collect()
+gc.freeze()  # or each fork's collector copies every page of the parent: a third of a short run
 __all__ = ["diffusers", "pipeline"]
