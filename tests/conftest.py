@@ -168,7 +168,7 @@ def small_flags(model: Path, data: Path, cache: Path) -> list[str]:
     return [
         "--pretrained_model_name_or_path", str(model), "--train_data_dir", str(data), "--cache_dir", str(cache),
         "--resolution", "64", "--rank", "4", "--max_train_steps", "12", "--train_batch_size", "2",
-        "--learning_rate", "1e-3", "--num_inference_steps", "2",
+        "--learning_rate", "1e-3", "--num_inference_steps", "2", "--num_validation_images", "1",
     ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture(scope="session")
 def finished(finished_run):
-    return finished_run("--validation_prompt", "a red square", "--num_validation_images", "1")
+    return finished_run("--validation_prompt", "a red square")
 
 
 @pytest.fixture

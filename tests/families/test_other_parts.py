@@ -37,8 +37,9 @@ def options(model, **values):
 
 
 def test_the_snippet_draws_with_the_other_autoencoder_and_length(trainer, model, tmp_path, monkeypatch):
-    flags = replaced(small_flags(model, make_colours(tmp_path / "data"), tmp_path / "cache"), max_train_steps=2)
-    flags += ["--validation_prompt", PROMPT, "--num_validation_images", "1"]
+    flags = small_flags(model, make_colours(tmp_path / "data"), tmp_path / "cache")
+    flags = replaced(flags, max_train_steps=2, num_inference_steps=1)
+    flags += ["--validation_prompt", PROMPT]
     more = ["--pretrained_vae_model_name_or_path", tmp_path / "vae"]
     if model_name(model) in WITH_LENGTH:
         more += ["--max_sequence_length", "16"]

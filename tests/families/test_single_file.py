@@ -106,7 +106,7 @@ def test_a_run_from_one_file_is_the_run_from_its_folder(trainer, model, tmp_path
     flags = small_flags(model / "whole", make_colours(tmp_path / "data"), tmp_path / "cache")
     # How numbers lie in memory decides the last bit of a sum; see test_batches_of_any_cut for the epsilon.
     flags = [*replaced(flags, max_train_steps=3), "--checkpointing_steps", "2", "--adam_epsilon", "1e-5"]
-    flags += ["--validation_prompt", "a red square", "--num_validation_images", "1"]
+    flags += ["--validation_prompt", "a red square"]
     assert trainer(*flags, "--output_dir", folder).code == 0
     flags[1] = str(model / "model.safetensors")
     ended = trainer(*flags, "--single_file_config", model / "config", "--output_dir", file)

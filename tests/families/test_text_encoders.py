@@ -27,7 +27,7 @@ def flags(model, tmp_path):
     found = small_flags(model, make_colours(tmp_path / "data"), tmp_path / "cache")
     more = ["--train_text_encoder", "--text_encoder_layers", "attention+mlp", "--lora_alpha", "6"]
     more += ["--rank_pattern", "text_encoder.*.fc1=2", "--caption_dropout", "0.2", "--validation_split", "0.5"]
-    return [*replaced(found, max_train_steps=8), *more, "--use_dora", "--lora_dropout", "0.1"]
+    return [*replaced(found, max_train_steps=8, num_inference_steps=1), *more, "--use_dora", "--lora_dropout", "0.1"]
 
 
 @pytest.mark.parametrize("model", WITH_CLIP, indirect=True)

@@ -78,7 +78,7 @@ def test_it_trains(model, tmp_path):
         assert command.count(before) == 1
         command = command.replace(before, after)
     command += f" --cache_dir={tmp_path / 'cache'}"  # or the test would leave something in the home folder
-    command += " --num_inference_steps=2"  # 20 pictures at 512 pixels are drawn, random ones in any case
+    command += " --num_inference_steps=1"  # 20 pictures at 512 pixels are drawn, random ones in any case
     ended = subprocess.run(["bash", "-ec", command], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert status(tmp_path / "out")["state"] == "done"

@@ -94,7 +94,7 @@ def test_when_one_process_is_killed_the_other_says_so_and_the_run_goes_on_exactl
     trainer, world, finished_run, small, tmp_path, victim
 ):
     """The first process, which writes everything, under accelerate's launcher; the other one without."""
-    length = ["--max_train_steps", "80"]
+    length = ["--max_train_steps", "40"]
     out, whole = tmp_path / "out", finished_run(*length, "--gradient_accumulation_steps", "2")
     flags = [*dedupe([*small, *length, "--checkpointing_steps", "5", "--checkpoints_total_limit", "2"])]
     flags += ["--output_dir", str(out)]
@@ -104,7 +104,7 @@ def test_when_one_process_is_killed_the_other_says_so_and_the_run_goes_on_exactl
     alone = trainer("--config", out / "run.toml", "--resume_from_checkpoint", "latest")
     assert alone.code == 2  # half the examples a step would be another run
     assert "global_batch: 4 then, 2 now" in alone.output
-    assert 12 < len(metrics(out)) < 80
+    assert 12 < len(metrics(out)) < 40
     resumed = world(2, "--config", out / "run.toml", "--resume_from_checkpoint", "latest")
     assert [process.code for process in resumed] == [0, 0], resumed[0].output
     assert (out / FILE).read_bytes() == (whole / FILE).read_bytes()

@@ -82,10 +82,10 @@ def test_a_failure_afterwards_keeps_the_adapter(trainer, small, tmp_path):
 
 def test_previews_checkpoints_and_trackers_do_not_change_the_result(trainer, finished_run, small, tmp_path):
     plain, watched = finished_run(), tmp_path / "watched"
+    prompts = ["--validation_prompt", "a red square", "--validation_prompt", "a red square, again"]
     ended = trainer(
-        *small, "--output_dir", watched, "--checkpointing_steps", "3", "--checkpoints_total_limit", "2",
-        "--validation_prompt", "a red square", "--validation_prompt", "a red square, again", "--validation_steps", "4",
-        "--num_validation_images", "2", "--report_to", "tensorboard",
+        *replaced(small, num_validation_images=2), *prompts, "--validation_steps", "4", "--output_dir", watched,
+        "--checkpointing_steps", "3", "--checkpoints_total_limit", "2", "--report_to", "tensorboard",
     )  # fmt: skip
     assert ended.code == 0, ended.output
     assert (plain / FILE).read_bytes() == (watched / FILE).read_bytes()
@@ -137,7 +137,7 @@ def test_images_to_compare_with_that_are_trained_on_are_named(trainer, small, co
 def test_what_an_earlier_start_drew_is_forgotten(trainer, small, tmp_path):
     """Its checkpoints gone and started again: its pictures were of weights, perhaps of a base, that are gone too."""
     out = tmp_path / "out"
-    flags = [*small, "--validation_prompt", "a red square", "--num_validation_images", "1", "--output_dir", out]
+    flags = [*small, "--validation_prompt", "a red square", "--output_dir", out]
     assert trainer(*flags).code == 0
     shutil.rmtree(out / "checkpoint-12")
     base = out / "samples" / "base" / "0000.png"

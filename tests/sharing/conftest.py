@@ -59,7 +59,7 @@ def finished(finished_run):
     from tests.sharing.carded import ODD, PRIVATE
 
     prompts = [word for prompt in ("a red square", ODD, PRIVATE) for word in ("--validation_prompt", prompt)]
-    more = ["--num_validation_images", "1", "--validation_split", "0.5", "--trigger_word", "square"]
+    more = ["--validation_split", "0.5", "--trigger_word", "square"]
     return finished_run(*prompts, *more, name="squares")
 
 

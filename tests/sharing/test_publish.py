@@ -49,14 +49,14 @@ def run(environment, tmp_path):
 
 @pytest.fixture
 def flags(small, tmp_path):
-    more = ["--validation_prompt", "a red square", "--num_validation_images", "1", "--trigger_word", "square"]
+    more = ["--validation_prompt", "a red square", "--trigger_word", "square"]
     return [*small, *more, "--push_to_hub", "--hub_model_id", REPO, "--output_dir", str(tmp_path / "out")]
 
 
 @pytest.fixture(scope="session")
 def unshared(finished_run):
     """The same run, but short and not shared."""
-    more = ["--validation_prompt", "a red square", "--num_validation_images", "1", "--trigger_word", "square"]
+    more = ["--validation_prompt", "a red square", "--trigger_word", "square"]
     return finished_run("--max_train_steps", "2", *more)
 
 
