@@ -1,4 +1,4 @@
-"""What the denoiser is told beside the noise: prompt embeddings, sizes, and the unconditional embedding."""
+"""The denoiser's inputs beside the noise: prompt embeddings, sizes, and the unconditional embedding."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -29,7 +29,7 @@ class CheckpointError(UserError):
 
 
 class TrainingStopped(RuntimeError):
-    """Training cannot go on or has nothing to hand over: non-finite loss, no gradient, failed hand-over check."""
+    """Training cannot go on or has nothing to export: non-finite loss, no gradient, failed verification."""
 
 
 class Interrupted(BaseException):

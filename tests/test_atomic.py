@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from pipeline import atomic
+from tests.conftest import replaced
+from tests.running import Running, wait_until
 
 pytestmark = pytest.mark.unit
 HOLDER = "import sys, time, pathlib; from pipeline import atomic\n"
@@ -25,16 +27,17 @@ def test_a_folder_is_held_until_the_process_is_gone(tmp_path):
     holder.wait()
 
 
-def test_a_run_waits_until_the_folder_is_free_and_says_so(small, tmp_path, trainer):
-    out = tmp_path / "out"
+def test_a_run_waits_until_the_folder_is_free_and_says_so(small, tmp_path):
+    out, log = tmp_path / "out", tmp_path / "log"
     out.mkdir()
-    holder = HOLDER.replace("sleep(60)", "sleep(12)")
-    with subprocess.Popen([sys.executable, "-c", holder, str(out)], stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(out)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "True\n"
-        ended = trainer(*small, "--output_dir", str(out))
-        assert other.poll() is not None
-    assert ended.code == 0
-    assert f"Another run is still writing to {out}" in ended.output
+        running = Running([*replaced(small, max_train_steps=2), "--output_dir", str(out)], log)
+        wait_until(lambda: log.is_file() and f"Another run is still writing to {out}" in log.read_text())
+        assert not list(out.iterdir())
+        other.kill()
+    ended = running.wait()
+    assert ended.code == 0, ended.output
 
 
 def test_a_file_system_that_cannot_lock_a_folder_is_trusted_and_other_errors_are_told(tmp_path, monkeypatch):

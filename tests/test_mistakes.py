@@ -105,7 +105,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "report_to": ("wandb", "tensorboard"),
     "logging_dir": ("/tmp/logs", "inside the output folder"),
     "validation_prompt": ("", "is empty"),
-    "num_validation_images": ("0", "at least 1"),
+    "num_validation_images": ("-1", "at least 0"),
     "validation_epochs": ("0", "at least 1"),
     "validation_steps": ("0", "at least 1"),
     "guidance_scale": ("-1", "at least 0"),

@@ -61,15 +61,15 @@ class AdaptedModels:
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """Without dropout and gradients for a while."""
-        training = {part: model.training for part, model in self.models.items()}
+        training = [model for model in self.models.values() if model.training]
         try:
-            for model in self.models.values():
+            for model in training:
                 model.eval()
             with torch.no_grad():
                 yield
         finally:
-            for part, model in self.models.items():
-                model.train(training[part])
+            for model in training:
+                model.train()
 
     @contextlib.contextmanager
     def in_float32(self) -> Iterator[None]:

@@ -111,15 +111,14 @@ def adapted_layers(model: nn.Module) -> list[Any]:
 @contextlib.contextmanager
 def with_scale(denoiser: Any, scale: float) -> Iterator[None]:
     """The adapter's addition multiplied by `scale` for a while; 1 is what is trained."""
-    from diffusers.utils import set_weights_and_activate_adapters
-
-    names = _names(denoiser)
-    set_weights_and_activate_adapters(denoiser, names, [scale] * len(names))
+    places = [(layer, name) for layer in adapted_layers(denoiser) for name in _names(denoiser)]
     try:
+        for layer, name in places:
+            layer.set_scale(name, scale)
         yield
     finally:
-        set_weights_and_activate_adapters(denoiser, names, [1.0] * len(names))
-        activate(denoiser)
+        for layer, name in places:
+            layer.set_scale(name, 1.0)
 
 
 def every_layer(model: nn.Module) -> set[str]:

@@ -2,7 +2,7 @@
 
 A and B begin as the largest singular parts of the weight, W = (W - s B0 A0) + s B A. The paper moves
 W - s B0 A0 into the base. Here a second, frozen adapter subtracts s B0 A0 instead, so that switching
-adapters off gives the base, and the file that is handed over says B A - B0 A0, of twice the rank.
+adapters off gives the base, and the exported file says B A - B0 A0, of twice the rank.
 """
 
 from typing import Any

@@ -15,7 +15,7 @@ from pipeline.adapter.files.checks import tensor_problems
 from pipeline.errors import TrainingStopped, listed
 from pipeline.families.base import Family
 
-HANDOVER = "handover"
+LOADED = "verified"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def verify(
     not finite, a B that is zero, a layer that did not load, a different prediction.
     """
     if problems := tensor_problems(load_file(file)):
-        raise TrainingStopped(f"The adapter is not fit to hand over:\n{listed(problems)}")
+        raise TrainingStopped(f"The adapter failed verification and was not exported:\n{listed(problems)}")
     with adapted.evaluating():
         live = predict()
         with adapted.disabled():
@@ -44,13 +44,13 @@ def verify(
         try:
             _load(file, family, adapted)
             for model in adapted.models.values():
-                model.set_adapter(HANDOVER)
+                model.set_adapter(LOADED)
             reloaded = predict()
         finally:
             for model in adapted.models.values():
                 lora.activate(model)
-                if HANDOVER in model.peft_config:
-                    lora.remove(model, HANDOVER)
+                if LOADED in model.peft_config:
+                    lora.remove(model, LOADED)
     effect = (live - base).norm().item()
     error = (live - reloaded).norm().item() / max(effect, 1e-12)
     if not error <= tolerance:
@@ -78,19 +78,19 @@ def _load(file: Path, family: Family, adapted: AdaptedModels) -> None:
         stock.load_lora_weights(
             file.parent,
             weight_name=file.name,
-            adapter_name=HANDOVER,
+            adapter_name=LOADED,
             local_files_only=True,
             use_safetensors=True,
             low_cpu_mem_usage=False,
         )
-    expected, loaded = adapted.layers(), adapted.layers(HANDOVER)
+    expected, loaded = adapted.layers(), adapted.layers(LOADED)
     problems = [f"{name}: trained, but not in the file" for name in sorted(expected - loaded)]
     problems += [f"{name}: in the file, but not trained" for name in sorted(loaded - expected)]
     problems += [
         f"{component}.{name}: left without a value (on the meta device)"
         for component, model in adapted.models.items()
         for name, value in model.named_parameters()
-        if value.is_meta and HANDOVER in name.split(".")
+        if value.is_meta and LOADED in name.split(".")
     ]
     if problems:
         raise TrainingStopped(f"{file} does not load completely:\n{listed(problems)}")

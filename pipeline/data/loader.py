@@ -75,7 +75,7 @@ class CachedExamples(Dataset[Row]):
 
     @functools.cached_property
     def unconditional(self) -> Embeddings:
-        """What an example is conditioned on whose caption is dropped; read once."""
+        """The unconditional embeddings, for examples whose caption is dropped; read once."""
         return caches.load(self.cache.text_path(None))
 
     def __getitem__(self, position: Position) -> Row:
@@ -104,7 +104,7 @@ class CachedExamples(Dataset[Row]):
 
     def _embeddings(self, caption: str | None) -> Embeddings:
         if self.live_prompts:
-            return {}
+            return {}  # text encoders that learn encode the captions in the step (adapter/text_encoders.py)
         return self.unconditional if caption is None else caches.load(self.cache.text_path(caption))
 
     def collate(self, rows: list[Row]) -> Batch:

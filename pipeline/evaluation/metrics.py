@@ -1,7 +1,6 @@
-"""The metrics of a set of pictures: one table, and all that measures, stores and shows them goes by it.
+"""The metrics of a set of pictures, in one table: measurement, evaluation.json, the report and the card follow it.
 
-A new metric is a function of `Compared` and a row of METRICS. It then stands in evaluation.json, on the page and on
-the model card.
+A new metric is a function of `Compared` and a row of METRICS.
 """
 
 import functools
@@ -25,7 +24,7 @@ EXTRACTOR_OF: dict[Need, str] = {"features": "features", "ranks": "features", "e
 
 @dataclass(frozen=True)
 class PictureSet:
-    """A folder of pictures, and what the extractors make of it: each worked out once, when a metric first asks.
+    """A folder of pictures with the outputs of the extractors, each computed when a metric first asks and then kept.
 
     Picture i belongs to caption i, so row i of any two sets of a test set belong together.
     """

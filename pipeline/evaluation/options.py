@@ -13,7 +13,7 @@ class PreviewOptions:
     """A prompt to draw, without and with the adapter; may be given several times."""
 
     num_validation_images: int = 4
-    """Pictures per prompt."""
+    """Pictures per prompt; 0 draws nothing at all, for a run of which only the held-out loss is wanted."""
 
     validation_epochs: int | None = None
     """Epochs between validations; validation_steps says the same in optimizer steps."""
@@ -43,7 +43,7 @@ class PreviewOptions:
         infinity = float("inf")
         problems = out_of_bounds(
             self,
-            num_validation_images=(1, infinity),
+            num_validation_images=(0, infinity),
             validation_epochs=(1, infinity),
             validation_steps=(1, infinity),
             guidance_scale=(0, infinity),
@@ -51,6 +51,9 @@ class PreviewOptions:
         )
         if not all(prompt.strip() for prompt in self.validation_prompt):
             problems.append("--validation_prompt is empty; say what to draw, or leave it out.")
+        if self.num_validation_images == 0 and (self.validation_prompt or self.clip_model_name_or_path):
+            flag = "--validation_prompt" if self.validation_prompt else "--clip_model_name_or_path"
+            problems.append(f"{flag} wants pictures and --num_validation_images 0 draws none; leave one of them out.")
         if self.validation_epochs is not None and self.validation_steps is not None:
             problems.append("--validation_epochs and --validation_steps say the same thing twice; give one.")
         return problems

@@ -82,8 +82,10 @@ class Sampler:
 @contextlib.contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     training = model.training
-    model.eval()
+    if training:
+        model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        if training:
+            model.train()

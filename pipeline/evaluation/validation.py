@@ -53,10 +53,12 @@ class LossEvaluator:
     ) -> Float[Tensor, "n k"]:
         """Squared error of each example at each noise level, with its caption or unconditionally."""
         places = [(example, level) for example in examples for level in range(NUM_LEVELS)]
+        captions = [example.caption if conditioned else None for example in examples]
+        prompts = {caption: self.prompts(caption) for caption in dict.fromkeys(captions)}
         rows = []
         for first in range(0, len(places), self.batch_size):
             batch = places[first : first + self.batch_size]
-            conditions = [{**self.prompts(e.caption if conditioned else None), **e.size} for e, _ in batch]
+            conditions = [{**prompts[e.caption if conditioned else None], **e.size} for e, _ in batch]
             conditioning = stack(conditions, self.ragged).to(self.device, self.dtype)
             u = torch.tensor([(level + 0.5) / NUM_LEVELS for _, level in batch], dtype=torch.float64)
             sample = self.path.sample(

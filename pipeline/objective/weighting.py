@@ -1,4 +1,4 @@
-"""What each noise level weighs in the loss, as a function of log-SNR."""
+"""The weights of the loss by noise level, as functions of log-SNR."""
 
 import math
 from dataclasses import dataclass

@@ -85,7 +85,7 @@ def words(row: ValidationRow, kept_step: int, last_step: int) -> list[str]:
         + (" It listens to the caption less than the base does." if before > 0 and gain < 0.5 * before else "")
     )
     if kept_step < last_step:
-        sentences.append(f"The lowest loss was at step {kept_step} of {last_step}; those weights are handed over.")
+        sentences.append(f"The lowest loss was at step {kept_step} of {last_step}; those weights were exported.")
     return sentences
 
 

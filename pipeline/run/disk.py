@@ -17,7 +17,7 @@ from pipeline.families.truncation import num_embedding_values
 from pipeline.geometry import Size
 
 BYTES_PER_WEIGHT = 4  # of the adapter, and of latents
-WEIGHTS_PER_CHECKPOINT = 8  # the adapter raw and as handed over, up to four moments, the average and the best
+WEIGHTS_PER_CHECKPOINT = 8  # the adapter raw and as exported, up to four moments, the average and the best
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""The files that a run hands over: written, read back by those who will load them, and only then given their names."""
+"""Write the final adapter files.
+
+Each is written to a temporary folder and read back, the main one by diffusers' own loader, before it gets its name.
+"""
 
 import json
 import os
@@ -22,11 +25,12 @@ from pipeline.sharing import documents
 from pipeline.sharing.redact import redactor
 
 TOLERANCE = 1e-3  # of the relative error after reload
+TEMP = ".export"  # in the output folder: what is there is not yet verified
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What a run hands over: the weights of a step, and what its files say of them."""
+    """The weights of which step were written, and what the files say of them."""
 
     step: int
     rank: int  # the largest
@@ -52,7 +56,7 @@ def export(context: RunContext, models: Models, kept_step: int) -> Exported:
 
     x_t = rng.normal(0, 0, "", "verify", (2, *family.latent_shape(size))).to(engine.device)
     t = torch.tensor([0.3, 0.8], device=engine.device)
-    temp = context.folder / ".handover"  # under its own name only once it is verified
+    temp = context.folder / TEMP
     file = writer.write(temp, models.adapted, json.dumps(note, sort_keys=True))
     with models.adapted.in_float32():  # half precision would drown a small effect in rounding
         verification = verify.verify(file, family, models.adapted, predict=predict, tolerance=TOLERANCE)
@@ -63,7 +67,7 @@ def export(context: RunContext, models: Models, kept_step: int) -> Exported:
 
 
 def write_for_comfyui(context: RunContext, adapted: AdaptedModels, facts: dict[str, str]) -> Path | None:
-    """A second file where ComfyUI does not read the first; ComfyUI's DoRA is another, so there is none of that."""
+    """Write a second file if ComfyUI cannot read the first; none for DoRA, which ComfyUI computes differently."""
     family = context.family
     if not family.comfyui_prefixes or any(is_magnitude(name) for name in adapted.parameters()):
         return None
@@ -79,6 +83,8 @@ def write_for_comfyui(context: RunContext, adapted: AdaptedModels, facts: dict[s
         trigger=facts.get("trigger"),
         licence=facts.get("licence"),
     )
-    path = context.folder / "comfyui" / f"{name}.safetensors"
-    writer.write_for_comfyui(path, adapted, family.comfyui_prefixes, header)
+    path, temp = context.folder / "comfyui" / f"{name}.safetensors", context.folder / TEMP / "comfyui.safetensors"
+    writer.write_for_comfyui(temp, adapted, family.comfyui_prefixes, header)
+    path.parent.mkdir(exist_ok=True)
+    os.replace(temp, path)
     return path

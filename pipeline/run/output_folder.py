@@ -22,7 +22,7 @@ from pipeline.training.checkpoint import Checkpoints
 
 PATIENCE_SECONDS = 60.0  # with another run in the same output folder, which may be ending
 OWN_NAMES = (
-    ".handover",
+    ".export",
     "samples",
     "logs",
     "report.html",

@@ -48,7 +48,9 @@ def preflight(run: Run, folder: Path) -> RunData:
     declared = card_of(run.share, dataset_name(run.data), data_folder(run.data), everything)
     manifest, held_out = split(everything, run.data.validation_split)
     test_set = test_data(run.data)
-    if test_set is None and held_out is not None:
+    if test_set is not None and not run.preview.num_validation_images:
+        raise ConfigError("--num_validation_images 0 draws nothing for the test set; leave one of them out.")
+    if test_set is None and held_out is not None and run.preview.num_validation_images:
         test_set = held_out.limited(MAX_DRAWN)
     manifest = manifest.limited(run.data.max_train_samples)
     require_disjoint(manifest, test_set)

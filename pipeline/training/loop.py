@@ -1,4 +1,4 @@
-"""The loop: report, save, step. One function for every family."""
+"""The training loop, the same for every family: an optimizer step, then what is due after it is reported and saved."""
 
 import os
 from collections.abc import Callable, Iterator

@@ -34,7 +34,7 @@ def build_optimizer(named: Mapping[str, nn.Parameter], options: OptimOptions, de
 
 
 def averages_itself(optimizer: Optimizer) -> bool:
-    """Whether the weights to hand over are an average that the optimizer keeps (Defazio et al. 2024)."""
+    """Whether the weights to export are an average that the optimizer keeps (Defazio et al. 2024)."""
     return "train_mode" in optimizer.param_groups[0]
 
 

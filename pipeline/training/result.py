@@ -39,7 +39,7 @@ class RunResult:
     """What a run leaves beside its adapter; the measurements on a test set are in evaluation.json."""
 
     verification: VerificationResult
-    kept_step: int  # whose weights were handed over
+    kept_step: int  # whose weights were exported
     rank: int  # the largest
     alpha: float  # the commonest
     comfyui: str | None  # path of the file for it within the folder, where it needs one

@@ -60,7 +60,7 @@ class TrainState:
         return patience is not None and self.num_worse >= patience
 
     def copy_of_current(self) -> Weights:
-        """The weights that are measured, drawn with and handed over: the average where there is one."""
+        """The weights that are measured, drawn with and exported: the average where there is one."""
         with self.showing_current():
             return copied(self.named)
 

@@ -1,4 +1,4 @@
-"""Invariants 6 and 7 at the level of the file: what is handed over is what was trained, and a wrong file is refused."""
+"""Invariants 6 and 7 at the level of the file: what is exported is what was trained, and a wrong file is refused."""
 
 import json
 import warnings

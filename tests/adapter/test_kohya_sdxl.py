@@ -36,7 +36,8 @@ def adapted(tmp_path_factory):
 
 def test_no_layer_is_lost_and_the_weights_it_adds_are_the_same(adapted, tmp_path):
     family, adapted = adapted
-    canonical, alphas = writer.state_dict(adapted), writer.alphas_of(adapted)
+    canonical = writer.state_dict(adapted)
+    alphas = writer.alphas_of(adapted, canonical)
     assert any("add_embedding.linear_1" in name for name in canonical)
     save_file(kohya.to_kohya(canonical, SDXL, alphas), tmp_path / "x.safetensors")
     pipe = DiffusionPipeline.from_pretrained(family.source.folder)
@@ -57,8 +58,9 @@ def test_no_layer_is_lost_and_the_weights_it_adds_are_the_same(adapted, tmp_path
 def test_both_names_of_the_added_sizes_are_read(adapted, tmp_path, first):
     """The second is what we write; the first is what others made of diffusers' name."""
     family, adapted = adapted
-    tensors = kohya.to_kohya(writer.state_dict(adapted), SDXL, writer.alphas_of(adapted))
+    canonical = writer.state_dict(adapted)
+    tensors = kohya.to_kohya(canonical, SDXL, writer.alphas_of(adapted, canonical))
     named = {name.replace("lora_unet_label_emb_0_0", first): value for name, value in tensors.items()}
     save_file(named, tmp_path / "x.safetensors")
     found = reader.read(tmp_path / "x.safetensors", layer_shapes(family)).tensors
-    same(found, writer.state_dict(adapted))
+    same(found, canonical)

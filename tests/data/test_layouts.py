@@ -197,6 +197,7 @@ def test_a_dataset_that_is_not_there(name):
 
 
 def test_a_dataset_that_the_hub_does_not_give(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     with pytest.raises(DataError, match="neither a folder here nor to be had from the Hub"):
         read_table(DataOptions(dataset_name="nobody/nothing"))

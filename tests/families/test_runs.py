@@ -1,4 +1,4 @@
-"""Every family through the whole program: trained, killed, gone on with, handed over, drawn with."""
+"""Every family through the whole program: trained, killed, resumed, exported, drawn with."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ def flags(request, miniature_of, tmp_path):
 
 def test_ten_steps_move_every_target_and_a_killed_run_ends_with_the_same_bytes(start, trainer, flags, tmp_path):
     more = ["--random_flip", "--checkpointing_steps", "3", "--validation_split", "0.5", "--validation_steps", "5"]
-    flags = replaced(flags, num_inference_steps=1)
+    flags = replaced(flags, num_validation_images=0)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     ended = trainer(*flags, *more, "--output_dir", whole)
     assert ended.code == 0, ended.output

@@ -43,8 +43,8 @@ def model(tmp_path_factory):
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     autoencoder = AutoencoderKL(
-        block_out_channels=(8, 8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=4, norm_num_groups=4, mid_block_add_attention=False,
+        block_out_channels=(4, 4, 4, 4), down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=4, norm_num_groups=2, mid_block_add_attention=False,
     )  # fmt: skip
     denoiser = UNet2DConditionModel(
         sample_size=64, block_out_channels=(8, 16, 16), layers_per_block=1, cross_attention_dim=16, norm_num_groups=4,

@@ -83,7 +83,7 @@ def test_what_looks_like_something_else_stays_text_for_every_reader_of_yaml(out,
     assert front.count(json.dumps(prompt)) == 2  # in double quotes
 
 
-def test_the_pictures_are_of_the_step_handed_over_and_none_belongs_to_the_dataset(out):
+def test_the_pictures_are_of_the_exported_step_and_none_belongs_to_the_dataset(out):
     text = text_of(out)
     shown = re.findall(r"samples/([\w-]+)/\d+\.png\)", text)
     step = json.loads((out / "result.json").read_text(encoding="utf-8"))["kept_step"]

@@ -1,6 +1,6 @@
-"""The file that is handed over: diffusers' own format, with the scale folded into B.
+"""The adapter's file: diffusers' own format, with the scale folded into B.
 
-diffusers takes alpha = rank where a file does not say otherwise, and other programs never look elsewhere. So B is
+diffusers assumes alpha = rank unless the header says otherwise; other programs do not read that header. So B is
 multiplied by alpha / rank before it is written, and the file means the same everywhere at scale 1.
 """
 
@@ -46,9 +46,8 @@ def write(folder: Path, adapted: AdaptedModels, note: str) -> Path:
     return path
 
 
-def alphas_of(adapted: AdaptedModels) -> dict[str, float]:
-    """The alpha of every layer, by its name: what scales it, times the rank that its file has."""
-    tensors = state_dict(adapted)
+def alphas_of(adapted: AdaptedModels, tensors: dict[str, Tensor]) -> dict[str, float]:
+    """The alpha of every layer, by its name: what scales it, times the rank that its `tensors` have in the file."""
     return {
         f"{component}.{layer}": scale * len(tensors[f"{component}.{layer}{A}"])
         for component, model in adapted.models.items()
@@ -58,8 +57,9 @@ def alphas_of(adapted: AdaptedModels) -> dict[str, float]:
 
 def rank_and_alpha(adapted: AdaptedModels) -> tuple[int, float]:
     """The largest rank, and the commonest alpha, as the files have them: PiSSA doubles the one, rsLoRA scales more."""
-    ranks = [len(value) for name, value in state_dict(adapted).items() if is_a(name)]
-    alphas = [round(alpha, 6) for alpha in alphas_of(adapted).values()]
+    tensors = state_dict(adapted)
+    ranks = [len(value) for name, value in tensors.items() if is_a(name)]
+    alphas = [round(alpha, 6) for alpha in alphas_of(adapted, tensors).values()]
     return max(ranks), commonest(alphas)
 
 
@@ -69,7 +69,8 @@ def write_for_comfyui(path: Path, adapted: AdaptedModels, prefixes: dict[str, st
     Raises TrainingStopped if what comes back is not what was written, ConfigError for DoRA, which ComfyUI
     computes otherwise.
     """
-    tensors, alphas = state_dict(adapted), alphas_of(adapted)
+    tensors = state_dict(adapted)
+    alphas = alphas_of(adapted, tensors)
     written = kohya.to_kohya(tensors, prefixes, alphas)
     atomic.write_tensors(path, written, {**header, "modelspec.hash_sha256": kohya.digest(written)})
     layers = {component: sorted(lora.every_layer(model)) for component, model in adapted.models.items()}
