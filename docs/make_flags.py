@@ -11,7 +11,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from pipeline import config
+from pipeline import config, shipped
 
 TARGET = Path(__file__).parent / "flags.md"
 
@@ -53,7 +53,7 @@ def shown(value: object) -> str:
 
 def page() -> str:
     """The whole page."""
-    starter = tomllib.loads(config.recipe_path("starter").read_text(encoding="utf-8"))
+    starter = tomllib.loads(shipped.recipe("starter").read_text(encoding="utf-8"))
     lines = [
         "# Flags",
         "",
@@ -65,7 +65,7 @@ def page() -> str:
         + ".",
     ]
     lines += ["", "Recipes (`--recipe NAME`), each a file in `pipeline/recipes/`:", ""]
-    for path in sorted(config.recipe_path("starter").parent.glob("*.toml")):
+    for path in sorted(shipped.recipe("starter").parent.glob("*.toml")):
         lines.append(f"- `{path.stem}`: {path.read_text(encoding='utf-8').splitlines()[0].removeprefix('# ')}")
     for section in config.Run().sections:
         texts = documented(section)

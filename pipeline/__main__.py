@@ -7,6 +7,8 @@ import cyclopts
 from cyclopts import App, Parameter
 
 import pipeline
+from pipeline import argv as command_line
+from pipeline import console
 from pipeline.adapter.names import Kind
 from pipeline.errors import EXIT_DONE, EXIT_USER, CheckpointError, ConfigError, UserError
 from pipeline.sharing.hub import HubError
@@ -85,7 +87,7 @@ def report(output_dir: Path) -> None:
         raise CheckpointError(f"{output_dir} does not exist; give the output folder of a run.")
     from pipeline.report import page
 
-    _say(f"Report  {page.write(output_dir)}")
+    console.say(f"Report  {page.write(output_dir)}")
 
 
 @app.command
@@ -110,7 +112,7 @@ def publish(
     from pipeline.sharing import publish as sharing
 
     for line in sharing.publish(output_dir, repo, token, allow_undocumented_data):
-        _say(line)
+        console.say(line)
 
 
 @app.command
@@ -128,7 +130,7 @@ def card(name: str, *, dataset: Path | None = None) -> None:
     """
     from pipeline.commands import data_card
 
-    _say(f"Card  {data_card.begin(name, dataset)}: fill in what says TODO")
+    console.say(f"Card  {data_card.begin(name, dataset)}: fill in what says TODO")
 
 
 @app.command
@@ -215,7 +217,7 @@ def families() -> None:
     """
     from pipeline.families import registry
 
-    _say(registry.table())
+    console.say(registry.table())
 
 
 @app.command
@@ -240,7 +242,7 @@ def miniature(family: str, folder: Path, *, prediction_type: str | None = None, 
 
     with quiet_libraries():
         miniatures.write(family, folder, prediction=prediction_type, seed=seed)
-    _say(f"Miniature  {folder}")
+    console.say(f"Miniature  {folder}")
 
 
 @app.command
@@ -265,27 +267,25 @@ def bench(kind: str, *, rounds: int = 3, to: Path | None = None) -> None:
 
     page = table.page(cpu.compare(rounds))
     if to is None:
-        _say(page)
+        console.say(page)
     else:
         atomic.write_text(to, page)
-        _say(f"Page  {to}")
+        console.say(f"Page  {to}")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Carry out one verb; returns the exit code."""
     try:
-        app(sys.argv[1:] if argv is None else argv, exit_on_error=False, print_error=False)
+        words = sys.argv[1:] if argv is None else argv
+        command_line.require_text(words)
+        app(command_line.with_home(words), exit_on_error=False, print_error=False)
     except (cyclopts.CycloptsError, UserError, HubError) as error:
-        sys.stderr.write(f"Error: {str(error).strip()}\n")
+        console.say_error(f"Error: {str(error).strip()}")
         return EXIT_USER
     except OSError as error:  # a place that cannot be read or written
-        sys.stderr.write(f"Error: {error.filename or 'A file'} cannot be used: {error.strerror or error}.\n")
+        console.say_error(f"Error: {error.filename or 'A file'} cannot be used: {error.strerror or error}.")
         return EXIT_USER
     return EXIT_DONE
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
 
 
 if __name__ == "__main__":

@@ -7,17 +7,20 @@ is the only place that knows the command line. It imports nothing heavy.
 import dataclasses
 import difflib
 import json
+import os
+import re
 import tomllib
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import cyclopts
 from cyclopts import App, Parameter
 
 import pipeline
-from pipeline.adapter.options import AdapterOptions
+from pipeline import argv as command_line
+from pipeline import shipped
+from pipeline.adapter.options import SHAPING, AdapterOptions
 from pipeline.data.options import DataOptions
 from pipeline.errors import ConfigError, listed
 from pipeline.evaluation.options import PreviewOptions
@@ -101,6 +104,33 @@ class Run:
             sections[field.name] = dataclasses.replace(section, **own)
         return Run(**sections)
 
+    def expanded(self) -> "Run":
+        """The run with ~ as the home folder in every path."""
+        values = {name: value for name, value in self.flat().items() if name in PATHS and str(value).startswith("~")}
+        return self.replaced(**{name: os.path.expanduser(value) for name, value in values.items()})
+
+
+def _kind(annotation: Any) -> command_line.FlagKind:
+    """What the command line takes for an option of this type."""
+    types = set(get_args(annotation)) or {annotation}
+    if bool in types:
+        return "switch"
+    if int in types:
+        return "whole"
+    return "values" if Ellipsis in types else "value"
+
+
+KINDS: dict[str, command_line.FlagKind] = {
+    **{field.name: _kind(field.type) for section in Run().sections for field in dataclasses.fields(section)},
+    "config": "value",
+    "recipe": "value",
+    "dry_run": "switch",
+    "debug": "switch",
+}
+PATHS = frozenset(  # options that may name a place on this machine
+    name for name, kind in KINDS.items() if kind == "value" and name.endswith(("_dir", "_path"))
+) | {"dataset_name", "init_lora", "single_file_config", "resume_from_checkpoint"}
+
 
 def _plain(value: Any) -> Any:
     """A value as the command line gives it: paths as text, several values as a tuple."""
@@ -114,6 +144,8 @@ class Command:
     run: Run
     dry_run: bool
     debug: bool
+    yielding: frozenset[str] = frozenset()  # options that only the recipe sets: they give way to what was asked for
+    notes: tuple[str, ...] = ()  # what gave way
 
 
 def parse(argv: list[str]) -> Command | None:
@@ -123,16 +155,25 @@ def parse(argv: list[str]) -> Command | None:
     are named: the starter recipe), else the defaults. Raises ConfigError for an unknown name, a wrong type or a
     value out of bounds.
     """
-    config, recipe = _value_of(argv, "config"), _value_of(argv, "recipe")
-    keys = _keys_of(Path(config)) if config is not None else set()
-    given = keys | {word.lstrip("-").split("=")[0] for word in argv if word.startswith("--")}
+    command_line.require_text(argv)
+    argv = command_line.spelled(argv)
+    config, recipe = _path_of(argv, "config"), _value_of(argv, "recipe")
+    table = _table_of(config) if config is not None else {}
+    on_line = {word.removeprefix("--no-").removeprefix("--").split("=")[0] for word in argv if word.startswith("--")}
+    given = table.keys() | on_line
     refusals = [f"--{name}: {REFUSED[name]}" for name in sorted(given & REFUSED.keys())]
+    refusals = refusals or command_line.problems(argv, KINDS)
+    refusals += [
+        f"{config}: {name} = {value} must be a whole number."
+        for name, value in table.items()
+        if KINDS.get(name) == "whole" and not command_line.is_whole(value)
+    ]
     if refusals:
         raise ConfigError("\n".join(refusals))
     if recipe is None and config is None and "pretrained_model_name_or_path" not in given:
         recipe = "starter"
-    sources = [Path(config)] if config is not None else []
-    sources += [recipe_path(recipe)] if recipe is not None else []
+    sources = [config] if config is not None else []
+    sources += [shipped.recipe(recipe)] if recipe is not None else []
     app = _app([cyclopts.config.Toml(path, allow_unknown=False, must_exist=True) for path in sources])
     try:
         command = app(argv, exit_on_error=False, print_error=False)
@@ -142,19 +183,36 @@ def parse(argv: list[str]) -> Command | None:
         return None
     if "num_train_epochs" in given and "max_train_steps" not in given:  # a recipe's length gives way
         command = dataclasses.replace(command, run=command.run.replaced(max_train_steps=None))
+    command = dataclasses.replace(command, run=command.run.expanded())
+    if config is not None and "output_dir" not in on_line:
+        _require_in_place(config, command.run)
+    yielding = _yielding(recipe, table, on_line)
+    problems = command.run.problems()
+    if "optimizer" in given and "learning_rate" in yielding:
+        problems.append("--learning_rate is for another optimizer")
+    if "rank" in yielding and "init_lora" in on_line:
+        problems.append("--rank is that of --init_lora")
+    run, notes = giving_way(command.run, problems, yielding)
+    command = dataclasses.replace(command, run=run, yielding=yielding, notes=notes)
     problems = command.run.problems()
     if problems:
         raise ConfigError(problems[0] if len(problems) == 1 else f"{len(problems)} options:\n{listed(problems)}")
     return command
 
 
-def recipe_path(name: str) -> Path:
-    """The file of a shipped recipe; ConfigError lists what there is."""
-    folder = Path(str(files("pipeline").joinpath("recipes")))
-    names = sorted(path.stem for path in folder.glob("*.toml"))
-    if name not in names:
-        raise ConfigError(f"--recipe {name!r} is not a shipped recipe; there is {', '.join(names)}.")
-    return folder / f"{name}.toml"
+def _yielding(recipe: str | None, table: dict[str, Any], on_line: set[str]) -> frozenset[str]:
+    """The options that only a recipe sets; with --init_lora also those of run.toml that the adapter itself decides."""
+    of_recipe = set() if recipe is None else tomllib.loads(shipped.recipe(recipe).read_text(encoding="utf-8")).keys()
+    decided = {"rank", *SHAPING} & table.keys() if "init_lora" in on_line else set[str]()
+    return frozenset(((of_recipe - table.keys()) | decided) - on_line)
+
+
+def giving_way(run: Run, problems: list[str], yielding: frozenset[str]) -> tuple[Run, tuple[str, ...]]:
+    """The run without the `yielding` values that the problems name, and a note for each: a recipe only has defaults."""
+    named = {name: p for p in problems for name in sorted(yielding) if re.search(rf"--{name}\b", p)}
+    values, defaults = run.flat(), Run().flat()
+    notes = tuple(f"--{name} {values[name]} gives way: {problem.split('; ')[0]}" for name, problem in named.items())
+    return run.replaced(**{name: defaults[name] for name in named}), notes
 
 
 def _app(configs: list[Any]) -> App:
@@ -206,7 +264,23 @@ def _value_of(argv: list[str], name: str) -> str | None:
     return None
 
 
-def _keys_of(path: Path) -> set[str]:
+def _path_of(argv: list[str], name: str) -> Path | None:
+    value = _value_of(argv, name)
+    return None if value is None else Path(os.path.expanduser(value))
+
+
+def _require_in_place(config: Path, run: Run) -> None:
+    """Raise ConfigError for the run.toml of a moved run folder: it would be started anew in the old place."""
+    folder, said = config.resolve().parent, Path(run.train.output_dir or ".").resolve()
+    is_run = config.name == "run.toml" and (folder / "status.json").is_file() and any(folder.glob("checkpoint-*"))
+    if run.train.resume_from_checkpoint == "latest" and is_run and folder != said and not said.exists():
+        raise ConfigError(
+            f"{config} says --output_dir {run.train.output_dir}, where there is nothing to go on from; its checkpoints "
+            f"lie in {folder}. Add --output_dir {folder}"
+        )
+
+
+def _table_of(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"--config {path}: there is no such file.")
     try:
@@ -218,4 +292,4 @@ def _keys_of(path: Path) -> set[str]:
         raise ConfigError(
             f"--config {path} has the table [{nested[0]}]; run.toml is flat: one key per flag, no tables."
         )
-    return set(table)
+    return table

@@ -1,8 +1,9 @@
-"""Output at the terminal: one line at a time, from the main process alone."""
+"""Output at the terminal: the only place that writes to it, so that nothing that goes wrong there ends a run."""
 
 import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,12 +13,63 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def write(text: str, stream: Any) -> None:
+    """Text to a stream, stdout or stderr, at once; dropped where nobody reads any more.
+
+    The reader of a pipe may be gone, the terminal closed, the disk under a log file full, the descriptor never open:
+    then all that is still written there goes nowhere.
+    """
+    if stream is None:  # closed before Python started
+        return
+    try:
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+class _Stderr:
+    """sys.stderr, whichever that is at the moment, for those who want a file."""
+
+    def write(self, text: str) -> None:
+        write(text, sys.stderr)
+
+    def flush(self) -> None:
+        write("", sys.stderr)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+STDERR: Any = _Stderr()
+
+
 def tell(message: str) -> None:
     """A line on stderr, for the main process only, that leaves a progress bar whole."""
     if is_main_process():
         from tqdm import tqdm  # here, so that a wrong flag is answered without it
 
-        tqdm.write(message, file=sys.stderr)
+        tqdm.write(message, file=STDERR)
+
+
+def say(line: str) -> None:
+    """A line on stdout: what a verb of `python -m pipeline` answers."""
+    write(f"{line}\n", sys.stdout)
+
+
+def say_error(sentence: str) -> None:
+    """The last sentence, on stderr."""
+    write("", sys.stdout)
+    write(f"{sentence}\n", sys.stderr)
+
+
+def show_traceback() -> None:
+    """Where the error at hand was raised, on stderr."""
+    write(traceback.format_exc(), sys.stderr)
 
 
 def clock(seconds: float) -> str:

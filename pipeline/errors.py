@@ -5,7 +5,7 @@ UserError            exit code 2
 |- DataError         the dataset
 `- CheckpointError   a base model, an adapter or a checkpoint to resume from
 TrainingStopped      exit code 4: training stopped itself
-Interrupted          exit code 75 (SIGTERM) or 130 (Ctrl-C): checkpointed first
+Interrupted          exit code 75 (SIGTERM, SIGHUP) or 130 (Ctrl-C): checkpointed first
 PeerLost             exit code 1: another process of the run is gone
 """
 
@@ -36,7 +36,9 @@ class Interrupted(BaseException):
     """The run was asked to stop. No Exception, like KeyboardInterrupt: no library may take it for its own error."""
 
     def __init__(self, exit_code: int, step: int) -> None:
-        super().__init__(f"stopped on {'Ctrl-C' if exit_code == EXIT_CTRL_C else 'SIGTERM'} after step {step}")
+        super().__init__(
+            f"stopped on {'Ctrl-C' if exit_code == EXIT_CTRL_C else 'SIGTERM or SIGHUP'} after step {step}"
+        )
         self.exit_code, self.step = exit_code, step
 
 

@@ -200,8 +200,9 @@ def prepared(flags: list[str], folder: Path):
     from pipeline.run import preflight
     from pipeline.run.context import prepare
 
-    run = config.parse(flags).run
-    return prepare(run, preflight.preflight(run, folder), folder)
+    command = config.parse(flags)
+    data = preflight.preflight(command.run, folder)
+    return prepare(command.run, data, folder, yielding=command.yielding, notes=command.notes)
 
 
 def attach(model, options, targets, seed: int = 0) -> None:

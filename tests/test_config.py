@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from pipeline import config
+from pipeline import config, shipped
 from pipeline.errors import ConfigError
 
 pytestmark = pytest.mark.unit
@@ -172,7 +172,7 @@ def test_help_and_a_wrong_flag_import_nothing_heavy(argv, code):
 @pytest.mark.parametrize("name", ["character", "concept", "starter", "style", "subject"])
 def test_every_recipe_is_a_complete_run(name):
     run = config.parse(["--recipe", name, "--pretrained_model_name_or_path", "m"]).run
-    text = config.recipe_path(name).read_text(encoding="utf-8")
+    text = shipped.recipe(name).read_text(encoding="utf-8")
     assert text.startswith("# ")
     given = tomllib.loads(text)
     assert all(run.flat()[key] == value for key, value in given.items())

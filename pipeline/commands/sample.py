@@ -1,7 +1,6 @@
 """Drawing with a trained adapter, beside the base."""
 
 import dataclasses
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 
 from pipeline.adapter.names import FILE
-from pipeline.console import quiet_libraries
+from pipeline.console import quiet_libraries, say
 from pipeline.engine import DTYPES
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.evaluation.picture_sets import INDEX, index_of, keep
@@ -68,7 +67,7 @@ def sample(
     rows = index_of(requests, sampler)
     keep(to / "base", base, rows, drawn=True)
     keep(to / "adapted", adapted, rows, drawn=True)
-    sys.stdout.write(f"Pictures  {to / 'base'} and {to / 'adapted'}\n")
+    say(f"Pictures  {to / 'base'} and {to / 'adapted'}")
 
 
 def run_of(folder: Path) -> dict[str, Any]:

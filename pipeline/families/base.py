@@ -26,6 +26,7 @@ class Family(ABC):
     denoiser: ClassVar[str]  # the attribute of the pipeline that is trained
     size_multiple: ClassVar[int]  # pixels: sides must divide by it
     encoders: ClassVar[tuple[str, ...]]  # the pipeline's parts that turn text into conditioning
+    text_widths: ClassVar[dict[str, tuple[str, ...]]]  # of the denoiser's configuration: the encoders that add up to it
     trainable_encoders: ClassVar[tuple[str, ...]] = ()  # of CLIP: diffusers loads adapters for no others
     comfyui_prefixes: ClassVar[dict[str, str]] = {}  # of kohya's names, where ComfyUI does not read diffusers' own
     comfyui_reads_diffusers: ClassVar[bool] = False  # by its rules, restated in tests/adapter/comfyui_rules.py

@@ -1,6 +1,6 @@
 """FLUX.1 dev and schnell: T5's states, CLIP's pooled state, latents packed two by two into tokens."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -36,6 +36,10 @@ class Flux(Family):
     )
     size_multiple = 16
     encoders = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
+    text_widths: ClassVar[dict[str, tuple[str, ...]]] = {
+        "joint_attention_dim": ("text_encoder_2",),
+        "pooled_projection_dim": ("text_encoder",),
+    }
     trainable_encoders = ("text_encoder",)
     comfyui_reads_diffusers = True
     supports_cfg = False

@@ -1,6 +1,6 @@
 """Lumina-Image 2.0: Gemma 2's states with their mask, and a transformer that counts time from noise to data."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -28,6 +28,7 @@ class Lumina2(Family):
     )
     size_multiple = 16
     encoders = ("tokenizer", "text_encoder")
+    text_widths: ClassVar[dict[str, tuple[str, ...]]] = {"cap_feat_dim": ("text_encoder",)}
     key_signatures = (KeySignature(r"transformer\.(?:layers|noise_refiner|context_refiner)\.\d"),)
 
     @property

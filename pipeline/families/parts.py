@@ -1,5 +1,7 @@
 """What several families share, as functions: layers' names, the schedule, and what is refused."""
 
+from typing import Any
+
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -30,6 +32,12 @@ def discrete_path(family: Family) -> VariancePreserving:
     require_undistilled(family)
     config = family.part_config("scheduler")
     prediction = config.get("prediction_type", "epsilon")
+    if _is_flow(config):
+        raise CheckpointError(
+            f"The scheduler of {family.source.folder} is one of flows ({config.get('_class_name')}), and a UNet of "
+            "this family is trained to predict noise or v. One that was retrained as a flow is not supported; for any "
+            "other, put the scheduler of its base model in place."
+        )
     if prediction not in ("epsilon", "v_prediction"):
         raise CheckpointError(
             f"{family.source.folder} predicts {prediction!r}; epsilon and v_prediction can be trained."
@@ -82,13 +90,20 @@ def require_plain(family: Family, channels: int) -> None:
 
 
 def require_flow(family: Family) -> None:
-    """Raise CheckpointError for a solver of diffusion and flow alike (DPM-Solver) that is not set to flow."""
+    """Raise CheckpointError for a scheduler of noise levels, or of both (DPM-Solver) that is not set to flow."""
     config = family.part_config("scheduler")
-    is_flow = config.get("use_flow_sigmas") and config.get("prediction_type") == "flow_prediction"
-    if "use_flow_sigmas" in config and not is_flow:
+    if not _is_flow(config):
         raise CheckpointError(
-            f"The scheduler of {family.source.folder} is not set to flow, which is what its model predicts."
+            f"The scheduler of {family.source.folder} ({config.get('_class_name')}) is not set to flow, which is what "
+            "its model predicts."
         )
+
+
+def _is_flow(config: dict[str, Any]) -> bool:
+    """Whether a scheduler goes straight from noise to data."""
+    if "use_flow_sigmas" in config or config.get("prediction_type") == "flow_prediction":
+        return bool(config.get("use_flow_sigmas")) and config.get("prediction_type") == "flow_prediction"
+    return "FlowMatch" in str(config.get("_class_name"))
 
 
 def require_undistilled(family: Family) -> None:

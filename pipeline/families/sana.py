@@ -1,7 +1,7 @@
 """Sana 1.0 and 1.5: Gemma 2's states after an instruction, linear attention, an autoencoder without a posterior."""
 
 import inspect
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -38,6 +38,7 @@ class Sana(Family):
     )
     size_multiple = 32
     encoders = ("tokenizer", "text_encoder")
+    text_widths: ClassVar[dict[str, tuple[str, ...]]] = {"caption_channels": ("text_encoder",)}
     key_signatures = (KeySignature(r"transformer\.transformer_blocks\.\d+\.(?:attn1\.|ff\.conv_)"),)
 
     @property

@@ -25,6 +25,7 @@ class StableDiffusion(Family):
     size_multiple = 8
     tested_on = "miniature, starter base"
     encoders = ("tokenizer", "text_encoder")
+    text_widths: ClassVar[dict[str, tuple[str, ...]]] = {"cross_attention_dim": ("text_encoder",)}
     trainable_encoders = ("text_encoder",)
     comfyui_prefixes: ClassVar[dict[str, str]] = {"unet": "lora_unet", "text_encoder": "lora_te"}
     key_signatures = (

@@ -1,6 +1,6 @@
 """Stable Diffusion 3 and 3.5: two CLIP encoders and T5, a transformer whose text and picture attend to each other."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -22,6 +22,10 @@ class StableDiffusion3(Family):
     denoiser = "transformer"
     size_multiple = 16
     encoders = ("tokenizer", "tokenizer_2", "tokenizer_3", "text_encoder", "text_encoder_2", "text_encoder_3")
+    text_widths: ClassVar[dict[str, tuple[str, ...]]] = {
+        "joint_attention_dim": ("text_encoder_3",),
+        "pooled_projection_dim": ("text_encoder.projection_dim", "text_encoder_2.projection_dim"),
+    }
     key_signatures = (
         KeySignature(r"transformer\..*(?:\.attn2\.|pos_embed\.proj)"),
         KeySignature(r"transformer\..*\.(?:to_q|add_q_proj)$", outputs=(1536, 2432)),

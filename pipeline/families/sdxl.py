@@ -25,6 +25,7 @@ class StableDiffusionXL(Family):
     targets = parts.UNET
     size_multiple = 8
     encoders = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
+    text_widths: ClassVar[dict[str, tuple[str, ...]]] = {"cross_attention_dim": ("text_encoder", "text_encoder_2")}
     trainable_encoders = ("text_encoder", "text_encoder_2")
     comfyui_prefixes: ClassVar[dict[str, str]] = {
         "unet": "lora_unet",

@@ -4,13 +4,13 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config import Run
+from pipeline.config import Run, giving_way
 from pipeline.data.cache import Cache
 from pipeline.data.manifest import Manifest
 from pipeline.engine import Engine
 from pipeline.errors import ConfigError
 from pipeline.evaluation import extractors
-from pipeline.families import registry
+from pipeline.families import fit, registry
 from pipeline.families.base import Family
 from pipeline.families.truncation import truncated
 from pipeline.objective.paths import DiffusionPath
@@ -34,17 +34,23 @@ class RunContext:
     folder: Path
 
 
-def prepare(run: Run, data: RunData, folder: Path) -> RunContext:
+def prepare(
+    run: Run, data: RunData, folder: Path, *, yielding: frozenset[str] = frozenset(), notes: tuple[str, ...] = ()
+) -> RunContext:
     """Check everything that can be checked without loading weights, and plan the run.
 
-    Raises ConfigError or CheckpointError, naming everything that does not go together.
+    What the model or the data have no use for gives way if it is `yielding`; `notes` join the plan's. Raises
+    ConfigError or CheckpointError, naming everything that does not go together.
     """
     train = run.train
     engine = Engine(train.mixed_precision, allow_tf32=train.allow_tf32, deterministic=train.deterministic)
     family = registry.find(run.model, run.data.cache_dir)
+    fit.require_fitting(family, [caption for example in data.manifest.examples for caption in example.captions])
     run = resolved(run, family, engine, folder)
     path = family.path(run.objective)
-    require_fitting(run, family, path)
+    run, gave_way = giving_way(run, clashes(run, family, path, data), yielding)
+    require_fitting(run, family, path, data)
+    path = family.path(run.objective)
     data, drawn = to_draw(run, family, data)
     plan = make_plan(
         run,
@@ -56,7 +62,9 @@ def prepare(run: Run, data: RunData, folder: Path) -> RunContext:
         num_processes=engine.num_processes,
         output_dir=folder,
     )
-    plan = dataclasses.replace(plan, notes=plan.notes + cut_captions(run, family, data.manifest) + drawn)
+    plan = dataclasses.replace(
+        plan, notes=notes + gave_way + plan.notes + cut_captions(run, family, data.manifest) + drawn
+    )
     limit = run.model.max_sequence_length
     length = "" if limit is None else f" {limit} tokens"
     cache = Cache(
@@ -81,13 +89,21 @@ def resolved(run: Run, family: Family, engine: Engine, folder: Path) -> Run:
     )
 
 
-def require_fitting(run: Run, family: Family, path: DiffusionPath) -> None:
-    """Raise ConfigError for options that have no meaning for the model."""
-    clashes = run.objective.clashes(is_flow=path.prediction == "flow")
+def clashes(run: Run, family: Family, path: DiffusionPath, data: RunData) -> list[str]:
+    """Options that have no meaning for the model or the data, one sentence each."""
+    found = run.objective.clashes(is_flow=path.prediction == "flow")
     if run.adapter.train_text_encoder and not family.trainable_encoders:
-        clashes.append(f"--train_text_encoder: {family.name} has no CLIP text encoder; leave it out.")
-    if clashes:
-        raise ConfigError("\n".join(clashes))
+        found.append(f"--train_text_encoder: {family.name} has no CLIP text encoder; leave it out.")
+    if data.held_out is None and run.train.early_stopping_patience is not None:
+        found.append("--early_stopping_patience needs held-out images: give --validation_split, for example 0.1.")
+    return found
+
+
+def require_fitting(run: Run, family: Family, path: DiffusionPath, data: RunData) -> None:
+    """Raise ConfigError for options that have no meaning for the model or the data."""
+    found = clashes(run, family, path, data)
+    if found:
+        raise ConfigError("\n".join(found))
     asserted = run.model.prediction_type
     if asserted not in (None, path.prediction):
         raise ConfigError(

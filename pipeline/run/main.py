@@ -1,8 +1,6 @@
 """How a run ends: exit code, last sentence, status.json. Imports nothing heavy until the arguments are checked."""
 
 import signal
-import sys
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -10,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from pipeline import atomic, config, errors
 from pipeline.config import Command, Run
-from pipeline.console import is_main_process, quiet_libraries
+from pipeline.console import is_main_process, quiet_libraries, say_error, show_traceback
 from pipeline.run import preflight
 from pipeline.status import State, Status, resume_command
 from pipeline.timer import PhaseTimer
+from pipeline.training.signals import termination_signals
 
 if TYPE_CHECKING:
     from pipeline.run.finish import TrainResult
@@ -33,18 +32,19 @@ def run_and_report(argv: list[str]) -> int:
     def terminate(number: int, frame: FrameType | None) -> None:
         raise errors.Interrupted(errors.EXIT_TERMINATED, status.step)
 
-    signal.signal(signal.SIGTERM, terminate)  # while training, the loop has its own way of stopping
+    for number in termination_signals():  # while training, the loop has its own way of stopping
+        signal.signal(number, terminate)
     try:
         return _run(command, status, timer).exit_code
     except (Exception, errors.Interrupted, KeyboardInterrupt) as error:
         ended = ending_of(error)
         if command.debug or (ended.exit_code == errors.EXIT_BUG and not isinstance(error, errors.PeerLost)):
-            traceback.print_exc()
+            show_traceback()
         if isinstance(error, errors.UserError):
             _note(status, ended)
             return _refuse(error)
         if is_main_process() or isinstance(error, errors.PeerLost):  # the first process may be the one that is gone
-            _say(_note(status, ended))
+            say_error(_note(status, ended))
         return ended.exit_code
 
 
@@ -118,7 +118,7 @@ def output_folder(run: Run) -> Path:
 
 def _refuse(error: Exception) -> int:
     if is_main_process():
-        _say(f"Error: {error}")
+        say_error(f"Error: {error}")
     return errors.EXIT_USER
 
 
@@ -131,9 +131,3 @@ def _note(status: Status, ended: Ending) -> str:
     except OSError as error:  # a full disk must not hide the first error
         return f"{ended.sentence}. status.json could not be written ({error})"
     return f"{ended.sentence}. Go on with: {resume_command(status.folder)}"
-
-
-def _say(sentence: str) -> None:
-    sys.stdout.flush()
-    sys.stderr.write(f"{sentence}\n")
-    sys.stderr.flush()

@@ -95,7 +95,7 @@ def make_plan(
         validation_steps=interval,
         preview_steps=_asked_interval(run, num_examples, global_batch),
         num_trainable=num_trainable,
-        notes=_notes(run, manifest),
+        notes=_notes(run, manifest) + _schedule_notes(schedule),
     )
     rows = (
         ("model", _model_text(family, path.prediction)),
@@ -151,12 +151,8 @@ def _asked_interval(run: Run, num_examples: int, global_batch: int) -> int:
 def _validation_interval(
     run: Run, held_out: Manifest | None, *, num_examples: int, global_batch: int, num_steps: int
 ) -> tuple[int, str]:
-    """Optimizer steps between held-out losses, and why; ConfigError where stopping early has nothing to go by."""
+    """Optimizer steps between held-out losses, and why."""
     if held_out is None:
-        if run.train.early_stopping_patience is not None:
-            raise ConfigError(
-                "--early_stopping_patience needs held-out images: give --validation_split, for example 0.1."
-            )
         return 0, ""
     asked = _asked_interval(run, num_examples, global_batch)
     if asked:
@@ -263,6 +259,15 @@ def length_of(run: Run, num_examples: int, global_batch: int) -> tuple[int, str]
 def _kept_text(run: Run) -> str:
     limit = run.train.checkpoints_total_limit
     return "all kept" if limit is None else f"the newest {limit} kept"
+
+
+def _schedule_notes(schedule: Schedule) -> tuple[str, ...]:
+    if schedule.warmup_steps < schedule.num_steps:
+        return ()
+    return (
+        f"the warm-up of {schedule.warmup_steps} steps does not end in {schedule.num_steps}: the learning rate reaches "
+        f"{schedule(schedule.num_steps - 1):.1e} of {schedule.peak:.1e}",
+    )
 
 
 def _notes(run: Run, manifest: Manifest) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from pipeline.training.signals import StopSignal
 
 def execute(command: Command, data: RunData, status: Status, timer: PhaseTimer) -> TrainResult:
     """Carry out a parsed command line. Raises whatever goes wrong before the adapter is safe."""
-    context = prepare(command.run, data, status.folder)
+    context = prepare(command.run, data, status.folder, yielding=command.yielding, notes=command.notes)
     tell(context.plan.text())
     try:
         if command.dry_run:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,15 @@ class Checkpoints:
             raise CheckpointError(
                 f"{path} belongs to another run, so going on from it would not be exact. "
                 f"Give the same options and data, or another --output_dir:\n{listed(changed)}"
+                + (self._lengthening(before, now) if before.get("num_steps") != now.get("num_steps") else "")
             )
+
+    def _lengthening(self, before: dict[str, Any], now: dict[str, Any]) -> str:
+        """What to type to train on, where the number of steps differs: the rate's schedule depends on it."""
+        more = max(1, int(now["num_steps"]) - int(before.get("num_steps", 0)))
+        line = ["--config", f"{self.folder}/run.toml", "--init_lora", str(self.folder)]
+        line += ["--output_dir", f"{self.folder}-more", "--max_train_steps", str(more)]
+        return f"\nTo train on for {more} steps from its adapter: python train_lora.py {shlex.join(line)}"
 
     def _remove_oldest(self, newest: Path) -> None:
         if self.limit is None:

@@ -7,8 +7,14 @@ from types import FrameType, TracebackType
 from pipeline.errors import EXIT_CTRL_C, EXIT_TERMINATED
 
 
+def termination_signals() -> list[int]:
+    """SIGTERM, and SIGHUP, which a terminal sends when it is closed, unless nohup has it ignored."""
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    return [signal.SIGTERM] + ([hangup] if hangup and signal.getsignal(hangup) != signal.SIG_IGN else [])
+
+
 class StopSignal:
-    """While entered, Ctrl-C and SIGTERM set a flag instead of ending the process; a second Ctrl-C ends it.
+    """While entered, Ctrl-C, SIGTERM and SIGHUP set a flag instead of ending the process; a second Ctrl-C ends it.
 
     With `watch_parent`, a parent that has gone counts as SIGTERM: a launcher that is killed must
     not leave its worker training for nobody.
@@ -27,7 +33,7 @@ class StopSignal:
         return self._code
 
     def __enter__(self) -> "StopSignal":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, *termination_signals()):
             self._previous[number] = signal.signal(number, self._handle)
         return self
 

@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from pipeline import atomic, records
-from pipeline.console import clock, tell
+from pipeline.console import STDERR, clock, tell
 from pipeline.errors import CheckpointError
 from pipeline.evaluation.validation import ValidationRow
 
@@ -123,7 +123,7 @@ class Progress:
     def __init__(self, first_step: int, num_steps: int) -> None:
         self._first, self._num_steps = first_step, num_steps
         self._started = self._last_line = time.monotonic()
-        self._bar = tqdm(total=num_steps, initial=first_step, unit="step") if sys.stderr.isatty() else None
+        self._bar = tqdm(total=num_steps, initial=first_step, unit="step", file=STDERR) if _is_terminal() else None
 
     def update(self, step: int, loss: float, learning_rate: float) -> None:
         """Tell that `step` is done."""
@@ -144,3 +144,7 @@ class Progress:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.close()
+
+
+def _is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()

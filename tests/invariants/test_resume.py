@@ -2,8 +2,10 @@
 
 import os
 import random
+import shlex
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,7 +61,7 @@ def test_kill_anywhere_and_go_on_is_bitwise(start, trainer, small, undisturbed, 
     assert [row["step"] for row in metrics(folder)] == list(range(1, 13))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGHUP, 75)])
 def test_asked_to_stop_it_saves_and_goes_on_exactly(start, trainer, small, undisturbed, tmp_path, number, code):
     folder = tmp_path / "stopped"
     running = start(*dedupe([*small, *EXACT]), "--output_dir", folder)
@@ -73,6 +75,44 @@ def test_asked_to_stop_it_saves_and_goes_on_exactly(start, trainer, small, undis
     assert trainer(*next_argv(folder)).code == 0
     assert adapter(folder) == adapter(undisturbed)
     assert stream(folder) == stream(undisturbed)
+
+
+def without_a_reader() -> None:
+    """stdout and stderr into a pipe whose reader has gone, as in `... | grep -m1 step`."""
+    reader, writer = os.pipe()
+    os.dup2(writer, 1)
+    os.dup2(writer, 2)
+    os.close(reader)
+
+
+def closed() -> None:
+    """Started with `>&- 2>&-`."""
+    sys.stdout = sys.stderr = None
+    os.close(1)
+    os.close(2)
+
+
+@pytest.mark.parametrize("harm", [without_a_reader, closed])
+def test_no_print_can_end_a_run(undisturbed, small, tmp_path, harm):
+    folder = tmp_path / "out"
+    words = [*dedupe([*small, *EXACT]), "--output_dir", str(folder)]
+    assert Running(words, tmp_path / "log", prepared=harm).wait().code == 0
+    assert status(folder)["state"] == "done"
+    assert adapter(folder) == adapter(undisturbed)
+
+
+def test_nohup_is_respected(small, undisturbed, tmp_path):
+    folder = tmp_path / "out"
+    words = [*dedupe([*small, *EXACT]), "--output_dir", str(folder)]
+    running = Running(words, tmp_path / "log", prepared=ignoring_hangups)
+    running.wait_for_step(folder, 3)
+    running.kill(signal.SIGHUP)
+    assert running.wait().code == 0
+    assert adapter(folder) == adapter(undisturbed)
+
+
+def ignoring_hangups() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def die() -> None:
@@ -179,6 +219,17 @@ def test_another_run_is_not_continued(trainer, ended, change):
     assert again.code == 2
     assert change[0].lstrip("-") in again.output
     assert (adapter(folder), status(folder)) == before
+
+
+def test_a_finished_run_is_lengthened_by_the_line_that_its_refusal_names(trainer, ended):
+    folder, flags = ended
+    again = trainer(*flags, "--max_train_steps", "14")
+    assert again.code == 2
+    (line,) = [line for line in again.output.splitlines() if line.startswith("To train on for 2 steps")]
+    words = shlex.split(line.partition("train_lora.py")[2])
+    more = trainer(*words)
+    assert more.code == 0, more.output
+    assert status(Path(f"{folder}-more"))["step"] == 2
 
 
 def test_an_output_folder_in_use_is_refused(trainer, small, ended):

@@ -64,7 +64,8 @@ class ModelSource:
             if path.is_file():
                 config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
                 return config
-        raise CheckpointError(f"{self.folder} has no {part}/config.json: the model folder is incomplete.")
+        name = f"{part}_config.json" if part == "scheduler" else "config.json"
+        raise CheckpointError(f"{self.folder} has no {part}/{name}: the model folder is incomplete.")
 
     @functools.cached_property
     def card(self) -> dict[str, Any]:

@@ -1,0 +1,109 @@
+"""The words of a command line before they are parsed: one spelling of flags, and what is wrong with single words."""
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pipeline.errors import ConfigError
+
+FlagKind = Literal["switch", "whole", "values", "value"]  # --x or --no-x; a whole number; may be repeated; one value
+NEGATIVE = "--no-"
+
+
+def spelled(argv: Sequence[str]) -> list[str]:
+    """The same words with underscores in the names of flags: --train-data-dir is --train_data_dir."""
+    return [_spelled(word) for word in argv]
+
+
+def _spelled(word: str) -> str:
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    negative = NEGATIVE if re.match("--no[-_]", name) else "--"
+    return negative + name[len(negative) :].replace("-", "_") + equals + value
+
+
+def with_home(argv: Sequence[str]) -> list[str]:
+    """The same words with ~ as the home folder where one begins, as in --to=~/pictures, which no shell expands."""
+    return [re.sub(r"^(--[^=]+=)?(~.*)$", lambda m: (m[1] or "") + os.path.expanduser(m[2]), word) for word in argv]
+
+
+def require_text(argv: Sequence[str]) -> None:
+    """Raise ConfigError for words that Python could not decode: what it stands in their place fits no text."""
+    odd = [word for word in argv if any("\ud800" <= letter <= "\udfff" for letter in word)]
+    if not odd:
+        return
+    words = ", ".join(ascii(word) for word in odd)
+    if sys.getfilesystemencoding().lower().replace("-", "") != "utf8":
+        raise ConfigError(
+            f"The locale is not UTF-8, so {words} cannot be read as text. Set PYTHONUTF8=1 (or LC_ALL=C.UTF-8) first."
+        )
+    raise ConfigError(f"{words}: not UTF-8. Give text as UTF-8, and rename files and folders to it.")
+
+
+def problems(argv: Sequence[str], kinds: Mapping[str, FlagKind]) -> list[str]:
+    """What is wrong with the words of a command line, one sentence each; unknown flags are not looked at."""
+    found: list[str] = []
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            if not word.startswith("-"):
+                found.append(f"{word!r} belongs to no flag.")
+            continue
+        flag, equals, value = word.partition("=")
+        kind = kinds.get(flag.removeprefix(NEGATIVE if flag.startswith(NEGATIVE) else "--"))
+        if kind is None:
+            _take(words)
+        elif kind == "switch":
+            loose = [] if equals else _take(words)
+            found += [f"{flag} takes no value; give {flag} or {_opposite(flag)}, without {_quoted(loose)}."] * bool(
+                loose
+            )
+        elif not equals and (not words or _is_flag(words[0], kinds)):
+            found.append(f"{flag} needs a value after it.")
+        elif not equals and _has_dash(words[0]):
+            found.append(f"{flag} needs a value; one that begins with a dash is written {flag}={words.pop(0)!r}.")
+        else:
+            value = value if equals else words.pop(0)
+            found += [f"{flag} {value} must be a whole number."] * (kind == "whole" and not is_whole(value))
+            loose = _take(words)
+            if loose:
+                several = f"; give {flag} once for each" if kind == "values" else ""
+                found.append(f"{_quoted(loose)} after {flag} {value!r}: put text with spaces in quotes{several}.")
+    return found
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number, or none at all, which the parser reports."""
+    try:
+        return float(str(value)).is_integer()
+    except ValueError:
+        return True
+
+
+def _take(words: list[str]) -> list[str]:
+    """Take the words up to the next flag."""
+    taken = []
+    while words and not words[0].startswith("-"):
+        taken.append(words.pop(0))
+    return taken
+
+
+def _has_dash(word: str) -> bool:
+    return word.startswith("-") and not re.fullmatch(r"-(\d.*|\.\d.*|inf|nan)?", word)
+
+
+def _is_flag(word: str, kinds: Mapping[str, FlagKind]) -> bool:
+    name = word.split("=")[0].removeprefix(NEGATIVE if word.startswith(NEGATIVE) else "--")
+    return word.startswith("--") and name in kinds
+
+
+def _opposite(flag: str) -> str:
+    return f"--{flag.removeprefix(NEGATIVE)}" if flag.startswith(NEGATIVE) else f"{NEGATIVE}{flag.removeprefix('--')}"
+
+
+def _quoted(words: list[str]) -> str:
+    return ", ".join(map(repr, words))

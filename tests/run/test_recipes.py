@@ -1,0 +1,71 @@
+"""Every shipped recipe goes with every family, with few pictures and with many: its values are defaults that yield."""
+
+import itertools
+
+import pytest
+from PIL import Image
+
+from pipeline.families import registry
+from tests.conftest import prepared, replaced, status
+
+RECIPES = ("character", "concept", "style", "subject")
+
+
+@pytest.fixture(scope="session")
+def pictures_of(shared):
+    """A folder of so many captioned pictures."""
+
+    def found(number):
+        def make(folder):
+            folder.mkdir(parents=True)
+            for index in range(number):
+                Image.new("RGB", (64, 64), (index * 4, 255 - index, 7)).save(folder / f"{index}.png")
+                (folder / f"{index}.txt").write_text(f"picture {index}")
+
+        return shared(f"pictures-{number}", make)
+
+    return found
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("name", sorted(registry.NAMES))
+def test_every_recipe_can_be_planned(miniature_of, pictures_of, tmp_path, name):
+    for recipe, number in itertools.product(RECIPES, (20, 60)):
+        flags = [
+            "--pretrained_model_name_or_path",
+            str(miniature_of(name)),
+            "--train_data_dir",
+            str(pictures_of(number)),
+        ]
+        context = prepared([*flags, "--resolution", "64", "--recipe", recipe], tmp_path / "out")
+        noted = "\n".join(context.plan.notes)
+        is_flow, patient = context.path.prediction == "flow", recipe in ("character", "concept")
+        assert ("--snr_gamma 5.0 gives way" in noted) == (is_flow and recipe != "concept"), (recipe, number)
+        assert ("--early_stopping_patience 4 gives way" in noted) == (patient and number == 20), (recipe, number)
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_trains(trainer, small, tmp_path, recipe):
+    flags = [*small[:6], "--resolution", "64", "--max_train_steps", "2", "--num_validation_images", "0"]
+    ended = trainer(*flags, "--recipe", recipe, "--output_dir", tmp_path / "out")
+    assert ended.code == 0, ended.output
+    assert status(tmp_path / "out")["state"] == "done"
+
+
+@pytest.mark.unit
+def test_what_was_asked_for_does_not_yield(trainer, miniature_of, small, tmp_path):
+    flags = replaced(small, pretrained_model_name_or_path=miniature_of("sd3"))
+    ended = trainer(*flags, "--recipe", "style", "--snr_gamma", "5", "--output_dir", tmp_path / "out")
+    assert ended.code == 2
+    assert "--snr_gamma has no meaning here" in ended.output
+
+
+@pytest.mark.unit
+def test_a_recipes_learning_rate_is_not_that_of_another_optimizer(tmp_path, small):
+    from pipeline import config
+
+    flags = [word for word in small if word not in ("--learning_rate", "1e-3")]
+    command = config.parse([*flags, "--recipe", "style", "--optimizer", "prodigy"])
+    assert command.run.optim.learning_rate is None
+    assert "--learning_rate 0.0001 gives way" in command.notes[0]
