@@ -111,7 +111,8 @@ def _child(
         code = _run(words)
     except SystemExit as end:
         code = int(end.code or 0)
-    sys.stdout.flush()
+    if sys.stdout is not None:  # a test may have closed it
+        sys.stdout.flush()
     os._exit(code)
 
 

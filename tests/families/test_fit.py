@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from pipeline.errors import CheckpointError
 from pipeline.families import fit, registry
@@ -125,3 +126,17 @@ def test_nothing_is_claimed_for_a_model_whose_parts_do_not_fit(trainer, model_of
     assert "knows no words" in ended.output
     assert not out.exists()
     assert not (tmp_path / "cache" / "encoded").exists()
+
+
+def test_weights_that_are_not_finite_are_named_before_the_first_step(trainer, model_of, tmp_path):
+    model, out = model_of("sd"), tmp_path / "out"
+    path = model / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    weights["conv_in.bias"][0] = float("nan")
+    save_file(weights, path, {"format": "pt"})
+    flags = small_flags(model, make_colours(tmp_path / "data"), tmp_path / "cache")
+    ended = trainer(*flags, "--output_dir", out)
+    assert ended.code == 2
+    assert "not finite" in ended.output
+    assert "unet.conv_in.bias" in ended.output
+    assert not (out / "metrics.jsonl").exists()

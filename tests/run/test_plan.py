@@ -73,3 +73,9 @@ def test_a_caption_that_is_cut_is_named_with_what_is_lost(miniature, colours, tm
     assert "'a red square and and" in notes[0]
     assert "end'" in notes[0].split("loses ")[1]
     assert "red" not in notes[0].split("loses ")[1]
+
+
+def test_a_warm_up_that_never_ends_is_noted(small, tmp_path):
+    context = prepared([*small, "--lr_warmup_steps", "1000"], tmp_path / "out")
+    assert any("warm-up of 1000 steps does not end in 12" in note for note in context.plan.notes)
+    assert not any("warm-up" in note for note in prepared(small, tmp_path / "out").plan.notes)
