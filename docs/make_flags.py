@@ -4,14 +4,12 @@ python docs/make_flags.py          write it
 python docs/make_flags.py --check  fail if it is out of date
 """
 
-import ast
-import inspect
-import itertools
 import sys
 import tomllib
 from pathlib import Path
 
 from pipeline import config, shipped
+from pipeline.help_text import MEANINGS, documented, shown
 
 TARGET = Path(__file__).parent / "flags.md"
 
@@ -30,25 +28,6 @@ DIFFUSERS = {
     "report_to": "tensorboard", "checkpointing_steps": "500", "checkpoints_total_limit": "none",
     "resume_from_checkpoint": "none", "noise_offset": "0", "rank": "4", "image_interpolation_mode": "lanczos",
 }  # fmt: skip
-
-
-def documented(section: object) -> dict[str, str]:
-    """The string under each field of a dataclass."""
-    body = ast.parse(inspect.getsource(type(section))).body[0].body
-    texts = {}
-    for field, text in itertools.pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
-            texts[field.target.id] = " ".join(text.value.value.split())
-    return texts
-
-
-def shown(value: object) -> str:
-    """A default as people write it."""
-    if value is None or value == ():
-        return "none"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return str(value)
 
 
 def page() -> str:
@@ -81,10 +60,7 @@ def page() -> str:
             lines.append(f"| `--{name}` | {text} | {ours} | {theirs} |")
     lines += ["", "## About the run", "", "| flag | meaning |", "|---|---|"]
     lines += [
-        "| `--config FILE` | A run.toml to start from; flags override it. |",
-        "| `--recipe NAME` | A shipped recipe to start from; `--config` and flags override it. |",
-        "| `--dry_run` | Check everything and print the plan, without loading a denoiser. |",
-        "| `--debug` | Show tracebacks. |",
+        *(f"| `--{name}` | {text} |" for name, text in MEANINGS.items()),
         "",
         "## Refused, with the alternative",
         "",

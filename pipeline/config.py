@@ -19,8 +19,9 @@ from cyclopts import App, Parameter
 
 import pipeline
 from pipeline import argv as command_line
-from pipeline import shipped
+from pipeline import help_text, shipped
 from pipeline.adapter.options import SHAPING, AdapterOptions
+from pipeline.console import say
 from pipeline.data.options import DataOptions
 from pipeline.errors import ConfigError, listed
 from pipeline.evaluation.options import PreviewOptions
@@ -29,17 +30,7 @@ from pipeline.objective.options import ObjectiveOptions
 from pipeline.sharing.options import ShareOptions
 from pipeline.training.options import OptimOptions, TrainOptions
 
-HELP = """Fine-tune a text-to-image model with LoRA, and prove the adapter that comes out.
-
-With no flags: the starter base on the starter dataset. Any flag is also a key of --config run.toml.
-
-Examples:
-
-    accelerate launch train_lora.py
-    accelerate launch train_lora.py --pretrained_model_name_or_path user/model --train_data_dir photos
-    python train_lora.py --config outputs/demo/run.toml --resume_from_checkpoint latest
-"""
-
+GROUPS = {"optim": "optimizer", "train": "run", "preview": "previews", "share": "sharing"}  # where they differ
 SECRETS = ("hub_token",)  # never written anywhere
 
 # Flags of diffusers' training scripts that are refused, each with its alternative.
@@ -69,6 +60,11 @@ class Run:
     def sections(self) -> tuple[Any, ...]:
         """The sections, in the order of the method."""
         return tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+
+    @property
+    def groups(self) -> dict[str, Any]:
+        """The sections by the names that --help has for them."""
+        return {GROUPS.get(field.name, field.name): getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def problems(self) -> list[str]:
         """What is wrong with the options, alone and together, one sentence each."""
@@ -157,6 +153,10 @@ def parse(argv: list[str]) -> Command | None:
     """
     command_line.require_text(argv)
     argv = command_line.spelled(argv)
+    if {"--help", "-h"} & {*argv}:
+        place = next(index for index, word in enumerate(argv) if word in ("--help", "-h"))
+        say(help_text.help_text(Run().groups, next(iter(argv[place + 1 :]), None)))
+        return None
     config, recipe = _path_of(argv, "config"), _value_of(argv, "recipe")
     table = _table_of(config) if config is not None else {}
     on_line = {word.removeprefix("--no-").removeprefix("--").split("=")[0] for word in argv if word.startswith("--")}
@@ -218,8 +218,7 @@ def giving_way(run: Run, problems: list[str], yielding: frozenset[str]) -> tuple
 def _app(configs: list[Any]) -> App:
     app = App(
         name="train_lora.py",
-        help=HELP,
-        help_format="plaintext",
+        help_flags=(),  # see help_text.py
         version=pipeline.__version__,
         default_parameter=Parameter(name_transform=str, negative_iterable=(), show_env_var=False),
         config=configs,
@@ -235,19 +234,6 @@ def _app(configs: list[Any]) -> App:
         dry_run: bool = False,
         debug: bool = False,
     ) -> Command:
-        """Fine-tune.
-
-        Parameters
-        ----------
-        config
-            A run.toml to start from; flags override it.
-        recipe
-            A shipped recipe to start from; --config and flags override it.
-        dry_run
-            Check everything and print the plan, without loading a denoiser.
-        debug
-            Show tracebacks.
-        """
         return Command(run, dry_run, debug)
 
     return app

@@ -11,7 +11,7 @@ from typing import Literal
 from pipeline import atomic
 
 State = Literal["starting", "training", "finishing", "done", "interrupted", "failed", "incomplete"]
-FILE, SCRIPT = "status.json", "train_lora.py"
+FILE, SCRIPT, COMMAND = "status.json", "train_lora.py", "t2i-lora"
 
 
 class Status:
@@ -49,6 +49,8 @@ def launched_by_accelerate() -> bool:
 
 def _command(*words: str) -> str:
     script = sys.argv[0] if Path(sys.argv[0]).name == SCRIPT else SCRIPT  # a notebook's kernel is a script too
+    if Path(sys.argv[0]).name == COMMAND:
+        return shlex.join([COMMAND, "train", *words])
     start = ["accelerate", "launch", *_launcher_words(script)] if launched_by_accelerate() else ["python"]
     return shlex.join([*start, script, *words])
 

@@ -11,6 +11,7 @@ import jinja2
 from pipeline import atomic
 from pipeline.adapter.names import FILE as ADAPTER
 from pipeline.console import clock
+from pipeline.errors import CheckpointError
 from pipeline.evaluation import results, test_set
 from pipeline.evaluation.picture_sets import INDEX, kept
 from pipeline.evaluation.results import Evaluation
@@ -35,6 +36,8 @@ PHASES = {
 
 def write(folder: Path) -> Path:
     """Make the page of a finished run. Raises CheckpointError if the folder holds none, or a damaged file of one."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} does not exist; give the output folder of a run.")
     loader = jinja2.PackageLoader("pipeline.report", "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     path = folder / FILE
