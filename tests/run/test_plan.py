@@ -5,6 +5,7 @@ import torch
 
 from pipeline.config import Run
 from pipeline.engine import _precision
+from pipeline.notes import Note
 from pipeline.run.plan import length_of
 from tests.conftest import prepared
 
@@ -59,7 +60,7 @@ def test_a_preview_without_the_trigger_word_is_noted(miniature, colours, tmp_pat
     flags = ["--pretrained_model_name_or_path", str(miniature), "--train_data_dir", str(colours)]
     prompts = ["--validation_prompt", "a red square", "--validation_prompt", "a red circle"]
     plan = prepared([*flags, *prompts, "--trigger_word", "square"], tmp_path / "out").plan
-    assert plan.notes == ("the preview 'a red circle' lacks the trigger word 'square'",)
+    assert plan.notes == (Note("previews without the trigger word 'square'", "a red circle"),)
 
 
 def test_a_caption_that_is_cut_is_named_with_what_is_lost(miniature, colours, tmp_path):
@@ -68,7 +69,7 @@ def test_a_caption_that_is_cut_is_named_with_what_is_lost(miniature, colours, tm
     text = (colours / "metadata.jsonl").read_text(encoding="utf-8").replace("a red square", long)
     (colours / "metadata.jsonl").write_text(text, encoding="utf-8")
     flags = ["--pretrained_model_name_or_path", str(miniature), "--train_data_dir", str(colours)]
-    notes = prepared(flags, tmp_path / "out").plan.notes
+    notes = [str(note) for note in prepared(flags, tmp_path / "out").plan.notes]
     assert len(notes) == 1
     assert "'a red square and and" in notes[0]
     assert "end'" in notes[0].split("loses ")[1]
