@@ -136,7 +136,7 @@ def _split(contents: Contents, flag: str) -> str | None:
     inside = {name.split("/")[0] for name in contents.images}
     if contents.has_any(""):
         return None
-    for split in SPLITS[flag]:
+    for split in SPLITS.get(flag, ()):
         if split in inside and (split in contents.tables or inside <= ALL_SPLITS):
             return split
     return None

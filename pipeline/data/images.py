@@ -50,7 +50,7 @@ def formats() -> tuple[str, ...]:
 @functools.cache
 def extensions() -> frozenset[str]:
     """The extensions of files in these formats, in small letters."""
-    decoded = formats()
+    decoded = {*formats(), "MPO"}  # which is read as a JPEG with more pictures after it
     return frozenset(extension for extension, name in Image.EXTENSION.items() if name in decoded)
 
 

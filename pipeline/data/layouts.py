@@ -111,7 +111,11 @@ def _captioned_rows(
         yield Row(name, name, FileSource(path), text, repeats)
     for top, (repeats, words) in counted.items():
         times = f"each image counts {repeats} times" if repeats > 1 else "each image counts once"
-        given = f"; caption {words!r} for {unnamed[top]} without a caption file" if unnamed[top] else ""
+        given = "; captions from their files"
+        if unnamed[top]:
+            given = f"; caption {words!r} for {unnamed[top]} without a caption file"
+        elif options.instance_prompt is not None:
+            given = "; captions from their files or --instance_prompt"
         findings.notes.append(Note("repeats from the names of folders", f"{top}/: {times}{given}"))
     if repeated:
         without = orphans(contents.captions, [*found, *contents.unread])

@@ -29,6 +29,11 @@ class Example:
     copy: int = 0  # which of equal examples it is, from 0
 
     @property
+    def views_id(self) -> str:
+        """What its views are drawn by: equal examples show the same ones, each in an order of its own."""
+        return self.id.removesuffix(f"-{self.copy + 1}") if self.copy else self.id
+
+    @property
     def caption(self) -> str:
         """The first caption: the one that measurements and pictures go by."""
         return self.captions[0]
@@ -42,7 +47,7 @@ class Manifest:
     examples: tuple[Example, ...]
     skipped: tuple[str, ...] = ()
     duplicates: tuple[str, ...] = ()
-    notes: tuple[Note, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def limited(self, limit: int | None) -> "Manifest":
         """The first examples only, copies last; the order is by content, so they are the same ones every time."""
@@ -176,9 +181,10 @@ def _in_order(origin: str, examples: list[tuple[Example, int]], findings: Findin
         problems = [printable(problem) for problem in findings.problems]
         raise DataError(f"{origin}: {len(problems)} problem(s) in the dataset.\n{listed(problems)}")
     if not examples:
-        left = "".join(f" {hint[0].upper()}{hint[1:]}." for hint in findings.hints)
-        skipped = f" {len(findings.skipped)} were left out: {findings.skipped[0]}, ..." if findings.skipped else ""
-        raise DataError(printable(f"{origin} holds no usable image (.png, .jpg, .webp and others).{left}{skipped}"))
+        reasons = [*findings.hints, *(f"left out, {problem}" for problem in findings.skipped)]
+        more = f"; {len(reasons) - 3} more" if len(reasons) > 3 else ""
+        why = f": {'; '.join(reasons[:3])}{more}" if reasons else ""
+        raise DataError(printable(f"{origin} holds no usable image (.png, .jpg, .webp and others){why}."))
     seen: dict[str, list[str]] = collections.defaultdict(list)
     counts: collections.Counter[str] = collections.Counter()
     all_of_them = []

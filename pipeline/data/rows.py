@@ -28,14 +28,14 @@ class TableSource:
     table: Any  # datasets.Dataset with its images left encoded
     column: str
     index: int
-    folder: Path | None = None  # that paths are relative to; None: to the working directory
+    folder: Path = Path()  # that paths are relative to, where they do not lead from the working directory
 
     def content(self) -> bytes:
         """The bytes of the image as they were put into the table. Raises OSError for a path without a file."""
         cell = self.table[self.index][self.column]
         found = cell.get("bytes") or cell.get("path") if isinstance(cell, Mapping) else cell
         if isinstance(found, str):
-            return ((self.folder or Path()) / found).read_bytes()
+            return (Path(found) if Path(found).is_file() else self.folder / found).read_bytes()
         return bytes(found or b"")
 
 

@@ -34,7 +34,7 @@ def table_rows(options: DataOptions, findings: Findings) -> Iterator[Row]:
     table = table.remove_columns(surplus)
     names = {key: feature.names for key, feature in table.features.items() if isinstance(feature, datasets.ClassLabel)}
     rows: Iterable[Columns] = table if table.features else ({} for _ in range(len(images)))
-    folder = place.parent if place.is_file() else place if place.is_dir() else None
+    folder = place.parent if place.is_file() else place if place.is_dir() else Path()
     for index, cells in enumerate(rows):
         description = {key: _class_name(names[key], value) if key in names else value for key, value in cells.items()}
         yield Row(f"row {index}", f"row {index}", TableSource(images, column, index, folder), description)

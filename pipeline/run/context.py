@@ -15,7 +15,8 @@ from pipeline.families.base import Family
 from pipeline.families.truncation import truncated
 from pipeline.notes import Note
 from pipeline.objective.paths import DiffusionPath
-from pipeline.run.plan import Plan, cache_folder, data_notes, make_plan
+from pipeline.run import data_notes
+from pipeline.run.plan import Plan, cache_folder, make_plan
 from pipeline.run.preflight import MAX_DRAWN, RunData
 
 DROPOUT = 0.1  # of captions, where the sampler has classifier-free guidance (Ho & Salimans 2022, table 1)
@@ -57,7 +58,7 @@ def prepare(run: Run, data: RunData, folder: Path) -> RunContext:
         num_processes=engine.num_processes,
         output_dir=folder,
     )
-    tested = test_notes(run, data)
+    tested = data_notes.of_test_set(data.test_set if run.data.evaluation_data_dir is not None else None)
     plan = dataclasses.replace(plan, notes=plan.notes + cut_captions(run, family, data.manifest) + tested + drawn)
     limit = run.model.max_sequence_length
     length = "" if limit is None else f" {limit} tokens"
@@ -98,26 +99,19 @@ def require_fitting(run: Run, family: Family, path: DiffusionPath) -> None:
         )
 
 
-def to_draw(run: Run, family: Family, data: RunData) -> tuple[RunData, tuple[Note, ...]]:
+def to_draw(run: Run, family: Family, data: RunData) -> tuple[RunData, tuple[str, ...]]:
     """The data with the test images that are drawn: a few where nothing measures them, with a note that says so."""
     test_set = data.test_set
     is_measured = extractors.named(run.preview.clip_model_name_or_path, family.source) is not None
     if test_set is None or is_measured or len(test_set.examples) <= MAX_DRAWN:
         return data, ()
     note = f"{MAX_DRAWN} of {len(test_set.examples)} test images are drawn; --clip_model_name_or_path measures all"
-    return dataclasses.replace(data, test_set=test_set.limited(MAX_DRAWN)), (Note(note),)
+    return dataclasses.replace(data, test_set=test_set.limited(MAX_DRAWN)), (note,)
 
 
-def cut_captions(run: Run, family: Family, manifest: Manifest) -> tuple[Note, ...]:
+def cut_captions(run: Run, family: Family, manifest: Manifest) -> tuple[str, ...]:
     """A note for every caption and prompt whose end the text encoder never reads, with that end."""
     captions = [caption for example in manifest.examples for caption in example.captions]
     lost = truncated(family, dict.fromkeys([*captions, *run.preview.validation_prompt]))
     kind = "captions cut by the text encoder"
     return tuple(Note(kind, f"{caption[:40]!r}... loses {end!r}") for caption, end in lost.items())
-
-
-def test_notes(run: Run, data: RunData) -> tuple[Note, ...]:
-    """What was found out about the test set, where it is a dataset of its own."""
-    if run.data.evaluation_data_dir is None or data.test_set is None:
-        return ()
-    return tuple(Note(f"test set: {note.kind}", note.case) for note in data_notes(data.test_set))

@@ -15,7 +15,7 @@ from pipeline.adapter.names import FILE
 from pipeline.console import tell
 from pipeline.errors import ConfigError
 from pipeline.evaluation.previews import forget_after
-from pipeline.notes import Note, grouped
+from pipeline.notes import grouped
 from pipeline.run.context import RunContext
 from pipeline.run.plan import NOTES_FILE
 from pipeline.status import Status
@@ -104,7 +104,7 @@ def environment(context: RunContext) -> dict[str, Any]:
     }
 
 
-def _write_notes(path: Path, notes: tuple[Note, ...]) -> None:
+def _write_notes(path: Path, notes: tuple[str, ...]) -> None:
     """Every note on a line of its own; no file where there is none."""
     if notes:
         atomic.write_text(path, "".join(f"{note}\n" for note in notes))

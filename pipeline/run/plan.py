@@ -19,9 +19,9 @@ from pipeline.evaluation import validation
 from pipeline.families.base import Family
 from pipeline.families.meta import on_meta
 from pipeline.geometry import Size
-from pipeline.notes import Note, grouped
+from pipeline.notes import Note, all_shown, grouped
 from pipeline.objective.paths import DiffusionPath
-from pipeline.run import disk
+from pipeline.run import data_notes, disk
 from pipeline.training.schedule import Schedule, build_schedule
 
 VALIDATION_SHARE, MAX_VALIDATIONS = 0.1, 10  # of a run's work, and in number, where no interval is asked for
@@ -42,13 +42,13 @@ class Plan:
     validation_steps: int  # optimizer steps between two held-out losses; 0: never
     preview_steps: int  # between two previews; 0: at the end only
     num_trainable: int
-    notes: tuple[Note, ...]
+    notes: tuple[str, ...]
     rows: tuple[tuple[str, str], ...] = ()  # for the terminal
 
     def text(self) -> str:
         """The plan for a terminal."""
         notes = [f"  note: {line}" for line in grouped(self.notes)]
-        if len(self.notes) > len(notes):
+        if not all_shown(self.notes):
             notes.append(f"  {len(self.notes)} notes in all; a run writes each to {NOTES_FILE}")
         return "\n".join(["Plan", *columns(self.rows), *notes])
 
@@ -266,26 +266,12 @@ def _kept_text(run: Run) -> str:
     return "all kept" if limit is None else f"the newest {limit} kept"
 
 
-def _notes(run: Run, manifest: Manifest, size: Size) -> tuple[Note, ...]:
-    """What the data and the previews give cause to say."""
-    notes = data_notes(manifest)
-    small = (example for example in manifest.distinct().examples if not _covers(example.size, size))
-    notes += [Note(f"smaller than {size}, so enlarged", f"{example.name} ({example.size})") for example in small]
+def _notes(run: Run, manifest: Manifest, size: Size) -> tuple[str, ...]:
+    notes = data_notes.found(manifest) + data_notes.enlarged(manifest, size)
     trigger = run.data.trigger_word
     notes += [
-        Note(f"previews without the trigger word {trigger!r}", prompt)
+        Note(f"previews without the trigger word {trigger!r}", repr(prompt))
         for prompt in run.preview.validation_prompt
         if trigger is not None and not captions.has_word(prompt, trigger)
     ]
     return tuple(notes)
-
-
-def data_notes(manifest: Manifest) -> list[Note]:
-    """What was found out when a dataset was read."""
-    notes = [Note("left out", problem) for problem in manifest.skipped]
-    notes += [Note("the same image and caption", names) for names in manifest.duplicates]
-    return notes + list(manifest.notes)
-
-
-def _covers(found: Size, size: Size) -> bool:
-    return found.width >= size.width and found.height >= size.height
