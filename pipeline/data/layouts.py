@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipeline.data import captions, metadata
@@ -34,6 +34,8 @@ def folder_rows(contents: Contents, options: DataOptions, findings: Findings) ->
     if tables:
         kind = "left out: caption files of images that a metadata file describes, or of none"
         findings.notes += [Note(kind, name) for name in orphans(contents.captions, alone)]
+        kind = "no repeats are read from names like N_words beside a metadata file"
+        findings.notes += [Note(kind, f"{folder}/") for folder in _named_for_repeats(contents.images)]
     elif options.caption_template is not None:
         findings.problems.append(
             "--caption_template takes its words from columns, and there is no metadata.jsonl or .csv"
@@ -71,6 +73,9 @@ def _listed_rows(
             there = ", ".join(sorted(columns))
             wrong.append(f"{where}: no {column!r} (there is {there}); see --image_column")
             continue
+        if columns[column] in (None, ""):
+            wrong.append(f"{where}: {column!r} is empty")
+            continue
         try:
             name = prefix + names.of(str(columns[column]))
         except ValueError as error:
@@ -81,8 +86,11 @@ def _listed_rows(
         else:
             seen[name] = where, {key: value for key, value in columns.items() if key != column}
     findings.problems += wrong
+    alike = {key: name for name in found for key in (name.casefold(), stem_of(name))}
     for name in sorted(seen.keys() - found.keys() - set(contents.unread)):
         reason = "it is not read as an image" if (contents.root / name).exists() else "there is no such file"
+        if near := alike.get(name, alike.get(name.casefold())):
+            reason += f"; write {near.removeprefix(prefix)}"
         findings.problems.append(f"{table}: {name} has a row but {reason}")
     if not wrong:
         findings.problems += [f"{name}: has no row in {table}" for name in sorted(found.keys() - seen.keys())]
@@ -150,8 +158,15 @@ def _repeats(found: dict[str, Path], findings: Findings) -> dict[str, tuple[int,
     named = {top: match for top in sorted(tops) if (match := REPEATS.fullmatch(top)) and int(match[1]) > 0}
     if named and len(named) == len(tops) and all("/" in name for name in found):
         return {top: (int(match[1]), match[2].strip()) for top, match in named.items()}
-    folders = {name.rpartition("/")[0] for name in found}
-    kind = "no repeats are read from names like N_words: not every image lies in such a folder directly in this one"
-    similar = [folder for folder in sorted(folders) if REPEATS.fullmatch(folder.rpartition("/")[2])]
-    findings.notes += [Note(kind, f"{folder}/") for folder in similar]
+    similar = _named_for_repeats(found)
+    rule = "repeats and captions come from names like N_words only where every image lies in such a folder"
+    if similar:
+        findings.hints.append(f"{rule} directly in the dataset folder, and {similar[0]}/ is one among others")
+    findings.notes += [Note(f"{rule}, so not here", f"{folder}/") for folder in similar]
     return {}
+
+
+def _named_for_repeats(names: Iterable[str]) -> list[str]:
+    """The folders of these images that are named N_words."""
+    folders = {name.rpartition("/")[0] for name in names}
+    return [folder for folder in sorted(folders) if REPEATS.fullmatch(folder.rpartition("/")[2])]

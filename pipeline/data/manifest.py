@@ -131,7 +131,8 @@ def _checked(origin: str, rows: Iterable[Row], options: DataOptions, findings: F
             findings.problems.append(f"{row.where}: {example} (--on_bad_image skip leaves it out)")
     for missing, names in lacking.items():
         where = names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-        findings.problems.append(f"{where}: {missing}; see --caption_column and --caption_template")
+        steps = "; ".join(["see --caption_column and --caption_template", *findings.hints])
+        findings.problems.append(f"{where}: {missing}; {steps}")
     if options.instance_prompt is None:
         findings.problems += _without_captions(uncaptioned, num_rows, options, findings.hints)
     return _in_order(origin, examples, findings)

@@ -31,9 +31,14 @@ class TableSource:
     folder: Path = Path()  # that paths are relative to, where they do not lead from the working directory
 
     def content(self) -> bytes:
-        """The bytes of the image as they were put into the table. Raises OSError for a path without a file."""
+        """The bytes of the image as they were put into the table.
+
+        Raises OSError for a path without a file, ValueError for an address.
+        """
         cell = self.table[self.index][self.column]
         found = cell.get("bytes") or cell.get("path") if isinstance(cell, Mapping) else cell
+        if isinstance(found, str) and "://" in found:
+            raise ValueError(f"{found} is an address; download the image and give its path")
         if isinstance(found, str):
             return (Path(found) if Path(found).is_file() else self.folder / found).read_bytes()
         return bytes(found or b"")

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.data.folder import extension_of
+from pipeline.data.images import extensions
 from pipeline.data.options import DataOptions
 from pipeline.data.rows import Columns, Findings, Row, TableSource
 from pipeline.errors import DataError
@@ -20,11 +22,14 @@ def table_rows(options: DataOptions, findings: Findings) -> Iterator[Row]:
 
     place = Path(options.dataset_name or "")
     table = _open_table(options)
+    if place.is_dir() and any(extension_of(path.name) in extensions() for path in place.iterdir()):
+        findings.hints.append(f"images with a caption file each are read by --train_data_dir {place}")
     column = _image_column(table.features, options)
     if column is None:
         there = ", ".join(f"{name} ({_type_of(feature)})" for name, feature in table.features.items())
         wanted = options.image_column or "image"
-        findings.problems.append(f"no column of images called {wanted!r} (there is {there}); see --image_column")
+        steps = "; ".join(["see --image_column", *findings.hints])
+        findings.problems.append(f"no column of images called {wanted!r} (there is {there}); {steps}")
         return
     images = table.select_columns([column])
     if isinstance(table.features[column], datasets.Image):

@@ -137,8 +137,10 @@ def test_repeats_are_read_only_where_every_folder_is_named_so(tmp_path, other):
     found = read_manifest(tmp_path, DataOptions(instance_prompt="x"))
     assert len(found.examples) == 2
     (note,) = [line for line in grouped(found.notes) if "repeats" in line]
+    assert "only where every image lies in such a folder, so not here" in note
     assert "3_ohwx/" in note
-    assert "not every image lies in such a folder" in note
+    with pytest.raises(DataError, match=r"_[a-z]+/ is one among others"):
+        read_manifest(tmp_path, DataOptions())
 
 
 def test_a_single_image_without_a_caption_has_two_ways_through(tmp_path):

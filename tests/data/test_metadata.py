@@ -63,6 +63,8 @@ def test_paths_that_lead_into_the_folder_are_fine(folder, tmp_path, monkeypatch)
         ("C:\\photos\\{}.png", "lies outside"),
         ("https://example.org/{}.png", "is an address"),
         ("{}.png", "1.png has a row but there is no such file"),
+        ("sub/{}", "sub/1 has a row but there is no such file; write sub/1.png"),
+        ("sub/{}.PNG", "sub/1.PNG has a row but there is no such file; write sub/1.png"),
     ],
 )
 def test_a_path_that_leads_elsewhere_is_named(folder, form, said):
@@ -142,6 +144,20 @@ def test_a_table_without_names_of_columns_is_one_problem(folder):
 def test_utf_16_is_named(folder, encoding):
     (folder / "metadata.csv").write_text("file_name,text\n" + "\n".join(ROWS), encoding=encoding)
     assert "looks like UTF-16" in refusal(folder)
+
+
+def test_a_row_without_a_name_is_named(folder):
+    (folder / "metadata.jsonl").write_text('{"file_name": null, "text": "x"}', encoding="utf-8")
+    assert "line 1: 'file_name' is empty" in refusal(folder)
+
+
+def test_folders_named_for_repeats_beside_a_metadata_file_are_noted(tmp_path):
+    (tmp_path / "10_cat").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "10_cat" / "a.png")
+    (tmp_path / "metadata.csv").write_text("file_name,text\n10_cat/a.png,a cat", encoding="utf-8")
+    found = read_manifest(tmp_path, DataOptions())
+    assert len(found.examples) == 1
+    assert grouped(found.notes) == ("no repeats are read from names like N_words beside a metadata file: 10_cat/",)
 
 
 def test_one_json_list_is_named_once(folder):

@@ -66,11 +66,13 @@ def test_a_file_of_paths_is_a_table(colours, rows, expected, tmp_path, name):
 
 
 def test_a_path_without_a_file_names_its_row(tmp_path):
-    parquet.write_table(pyarrow.table({"image": ["gone.png", None], "text": ["a", "b"]}), tmp_path / "x.parquet")
+    paths = ["gone.png", None, "https://example.org/a.png"]
+    parquet.write_table(pyarrow.table({"image": paths, "text": ["a", "b", "c"]}), tmp_path / "x.parquet")
     with pytest.raises(DataError) as error:
         read_table(options_of(tmp_path / "x.parquet", tmp_path))
     assert f"row 0: there is no file {tmp_path / 'gone.png'}" in str(error.value)
     assert "row 1: there is nothing in it" in str(error.value)
+    assert "row 2: cannot be used: https://example.org/a.png is an address" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +90,13 @@ def test_a_column_of_another_kind_says_what_there_is(tmp_path):
         DataError, match=r"no column of images called 'image' \(there is image \(int64\), text \(string\)"
     ):
         read_table(options_of(tmp_path / "x.parquet", tmp_path))
+
+
+def test_a_folder_of_images_with_caption_files_is_no_table(colours, tmp_path):
+    (colours / "metadata.jsonl").unlink()
+    (colours / "red.txt").write_text("red", encoding="utf-8")
+    with pytest.raises(DataError, match="images with a caption file each are read by --train_data_dir"):
+        read_table(options_of(colours, tmp_path))
 
 
 def test_without_a_train_split_the_splits_are_named(tmp_path):
