@@ -15,6 +15,8 @@ from pipeline.geometry import Size
 from pipeline.hashing import digest
 from pipeline.notes import Note
 
+MAX_HINTS = 4  # in one sentence
+
 
 @dataclass(frozen=True)
 class Example:
@@ -131,7 +133,7 @@ def _checked(origin: str, rows: Iterable[Row], options: DataOptions, findings: F
             findings.problems.append(f"{row.where}: {example} (--on_bad_image skip leaves it out)")
     for missing, names in lacking.items():
         where = names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-        steps = "; ".join(["see --caption_column and --caption_template", *findings.hints])
+        steps = "; ".join(["see --caption_column and --caption_template", *findings.hints[:MAX_HINTS]])
         findings.problems.append(f"{where}: {missing}; {steps}")
     if options.instance_prompt is None:
         findings.problems += _without_captions(uncaptioned, num_rows, options, findings.hints)
@@ -156,7 +158,7 @@ def _captions(row: Row, options: DataOptions) -> tuple[str, ...]:
 def _without_captions(names: list[str], num_rows: int, options: DataOptions, hints: list[str]) -> list[str]:
     """What to say of images without a caption; where none has any, what else may hold them."""
     if names and len(names) == num_rows:
-        steps = hints or ["write a caption for each into a .txt file of the same name"]
+        steps = hints[:MAX_HINTS] or ["write a caption for each into a .txt file of the same name"]
         last = "or give all of them the same with --instance_prompt"
         return [f"not one of the {num_rows} images has a caption: {'; '.join([*steps, last])}"]
     if options.missing_caption != "error":
@@ -183,8 +185,8 @@ def _in_order(origin: str, examples: list[tuple[Example, int]], findings: Findin
         raise DataError(f"{origin}: {len(problems)} problem(s) in the dataset.\n{listed(problems)}")
     if not examples:
         reasons = [*findings.hints, *(f"left out, {problem}" for problem in findings.skipped)]
-        more = f"; {len(reasons) - 3} more" if len(reasons) > 3 else ""
-        why = f": {'; '.join(reasons[:3])}{more}" if reasons else ""
+        more = f"; and {len(reasons) - MAX_HINTS} more" if len(reasons) > MAX_HINTS else ""
+        why = f": {'; '.join(reasons[:MAX_HINTS])}{more}" if reasons else ""
         raise DataError(printable(f"{origin} holds no usable image (.png, .jpg, .webp and others){why}."))
     seen: dict[str, list[str]] = collections.defaultdict(list)
     counts: collections.Counter[str] = collections.Counter()

@@ -57,7 +57,7 @@ def words(found: DataFacts, size: Size) -> list[str]:
     if side.smallest == side.largest:
         sizes = f"{side.median} pixels"
     sentences = [
-        f"{found.examples} pictures to train on, {found.held_out} held out. Their shorter side is {sizes}; "
+        f"{found.examples} examples to train on, {found.held_out} held out. Their shorter side is {sizes}; "
         f"the model sees {size}.",
         f"{found.captions} captions, {found.distinct_captions} of them different, {found.words:g} words in the median.",
     ]
