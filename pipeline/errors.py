@@ -9,6 +9,8 @@ Interrupted          exit code 75 (SIGTERM, SIGHUP) or 130 (Ctrl-C): checkpointe
 PeerLost             exit code 1: another process of the run is gone
 """
 
+import re
+
 EXIT_DONE, EXIT_BUG, EXIT_USER, EXIT_AFTERWARDS, EXIT_STOPPED, EXIT_TERMINATED, EXIT_CTRL_C = 0, 1, 2, 3, 4, 75, 130
 
 
@@ -44,6 +46,25 @@ class Interrupted(BaseException):
 
 class PeerLost(RuntimeError):
     """Another process of the same run has died or does not answer."""
+
+
+def printable(text: str) -> str:
+    r"""A text with what cannot be written as UTF-8 escaped: bytes of a file name that are none become \xe9."""
+    return re.sub("[\ud800-\udfff]", lambda found: _escaped(ord(found[0])), text)
+
+
+def _escaped(code: int) -> str:
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+
+def not_utf8(section: object, *names: str) -> list[str]:
+    """A sentence for every path among these fields of `section` that UTF-8, and so run.toml, cannot hold."""
+    given = ((name, getattr(section, name)) for name in names)
+    return [
+        f"--{name} {printable(value)}: the name is not UTF-8 and cannot be kept in run.toml; rename the folder."
+        for name, value in given
+        if value is not None and printable(value) != value
+    ]
 
 
 def listed(problems: list[str], limit: int = 20) -> str:

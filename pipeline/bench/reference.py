@@ -22,9 +22,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from pipeline import rng, shipped
 from pipeline.adapter.names import is_a
-from pipeline.data.layouts import FileSource
 from pipeline.data.manifest import Example, read_manifest
 from pipeline.data.options import DataOptions
+from pipeline.data.rows import FileSource
 from pipeline.data.sampler import StepSampler
 
 BATCH, RANK, RATE, SEED = 8, 16, 1e-4, 0

@@ -21,7 +21,7 @@ from pipeline.data.manifest import Example
 from pipeline.data.options import DataOptions
 from pipeline.hashing import digest
 
-VERSION = "3"  # raise it when the meaning of a cached value changes
+VERSION = "4"  # raise it when the meaning of a cached value changes
 
 EncodeImage = Callable[[Float[Tensor, "b 3 h w"]], tuple[Tensor, Tensor]]
 EncodeText = Callable[[str | None], Embeddings]

@@ -1,5 +1,6 @@
 """The captions of a picture: the text beside it, a column, or a template over columns."""
 
+import codecs
 import math
 import string
 from collections.abc import Mapping
@@ -17,6 +18,10 @@ class NoColumn(ValueError):
 def read_text(path: Path) -> str:
     """A text file as UTF-8, without byte-order mark. Raises ValueError that names the byte it fails at."""
     raw = path.read_bytes()
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw:
+        raise ValueError(
+            f"{path}: this is no UTF-8 but looks like UTF-16 ('Unicode' in some editors); save it as UTF-8"
+        )
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -25,21 +30,17 @@ def read_text(path: Path) -> str:
         ) from error
 
 
-def read_sidecar(image: Path) -> str | None:
-    """The text in the .txt beside an image; None without such a file."""
-    path = image.with_suffix(".txt")
-    return read_text(path) if path.is_file() else None
-
-
-def captions_of(description: Mapping[str, Any] | str | None, column: str, template: str | None) -> tuple[str, ...]:
+def captions_of(
+    description: Mapping[str, Any] | str | None, column: str, template: str | None, *, separate_lines: bool = False
+) -> tuple[str, ...]:
     """The captions of a picture, white space evened out, none twice; () where there is no text.
 
-    `description` is the text beside the picture, where several lines are one caption, or the cells of its row.
-    There a template makes one caption, else the column holds one or a list of several. Raises NoColumn
-    if the row lacks a column, ValueError if a cell holds something else than text.
+    `description` is the text beside the picture, where several lines are one caption unless they are separate, or
+    the cells of its row. There a template makes one caption, else the column holds one or a list of several.
+    Raises NoColumn if the row lacks a column, ValueError if a cell holds something else than text.
     """
     if description is None or isinstance(description, str):
-        found = [description or ""]
+        found = (description or "").splitlines() if separate_lines else [description or ""]
     elif template is not None:
         found = [_filled(template, description)]
     elif column not in description:
@@ -50,6 +51,8 @@ def captions_of(description: Mapping[str, Any] | str | None, column: str, templa
         odd = next((type(text).__name__ for text in found if not isinstance(text, str)), None)
         if odd is not None:
             raise ValueError(f"the caption is {odd}, not text")
+    if any("\ud800" <= letter <= "\udfff" for text in found for letter in text):
+        raise ValueError("the caption holds half a character (a lone surrogate); write the character whole")
     return tuple(dict.fromkeys(caption for text in found if (caption := " ".join(text.split()))))
 
 

@@ -1,13 +1,26 @@
 """From an image file to a picture: decoding that distorts nothing. Imports no torch."""
 
+import contextlib
+import functools
 import io
+import threading
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageColor, ImageOps
+from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
+from pipeline.data import colours
 from pipeline.geometry import Size
+
+# Pillow only recognises these, or leaves them to another program to draw.
+NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"})
+SIGNED = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM", "QOI")  # told by their first bytes
+PNG = b"\x89PNG\r\n\x1a\n"
+TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
+TEXTS_OF_USE = (b"XML:com.adobe.xmp", b"Raw profile type exif")  # they may say how the picture is turned
+_PILLOW = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -26,20 +39,109 @@ class View:
         return f"{self.size} {self.interpolation} {self.left!r} {self.top!r} {self.flip}"
 
 
-def decode(file: Path | io.BytesIO, alpha_background: str) -> Image.Image:
-    """The picture as people see it: RGB, upright, transparency on `alpha_background`, 16 bits scaled to 8.
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """The formats that are decoded: all that this Pillow reads by itself."""
+    Image.preinit()
+    Image.init()
+    return tuple(name for name in Image.ID if name not in NOT_DECODED)
 
-    Of an animation the first frame. Raises OSError (or another error of Pillow) where the file
-    cannot be decoded to its last byte.
+
+@functools.cache
+def extensions() -> frozenset[str]:
+    """The extensions of files in these formats, in small letters."""
+    decoded = {*formats(), "MPO"}  # which is read as a JPEG with more pictures after it
+    return frozenset(extension for extension, name in Image.EXTENSION.items() if name in decoded)
+
+
+def is_image(path: Path) -> bool:
+    """Whether the first bytes of a file are those of an image, whatever it is called."""
+    known = [name for name in SIGNED if name in formats()]
+    try:
+        with _pixel_limit(None), Image.open(path, formats=known):
+            return True
+    except (OSError, ValueError, SyntaxError):
+        return False
+
+
+def decode(file: Path | io.BytesIO, alpha_background: str) -> Image.Image:
+    """The picture as people see it: RGB, upright, transparency on `alpha_background`, 8 bits of sRGB.
+
+    Of an animation the first frame. Raises OSError (or another error of Pillow) where the file cannot be decoded
+    to its last byte, ValueError where nothing says what its values mean.
     """
-    with Image.open(file) as opened:
-        opened.load()
+    return examine(file, alpha_background)[0]
+
+
+def examine(
+    file: Path | io.BytesIO, alpha_background: str, max_megapixels: int | None = None
+) -> tuple[Image.Image, str | None]:
+    """The picture, and what has to be said about its colours. Raises as `decode`, and ValueError above the limit."""
+    content = without_texts(file.read_bytes() if isinstance(file, Path) else file.getvalue())
+    with _opened(content, max_megapixels) as opened:
         picture = ImageOps.exif_transpose(opened)
-    if picture.mode.startswith("I"):  # 16-bit grey, which convert("RGB") would clip at 255
-        values = np.asarray(picture).astype(np.float64) / 65535.0 * 255.0
-        return Image.fromarray(np.clip(values.round(), 0, 255).astype(np.uint8)).convert("RGB")
+    if picture.mode.startswith(("I", "F")):  # which convert("RGB") would clip at 255
+        picture = colours.in_8_bits(picture)
+    picture, remark = colours.to_srgb(picture)
     if picture.has_transparency_data:
         with_alpha = picture.convert("RGBA")
         background = Image.new("RGBA", with_alpha.size, ImageColor.getrgb(alpha_background))
-        return Image.alpha_composite(background, with_alpha).convert("RGB")
-    return picture.convert("RGB")
+        picture = Image.alpha_composite(background, with_alpha)
+    return picture.convert("RGB"), remark
+
+
+def reason_of(error: Exception) -> str:
+    """Why an image cannot be used, in a few words."""
+    if isinstance(error, UnidentifiedImageError):
+        return "cannot be decoded: it is not an image"
+    if isinstance(error, FileNotFoundError):
+        return f"there is no file {error.filename}"
+    if type(error) is ValueError:
+        return f"cannot be used: {error}"
+    return f"cannot be decoded ({type(error).__name__}: {error})"
+
+
+def without_texts(content: bytes) -> bytes:
+    """A PNG without its texts, in which programs keep whole workflows: Pillow takes large ones for an attack."""
+    if not content.startswith(PNG):
+        return content
+    kept, place = [PNG], len(PNG)
+    while place + 8 <= len(content):
+        end = place + 12 + int.from_bytes(content[place : place + 4], "big")  # length, kind, data, checksum
+        kind = content[place + 4 : place + 8]
+        if kind not in TEXT_CHUNKS or content[place + 8 : place + 88].split(b"\0")[0] in TEXTS_OF_USE:
+            kept.append(content[place:end])
+        place = end
+    return b"".join([*kept, content[place:]])
+
+
+@contextlib.contextmanager
+def _opened(content: bytes, max_megapixels: int | None) -> Iterator[Image.Image]:
+    """An image decoded to its last byte. Raises ValueError if it has more pixels than allowed."""
+    limit = None if max_megapixels is None else max_megapixels * 1_000_000
+    with _pixel_limit(None):
+        opened = Image.open(io.BytesIO(content), formats=formats())
+    with opened:
+        width, height = opened.size
+        rule = f"more than --max_image_megapixels {max_megapixels}; raise it, or make the image smaller"
+        if limit is not None and width * height > limit:
+            raise ValueError(f"{width} x {height} pixels are {width * height / 1e6:.1f} megapixels, {rule}")
+        try:
+            with _pixel_limit(limit):  # files of some formats hold pictures larger than they say
+                opened.load()
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise ValueError(f"it holds {rule}") from error
+        yield opened
+
+
+@contextlib.contextmanager
+def _pixel_limit(limit: int | None) -> Iterator[None]:
+    """Another limit than Pillow's own, which is global, for a while."""
+    with _PILLOW, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = limit
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before

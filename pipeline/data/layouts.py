@@ -1,208 +1,172 @@
-"""Where pictures and their descriptions come from: a folder or a `datasets` table, row by row, nothing checked yet.
+"""The rows of a folder of images: what its metadata files list, or each image with the caption file beside it."""
 
-A folder holds a metadata.jsonl or metadata.csv at its top, or one .txt beside each image; sub-folders
-are read too. A table is a Hub dataset, a folder of parquet files or what `Dataset.save_to_disk` wrote.
-"""
-
-import csv
-import io
-import json
-import os
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pipeline.data import captions
+from pipeline.data import captions, metadata
+from pipeline.data.folder import Contents, orphans, stem_of
 from pipeline.data.options import DataOptions
-from pipeline.errors import DataError
-from pipeline.hub_ids import may_be_hub_id
+from pipeline.data.rows import Columns, FileSource, Findings, Row
+from pipeline.notes import Note
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-UNREAD_EXTENSIONS = frozenset({".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".raw", ".dng"})
-JUNK = frozenset({"thumbs.db", "desktop.ini"})
-METADATA = ("metadata.jsonl", "metadata.csv")
-SURPLUS = "\0"  # under which csv keeps cells beyond the last column
-Columns = dict[str, Any]
+REPEATS = re.compile(r"(\d{1,3})_(.+)")  # of folders for kohya's scripts; four digits are a year
 
 
-@dataclass(frozen=True)
-class FileSource:
-    """An image file."""
+def folder_rows(contents: Contents, options: DataOptions, findings: Findings) -> Iterator[Row]:
+    """The rows of a folder; whatever does not fit together goes to `findings`.
 
-    path: Path
-
-    def content(self) -> bytes:
-        """The bytes of the file."""
-        return self.path.read_bytes()
-
-
-@dataclass(frozen=True)
-class TableSource:
-    """An image in a row of a table."""
-
-    table: Any  # datasets.Dataset with its images left encoded
-    column: str
-    index: int
-
-    def content(self) -> bytes:
-        """The bytes of the image as they were put into the table."""
-        cell = self.table[self.index][self.column]
-        if cell is None:
-            return b""
-        return bytes(cell["bytes"]) if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
-
-
-Source = FileSource | TableSource  # where the bytes of one image are
-
-
-@dataclass(frozen=True)
-class Row:
-    """One image and its description: the cells of its row, or the text beside it."""
-
-    name: str  # of the file within its folder, or 'row 17' of a table
-    where: str  # what messages call it: the name, and the line of a metadata file
-    source: Source
-    description: Columns | str | None
+    A metadata file at the top lists all images, one further down those of its own folder.
+    """
+    tables = _tables(contents, findings)
+    for name in contents.unread:
+        text = f"{name}: {Path(name).suffix} is not read; convert it to PNG"
+        if options.on_bad_image == "skip":
+            findings.skipped.append(text)
+        else:
+            findings.problems.append(f"{text} (--on_bad_image skip leaves it out)")
+    alone = dict(contents.images)
+    for folder, table in sorted(tables.items(), key=lambda pair: -pair[0].count("/") - bool(pair[0])):
+        prefix = f"{folder}/" if folder else ""
+        own = {name: alone.pop(name) for name in list(alone) if name.startswith(prefix)}
+        yield from _listed_rows(contents, table, own, options, findings)
+    if tables:
+        kind = "left out: caption files of images that a metadata file describes, or of none"
+        findings.notes += [Note(kind, name) for name in orphans(contents.captions, alone)]
+        kind = "no repeats are read from names like N_words beside a metadata file"
+        findings.notes += [Note(kind, f"{folder}/") for folder in _named_for_repeats(contents.images)]
+    elif options.caption_template is not None:
+        findings.problems.append(
+            "--caption_template takes its words from columns, and there is no metadata.jsonl or .csv"
+        )
+    if alone or not tables:
+        yield from _captioned_rows(contents, alone, options, findings, repeated=not tables)
 
 
-def folder_rows(folder: Path, options: DataOptions, problems: list[str]) -> Iterator[Row]:
-    """The rows of a folder of images; whatever does not fit together goes to `problems`."""
-    found = {path.relative_to(folder).as_posix(): path for path in sorted(_image_files(folder, problems))}
-    tables = [folder / name for name in METADATA if (folder / name).is_file()]
-    if len(tables) > 1:
-        problems.append("there are a metadata.jsonl and a metadata.csv; keep one, for they might disagree")
-    elif tables:
-        yield from _listed_rows(tables[0], found, options, problems)
-    else:
-        if options.caption_template is not None:
-            problems.append("--caption_template takes its words from columns, and there is no metadata.jsonl or .csv")
-        for name, path in found.items():
-            try:
-                yield Row(name, name, FileSource(path), captions.read_sidecar(path))
-            except ValueError as error:
-                problems.append(str(error))
+def _tables(contents: Contents, findings: Findings) -> dict[str, str]:
+    """The metadata file of each folder that has one; with one at the top, those further down do not count."""
+    for names in contents.tables.values():
+        if len(names) > 1:
+            findings.problems.append(f"there are {' and '.join(names)}; keep one, for they might disagree")
+    tables = {folder: names[0] for folder, names in contents.tables.items()}
+    if "" not in tables:
+        return tables
+    kind = f"left out: {tables['']} at the top lists the images"
+    findings.notes += [Note(kind, name) for folder, name in sorted(tables.items()) if folder]
+    return {"": tables[""]}
 
 
-def _listed_rows(table: Path, found: dict[str, Path], options: DataOptions, problems: list[str]) -> Iterator[Row]:
+def _listed_rows(
+    contents: Contents, table: str, found: dict[str, Path], options: DataOptions, findings: Findings
+) -> Iterator[Row]:
     """The files that a metadata file lists; rows without a file and files without a row are problems."""
+    folder = table.rpartition("/")[0]
+    prefix = f"{folder}/" if folder else ""
+    place = contents.root / folder
+    names = metadata.Names(place, {name.removeprefix(prefix): path for name, path in found.items()})
     wrong: list[str] = []
-    try:
-        rows = list((_csv_rows if table.suffix == ".csv" else _json_rows)(table, wrong))
-    except ValueError as error:
-        problems.append(str(error))
-        return
     seen: dict[str, tuple[str, Columns]] = {}
-    for where, columns in rows:
-        column = _image_column(columns, options)
+    for where, columns in metadata.read(contents.root / table, table, options, wrong):
+        column = metadata.image_column(columns, options)
         if column not in columns:
             there = ", ".join(sorted(columns))
             wrong.append(f"{where}: no {column!r} (there is {there}); see --image_column")
-        elif (name := str(columns[column])) in seen:
+            continue
+        if columns[column] in (None, ""):
+            wrong.append(f"{where}: {column!r} is empty")
+            continue
+        try:
+            name = prefix + names.of(str(columns[column]))
+        except ValueError as error:
+            wrong.append(f"{where}: {error}")
+            continue
+        if name in seen:
             wrong.append(f"{where}: {name} already has a row")
         else:
             seen[name] = where, {key: value for key, value in columns.items() if key != column}
-    problems.extend(wrong)
-    problems.extend(f"{table.name}: {name} has a row but there is no such file" for name in seen.keys() - found.keys())
+    findings.problems += wrong
+    alike = {key: name for name in found for key in (name.casefold(), stem_of(name))}
+    for name in sorted(seen.keys() - found.keys() - set(contents.unread)):
+        reason = "it is not read as an image" if (contents.root / name).exists() else "there is no such file"
+        if near := alike.get(name, alike.get(name.casefold())):
+            reason += f"; write {near.removeprefix(prefix)}"
+        findings.problems.append(f"{table}: {name} has a row but {reason}")
     if not wrong:
-        problems.extend(f"{name}: has no row in {table.name}" for name in sorted(found.keys() - seen))
-    for name in sorted(found.keys() & seen):
+        findings.problems += [f"{name}: has no row in {table}" for name in sorted(found.keys() - seen.keys())]
+    for name in sorted(found.keys() & seen.keys()):
         where, columns = seen[name]
         yield Row(name, f"{where}, {name}", FileSource(found[name]), columns)
 
 
-def _image_column(columns: Columns, options: DataOptions) -> str:
-    """The column of file names. 'image' stands for file_name, as in commands made for `datasets`' imagefolder."""
-    asked = options.image_column or "file_name"
-    return "file_name" if asked == "image" and "image" not in columns else asked
-
-
-def _json_rows(path: Path, problems: list[str]) -> Iterator[tuple[str, Columns]]:
-    for number, line in enumerate(captions.read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path.name}, line {number}"
+def _captioned_rows(
+    contents: Contents, found: dict[str, Path], options: DataOptions, findings: Findings, *, repeated: bool
+) -> Iterator[Row]:
+    """Images with the text in the caption file beside each, or else with the words of its folder's name."""
+    counted = _repeats(found, findings) if repeated else {}
+    unnamed: Counter[str] = Counter()  # folders whose words some images got
+    for name, path in found.items():
+        top = name.split("/")[0]
+        repeats, words = counted.get(top, (1, None))
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            problems.append(f"{where}: not JSON ({error.msg})")
+            text = _text(contents, name, options, findings)
+        except ValueError as error:
+            findings.problems.append(str(error))
             continue
-        if isinstance(row, dict):
-            yield where, row
-        else:
-            problems.append(f"{where}: {type(row).__name__}, not an object with columns")
+        if not (text or "").strip() and words is not None and options.instance_prompt is None:
+            text = words
+            unnamed[top] += 1
+        yield Row(name, name, FileSource(path), text, repeats)
+    for top, (repeats, words) in counted.items():
+        times = f"each image counts {repeats} times" if repeats > 1 else "each image counts once"
+        given = "; captions from their files"
+        if unnamed[top]:
+            given = f"; caption {words!r} for {unnamed[top]} without a caption file"
+        elif options.instance_prompt is not None:
+            given = "; captions from their files or --instance_prompt"
+        findings.notes.append(Note("repeats from the names of folders", f"{top}/: {times}{given}"))
+    if repeated:
+        without = orphans(contents.captions, [*found, *contents.unread])
+        findings.notes += [Note("left out: caption files without an image", name) for name in without]
 
 
-def _csv_rows(path: Path, problems: list[str]) -> Iterator[tuple[str, Columns]]:
-    reader = csv.DictReader(io.StringIO(captions.read_text(path), newline=""), restkey=SURPLUS, strict=True)
-    try:
-        for row in reader:
-            where = f"{path.name}, line {reader.line_num}"
-            if SURPLUS in row or None in row.values():
-                problems.append(f"{where}: not as many cells as the first line ({', '.join(reader.fieldnames or ())})")
-            else:
-                yield where, {name: value for name, value in row.items() if name}
-    except csv.Error as error:
-        problems.append(f"{path.name}, line {reader.line_num}: not CSV ({error})")
+def _text(contents: Contents, name: str, options: DataOptions, findings: Findings) -> str | None:
+    """The text beside an image, None without a caption file. Raises ValueError if there are two that differ."""
+    texts: dict[str, str] = {}  # the text, white space evened out -> the file that holds it
+    found = None
+    for key in dict.fromkeys((name, stem_of(name))):
+        for file in contents.captions.get(key, ()):
+            text = captions.read_text(contents.root / file)
+            if text.strip() or found is None:
+                found = text
+            if text.strip():
+                texts.setdefault(" ".join(text.split()), file)
+    if len(texts) > 1:
+        raise ValueError(
+            f"{name}: {' and '.join(texts.values())} are two captions of one image; remove one, or say which "
+            "with --caption_extension"
+        )
+    if found is not None and options.caption_lines == "joined" and len(found.strip().splitlines()) > 1:
+        kind = "caption files with several lines, read as one caption (--caption_lines separate: each is a caption)"
+        findings.notes.append(Note(kind, next(iter(texts.values()))))
+    return found
 
 
-def _image_files(folder: Path, problems: list[str]) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        for name in sorted(names):
-            path = Path(parent, name)
-            if name.startswith(".") or name.lower() in JUNK:
-                continue
-            if path.suffix.lower() in EXTENSIONS:
-                yield path
-            elif path.suffix.lower() in UNREAD_EXTENSIONS:
-                problems.append(f"{path.relative_to(folder).as_posix()}: {path.suffix} is not read; convert it to PNG")
+def _repeats(found: dict[str, Path], findings: Findings) -> dict[str, tuple[int, str]]:
+    """Repeats and words of each folder where all images lie in folders named N_words, as for kohya's scripts."""
+    tops = {name.split("/")[0] for name in found if "/" in name}
+    named = {top: match for top in sorted(tops) if (match := REPEATS.fullmatch(top)) and int(match[1]) > 0}
+    if named and len(named) == len(tops) and all("/" in name for name in found):
+        return {top: (int(match[1]), match[2].strip()) for top, match in named.items()}
+    similar = _named_for_repeats(found)
+    rule = "repeats and captions come from names like N_words only where every image lies in such a folder"
+    if similar:
+        findings.hints.append(f"{rule} directly in the dataset folder, and {similar[0]}/ is one among others")
+    findings.notes += [Note(f"{rule}, so not here", f"{folder}/") for folder in similar]
+    return {}
 
 
-def table_rows(options: DataOptions, problems: list[str]) -> Iterator[Row]:
-    """The rows of --dataset_name; names of classes stand in place of their numbers."""
-    import datasets
-
-    table = _open_table(options)
-    column = options.image_column or "image"
-    kind = table.features.get(column)
-    if not isinstance(kind, datasets.Image):
-        there = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in table.features.items())
-        problems.append(f"no column of images called {column!r} (there is {there}); see --image_column")
-        return
-    images = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-    media = (datasets.Image, datasets.Audio, datasets.Video)
-    table = table.remove_columns([name for name, feature in table.features.items() if isinstance(feature, media)])
-    names = {key: feature.names for key, feature in table.features.items() if isinstance(feature, datasets.ClassLabel)}
-    rows: Iterable[Columns] = table if table.features else ({} for _ in range(len(images)))
-    for index, cells in enumerate(rows):
-        description = {key: _class_name(names[key], value) if key in names else value for key, value in cells.items()}
-        yield Row(f"row {index}", f"row {index}", TableSource(images, column, index), description)
-
-
-def _class_name(names: list[str], value: int | None) -> str | None:
-    """The name of a class; `datasets` writes -1 where it is unknown."""
-    return None if value is None or value < 0 else names[value]
-
-
-def _open_table(options: DataOptions) -> Any:
-    """The train split of a dataset. Raises DataError in a sentence, whatever `datasets` says."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    name, config = options.dataset_name or "", options.dataset_config_name
-    folder = Path(name)
-    try:
-        if (folder / "state.json").is_file():
-            return datasets.load_from_disk(name)
-        if (folder / "dataset_dict.json").is_file():
-            return datasets.load_from_disk(name)["train"]
-        if not folder.is_dir() and "/" in name and not may_be_hub_id(name):
-            raise DataError(f"--dataset_name {name} does not exist; give a folder or a Hub id (user/name).")
-        return datasets.load_dataset(name, config, split="train", cache_dir=options.cache_dir)
-    except DataError:
-        raise
-    except Exception as error:  # datasets and the Hub client raise many kinds; each means the same to the user
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        where = "cannot be read" if folder.is_dir() else "is neither a folder here nor to be had from the Hub"
-        raise DataError(f"--dataset_name {name} {where} ({reason}).") from error
+def _named_for_repeats(names: Iterable[str]) -> list[str]:
+    """The folders of these images that are named N_words."""
+    folders = {name.rpartition("/")[0] for name in names}
+    return [folder for folder in sorted(folders) if REPEATS.fullmatch(folder.rpartition("/")[2])]

@@ -3,19 +3,19 @@
 import collections
 import dataclasses
 import io
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
-from pipeline.data import captions, images, layouts
-from pipeline.data.layouts import Row, Source
+from pipeline.data import captions, folder, images, layouts, tables
 from pipeline.data.options import DataOptions
-from pipeline.errors import DataError, listed
+from pipeline.data.rows import Findings, Row, Source
+from pipeline.errors import DataError, listed, printable
 from pipeline.geometry import Size
 from pipeline.hashing import digest
+from pipeline.notes import Note
+
+MAX_HINTS = 4  # in one sentence
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,12 @@ class Example:
     source: Source
     captions: tuple[str, ...]  # at least one; '' where none was demanded
     size: Size  # upright
+    copy: int = 0  # which of equal examples it is, from 0
+
+    @property
+    def views_id(self) -> str:
+        """What its views are drawn by: equal examples show the same ones, each in an order of its own."""
+        return self.id.removesuffix(f"-{self.copy + 1}") if self.copy else self.id
 
     @property
     def caption(self) -> str:
@@ -43,10 +49,19 @@ class Manifest:
     examples: tuple[Example, ...]
     skipped: tuple[str, ...] = ()
     duplicates: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def limited(self, limit: int | None) -> "Manifest":
-        """The first examples only; the order is by content, so they are the same ones every time."""
-        return dataclasses.replace(self, examples=self.examples[:limit])
+        """The first examples only, copies last; the order is by content, so they are the same ones every time."""
+        if limit is None:
+            return self
+        places = sorted(range(len(self.examples)), key=lambda place: self.examples[place].copy)
+        chosen = tuple(self.examples[place] for place in sorted(places[:limit]))
+        return dataclasses.replace(self, examples=chosen)
+
+    def distinct(self) -> "Manifest":
+        """Every example once, however often it counts in training."""
+        return dataclasses.replace(self, examples=tuple(example for example in self.examples if not example.copy))
 
     @property
     def fingerprint(self) -> str:
@@ -59,65 +74,97 @@ def by_name(manifest: Manifest) -> list[Example]:
     return sorted(manifest.examples, key=lambda example: example.name)
 
 
-def read_manifest(folder: Path, options: DataOptions, flag: str = "--train_data_dir") -> Manifest:
-    """Read a dataset folder: metadata.jsonl or .csv at its top, else one .txt per image; sub-folders included.
+def read_manifest(place: Path, options: DataOptions, flag: str = "--train_data_dir") -> Manifest:
+    """Read a dataset folder: metadata.jsonl or .csv, else a caption file per image; sub-folders included.
 
     Raises DataError with every unreadable image, missing or undecodable caption, row without a
     file and file without a row at once, except for what the options say to skip.
     """
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise DataError(f"{flag} {folder} {what}; give a folder of images.")
-    problems: list[str] = []
-    return _checked(str(folder), layouts.folder_rows(folder, options, problems), options, problems)
+    if not place.is_dir():
+        what = "is a file" if place.exists() else "does not exist"
+        step = "give a folder of images"
+        if place.suffix.lower() in tables.READERS and place.is_file():
+            step += f", or --dataset_name {place}"
+        raise DataError(printable(f"{flag} {place} {what}; {step}."))
+    findings = Findings()
+    contents = folder.look(place, flag, options.caption_extensions, findings)
+    findings.hints = folder.hints(contents)
+    return _checked(str(contents.root), layouts.folder_rows(contents, options, findings), options, findings)
 
 
 def read_table(options: DataOptions) -> Manifest:
     """Read the dataset that --dataset_name names, under the same rules."""
-    problems: list[str] = []
-    return _checked(options.dataset_name or "", layouts.table_rows(options, problems), options, problems)
+    findings = Findings()
+    return _checked(options.dataset_name or "", tables.table_rows(options, findings), options, findings)
 
 
-def _checked(origin: str, rows: Iterable[Row], options: DataOptions, problems: list[str]) -> Manifest:
-    skipped: list[str] = []
-    examples: list[Example] = []
-    uncaptioned: dict[str, list[str]] = {}  # what is missing -> the rows that lack it
-    num_rows = num_captioned = 0
+def _checked(origin: str, rows: Iterable[Row], options: DataOptions, findings: Findings) -> Manifest:
+    examples: list[tuple[Example, int]] = []  # with how often each counts
+    uncaptioned: list[str] = []
+    lacking: dict[str, list[str]] = {}  # what columns are missing -> the rows that lack them
+    num_rows = 0
     for row in rows:
         num_rows += 1
         try:
-            found = captions.captions_of(row.description, options.caption_column, options.caption_template)
+            found = _captions(row, options)
         except captions.NoColumn as error:
-            uncaptioned.setdefault(str(error), []).append(row.where)
+            lacking.setdefault(str(error), []).append(row.where)
             continue
         except ValueError as error:
-            problems.append(f"{row.where}: {error}")
+            findings.problems.append(f"{row.where}: {error}")
             continue
-        num_captioned += bool(found)
-        if not found and options.missing_caption == "error":
-            problems.append(f"{row.where}: no caption (--missing_caption skip or empty lets it through)")
-            continue
-        if not found and options.missing_caption == "skip":
-            skipped.append(f"{row.name}: no caption")
-            continue
-        problems += _without_trigger(row.where, found, options.trigger_word)
-        example = _read_example(row, found or ("",), options)
+        if not found:
+            uncaptioned.append(row.where)
+            if options.instance_prompt is not None:
+                found = (" ".join(options.instance_prompt.split()),)
+                findings.notes.append(Note("images whose caption is --instance_prompt", row.name))
+            elif options.missing_caption == "error":
+                continue
+            elif options.missing_caption == "skip":
+                findings.skipped.append(f"{row.name}: no caption")
+                continue
+        findings.problems += _without_trigger(row.where, found, options.trigger_word)
+        example = _read_example(row, found or ("",), options, findings)
         if isinstance(example, Example):
-            examples.append(example)
+            examples.append((example, row.repeats))
         elif options.on_bad_image == "skip":
-            skipped.append(f"{row.name}: {example}")
+            findings.skipped.append(f"{row.name}: {example}")
         else:
-            problems.append(f"{row.where}: {example} (--on_bad_image skip leaves it out)")
-    for missing, names in uncaptioned.items():
+            findings.problems.append(f"{row.where}: {example} (--on_bad_image skip leaves it out)")
+    for missing, names in lacking.items():
         where = names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-        problems.append(f"{where}: {missing}; see --caption_column and --caption_template")
-    if num_rows and not num_captioned and not uncaptioned:
-        problems.append(f"not one of the {num_rows} images has a caption, so there is nothing to condition on")
-    if problems:
-        raise DataError(f"{origin}: {len(problems)} problem(s) in the dataset.\n{listed(problems)}")
-    if not examples:
-        raise DataError(f"{origin} holds no usable image ({', '.join(sorted(layouts.EXTENSIONS))}).")
-    return _in_order(origin, examples, skipped)
+        steps = "; ".join(["see --caption_column and --caption_template", *findings.hints[:MAX_HINTS]])
+        findings.problems.append(f"{where}: {missing}; {steps}")
+    if options.instance_prompt is None:
+        findings.problems += _without_captions(uncaptioned, num_rows, options, findings.hints)
+    return _in_order(origin, examples, findings)
+
+
+def _captions(row: Row, options: DataOptions) -> tuple[str, ...]:
+    """The captions of a row. Raises as `captions_of`, but for a lacking column where there is --instance_prompt."""
+    try:
+        return captions.captions_of(
+            row.description,
+            options.caption_column,
+            options.caption_template,
+            separate_lines=options.caption_lines == "separate",
+        )
+    except captions.NoColumn:
+        if options.instance_prompt is None:
+            raise
+        return ()
+
+
+def _without_captions(names: list[str], num_rows: int, options: DataOptions, hints: list[str]) -> list[str]:
+    """What to say of images without a caption; where none has any, what else may hold them."""
+    if names and len(names) == num_rows:
+        steps = hints[:MAX_HINTS] or ["write a caption for each into a .txt file of the same name"]
+        last = "or give all of them the same with --instance_prompt"
+        return [f"not one of the {num_rows} images has a caption: {'; '.join([*steps, last])}"]
+    if options.missing_caption != "error":
+        return []
+    lets = "--missing_caption skip or empty lets it through, --instance_prompt gives it one"
+    return [f"{name}: no caption ({lets})" for name in names]
 
 
 def _without_trigger(name: str, found: tuple[str, ...], trigger: str | None) -> list[str]:
@@ -130,32 +177,49 @@ def _without_trigger(name: str, found: tuple[str, ...], trigger: str | None) -> 
     ]
 
 
-def _in_order(origin: str, examples: list[Example], skipped: list[str]) -> Manifest:
-    chosen = sorted(examples, key=lambda example: (example.id, example.name))
+def _in_order(origin: str, examples: list[tuple[Example, int]], findings: Findings) -> Manifest:
+    """The manifest. Raises DataError with all that was found wrong."""
+    origin = printable(origin)
+    if findings.problems:
+        problems = [printable(problem) for problem in findings.problems]
+        raise DataError(f"{origin}: {len(problems)} problem(s) in the dataset.\n{listed(problems)}")
+    if not examples:
+        reasons = [*findings.hints, *(f"left out, {problem}" for problem in findings.skipped)]
+        more = f"; and {len(reasons) - MAX_HINTS} more" if len(reasons) > MAX_HINTS else ""
+        why = f": {'; '.join(reasons[:MAX_HINTS])}{more}" if reasons else ""
+        raise DataError(printable(f"{origin} holds no usable image (.png, .jpg, .webp and others){why}."))
     seen: dict[str, list[str]] = collections.defaultdict(list)
-    distinct = []
-    for example in chosen:
-        copies = seen[example.id]
-        copies.append(example.name)
-        # An exact copy keeps its own draws, or it would merely double the weight of one.
-        distinct.append(dataclasses.replace(example, id=f"{example.id}-{len(copies)}") if len(copies) > 1 else example)
-    duplicates = tuple(" = ".join(copies) for copies in seen.values() if len(copies) > 1)
-    return Manifest(origin, tuple(distinct), tuple(sorted(skipped)), duplicates)
+    counts: collections.Counter[str] = collections.Counter()
+    all_of_them = []
+    for example, repeats in sorted(examples, key=lambda pair: (pair[0].id, pair[0].name)):
+        seen[example.id].append(example.name)
+        for _ in range(repeats):
+            copy = counts[example.id]
+            counts[example.id] += 1
+            # An exact copy keeps its own draws, or it would merely double the weight of one.
+            name = f"{example.id}-{copy + 1}" if copy else example.id
+            all_of_them.append(dataclasses.replace(example, id=name, copy=copy))
+    return Manifest(
+        origin,
+        tuple(all_of_them),
+        skipped=tuple(sorted(map(printable, findings.skipped))),
+        duplicates=tuple(" = ".join(copies) for copies in seen.values() if len(copies) > 1),
+        notes=tuple(Note(printable(note.kind), printable(note.case)) for note in findings.notes),
+    )
 
 
-def _read_example(row: Row, found: tuple[str, ...], options: DataOptions) -> Example | str:
+def _read_example(row: Row, found: tuple[str, ...], options: DataOptions, findings: Findings) -> Example | str:
     """The example, or in a few words why its image cannot be used."""
     try:
         content = row.source.content()
         if not content:
             return "there is nothing in it"
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = images.decode(io.BytesIO(content), options.alpha_background)
-    except UnidentifiedImageError:
-        return "cannot be decoded: it is not an image"
+        picture, remark = images.examine(io.BytesIO(content), options.alpha_background, options.max_image_megapixels)
     except Exception as error:  # Pillow raises many kinds; each means the same to the user
-        return f"cannot be decoded ({type(error).__name__}: {error})"
+        return images.reason_of(error)
+    if remark is not None:
+        findings.notes.append(Note(remark, row.name))
     image_id = digest(content)
     identity = digest("\n".join([image_id, *found]).encode())
-    return Example(identity, image_id, row.name, row.source, found, Size(picture.width, picture.height))
+    size = Size(picture.width, picture.height)
+    return Example(identity, image_id, printable(row.name), row.source, found, size)

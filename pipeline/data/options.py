@@ -1,10 +1,11 @@
 """Options of the dataset."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.data import captions
-from pipeline.errors import out_of_bounds
+from pipeline.errors import not_utf8, out_of_bounds
 
 SIZE_MULTIPLE = 8  # pixels: what every model needs; a family may need more
 
@@ -14,12 +15,13 @@ class DataOptions:
     """What is trained on, and how pictures become model input."""
 
     train_data_dir: str | None = None
-    """Folder of images with metadata.jsonl, metadata.csv or one .txt per image. Neither this nor dataset_name given:
-    the starter dataset."""
+    """Folder of images with metadata.jsonl, metadata.csv or one .txt or .caption per image. Sub-folders are read too;
+    where all images lie in sub-folders named N_words, their images count N times. Neither this nor dataset_name
+    given: the starter dataset."""
 
     dataset_name: str | None = None
-    """A dataset of the `datasets` library instead of a folder of images: its Hub id, a folder of parquet files, or what
-    save_to_disk wrote. Its train split is read."""
+    """A dataset of the `datasets` library instead of a folder of images: its Hub id, a folder or file of parquet, or
+    what save_to_disk wrote. Its train split is read."""
 
     dataset_config_name: str | None = None
     """Configuration of dataset_name, where it has several."""
@@ -41,6 +43,16 @@ class DataOptions:
 
     caption_template: str | None = None
     """Makes captions from columns, as in 'a {colour} {kind}': the values of categories become the condition."""
+
+    caption_extension: str | None = None
+    """Extension of the caption files beside the images. Not given: .txt and .caption."""
+
+    caption_lines: Literal["joined", "separate"] = "joined"
+    """What the lines of a caption file are: parts of one caption, or each a caption, one of which is drawn for each
+    epoch."""
+
+    instance_prompt: str | None = None
+    """Caption of every image that has none of its own; it wins over the words in the name of an image's folder."""
 
     trigger_word: str | None = None
     """A word that every caption must hold, because prompts will; each caption without it is named."""
@@ -67,7 +79,11 @@ class DataOptions:
     """Colour put behind transparent pixels: a name or #rrggbb."""
 
     on_bad_image: Literal["error", "skip"] = "error"
-    """What to do with an image that cannot be decoded; skipped ones are counted and listed."""
+    """What to do with an image that cannot be decoded or is of a kind that is not read; skipped ones are counted and
+    listed."""
+
+    max_image_megapixels: int = 200
+    """Largest image that is decoded, in millions of pixels."""
 
     missing_caption: Literal["error", "skip", "empty"] = "error"
     """What to do with an image without a caption; skipped or emptied ones are counted and listed."""
@@ -81,6 +97,12 @@ class DataOptions:
 
     dataloader_num_workers: int = 0
     """Processes that load cached examples; the result is the same for any number."""
+
+    @property
+    def caption_extensions(self) -> frozenset[str]:
+        """The extensions of caption files, with their dot, in small letters."""
+        given = self.caption_extension
+        return frozenset({".txt", ".caption"} if given is None else {f".{given.lower().lstrip('.')}"})
 
     @property
     def dropout_share(self) -> float:
@@ -97,9 +119,11 @@ class DataOptions:
             resolution=(8, infinity),
             validation_split=(0, 0.9),
             cache_variants=(1, infinity),
+            max_image_megapixels=(1, infinity),
             caption_dropout=(0, 1),
             dataloader_num_workers=(0, infinity),
         )
+        problems += not_utf8(self, "train_data_dir", "dataset_name", "evaluation_data_dir", "cache_dir")
         if self.resolution is not None and self.resolution % SIZE_MULTIPLE:
             near = round(self.resolution / SIZE_MULTIPLE) * SIZE_MULTIPLE
             problems.append(f"--resolution {self.resolution} must be a multiple of {SIZE_MULTIPLE}; {near} is near.")
@@ -116,8 +140,24 @@ class DataOptions:
             problems.append("--train_data_dir and --dataset_name name two sources of data; give one.")
         if self.dataset_config_name is not None and self.dataset_name is None:
             problems.append("--dataset_config_name has an effect only with --dataset_name.")
-        if self.trigger_word is not None and not any(letter.isalnum() for letter in self.trigger_word):
-            problems.append(f"--trigger_word {self.trigger_word!r} holds no letter or digit; give a word.")
+        return problems + self._caption_problems()
+
+    def _caption_problems(self) -> list[str]:
+        """What is wrong with the options of captions."""
+        problems = []
+        trigger, prompt = self.trigger_word, self.instance_prompt
+        if trigger is not None and not any(letter.isalnum() for letter in trigger):
+            problems.append(f"--trigger_word {trigger!r} holds no letter or digit; give a word.")
+        if self.caption_extension is not None and not re.fullmatch(r"\.?\w*[^\W\d]\w*", self.caption_extension):
+            problems.append(f"--caption_extension {self.caption_extension!r} is none; as in '.txt'.")
+        if prompt is not None and not prompt.strip():
+            problems.append("--instance_prompt is empty; --missing_caption empty trains images without a caption.")
+        elif prompt is not None and trigger is not None and not captions.has_word(prompt, trigger):
+            problems.append(f"--instance_prompt {prompt!r} lacks the trigger word {trigger!r}; add it.")
+        if prompt is not None and self.missing_caption != "error":
+            problems.append("--instance_prompt leaves no image without a caption; leave --missing_caption out.")
+        if prompt is not None and self.caption_template is not None:
+            problems.append("--instance_prompt and --caption_template both make the captions; give one.")
         if self.caption_template is not None:
             try:
                 captions.fields_of(self.caption_template)

@@ -15,9 +15,10 @@ def split(manifest: Manifest, share: float | None) -> tuple[Manifest, Manifest |
     """Cut a dataset into what is trained on and what is held out (None when nothing is).
 
     Whole images are held out, with all their captions and copies, or a caption would leak its
-    image. The choice is by hash of the image: renaming, reordering or another seed changes nothing,
-    and a few added images change it little. `share` is --validation_split; None stands for a tenth,
-    and for none at all under MIN_IMAGES images. Raises ConfigError if a share leaves nothing to train on.
+    image; there each example counts once. The choice is by hash of the image: renaming, reordering or
+    another seed changes nothing, and a few added images change it little. `share` is --validation_split;
+    None stands for a tenth, and for none at all under MIN_IMAGES images. Raises ConfigError if a share leaves
+    nothing to train on.
     """
     image_ids = sorted({example.image_id for example in manifest.examples}, key=_rank)
     if share == 0 or (share is None and len(image_ids) < MIN_IMAGES):
@@ -31,7 +32,7 @@ def split(manifest: Manifest, share: float | None) -> tuple[Manifest, Manifest |
     chosen = set(image_ids[:num_held_out])
     train = tuple(example for example in manifest.examples if example.image_id not in chosen)
     held_out = tuple(example for example in manifest.examples if example.image_id in chosen)
-    return dataclasses.replace(manifest, examples=train), Manifest(manifest.origin, held_out)
+    return dataclasses.replace(manifest, examples=train), Manifest(manifest.origin, held_out).distinct()
 
 
 def _rank(image_id: str) -> str:

@@ -11,10 +11,10 @@ def view_of(example: Example, variant: int, *, seed: int, size: Size, options: D
     """The crop and flip of one of an image's variants; they are the same in every epoch and resume."""
     left, top, flip = 0.5, 0.5, False
     if not options.center_crop:
-        left = rng.uniform(seed, variant, example.id, "crop left")
-        top = rng.uniform(seed, variant, example.id, "crop top")
+        left = rng.uniform(seed, variant, example.views_id, "crop left")
+        top = rng.uniform(seed, variant, example.views_id, "crop top")
     if options.random_flip:
-        flip = rng.uniform(seed, variant, example.id, "flip") < 0.5
+        flip = rng.uniform(seed, variant, example.views_id, "flip") < 0.5
     if example.size.width * size.height == example.size.height * size.width:
         left, top = 0.5, 0.5  # nothing to choose: let the variants share one entry
     return View(size, options.image_interpolation_mode, left, top, flip)

@@ -34,7 +34,9 @@ def _without_weights(family: Family) -> list[str]:
         names = [path.name for path in folder.glob("*.safetensors")]
         variants = {found[1] for name in names if (found := VARIANT.search(name))}
         if names and len([name for name in names if VARIANT.search(name)]) == len(names):
-            problems.append(f"{part}: its weights are there as {', '.join(sorted(variants))} only; give --variant {min(variants)}")
+            problems.append(
+                f"{part}: its weights are there as {', '.join(sorted(variants))} only; give --variant {min(variants)}"
+            )
     return problems
 
 

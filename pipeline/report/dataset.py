@@ -57,7 +57,7 @@ def words(found: DataFacts, size: Size) -> list[str]:
     if side.smallest == side.largest:
         sizes = f"{side.median} pixels"
     sentences = [
-        f"{found.examples} pictures to train on, {found.held_out} held out. Their shorter side is {sizes}; "
+        f"{found.examples} examples to train on, {found.held_out} held out. Their shorter side is {sizes}; "
         f"the model sees {size}.",
         f"{found.captions} captions, {found.distinct_captions} of them different, {found.words:g} words in the median.",
     ]
@@ -67,7 +67,7 @@ def words(found: DataFacts, size: Size) -> list[str]:
     if found.distinct_captions < found.captions / 2:
         sentences.append("Most captions are alike, so the adapter cannot learn what tells the pictures apart.")
     if found.skipped:
-        sentences.append(f"{found.skipped} were left out, as was asked; the notes of the plan name them.")
+        sentences.append(f"{found.skipped} were left out, as was asked; notes.txt names them.")
     if found.copies:
-        sentences.append(f"{found.copies} exist more than once and weigh more for it; the notes name them.")
+        sentences.append(f"{found.copies} exist more than once and weigh more for it; notes.txt names them.")
     return sentences

@@ -13,7 +13,9 @@ from pipeline.evaluation import extractors
 from pipeline.families import fit, registry
 from pipeline.families.base import Family
 from pipeline.families.truncation import truncated
+from pipeline.notes import Note
 from pipeline.objective.paths import DiffusionPath
+from pipeline.run import data_notes
 from pipeline.run.plan import Plan, cache_folder, make_plan
 from pipeline.run.preflight import MAX_DRAWN, RunData
 
@@ -62,9 +64,9 @@ def prepare(
         num_processes=engine.num_processes,
         output_dir=folder,
     )
-    plan = dataclasses.replace(
-        plan, notes=notes + gave_way + plan.notes + cut_captions(run, family, data.manifest) + drawn
-    )
+    tested = data_notes.of_test_set(data.test_set if run.data.evaluation_data_dir is not None else None)
+    said = notes + gave_way + plan.notes + cut_captions(run, family, data.manifest) + tested + drawn
+    plan = dataclasses.replace(plan, notes=said)
     limit = run.model.max_sequence_length
     length = "" if limit is None else f" {limit} tokens"
     cache = Cache(
@@ -126,4 +128,5 @@ def cut_captions(run: Run, family: Family, manifest: Manifest) -> tuple[str, ...
     """A note for every caption and prompt whose end the text encoder never reads, with that end."""
     captions = [caption for example in manifest.examples for caption in example.captions]
     lost = truncated(family, dict.fromkeys([*captions, *run.preview.validation_prompt]))
-    return tuple(f"cut by the text encoder: {caption[:40]!r}... loses {end!r}" for caption, end in lost.items())
+    kind = "captions cut by the text encoder"
+    return tuple(Note(kind, f"{caption[:40]!r}... loses {end!r}") for caption, end in lost.items())

@@ -67,7 +67,7 @@ def measured_examples(context: RunContext) -> tuple[tuple[Example, ...], tuple[E
     if context.data.held_out is None:
         return (), ()
     held_out = context.data.held_out.examples[:MAX_EXAMPLES]
-    return held_out, context.data.manifest.examples[: len(held_out)]
+    return held_out, context.data.manifest.limited(len(held_out)).examples
 
 
 def preview_requests(context: RunContext) -> tuple[SampleRequest, ...]:

@@ -15,7 +15,9 @@ from pipeline.adapter.names import FILE
 from pipeline.console import tell
 from pipeline.errors import ConfigError
 from pipeline.evaluation.previews import forget_after
+from pipeline.notes import grouped
 from pipeline.run.context import RunContext
+from pipeline.run.plan import NOTES_FILE
 from pipeline.status import Status
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import Checkpoints
@@ -28,6 +30,7 @@ OWN_NAMES = (
     "report.html",
     "run.toml",
     "environment.json",
+    NOTES_FILE,
     "status.json",
     "metrics.jsonl",
     "evaluation.json",
@@ -67,6 +70,7 @@ def claim(context: RunContext, checkpoints: Checkpoints, status: Status) -> Path
         kept = context.run.replaced(overwrite_output_dir=False, resume_from_checkpoint=None)
         atomic.write_text(folder / "run.toml", kept.to_toml())
         atomic.write_text(folder / "environment.json", json.dumps(environment(context), indent=2) + "\n")
+        _write_notes(folder / NOTES_FILE, context.plan.notes)
         status.write("starting", "encoding images and captions")
     except OSError as error:
         raise ConfigError(f"--output_dir {folder} cannot be written: {error.strerror}.") from error
@@ -93,11 +97,19 @@ def environment(context: RunContext) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         **{name: version(name) for name in packages},
         "plan": [list(row) for row in plan.rows],
-        "notes": list(plan.notes),
+        "notes": list(grouped(plan.notes)),
         "dataset": context.data.manifest.fingerprint,
         "size": [plan.size.width, plan.size.height],
         "base_model": context.run.model.pretrained_model_name_or_path or str(shipped.BASE),
     }
+
+
+def _write_notes(path: Path, notes: tuple[str, ...]) -> None:
+    """Every note on a line of its own; no file where there is none."""
+    if notes:
+        atomic.write_text(path, "".join(f"{note}\n" for note in notes))
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _note_other_threads(folder: Path) -> None:

@@ -19,12 +19,13 @@ from pipeline.evaluation import validation
 from pipeline.families.base import Family
 from pipeline.families.meta import on_meta
 from pipeline.geometry import Size
+from pipeline.notes import Note, all_shown, grouped
 from pipeline.objective.paths import DiffusionPath
-from pipeline.run import disk
+from pipeline.run import data_notes, disk
 from pipeline.training.schedule import Schedule, build_schedule
 
 VALIDATION_SHARE, MAX_VALIDATIONS = 0.1, 10  # of a run's work, and in number, where no interval is asked for
-MAX_NOTES = 12  # printed; all of them are kept
+NOTES_FILE = "notes.txt"  # in the output folder
 PASSES_OF_FEW, FEW_EXAMPLES = 100, 40  # over a small dataset; of a larger one the square root of its size counts
 PASSES_PER_EXAMPLE = 3  # of the denoiser: forward once, backward about twice
 
@@ -46,9 +47,9 @@ class Plan:
 
     def text(self) -> str:
         """The plan for a terminal."""
-        notes = [f"  note: {note}" for note in self.notes[:MAX_NOTES]]
-        if len(self.notes) > MAX_NOTES:
-            notes.append(f"  and {len(self.notes) - MAX_NOTES} more notes, in environment.json and on the page")
+        notes = [f"  note: {line}" for line in grouped(self.notes)]
+        if not all_shown(self.notes):
+            notes.append(f"  {len(self.notes)} notes in all; a run writes each to {NOTES_FILE}")
         return "\n".join(["Plan", *columns(self.rows), *notes])
 
 
@@ -95,7 +96,7 @@ def make_plan(
         validation_steps=interval,
         preview_steps=_asked_interval(run, num_examples, global_batch),
         num_trainable=num_trainable,
-        notes=_notes(run, manifest) + _schedule_notes(schedule),
+        notes=_notes(run, manifest, size) + _schedule_notes(schedule),
     )
     rows = (
         ("model", _model_text(family, path.prediction)),
@@ -270,12 +271,11 @@ def _schedule_notes(schedule: Schedule) -> tuple[str, ...]:
     )
 
 
-def _notes(run: Run, manifest: Manifest) -> tuple[str, ...]:
-    notes = [f"left out: {problem}" for problem in manifest.skipped]
-    notes += [f"the same image and caption: {names}" for names in manifest.duplicates]
+def _notes(run: Run, manifest: Manifest, size: Size) -> tuple[str, ...]:
+    notes = data_notes.found(manifest) + data_notes.enlarged(manifest, size)
     trigger = run.data.trigger_word
     notes += [
-        f"the preview {prompt!r} lacks the trigger word {trigger!r}"
+        Note(f"previews without the trigger word {trigger!r}", repr(prompt))
         for prompt in run.preview.validation_prompt
         if trigger is not None and not captions.has_word(prompt, trigger)
     ]

@@ -14,7 +14,7 @@ from pipeline.data.card import Card
 from pipeline.data.manifest import Manifest, read_manifest, read_table
 from pipeline.data.options import DataOptions
 from pipeline.data.split import split
-from pipeline.errors import CheckpointError, ConfigError, DataError, listed
+from pipeline.errors import CheckpointError, ConfigError, DataError, listed, printable
 from pipeline.hub_ids import may_be_hub_id
 from pipeline.sharing.options import ShareOptions
 from pipeline.training.options import TrainOptions
@@ -37,6 +37,7 @@ def preflight(run: Run, folder: Path) -> RunData:
 
     Raises ConfigError, DataError or CheckpointError, which name every culprit.
     """
+    require_apart(folder, run.data)
     if is_main_process():
         require_place(run.train, folder)
         if run.data.cache_dir is not None:
@@ -72,6 +73,18 @@ def require_place(options: TrainOptions, folder: Path) -> None:
             f"{folder} is not empty. Go on with --resume_from_checkpoint latest, start anew with "
             "--overwrite_output_dir, or give another --output_dir."
         )
+
+
+def require_apart(folder: Path, options: DataOptions) -> None:
+    """Raise ConfigError for an output folder that is the dataset's own, or whose name UTF-8 cannot hold."""
+    if printable(str(folder)) != str(folder):
+        raise ConfigError(f"The output folder {printable(str(folder))} is no UTF-8; give another --output_dir.")
+    for flag in ("train_data_dir", "evaluation_data_dir"):
+        data = getattr(options, flag)
+        if data is not None and Path(data).resolve() == folder.resolve():
+            raise ConfigError(
+                f"--output_dir {folder} is the folder of --{flag}; give another, for example {folder / 'run'}."
+            )
 
 
 def require_disjoint(trained: Manifest, test_set: Manifest | None) -> None:
@@ -162,6 +175,6 @@ def dataset_name(options: DataOptions) -> str:
 def test_data(options: DataOptions) -> Manifest | None:
     """The images to compare with that are never trained on; the starter dataset has some of its own."""
     if options.evaluation_data_dir is not None:
-        return read_manifest(Path(options.evaluation_data_dir), options, "--evaluation_data_dir")
+        return read_manifest(Path(options.evaluation_data_dir), options, "--evaluation_data_dir").distinct()
     own = options.train_data_dir is None and options.dataset_name is None
     return read_manifest(shipped.TEST, options) if own else None

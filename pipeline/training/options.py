@@ -6,7 +6,7 @@ from pathlib import PurePath
 from typing import Literal
 
 from pipeline.adapter.names import is_b
-from pipeline.errors import out_of_bounds
+from pipeline.errors import not_utf8, out_of_bounds
 
 Scheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 OptimizerName = Literal["adamw", "adamw_8bit", "prodigy", "adafactor", "adamw_schedule_free"]
@@ -238,6 +238,7 @@ class TrainOptions:
             problems.append(f"--report_to is {self.report_to!r}; 'tensorboard' and 'none' are offered.")
         if PurePath(self.logging_dir).is_absolute() or ".." in PurePath(self.logging_dir).parts or not self.logging_dir:
             problems.append(f"--logging_dir {self.logging_dir!r} must be a folder inside the output folder, as 'logs'.")
+        problems += not_utf8(self, "output_dir", "resume_from_checkpoint")
         if self.overwrite_output_dir and self.resume_from_checkpoint:
             problems.append("--overwrite_output_dir removes what --resume_from_checkpoint would start from; give one.")
         return problems

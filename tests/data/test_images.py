@@ -1,9 +1,14 @@
+import warnings
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from pipeline.data.images import View, decode
+from pipeline.data.manifest import read_manifest
+from pipeline.data.options import DataOptions
 from pipeline.data.pixels import geometry_of, to_picture, to_pixels
+from pipeline.errors import DataError
 from pipeline.geometry import Size
 
 pytestmark = pytest.mark.unit
@@ -108,3 +113,34 @@ def test_the_geometry_is_where_the_seen_picture_was_cut(flip):
     assert np.array_equal(seen.round().numpy(), shown[found.left : found.left + 64])
     assert found.left == (12 if flip else 4)
     assert found.top == 0
+
+
+def test_a_png_may_hold_texts_of_any_size(tmp_path):
+    texts = PngImagePlugin.PngInfo()
+    texts.add_itxt("workflow", "x" * 2_000_000, zip=True)
+    texts.add_text("prompt", "y" * 2_000_000, zip=True)
+    upright().save(tmp_path / "x.png", pnginfo=texts)
+    assert np.array_equal(np.asarray(decode(tmp_path / "x.png", "white")), np.asarray(upright()))
+
+
+def test_a_text_may_say_how_a_png_is_turned(tmp_path):
+    texts = PngImagePlugin.PngInfo()
+    texts.add_itxt("XML:com.adobe.xmp", '<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"/>')
+    upright().transpose(Image.Transpose.ROTATE_90).save(tmp_path / "x.png", pnginfo=texts)
+    assert np.array_equal(np.asarray(decode(tmp_path / "x.png", "white")), np.asarray(upright()))
+
+
+def test_the_limit_of_pixels_is_said_in_megapixels_and_pillows_own_stays(tmp_path):
+    Image.new("L", (1100, 1000)).save(tmp_path / "x.png")
+    before = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
+    with pytest.raises(DataError, match=r"1100 x 1000 pixels are 1.1 megapixels, more than --max_image_megapixels 1;"):
+        read_manifest(tmp_path, DataOptions(instance_prompt="x", max_image_megapixels=1))
+    assert len(read_manifest(tmp_path, DataOptions(instance_prompt="x", max_image_megapixels=2)).examples) == 1
+    assert before == (Image.MAX_IMAGE_PIXELS, list(warnings.filters))
+
+
+def test_an_image_larger_than_pillows_limit_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    upright().save(tmp_path / "x.png")
+    assert len(read_manifest(tmp_path, DataOptions(instance_prompt="x")).examples) == 1
+    assert Image.MAX_IMAGE_PIXELS == 100

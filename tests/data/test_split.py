@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from pipeline.data.layouts import FileSource
 from pipeline.data.manifest import Example, Manifest, read_manifest
 from pipeline.data.options import DataOptions
+from pipeline.data.rows import FileSource
 from pipeline.data.split import split
 from pipeline.errors import ConfigError
 from pipeline.geometry import Size

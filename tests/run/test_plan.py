@@ -1,10 +1,14 @@
 """What is chosen where nothing is given, and that the plan says why."""
 
+import json
+import shutil
+
 import pytest
 import torch
 
 from pipeline.config import Run
 from pipeline.engine import _precision
+from pipeline.errors import ConfigError
 from pipeline.run.plan import length_of
 from tests.conftest import prepared
 
@@ -59,7 +63,7 @@ def test_a_preview_without_the_trigger_word_is_noted(miniature, colours, tmp_pat
     flags = ["--pretrained_model_name_or_path", str(miniature), "--train_data_dir", str(colours)]
     prompts = ["--validation_prompt", "a red square", "--validation_prompt", "a red circle"]
     plan = prepared([*flags, *prompts, "--trigger_word", "square"], tmp_path / "out").plan
-    assert plan.notes == ("the preview 'a red circle' lacks the trigger word 'square'",)
+    assert plan.notes == ("previews without the trigger word 'square': 'a red circle'",)
 
 
 def test_a_caption_that_is_cut_is_named_with_what_is_lost(miniature, colours, tmp_path):
@@ -79,3 +83,40 @@ def test_a_warm_up_that_never_ends_is_noted(small, tmp_path):
     context = prepared([*small, "--lr_warmup_steps", "1000"], tmp_path / "out")
     assert any("warm-up of 1000 steps does not end in 12" in note for note in context.plan.notes)
     assert not any("warm-up" in note for note in prepared(small, tmp_path / "out").plan.notes)
+
+
+def test_many_notes_are_counted_by_kind_and_each_is_kept(miniature, colours, tmp_path, trainer):
+    rows = [json.loads(line) for line in (colours / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [{**row, "text": f"{row['text']} {'and so on ' * 12}"} for row in rows]
+    (colours / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (colours / "clip.mp4").write_bytes(b"x")
+    flags = ["--pretrained_model_name_or_path", str(miniature), "--train_data_dir", str(colours)]
+    flags += ["--resolution", "72", "--cache_dir", str(tmp_path / "cache")]
+    plan = prepared(flags, tmp_path / "out").plan
+    said = [line.removeprefix("  note: ") for line in plan.text().splitlines() if " note" in line]
+    assert len(said) == 4
+    assert said[0] == "left out: .mp4 files are neither images nor captions: clip.mp4"
+    assert said[1].startswith("smaller than 72 x 72, so enlarged (8): black.png (80 x 64); blue.png (80 x 64); ")
+    assert said[2].startswith("captions cut by the text encoder (8): 'a ")
+    assert said[2].endswith("; and 5 more")
+    assert said[3] == "  17 notes in all; a run writes each to notes.txt"
+    short = ["--max_train_steps", "1", "--num_validation_images", "0", "--rank", "2"]
+    ended = trainer(*flags, *short, "--output_dir", tmp_path / "out")
+    assert ended.code == 0, ended.output
+    written = (tmp_path / "out" / "notes.txt").read_text(encoding="utf-8").splitlines()
+    assert written == list(plan.notes)
+
+
+def test_an_output_folder_is_not_the_datasets_own(miniature, colours, tmp_path):
+    flags = ["--pretrained_model_name_or_path", str(miniature), "--train_data_dir", str(colours)]
+    with pytest.raises(ConfigError, match="is the folder of --train_data_dir; give another, for example"):
+        prepared(flags, colours)
+    inside = colours / "run"
+    assert prepared(flags, inside).plan.num_examples == 8
+    (inside / "samples").mkdir(parents=True)
+    for name in ("run.toml", "status.json"):
+        (inside / name).write_text("", encoding="utf-8")
+    shutil.copy(colours / "red.png", inside / "samples" / "0.png")
+    plan = prepared([*flags, "--overwrite_output_dir"], inside).plan
+    assert plan.num_examples == 8
+    assert list(plan.notes) == ["left out: the output folder of a run: run/"]

@@ -1,0 +1,68 @@
+"""What every layout of a dataset is read into: rows of one image each, and what there is to say about them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.notes import Note
+
+Columns = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """An image file."""
+
+    path: Path
+
+    def content(self) -> bytes:
+        """The bytes of the file."""
+        return self.path.read_bytes()
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """An image in a row of a table: its bytes, or the path of its file."""
+
+    table: Any  # datasets.Dataset with its images left encoded
+    column: str
+    index: int
+    folder: Path = Path()  # that paths are relative to, where they do not lead from the working directory
+
+    def content(self) -> bytes:
+        """The bytes of the image as they were put into the table.
+
+        Raises OSError for a path without a file, ValueError for an address.
+        """
+        cell = self.table[self.index][self.column]
+        found = cell.get("bytes") or cell.get("path") if isinstance(cell, Mapping) else cell
+        if isinstance(found, str) and "://" in found:
+            raise ValueError(f"{found} is an address; download the image and give its path")
+        if isinstance(found, str):
+            return (Path(found) if Path(found).is_file() else self.folder / found).read_bytes()
+        return bytes(found or b"")
+
+
+Source = FileSource | TableSource  # where the bytes of one image are
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image and its description: the cells of its row, or the text beside it."""
+
+    name: str  # of the file within its folder, or 'row 17' of a table
+    where: str  # what messages call it: the name, and the line of a metadata file
+    source: Source
+    description: Columns | str | None
+    repeats: int = 1  # how often it counts in an epoch
+
+
+@dataclass
+class Findings:
+    """What is found out while a dataset is read."""
+
+    problems: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)  # left out because the options say so
+    notes: list[Note] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)  # what may hold the captions or images that are not found
