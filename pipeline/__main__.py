@@ -142,7 +142,7 @@ def inspect(adapter: Path, *, base: Path | None = None, json: bool = False) -> N
     adapter
         A .safetensors file, an output folder or a folder of PEFT.
     base
-        Folder of its base model: needed for kohya's names, and checked where given.
+        Folder of its base model: needed for names that two families share (kohya's of UNets), and checked where given.
     json
         The same for programs.
     """

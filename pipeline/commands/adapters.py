@@ -15,7 +15,7 @@ from pipeline import atomic
 from pipeline.adapter.files import arithmetic, kohya, peft_config, reader, summary
 from pipeline.adapter.files.reader import AdapterFile
 from pipeline.adapter.names import DENOISERS, Kind, as_in_files, is_magnitude, pairs
-from pipeline.console import quiet_libraries
+from pipeline.console import quiet_libraries, tell
 from pipeline.errors import CheckpointError, ConfigError, listed
 from pipeline.families import registry
 from pipeline.families.base import Family
@@ -41,7 +41,7 @@ def export(path: Path, to: Path, kind: Kind, base: Path | None) -> None:
     _require_new(to, folder=kind == "peft")
     family = _family(base)
     layers = _layers(family)
-    file = reader.read(path, layers)
+    file = _read(path, layers)
     if kind == "peft":
         with _named(to):
             atomic.commit_folder(to, lambda temp: _write_peft(temp, file, layers))
@@ -63,7 +63,7 @@ def merge(paths_and_weights: list[tuple[Path, float]], to: Path, rank: int | Non
     """
     _require_new(to, folder=False)
     layers = _layers(_family(base))
-    parts = [(reader.read(path, layers), weight) for path, weight in paths_and_weights]
+    parts = [(_read(path, layers), weight) for path, weight in paths_and_weights]
     _require_one_family([file for file, _ in parts])
     whole = arithmetic.merged([(file.tensors, weight) for file, weight in parts])
     _refuse_nothing(whole)
@@ -76,6 +76,14 @@ def merge(paths_and_weights: list[tuple[Path, float]], to: Path, rank: int | Non
     sys.stdout.write(f"Adapter  {to}: {number} in {len(ranks)} layers, rank {max(ranks)} at most\n")
     if rank is not None:
         sys.stdout.writelines(f"{line}\n" for line in _lost(whole, errors, rank))
+
+
+def _read(path: Path, layers: Layers | None) -> AdapterFile:
+    """The adapter of a file, and on stderr what of the file is left out."""
+    file = reader.read(path, layers)
+    for note in file.notes:
+        tell(f"note: {path}: {note}")
+    return file
 
 
 def _note(file: AdapterFile) -> dict[str, str]:
@@ -199,7 +207,7 @@ def _refuse_lost_dora(file: AdapterFile) -> None:
 def _require_one_family(adapters: Iterable[AdapterFile]) -> None:
     """Raise CheckpointError for adapters of two families."""
     several = list(adapters)
-    guessed = {str(file.path): summary.family_of(file.tensors) for file in several}
+    guessed = {str(file.path): file.family or summary.family_of(file.tensors) for file in several}
     if len(set(guessed.values()) - {summary.UNKNOWN}) > 1:
         facts = [f"{path}: {family}" for path, family in guessed.items()]
         raise CheckpointError(f"These adapters are for different models:\n{listed(facts)}")

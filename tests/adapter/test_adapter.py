@@ -90,7 +90,7 @@ def test_the_stock_loader_is_asked_strictly_and_what_it_warns_of_counts(adapted,
 
     def empty(self, *args, **given):
         noted(self, *args, **given)
-        layer = self.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q.lora_A[verify.HANDOVER]
+        layer = self.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q.lora_A[verify.LOADED]
         layer.weight = torch.nn.Parameter(layer.weight.to("meta"))
 
     monkeypatch.setattr(StableDiffusionPipeline, "load_lora_weights", empty)
