@@ -81,7 +81,7 @@ def _misfit(parts: dict[str, Tensor], *, whole_dora: bool) -> str | None:
 def require_same_model(
     path: Path, found: dict[str, tuple[Tensor, Tensor]], base: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """One sentence where a layer has other sizes, or most layers of some part do not exist."""
+    """Raise CheckpointError, one sentence, where a layer has other sizes or most layers of some part do not exist."""
     parts = defaultdict[str, list[str]](list)
     for name, (a, b) in found.items():
         parts[re.findall(r"lora_[^_]+|[^.]+", name)[0]].append(name)

@@ -144,7 +144,7 @@ def _pattern(name: str, dot: str) -> re.Pattern[str]:
 
 
 def split(a: Tensor, b: Tensor, layers: tuple[str, ...]) -> dict[str, Pair]:
-    """One original layer's A and B as those of its parts, by their diffusers names."""
+    """One original layer's A [r i] and B [o r] as those of its parts, by their diffusers names."""
     if len(layers) == 1:
         return {layers[0]: (a, _turned(b) if _is_turned(layers[0], a, b) else b)}
     rows = torch.split(b, _rows(len(layers), len(b), a.shape[1]))
@@ -164,7 +164,7 @@ def used(a: Float[Tensor, "r i"], b: Float[Tensor, "o r"]) -> Pair:
 
 
 def joined(parts: Mapping[str, Pair], layers: tuple[str, ...]) -> Pair:
-    """A and B of one original layer from those of its parts; parts that are not adapted get rows of zeros.
+    """A [r i] and B [o r] of one original layer from those of its parts; parts that are not adapted get rows of zeros.
 
     Parts that share A keep it, so that what was split is put together again as it was.
     """
