@@ -164,9 +164,9 @@ def export(adapter: Path, to: Path, *, kind: Kind, base: Path | None = None) -> 
     to
         A new .safetensors file; for peft a new folder.
     kind
-        diffusers, kohya (for ComfyUI and A1111) or peft.
+        diffusers, comfyui, kohya (for its scripts, A1111 and Forge), bfl (FLUX's original names) or peft.
     base
-        Folder of its base model, for kohya's names.
+        Folder of its base model, for kohya's names of UNets.
     """
     from pipeline.commands import adapters
 

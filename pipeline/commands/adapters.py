@@ -12,7 +12,8 @@ from torch import Tensor
 
 import pipeline
 from pipeline import atomic
-from pipeline.adapter.files import arithmetic, kohya, peft_config, reader, summary
+from pipeline.adapter.files import arithmetic, kohya, layouts, peft_config, reader, summary
+from pipeline.adapter.files.layouts import Layout
 from pipeline.adapter.files.reader import AdapterFile
 from pipeline.adapter.names import DENOISERS, Kind, as_in_files, is_magnitude, pairs
 from pipeline.console import quiet_libraries, tell
@@ -45,8 +46,8 @@ def export(path: Path, to: Path, kind: Kind, base: Path | None) -> None:
     if kind == "peft":
         with _named(to):
             atomic.commit_folder(to, lambda temp: _write_peft(temp, file, layers))
-    elif kind == "kohya":
-        tensors, header = _for_kohya(file, family, to)
+    elif kind != "diffusers":
+        tensors, header = _in_layout(file, kind, family, layers, to)
         _commit(to, tensors, header | _note(file), lambda temp: _require_equal(file.tensors, reader.read(temp, layers)))
     else:
         _refuse_lost_dora(file)
@@ -156,19 +157,18 @@ def _require_equal(written: dict[str, Tensor], back: AdapterFile) -> None:
         )
 
 
-def _for_kohya(file: AdapterFile, family: Family | None, to: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header for ComfyUI and A1111, with one alpha for all layers: diffusers forgets those that differ."""
-    if family is None:
+def _in_layout(
+    file: AdapterFile, layout: Layout, family: Family | None, layers: Layers | None, to: Path
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header for other programs, with one alpha for all layers: diffusers forgets those that differ."""
+    own = type(family) if family else registry.named(file.family or summary.family_of(file.tensors))
+    if own is None or (family is None and own.comfyui_prefixes):
         raise ConfigError("kohya's names need the base model: give its folder with --base.")
-    if not family.comfyui_prefixes:
-        if family.comfyui_reads_diffusers:
-            known = f"ComfyUI loads an adapter of {family.name} as diffusers has it. Use the file as it is"
-        else:
-            known = f"kohya's format has no names for {family.name}, and what ComfyUI reads of it is not known here"
-        raise ConfigError(f"There is nothing to export: {known}, or export it to diffusers.")
     alphas = [round(alpha, 6) for alpha in file.alphas.values()]
     alpha = peft_config.commonest(alphas)
-    tensors = kohya.to_kohya(file.tensors, family.comfyui_prefixes, dict.fromkeys(file.alphas, alpha))
+    tensors = layouts.to_layout(layout, file.tensors, dict.fromkeys(file.alphas, alpha), own, layers or {})
+    if family is None:
+        return tensors, {}
     facts = summary.facts_of(file.header)
     header = kohya.modelspec(
         architecture=family.architecture,

@@ -28,7 +28,9 @@ class Family(ABC):
     encoders: ClassVar[tuple[str, ...]]  # the pipeline's parts that turn text into conditioning
     trainable_encoders: ClassVar[tuple[str, ...]] = ()  # of CLIP: diffusers loads adapters for no others
     comfyui_prefixes: ClassVar[dict[str, str]] = {}  # of kohya's names, where ComfyUI does not read diffusers' own
+    comfyui_knows_original_names: ClassVar[bool] = False  # and its file has those, for the whole denoiser
     comfyui_reads_diffusers: ClassVar[bool] = False  # by its rules, restated in tests/adapter/comfyui_rules.py
+    has_bfl_names: ClassVar[bool] = False  # in Black Forest Labs' code, which other trainers' files keep
     key_signatures: ClassVar[tuple[KeySignature, ...]]  # by which an adapter's file is known to be for it
     tested_on: ClassVar[str] = "miniature"
     supports_cfg: ClassVar[bool] = True  # whether its sampler compares with the unconditional prediction

@@ -42,9 +42,6 @@ _WORDS = (  # of diffusers' and transformers' names that have an underscore them
 _WORD = re.compile(rf"(?:{'|'.join(_WORDS)}|[^_]+)(?=_|$)")
 _BLOCKS = r"(?:single_)?transformer_blocks\.\d|(?:layers|noise_refiner|context_refiner)\.\d"
 _FOREIGN = (
-    re.compile(
-        r"(?:lora_unet_|diffusion_model\.|base_model\.model\.|transformer\.)?(?:double|single|joint)_blocks[._]\d.*"
-    ),
     re.compile(r"(?:diffusion_model|text_encoders)\..*|lora_transformer_.*"),
     re.compile(rf"(?:{_BLOCKS}).*"),
     re.compile(rf"(?:{'|'.join(COMPONENTS)})\..+\.lora_(?:down|up)\.weight"),
@@ -54,7 +51,7 @@ _UNET = re.compile(r"diffusion_model\.((?:input_blocks|middle_block|output_block
 
 def is_foreign(names: Collection[str]) -> bool:
     """Whether a file has such names. Those of UNets with underscores are not: `kohya` reads them."""
-    return any(form.fullmatch(name) for name in names for form in _FOREIGN)
+    return original.family_of(names) is not None or any(form.fullmatch(name) for name in names for form in _FOREIGN)
 
 
 def as_kohya(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

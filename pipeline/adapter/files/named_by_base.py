@@ -20,7 +20,10 @@ _HALF = re.compile(r"(.+?)[._]lora(?:_linear_layer)?[._](down|up|A|B)\.weight")
 def named_by_base(
     path: Path, tensors: dict[str, Tensor], format_: str, layers: Layers
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Tensors under names that the base makes clear, in diffusers' format, and the alphas if the file says them."""
+    """Tensors under names that the base makes clear, in diffusers' format, and the alphas if the file says them.
+
+    Raises CheckpointError for a file of another model and for names that the base has not.
+    """
     if format_ == "old diffusers":
         tensors = _with_component(tensors, layers)
     spelled = _spelled(tensors, layers)

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pipeline.errors import CheckpointError
+
 Pair = tuple[Tensor, Tensor]  # A [rank inputs ...] and B [outputs rank ...]
 Table = Mapping[str, tuple[str, ...]]  # {} is the number of a block
 
@@ -119,13 +121,12 @@ def original_of(layers: Iterable[str], family: str) -> tuple[dict[str, tuple[str
     found: dict[str, tuple[str, ...]] = {}
     unknown = []
     for layer in layers:
-        place = next((place for place in _reverse(family) if (match := place[0].fullmatch(layer))), None)
-        if place is None:
+        places = ((form.fullmatch(layer), name, parts) for form, name, parts in _reverse(family))
+        match, name, parts = next((place for place in places if place[0]), (None, "", ()))
+        if match is None:
             unknown.append(layer)
-            continue
-        match = place[0].fullmatch(layer)
-        assert match is not None
-        found[place[1].format(*match.groups())] = tuple(part.format(*match.groups()) for part in place[2])
+        else:
+            found[name.format(*match.groups())] = tuple(part.format(*match.groups()) for part in parts)
     return found, unknown
 
 
@@ -163,10 +164,11 @@ def used(a: Float[Tensor, "r i"], b: Float[Tensor, "o r"]) -> Pair:
     return (a[used].contiguous(), b[:, used].contiguous()) if used.any() else (a, b.contiguous())
 
 
-def joined(parts: Mapping[str, Pair], layers: tuple[str, ...]) -> Pair:
+def joined(parts: Mapping[str, Pair], layers: tuple[str, ...], sizes: Mapping[str, int]) -> Pair:
     """A [r i] and B [o r] of one original layer from those of its parts; parts that are not adapted get rows of zeros.
 
-    Parts that share A keep it, so that what was split is put together again as it was.
+    Parts that share A keep it, so that what was split is put together again as it was. `sizes` are the outputs of the
+    base's layers, as far as they are known. Raises CheckpointError where the size of a missing part is not.
     """
     own = [parts[layer] for layer in layers if layer in parts]
     if len(layers) == 1:
@@ -174,8 +176,7 @@ def joined(parts: Mapping[str, Pair], layers: tuple[str, ...]) -> Pair:
         return a, _turned(b) if _is_turned(layers[0], a, b) else b
     if len(own) == len(layers) and all(torch.equal(a, own[0][0]) for a, _ in own):
         return own[0][0], torch.cat([b for _, b in own])
-    inputs = own[0][0].shape[1]
-    outputs = _outputs(parts, layers, inputs)
+    outputs = _outputs(parts, layers, own[0][0].shape[1], sizes)
     a, b = torch.cat([a for a, _ in own]), own[0][1].new_zeros(sum(outputs), sum(len(a) for a, _ in own))
     row = column = 0
     for layer, size in zip(layers, outputs, strict=True):
@@ -187,12 +188,19 @@ def joined(parts: Mapping[str, Pair], layers: tuple[str, ...]) -> Pair:
     return a, b
 
 
-def _outputs(parts: Mapping[str, Pair], layers: tuple[str, ...], inputs: int) -> list[int]:
-    """The outputs of each part. Raises KeyError where k and v have sizes of their own and neither is there."""
-    known = {layer: len(parts[layer][1]) for layer in layers if layer in parts}
-    k_or_v = next((known[layer] for layer in layers[1:3] if layer in known), inputs)
-    usual = [inputs, k_or_v, k_or_v, 4 * inputs]
+def _outputs(parts: Mapping[str, Pair], layers: tuple[str, ...], inputs: int, sizes: Mapping[str, int]) -> list[int]:
+    """The outputs of each part: of k and v as many, and as many as of q but for Lumina 2, of FLUX's MLP four times."""
+    known = {layer: sizes[layer] for layer in layers if layer in sizes}
+    known |= {layer: len(parts[layer][1]) for layer in layers if layer in parts}
+    k_or_v = next((known[layer] for layer in layers[1:3] if layer in known), None)
+    if k_or_v is None and _reverse_of_lumina(layers[0]):
+        raise CheckpointError(f"{layers[1]} is not in the adapter, so its size is not known; give --base.")
+    usual = [inputs, k_or_v or inputs, k_or_v or inputs, 4 * inputs]
     return [known.get(layer, usual[place]) for place, layer in enumerate(layers)]
+
+
+def _reverse_of_lumina(layer: str) -> bool:
+    return any(form.fullmatch(layer) for form, _, _ in _reverse("lumina2"))
 
 
 def _is_turned(layer: str, a: Tensor, b: Tensor) -> bool:
