@@ -152,7 +152,7 @@ def inspect(adapter: Path, *, base: Path | None = None, json: bool = False) -> N
 
 
 @app.command
-def export(adapter: Path, to: Path, *, kind: Kind, base: Path | None = None) -> None:
+def export(adapter: Path, to: Path, *, kind: Kind, base: Path | None = None, rank: int | None = None) -> None:
     """Write an adapter in another format, verified by reading it back.
 
     Example: python -m pipeline export outputs/demo demo.safetensors --kind kohya --base my_model
@@ -166,11 +166,13 @@ def export(adapter: Path, to: Path, *, kind: Kind, base: Path | None = None) -> 
     kind
         diffusers, comfyui, kohya (for its scripts, A1111 and Forge), bfl (FLUX's original names) or peft.
     base
-        Folder of its base model, for kohya's names of UNets.
+        Folder of its base model, for kohya's names of UNets, and for DoRA outside diffusers.
+    rank
+        Cut every layer to this rank and print what is lost; DoRA becomes a plain LoRA, whose difference is not exact.
     """
     from pipeline.commands import adapters
 
-    adapters.export(adapter, to, kind, base)
+    adapters.export(adapter, to, kind, base, rank)
 
 
 @app.command

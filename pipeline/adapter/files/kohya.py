@@ -177,7 +177,8 @@ def refuse_inexpressible(
     dora = [name for name in tensors if is_magnitude(name)]
     if dora:
         raise ConfigError(
-            f"A DoRA adapter has no equal in kohya's format or ComfyUI: {reason}. Share the file for diffusers:\n"
+            f"A DoRA adapter has no equal in kohya's format or ComfyUI: {reason}. Share the file for diffusers, or "
+            "give export --rank:\n"
             f"{listed(dora)}"
         )
     biases = [name for name in tensors if name.endswith(BIASES)]
