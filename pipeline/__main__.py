@@ -151,7 +151,7 @@ def inspect(adapter: Path, *, base: Path | None = None, json: bool = False) -> N
     adapter
         A .safetensors file, an output folder or a folder of PEFT.
     base
-        Folder of its base model: needed for kohya's names, and checked where given.
+        Folder of its base model: needed for names that two families share (kohya's of UNets), and checked where given.
     json
         The same for programs.
     """
@@ -161,7 +161,7 @@ def inspect(adapter: Path, *, base: Path | None = None, json: bool = False) -> N
 
 
 @app.command
-def export(adapter: Path, to: Path, *, kind: Kind, base: Path | None = None) -> None:
+def export(adapter: Path, to: Path, *, kind: Kind, base: Path | None = None, rank: int | None = None) -> None:
     """Write an adapter in another format, verified by reading it back.
 
     Example: python -m pipeline export outputs/demo demo.safetensors --kind kohya --base my_model
@@ -173,13 +173,15 @@ def export(adapter: Path, to: Path, *, kind: Kind, base: Path | None = None) -> 
     to
         A new .safetensors file; for peft a new folder.
     kind
-        diffusers, kohya (for ComfyUI and A1111) or peft.
+        diffusers, comfyui, kohya (for its scripts, A1111 and Forge), bfl (FLUX's original names) or peft.
     base
-        Folder of its base model, for kohya's names.
+        Folder of its base model, for kohya's names of UNets, and for DoRA outside diffusers.
+    rank
+        Cut every layer to this rank and print what is lost; DoRA becomes a plain LoRA, whose difference is not exact.
     """
     from pipeline.commands import adapters
 
-    adapters.export(adapter, to, kind, base)
+    adapters.export(adapter, to, kind, base, rank)
 
 
 @app.command

@@ -13,6 +13,7 @@ from pipeline.adapter.files.reader import AdapterFile
 from pipeline.adapter.layers import TargetModule, target_modules_of
 from pipeline.adapter.names import A, in_file, is_b, is_magnitude, layer_of
 from pipeline.adapter.options import AdapterOptions
+from pipeline.console import tell
 from pipeline.errors import ConfigError
 from pipeline.families.base import Family
 from pipeline.families.meta import layer_shapes
@@ -27,10 +28,18 @@ def chosen(family: Family, models: Mapping[str, nn.Module], options: AdapterOpti
         return target_modules_of({name: (model, family.targets_of(name)) for name, model in models.items()}, options)
     file = read(family, options.init_lora)
     parts = {name.split(".")[0] for name in file.alphas}
+    if family.denoiser not in parts:
+        raise ConfigError(
+            f"--init_lora {options.init_lora} adapts {' and '.join(sorted(parts))} alone and has no layer of the "
+            f"{family.denoiser}, which every run trains; leave it out, or give an adapter of both."
+        )
     if parts - models.keys():
         raise ConfigError(f"--init_lora {options.init_lora} adapts text encoders too: give --train_text_encoder.")
-    if models.keys() - parts:
-        raise ConfigError(f"--init_lora {options.init_lora} has nothing for the text encoders: it cannot start them.")
+    if missing := sorted(models.keys() - parts):
+        raise ConfigError(
+            f"--init_lora {options.init_lora} has nothing for {' and '.join(missing)}: it cannot start what "
+            "--train_text_encoder trains."
+        )
     found: dict[str, list[TargetModule]] = {component: [] for component in models}
     use_dora = any(is_magnitude(name) for name in file.tensors)
     for number, (component, model) in enumerate(models.items()):
@@ -56,6 +65,8 @@ def read(family: Family, path: str) -> AdapterFile:
 @torch.no_grad()
 def put(adapted: AdaptedModels, file: AdapterFile) -> None:
     """Give the live adapter the weights of a file: in the file B holds the scale, in the live one it does not."""
+    for note in file.notes:
+        tell(f"--init_lora {file.path}: {note}")
     for component, model in adapted.models.items():
         scales = lora.scales(model)
         for name, value in lora.parameters(model).items():

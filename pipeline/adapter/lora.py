@@ -121,10 +121,14 @@ def with_scale(denoiser: Any, scale: float) -> Iterator[None]:
             layer.set_scale(name, 1.0)
 
 
-def every_layer(model: nn.Module) -> set[str]:
-    """The names of all linear and convolutional layers, adapted or not, as they are without an adapter."""
+def every_layer(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shapes of all linear and convolutional layers, adapted or not, by their names without an adapter."""
     found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
-    return {name.replace(".base_layer", "") for name in found if not is_adapter(name)}
+    return {
+        name.replace(".base_layer", ""): tuple(module.weight.shape)
+        for name, module in found.items()
+        if not is_adapter(name)
+    }
 
 
 def state(denoiser: Any, adapter: str = LIVE) -> dict[str, Float[Tensor, "..."]]:

@@ -14,7 +14,7 @@ BIASES = (".lora_A.bias", ".lora_B.bias")
 COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")  # of pipelines
 DENOISERS = COMPONENTS[:2]
 _MARK = ".lora_"
-Kind = Literal["diffusers", "kohya", "peft"]  # of files that can be written
+Kind = Literal["diffusers", "kohya", "bfl", "comfyui", "peft"]  # of files that can be written
 Value = TypeVar("Value")
 
 

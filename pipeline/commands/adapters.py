@@ -2,20 +2,22 @@
 
 import contextlib
 import json
-import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 import pipeline
 from pipeline import atomic
-from pipeline.adapter.files import arithmetic, kohya, peft_config, reader, summary
+from pipeline.adapter.files import arithmetic, kohya, layouts, peft_config, reader, summary
+from pipeline.adapter.files.layouts import Layout
 from pipeline.adapter.files.reader import AdapterFile
 from pipeline.adapter.names import DENOISERS, Kind, as_in_files, is_magnitude, pairs
-from pipeline.console import quiet_libraries
+from pipeline.commands import cutting
+from pipeline.console import quiet_libraries, tell
 from pipeline.errors import CheckpointError, ConfigError, listed
 from pipeline.families import registry
 from pipeline.families.base import Family
@@ -31,28 +33,35 @@ def inspect(path: Path, base: Path | None, as_json: bool) -> None:
     sys.stdout.write((json.dumps(facts, indent=2) if as_json else summary.text(facts)) + "\n")
 
 
-def export(path: Path, to: Path, kind: Kind, base: Path | None) -> None:
+def export(path: Path, to: Path, kind: Kind, base: Path | None, rank: int | None = None) -> None:
     """Write an adapter in another format, and prove it by reading it back.
 
     `to` is a new .safetensors file, for PEFT a new folder. `base` is the folder of the base model: needed to
-    read and to write kohya's names. Raises ConfigError for what cannot be written so, CheckpointError for a
-    file that cannot be read.
+    read and to write kohya's names, and for DoRA outside diffusers. With `rank` every layer is cut to it, DoRA made a
+    plain LoRA, and what is lost printed block by block. Raises ConfigError for what cannot be written so,
+    CheckpointError for a file that cannot be read.
     """
     _require_new(to, folder=kind == "peft")
     family = _family(base)
     layers = _layers(family)
-    file = reader.read(path, layers)
-    if kind == "peft":
+    file, lost = _read(path, layers), list[str]()
+    if rank is not None:
+        file, lost = cutting.cut(file, rank, family)
+    if kind == "comfyui" and cutting.has_dora(file):
+        tensors = cutting.whole_for_comfyui(file, family, layers)
+        _commit(to, tensors, _note(file), lambda temp: _require_bytes(tensors, load_file(temp)))
+    elif kind == "peft":
         with _named(to):
             atomic.commit_folder(to, lambda temp: _write_peft(temp, file, layers))
-    elif kind == "kohya":
-        tensors, header = _for_kohya(file, family, to)
+    elif kind != "diffusers":
+        tensors, header = _in_layout(file, kind, family, layers, to)
         _commit(to, tensors, header | _note(file), lambda temp: _require_equal(file.tensors, reader.read(temp, layers)))
     else:
         _refuse_lost_dora(file)
         tensors = as_in_files(file.tensors)
         _commit(to, tensors, _note(file), lambda temp: _require_equal(tensors, reader.read(temp, None)))
     sys.stdout.write(f"Adapter  {to}\n")
+    sys.stdout.writelines(f"{line}\n" for line in lost)
 
 
 def merge(paths_and_weights: list[tuple[Path, float]], to: Path, rank: int | None, base: Path | None) -> None:
@@ -63,7 +72,7 @@ def merge(paths_and_weights: list[tuple[Path, float]], to: Path, rank: int | Non
     """
     _require_new(to, folder=False)
     layers = _layers(_family(base))
-    parts = [(reader.read(path, layers), weight) for path, weight in paths_and_weights]
+    parts = [(_read(path, layers), weight) for path, weight in paths_and_weights]
     _require_one_family([file for file, _ in parts])
     whole = arithmetic.merged([(file.tensors, weight) for file, weight in parts])
     _refuse_nothing(whole)
@@ -75,7 +84,16 @@ def merge(paths_and_weights: list[tuple[Path, float]], to: Path, rank: int | Non
     number = f"{len(parts)} adapter{'s' if len(parts) > 1 else ''}"
     sys.stdout.write(f"Adapter  {to}: {number} in {len(ranks)} layers, rank {max(ranks)} at most\n")
     if rank is not None:
-        sys.stdout.writelines(f"{line}\n" for line in _lost(whole, errors, rank))
+        sizes = {name: arithmetic.norm(*pair) for name, pair in pairs(whole).items()}
+        sys.stdout.writelines(f"{line}\n" for line in cutting.shares_lost(sizes, errors))
+
+
+def _read(path: Path, layers: Layers | None) -> AdapterFile:
+    """The adapter of a file, and on stderr what of the file is left out."""
+    file = reader.read(path, layers)
+    for note in file.notes:
+        tell(f"note: {path}: {note}")
+    return file
 
 
 def _note(file: AdapterFile) -> dict[str, str]:
@@ -148,19 +166,28 @@ def _require_equal(written: dict[str, Tensor], back: AdapterFile) -> None:
         )
 
 
-def _for_kohya(file: AdapterFile, family: Family | None, to: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header for ComfyUI and A1111, with one alpha for all layers: diffusers forgets those that differ."""
-    if family is None:
+def _require_bytes(written: dict[str, Tensor], back: dict[str, Tensor]) -> None:
+    """Raise CheckpointError unless every tensor comes back as it was."""
+    wrong = [name for name in written.keys() | back.keys() if name not in written or name not in back]
+    wrong += [name for name in written.keys() & back.keys() if not torch.equal(written[name], back[name])]
+    if wrong:
+        raise CheckpointError(
+            f"What was written does not read back the same, so it is not kept:\n{listed(sorted(wrong))}"
+        )
+
+
+def _in_layout(
+    file: AdapterFile, layout: Layout, family: Family | None, layers: Layers | None, to: Path
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header for other programs, with one alpha for all layers: diffusers forgets those that differ."""
+    own = type(family) if family else registry.named(file.family or summary.family_of(file.tensors))
+    if own is None or (family is None and own.comfyui_prefixes):
         raise ConfigError("kohya's names need the base model: give its folder with --base.")
-    if not family.comfyui_prefixes:
-        if family.comfyui_reads_diffusers:
-            known = f"ComfyUI loads an adapter of {family.name} as diffusers has it. Use the file as it is"
-        else:
-            known = f"kohya's format has no names for {family.name}, and what ComfyUI reads of it is not known here"
-        raise ConfigError(f"There is nothing to export: {known}, or export it to diffusers.")
     alphas = [round(alpha, 6) for alpha in file.alphas.values()]
     alpha = peft_config.commonest(alphas)
-    tensors = kohya.to_kohya(file.tensors, family.comfyui_prefixes, dict.fromkeys(file.alphas, alpha))
+    tensors = layouts.to_layout(layout, file.tensors, dict.fromkeys(file.alphas, alpha), own, layers or {})
+    if family is None:
+        return tensors, {}
     facts = summary.facts_of(file.header)
     header = kohya.modelspec(
         architecture=family.architecture,
@@ -199,7 +226,7 @@ def _refuse_lost_dora(file: AdapterFile) -> None:
 def _require_one_family(adapters: Iterable[AdapterFile]) -> None:
     """Raise CheckpointError for adapters of two families."""
     several = list(adapters)
-    guessed = {str(file.path): summary.family_of(file.tensors) for file in several}
+    guessed = {str(file.path): file.family or summary.family_of(file.tensors) for file in several}
     if len(set(guessed.values()) - {summary.UNKNOWN}) > 1:
         facts = [f"{path}: {family}" for path, family in guessed.items()]
         raise CheckpointError(f"These adapters are for different models:\n{listed(facts)}")
@@ -211,20 +238,3 @@ def _refuse_nothing(tensors: dict[str, Tensor]) -> None:
     gone = [name for name, (a, b) in found if arithmetic.norm(a, b) <= TOLERANCE * float(a.norm() * b.norm())]
     if gone:
         raise ConfigError(f"With these weights the adapters add nothing to some layers:\n{listed(gone)}")
-
-
-def _lost(whole: dict[str, Tensor], errors: dict[str, float], rank: int) -> list[str]:
-    """What each block with layers above the rank has lost, as a share of its size."""
-    found = pairs(whole)
-    sizes = {name: arithmetic.norm(*pair) for name, pair in found.items()}
-    blocks: dict[str, list[str]] = {}
-    for name in errors:
-        blocks.setdefault(summary.block_of(name), []).append(name)
-    reduced = {block: names for block, names in blocks.items() if any(len(found[name][0]) > rank for name in names)}
-    width = max(map(len, reduced), default=0)
-    lines = []
-    for block, names in reduced.items():
-        size = math.hypot(*(sizes[name] for name in names))
-        lost = math.hypot(*(errors[name] * sizes[name] for name in names))
-        lines.append(f"  {block:<{width}}  {lost / size:.2%} lost")
-    return lines

@@ -29,7 +29,9 @@ class Family(ABC):
     text_widths: ClassVar[dict[str, tuple[str, ...]]]  # of the denoiser's configuration: the encoders that add up to it
     trainable_encoders: ClassVar[tuple[str, ...]] = ()  # of CLIP: diffusers loads adapters for no others
     comfyui_prefixes: ClassVar[dict[str, str]] = {}  # of kohya's names, where ComfyUI does not read diffusers' own
+    comfyui_knows_original_names: ClassVar[bool] = False  # and its file has those, for the whole denoiser
     comfyui_reads_diffusers: ClassVar[bool] = False  # by its rules, restated in tests/adapter/comfyui_rules.py
+    has_bfl_names: ClassVar[bool] = False  # in Black Forest Labs' code, which other trainers' files keep
     key_signatures: ClassVar[tuple[KeySignature, ...]]  # by which an adapter's file is known to be for it
     tested_on: ClassVar[str] = "miniature"
     supports_cfg: ClassVar[bool] = True  # whether its sampler compares with the unconditional prediction

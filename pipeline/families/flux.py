@@ -42,6 +42,8 @@ class Flux(Family):
     }
     trainable_encoders = ("text_encoder",)
     comfyui_reads_diffusers = True
+    has_bfl_names = True
+    architecture = "flux-1-dev"
     supports_cfg = False
     patch_size = PATCH  # which its pipeline packs; the transformer's own is 1
     key_signatures = (

@@ -29,6 +29,8 @@ class Lumina2(Family):
     size_multiple = 16
     encoders = ("tokenizer", "text_encoder")
     text_widths: ClassVar[dict[str, tuple[str, ...]]] = {"cap_feat_dim": ("text_encoder",)}
+    comfyui_knows_original_names = True
+    architecture = "lumina-2"
     key_signatures = (KeySignature(r"transformer\.(?:layers|noise_refiner|context_refiner)\.\d"),)
 
     @property

@@ -43,7 +43,8 @@ def table() -> str:
     for pipeline_class in REGISTRY:
         family = class_of(pipeline_class)
         encoders = " ".join(family.trainable_encoders) or "-"
-        comfyui = "its own file" if family.comfyui_prefixes else "as it is" if family.comfyui_reads_diffusers else "-"
+        own = family.comfyui_prefixes or family.comfyui_knows_original_names
+        comfyui = "its own file" if own else "as it is" if family.comfyui_reads_diffusers else "no"
         rows.append((family.name, pipeline_class, family.denoiser, encoders, comfyui, family.tested_on))
     return "\n".join(
         [*columns(rows, indent=""), "", "No published checkpoint was trained here yet; see Limits in the README."]
@@ -67,6 +68,11 @@ def of_layers(sizes: dict[str, tuple[int, int]]) -> str | None:
             ):
                 return family.name
     return None
+
+
+def named(name: str) -> type[Family] | None:
+    """The family of this name, if there is one."""
+    return next((class_of(place) for place in REGISTRY if class_of(place).name == name), None)
 
 
 def _class_for(source: ModelSource) -> type[Family]:

@@ -33,6 +33,7 @@ class StableDiffusion3(Family):
 
     trainable_encoders = ("text_encoder", "text_encoder_2")
     comfyui_reads_diffusers = True
+    architecture = "stable-diffusion-3"
 
     @property
     def targets(self) -> TargetModules:

@@ -32,6 +32,7 @@ class StableDiffusionXL(Family):
         "text_encoder": "lora_te1",
         "text_encoder_2": "lora_te2",
     }
+    comfyui_knows_original_names = True
     architecture = "stable-diffusion-xl-v1-base"
     key_signatures = (
         KeySignature(r"unet\.(?:add_embedding\.|.*\.transformer_blocks\.[1-9])"),

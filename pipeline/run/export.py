@@ -69,7 +69,8 @@ def export(context: RunContext, models: Models, kept_step: int) -> Exported:
 def write_for_comfyui(context: RunContext, adapted: AdaptedModels, facts: dict[str, str]) -> Path | None:
     """Write a second file if ComfyUI cannot read the first; none for DoRA, which ComfyUI computes differently."""
     family = context.family
-    if not family.comfyui_prefixes or any(is_magnitude(name) for name in adapted.parameters()):
+    own = family.comfyui_prefixes or family.comfyui_knows_original_names
+    if not own or any(is_magnitude(name) for name in adapted.parameters()):
         return None
     title = redactor(facts.get("trigger", ""))(context.folder.resolve().name)
     name = re.sub(r"[^\w.-]+", "-", title).strip("-.") or "adapter"
@@ -84,7 +85,7 @@ def write_for_comfyui(context: RunContext, adapted: AdaptedModels, facts: dict[s
         licence=facts.get("licence"),
     )
     path, temp = context.folder / "comfyui" / f"{name}.safetensors", context.folder / TEMP / "comfyui.safetensors"
-    writer.write_for_comfyui(temp, adapted, family.comfyui_prefixes, header)
+    writer.write_for_comfyui(temp, adapted, type(family), header)
     path.parent.mkdir(exist_ok=True)
     os.replace(temp, path)
     return path

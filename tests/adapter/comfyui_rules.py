@@ -222,6 +222,19 @@ def flux_stems(config: Config) -> dict[str, Weight]:
     return _dotted(weights)
 
 
+def lumina2_names(config: Config) -> set[str]:
+    """Lumina-Image 2.0: its own names with dots, after 'diffusion_model.', as of every model that has no others."""
+    names = {"x_embedder", "cap_embedder.1", "t_embedder.mlp.0", "t_embedder.mlp.2"}
+    names |= {"final_layer.linear", "final_layer.adaLN_modulation.1"}
+    for row, count in (("layers", config["num_layers"]), ("noise_refiner", config["num_refiner_layers"]),
+                       ("context_refiner", config["num_refiner_layers"])):  # fmt: skip
+        for number in range(count):
+            parts = ["attention.qkv", "attention.out", *(f"feed_forward.w{part}" for part in (1, 2, 3))]
+            parts += ["adaLN_modulation.1"] if row != "context_refiner" else []
+            names |= {f"{row}.{number}.{part}" for part in parts}
+    return names
+
+
 def _feed_forward(theirs: str, first: str, second: str, width: int) -> dict[str, tuple[str, Shape]]:
     return {f"{theirs}.net.0.proj": (first, (4 * width, width)), f"{theirs}.net.2": (second, (width, 4 * width))}
 

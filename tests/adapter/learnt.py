@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import FluxPipeline, StableDiffusionPipeline
 from diffusers.training_utils import _collate_lora_metadata
 
 from pipeline.adapter import lora
@@ -65,5 +65,6 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor], tolera
 def with_header(adapted: AdaptedModels, folder: Path) -> Path:
     """As diffusers' own scripts save it: B as it was trained, alphas in the header."""
     states = {f"{name}_lora_layers": lora.state(model) for name, model in adapted.models.items()}
-    StableDiffusionPipeline.save_lora_weights(folder, **states, **_collate_lora_metadata(adapted.models))
+    kind = FluxPipeline if "transformer" in adapted.models else StableDiffusionPipeline
+    kind.save_lora_weights(folder, **states, **_collate_lora_metadata(adapted.models))
     return folder / FILE

@@ -40,7 +40,9 @@ def real_file(model: str, targets: str) -> dict[str, torch.Tensor]:
             key: layer for key, layer in layers(published(name)).items() if targets == "wide" or key.endswith(ATTENTION)
         }
         tensors |= adapter(component, chosen, device="meta", rank=1)
-    return kohya.to_kohya(tensors, prefixes, {})
+    return kohya.to_kohya(
+        tensors, prefixes, {}, ldm_names(list(layers(published("sdxl")))) if model == "sdxl" else None
+    )
 
 
 def canonical_file(model: str, targets: str) -> dict[str, torch.Tensor]:

@@ -1,5 +1,7 @@
 """SDXL's file for ComfyUI, every layer of both encoders and of the UNet in it, as stock diffusers reads it."""
 
+import re
+
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -7,6 +9,7 @@ from safetensors.torch import save_file
 
 from pipeline.adapter.adapted_models import AdaptedModels
 from pipeline.adapter.files import arithmetic, kohya, reader, writer
+from pipeline.adapter.files.ldm_names import ldm_names
 from pipeline.adapter.names import pairs
 from pipeline.adapter.options import AdapterOptions
 from pipeline.families import miniature, registry
@@ -39,7 +42,14 @@ def test_no_layer_is_lost_and_the_weights_it_adds_are_the_same(adapted, tmp_path
     canonical = writer.state_dict(adapted)
     alphas = writer.alphas_of(adapted, canonical)
     assert any("add_embedding.linear_1" in name for name in canonical)
-    save_file(kohya.to_kohya(canonical, SDXL, alphas), tmp_path / "x.safetensors")
+    written = kohya.to_kohya(canonical, SDXL, alphas, ldm_names(layer_shapes(family)["unet"]))
+    unet = {name.partition(".")[0] for name in written if name.startswith("lora_unet_")}
+    original = r"lora_unet_(?:input_blocks|middle_block|output_blocks|time_embed|label_emb|out)_.*"
+    assert all(re.fullmatch(original, name) for name in unet), "one scheme for the whole UNet"
+    assert len(unet) == sum(
+        isinstance(m, torch.nn.Linear | torch.nn.Conv2d) for m in family.load("unet").unet.modules()
+    )
+    save_file(written, tmp_path / "x.safetensors")
     pipe = DiffusionPipeline.from_pretrained(family.source.folder)
     pipe.load_lora_weights(tmp_path, weight_name="x.safetensors", adapter_name="x")
     loaded = {}

@@ -41,8 +41,8 @@ HARMS = {
     "integers": (lambda t: t.update({n: t[n].to(torch.int8) for n in list(t)[:2]}), ["floating-point"]),
     "not finite": (lambda t: [t[f"{LAYER}.lora_{k}.weight"].view(-1)[:1].fill_(v) for k, v in (("A", NAN), ("B", INF))],
                    [f"{LAYER}.lora_A.weight is not finite", f"{LAYER}.lora_B.weight is not finite"]),
-    "zero": (lambda t: [t[f"{n}.lora_B.weight"].zero_() for n in (LAYER, "unet.conv_in")],
-             [f"{LAYER}.lora_B.weight is zero", "unet.conv_in.lora_B.weight is zero"]),
+    "all zero": (lambda t: [v.zero_() for n, v in t.items() if "lora_B" in n],
+                 ["each of its 91 layers is zero and adds nothing"]),
     "absurd alpha": (lambda t: t.update({f"{LAYER}.alpha": torch.tensor(1e6)}), [f"{LAYER}: alpha is 1e+06 at rank 3"]),
     "no adapter": (lambda t: [t.clear(), t.update({"down.weight": torch.ones(1)})], ["holds no LoRA"]),
 }  # fmt: skip

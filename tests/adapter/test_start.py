@@ -113,7 +113,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(trainer, small, trained, tmp
         (["--init_lora", trained], "give --train_text_encoder"),
         (["--init_lora", trained, "--lora_layers", "to_q"], "leave --lora_layers out"),
         (["--init_lora", tmp_path / "x.bin"], "no .safetensors file"),
-        (["--init_lora", tmp_path / "zero.safetensors", "--train_text_encoder"], "is zero"),
+        (["--init_lora", tmp_path / "zero.safetensors", "--train_text_encoder"], "layers is zero"),
         (["--init_lora", trained, "--pretrained_model_name_or_path", tmp_path / "sdxl"], "for another model"),
     ]
     for words, said in cases:

@@ -239,17 +239,3 @@ def test_mistakes_are_answered_in_a_sentence(every, miniature, sdxl, tmp_path):
         assert "\n" not in str(caught.value)
     assert (tmp_path / "taken.safetensors").read_bytes() == b"mine"
     assert left_in(tmp_path) == ["flux", "taken", "taken.safetensors"]
-
-
-def test_where_comfyui_reads_the_canonical_file_there_is_nothing_to_export(tmp_path):
-    miniatures.write("flux", tmp_path / "flux")
-    family = registry.detect(tmp_path / "flux")
-    path = writer.write(tmp_path, learnt(family, with_text=False, rank=2), "{}")
-    with pytest.raises(ConfigError, match="ComfyUI loads an adapter of flux as diffusers has it"):
-        adapters.export(path, tmp_path / "x.safetensors", "kohya", tmp_path / "flux")
-    miniatures.write("sana", tmp_path / "sana")
-    other = writer.write(tmp_path / "s", learnt(registry.detect(tmp_path / "sana"), with_text=False, rank=2), "{}")
-    with pytest.raises(ConfigError, match="what ComfyUI reads of it is not known here"):
-        adapters.export(other, tmp_path / "x.safetensors", "kohya", tmp_path / "sana")
-    adapters.export(path, tmp_path / "p", "peft", tmp_path / "flux")
-    same(reader.read(tmp_path / "p", None).tensors, load_file(path))

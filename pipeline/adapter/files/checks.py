@@ -1,12 +1,16 @@
 """What is wrong with the tensors of an adapter's file, in words."""
 
 import math
+import re
+from collections import defaultdict
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pipeline.adapter.names import ALPHA, MAGNITUDE, A, B, is_b, pairs
+from pipeline.errors import CheckpointError
 
 MAX_ALPHA = 1024  # times the rank: training needs less, and headers are easily forged
 
@@ -72,3 +76,19 @@ def _misfit(parts: dict[str, Tensor], *, whole_dora: bool) -> str | None:
     if alpha.numel() != 1 or not math.isfinite(alpha.item()) or alpha.item() == 0:
         return "alpha must be one number that is not 0"
     return None
+
+
+def require_same_model(
+    path: Path, found: dict[str, tuple[Tensor, Tensor]], base: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raise CheckpointError, one sentence, where a layer has other sizes or most layers of some part do not exist."""
+    parts = defaultdict[str, list[str]](list)
+    for name, (a, b) in found.items():
+        parts[re.findall(r"lora_[^_]+|[^.]+", name)[0]].append(name)
+        if difference := unlike(a, b, name, base.get(name)):
+            raise CheckpointError(f"{path} is for another model: {difference}.")
+    for own in parts.values():
+        missing = [name for name in own if name not in base]
+        if 2 * len(missing) >= len(own):
+            which = f"{len(missing)} of its {len(own)} layers, such as {missing[0]}, are not in this base"
+            raise CheckpointError(f"{path} is for another model: {which}.")

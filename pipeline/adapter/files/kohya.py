@@ -12,7 +12,7 @@ and older versions norm over the other axis. Only somebody who holds W could con
 import hashlib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -41,17 +41,23 @@ _TEXT_ATTENTION = re.compile(r"(.+\.self_attn)\.(q|k|v|out)_proj")
 Layer = tuple[str, str]  # component and layer: ("unet", "mid_block.attentions.0.proj_in")
 
 
-def to_kohya(tensors: dict[str, Tensor], prefixes: dict[str, str], alphas: dict[str, float]) -> dict[str, Tensor]:
+def to_kohya(
+    tensors: dict[str, Tensor],
+    prefixes: dict[str, str],
+    alphas: dict[str, float],
+    original: Mapping[str, str] | None = None,
+) -> dict[str, Tensor]:
     """An adapter in diffusers' format as kohya has it.
 
     `prefixes` has kohya's prefix of every component ({"unet": "lora_unet", "text_encoder": "lora_te"}),
     `alphas` the true alpha by '<component>.<layer>': the layer's scale times its rank in `tensors`. Where
     it is missing, alpha is the rank. Any alpha gives the same addition, since B makes up for it; one for
-    all layers lets stock diffusers read the file too, which forgets alphas that differ (0.42). Raises
+    all layers lets stock diffusers read the file too, which forgets alphas that differ (0.42). `original` has the
+    UNet's LDM names, of all its layers or none: A1111, InvokeAI and diffusers lose layers where both occur. Raises
     ConfigError for what the format cannot express (DoRA, biases), and CheckpointError for tensors that
     are no adapter in diffusers' format.
     """
-    _refuse_inexpressible(tensors)
+    refuse_inexpressible(tensors)
     found, problems = _layers_of(tensors, prefixes)
     converted = {}
     for (component, layer), (down, up) in found.items():
@@ -60,7 +66,7 @@ def to_kohya(tensors: dict[str, Tensor], prefixes: dict[str, str], alphas: dict[
         if not math.isfinite(alpha) or alpha == 0:
             problems.append(f"{component}.{layer}: alpha is {alpha:g}, but must be a number that is not 0")
             continue
-        stem = kohya_stem(layer, prefixes[component])
+        stem = kohya_stem((original or {}).get(layer, layer), prefixes[component])
         if f"{stem}.{DOWN}" in converted:
             problems.append(f"{component}.{layer}: another layer has the same name in kohya's format, {stem}")
         converted[f"{stem}.{DOWN}"] = down
@@ -163,12 +169,17 @@ def old_names(layer: str) -> Iterator[str]:
             yield f"{match[1]}.to_{match[2]}"
 
 
-def _refuse_inexpressible(tensors: dict[str, Tensor]) -> None:
+def refuse_inexpressible(
+    tensors: dict[str, Tensor],
+    reason: str = "ComfyUI divides by the norm of the base weight, DoRA by that of the base and the addition together",
+) -> None:
+    """Raise ConfigError for what plain pairs of A and B cannot express: DoRA, for this `reason`, and biases."""
     dora = [name for name in tensors if is_magnitude(name)]
     if dora:
         raise ConfigError(
-            "A DoRA adapter has no equal in kohya's format: ComfyUI divides by the norm of the base weight, DoRA by "
-            f"that of the base and the addition together. Share the file for diffusers:\n{listed(dora)}"
+            f"A DoRA adapter has no equal in kohya's format or ComfyUI: {reason}. Share the file for diffusers, or "
+            "give export --rank:\n"
+            f"{listed(dora)}"
         )
     biases = [name for name in tensors if name.endswith(BIASES)]
     if biases:

@@ -1,6 +1,7 @@
 """Reading an adapter in any format, strictly: what is not understood is an error, and no pickle is read.
 
 format          names                                          scale
+bfl, onetrainer, xlabs and kohya's of transformers: see `foreign`
 diffusers       unet.<layer>.lora_A.weight                     that of B, or as the header or .alpha tensors say
 old diffusers   unet.<layer>.processor.to_q_lora.down.weight   that of B, or as the header says
 kohya           lora_unet_<layer with _>.lora_down.weight      as .alpha tensors say
@@ -9,24 +10,36 @@ peft            base_model.model.<layer>.lora_A.weight         as adapter_config
 Once read, all are like the first, the scale in B.
 """
 
+import dataclasses
 import json
 import re
-from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pipeline.adapter.files import kohya
-from pipeline.adapter.files.checks import alpha_problems, misfits, tensor_problems, unlike
-from pipeline.adapter.files.ldm_names import ldm_names
+from pipeline.adapter.files import foreign, kinds, original
+from pipeline.adapter.files.checks import alpha_problems, misfits, require_same_model, tensor_problems
+from pipeline.adapter.files.named_by_base import named_by_base, with_kernels_of
+from pipeline.adapter.files.opened import opened
 from pipeline.adapter.files.peft_config import scaled, scalings_of
-from pipeline.adapter.names import ALPHA, COMPONENTS, FILE, MAGNITUDE, A, B, aliases, pairs, with_text_model
+from pipeline.adapter.names import (
+    ALPHA,
+    COMPONENTS,
+    FILE,
+    MAGNITUDE,
+    A,
+    B,
+    aliases,
+    is_magnitude,
+    layer_of,
+    pairs,
+    with_text_model,
+)
 from pipeline.errors import CheckpointError, ConfigError, listed
-from pipeline.families.meta import Layers, Shapes
+from pipeline.families.meta import Layers
 
 PEFT_CONFIG, PEFT_FILE = "adapter_config.json", "adapter_model.safetensors"
 HEADER_CONFIG = "lora_adapter_metadata"  # diffusers' entry in the header: '<component>.<field of LoraConfig>'
@@ -37,7 +50,6 @@ FORMATS = {
     "diffusers": re.compile(r".+\.lora_(?:[AB]|magnitude_vector)\b.*"),
 }
 _KEY = re.compile(rf"({'|'.join(COMPONENTS)})\.(.+?)({A}|{B}|{MAGNITUDE}|{ALPHA})")
-_HALF = re.compile(r"(.+?)[._]lora(?:_linear_layer)?[._](down|up)\.weight")  # of kohya and old diffusers
 
 
 @dataclass(frozen=True)
@@ -49,15 +61,18 @@ class AdapterFile:
     format: str
     header: dict[str, str]  # of the safetensors file; with PEFT the text of adapter_config.json too
     path: Path
+    notes: tuple[str, ...] = ()  # of what the file has and is left out
+    family: str | None = None  # where names say it that only one family has
 
 
 def read(path: Path, layers: Layers | None) -> AdapterFile:
     """The adapter of a file or folder, of which everything is understood and every number is fit for use.
 
+    Layers of zeros are left out with a note: files of others have them where nothing can be learnt.
     `layers` are `layer_shapes` of the base: kohya's and diffusers' old names need them (else ConfigError), and all are
     checked against them. Raises CheckpointError naming all that is wrong.
     """
-    found = parse(path, layers)
+    found = without_zeros(parse(path, layers))
     problems = tensor_problems(found.tensors) + alpha_problems(found.tensors, found.alphas)
     if problems:
         raise CheckpointError(f"{path} is not fit for use:\n{listed(problems)}")
@@ -68,31 +83,50 @@ def parse(path: Path, layers: Layers | None) -> AdapterFile:
     """The same without a look at the numbers, for inspection; raises ConfigError and CheckpointError likewise."""
     if path.is_dir():
         return _of_folder(path, layers)
-    tensors, header = _opened(path)
+    tensors, header = opened(path)
+    tensors, notes = kinds.plain(path, tensors)
+    configs = _header_configs(path, header)
+    tensors = foreign.as_kohya(tensors)
+    if foreign.is_foreign(tensors):
+        converted = foreign.converted(path, tensors)
+        found = _in_diffusers_format(path, converted, configs, layers)
+        family = original.family_of(tensors)
+        return AdapterFile(*found, foreign.format_of(tensors), header, path, notes, family)
     format_ = _format_of(path, tensors)
     if format_ == "peft":
         if path.name != PEFT_FILE or not (path.parent / PEFT_CONFIG).is_file():
             raise CheckpointError(f"{path} is PEFT's: its scale is in {PEFT_CONFIG}; give the folder with both.")
         return _of_peft(path.parent, layers)
-    configs = _header_configs(path, header)
     if format_ == "diffusers":
-        return AdapterFile(*_in_diffusers_format(path, tensors, configs, layers), format_, header, path)
+        return AdapterFile(*_in_diffusers_format(path, tensors, configs, layers), format_, header, path, notes)
     if layers is None:
         raise ConfigError(f"{path} has names ({format_}) that only its base model makes clear; give it with --base.")
-    _require_same_model(path, _halves(tensors), _spelled(tensors, layers))
-    names = {component: list(shapes) for component, shapes in layers.items()}
     if format_ == "kohya" and configs is not None:
         raise CheckpointError(f"{path} says its scale twice, in .alpha and in {HEADER_CONFIG}; drop one.")
-    alphas: dict[str, float] = {}
-    try:
-        if format_ == "kohya":
-            tensors, alphas = kohya.from_kohya(tensors, _prefixes(tensors, layers), names)
-        else:
-            tensors = kohya.from_old_diffusers(tensors, names)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+    tensors, alphas = named_by_base(path, tensors, format_, layers)
     tensors, own = _in_diffusers_format(path, tensors, configs, layers)
-    return AdapterFile(tensors, alphas or own, format_, header, path)
+    return AdapterFile(tensors, alphas or own, format_, header, path, notes)
+
+
+def without_zeros(file: AdapterFile) -> AdapterFile:
+    """The same without layers that add nothing. Raises CheckpointError if none is left."""
+    dora = {layer_of(name) for name in file.tensors if is_magnitude(name)}  # its magnitude does something by itself
+    found = pairs(file.tensors)
+    zero = {name for name, (a, b) in found.items() if name not in dora and not (a.any() and b.any())}
+    if not zero:
+        return file
+    if len(zero) == len(found):
+        raise CheckpointError(
+            f"{file.path} is not fit for use: each of its {len(zero)} layers is zero and adds nothing."
+        )
+    number = "a layer of zeros" if len(zero) == 1 else f"{len(zero)} layers of zeros"
+    note = f"{number}, {'' if len(zero) == 1 else 'such as '}{min(zero)}, left out"
+    return dataclasses.replace(
+        file,
+        tensors={name: value for name, value in file.tensors.items() if layer_of(name) not in zero},
+        alphas={name: alpha for name, alpha in file.alphas.items() if name not in zero},
+        notes=(*file.notes, note),
+    )
 
 
 def _of_folder(folder: Path, layers: Layers | None) -> AdapterFile:
@@ -115,7 +149,7 @@ def _of_peft(folder: Path, layers: Layers | None) -> AdapterFile:
     config = _json_object(place, text)
     if config.get("peft_type") != "LORA":
         raise CheckpointError(f"{place}: peft_type is {config.get('peft_type')!r}; only LORA is read.")
-    raw, header = _opened(folder / PEFT_FILE)
+    raw, header = opened(folder / PEFT_FILE)
     component = _component_of(folder, raw, layers)
     tensors = {re.sub(r"^base_model\.model\.", f"{component}.", name): value for name, value in raw.items()}
     tensors, alphas = _in_diffusers_format(folder, tensors, {component: config}, layers)
@@ -133,69 +167,12 @@ def _component_of(folder: Path, names: Iterable[str], layers: Layers | None) -> 
     return "text_encoder" if of_text else "unet" if any(map(of_unet.match, names)) else "transformer"
 
 
-def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the header of a safetensors file."""
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist; give the .safetensors file of an adapter, or its folder.")
-    if path.suffix != ".safetensors":
-        raise CheckpointError(f"{path} is no .safetensors file; .bin, .pt, .ckpt are pickles, which can run programs.")
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            names = file.keys()  # an open file cannot be iterated over itself
-            header, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
-    odd = [name for name, v in tensors.items() if v.element_size() == 1 or not (v.is_floating_point() or ALPHA in name)]
-    if odd:
-        raise CheckpointError(f"{path} has other numbers than floating-point ones of 16 bits or more:\n{listed(odd)}")
-    return tensors, header
-
-
 def _format_of(path: Path, names: Collection[str]) -> str:
     """The format that most names are in; what then is left over is named when it is read."""
     count, best = max((sum(map(bool, map(form.fullmatch, names))), name) for name, form in FORMATS.items())
     if not count:
         raise CheckpointError(f"{path} holds no LoRA: its tensors have names like {sorted(names)[:1]}.")
     return best
-
-
-def _prefixes(names: Iterable[str], layers: Layers) -> dict[str, str]:
-    """kohya's prefixes; the first text encoder's has a number where there are two, and elsewhere sometimes."""
-    first = "lora_te1" if any(name.startswith("lora_te1_") for name in names) else "lora_te"
-    of_text = {"text_encoder": first, "text_encoder_2": "lora_te2", "text_encoder_3": "lora_te3"}
-    return {component: of_text.get(component, f"lora_{component}") for component in layers}
-
-
-def _spelled(keys: Iterable[str], layers: Layers) -> Shapes:
-    """The shapes of the base's weights under every name that kohya and old diffusers give them."""
-    prefixes, found = _prefixes(keys, layers), dict[str, tuple[int, ...]]()
-    for component, shapes in layers.items():
-        ldm, own = ldm_names(shapes), prefixes[component]
-        for name, shape in shapes.items():
-            stems = kohya.kohya_stems(name, own) | kohya.kohya_stems(ldm.get(name, name), own)
-            found |= dict.fromkeys(stems | {f"{component}.{old}" for old in kohya.old_names(name)}, shape)
-    return found
-
-
-def _halves(tensors: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Down and up by layer, in the formats that call them so."""
-    found = [(match[1], match[2], v) for key, v in tensors.items() if (match := _HALF.fullmatch(key))]
-    down, up = ({name: value for name, half, value in found if half == which} for which in ("down", "up"))
-    return {name: (value, up[name]) for name, value in down.items() if name in up}
-
-
-def _require_same_model(path: Path, found: dict[str, tuple[Tensor, Tensor]], base: Shapes) -> None:
-    """One sentence where a layer has other sizes, or most layers of some part do not exist."""
-    parts = defaultdict[str, list[str]](list)
-    for name, (a, b) in found.items():
-        parts[re.findall(r"lora_[^_]+|[^.]+", name)[0]].append(name)
-        if difference := unlike(a, b, name, base.get(name)):
-            raise CheckpointError(f"{path} is for another model: {difference}.")
-    for own in parts.values():
-        missing = [name for name in own if name not in base]
-        if 2 * len(missing) >= len(own):
-            which = f"{len(missing)} of its {len(own)} layers, such as {missing[0]}, are not in this base"
-            raise CheckpointError(f"{path} is for another model: {which}.")
 
 
 def _in_diffusers_format(
@@ -220,7 +197,8 @@ def _in_diffusers_format(
         raise CheckpointError(f"{path} is not understood:\n{listed(problems)}")
     if layers is not None:
         base = {f"{part}.{name}": shape for part, shapes in layers.items() for name, shape in shapes.items()}
-        _require_same_model(path, pairs(found), base)
+        found = with_kernels_of(found, base)
+        require_same_model(path, pairs(found), base)
         problems = [f"{name}: the base has no such layer" for name in pairs(found) if name not in base]
     result, alphas, wrong = scaled(found, scalings)
     if problems + wrong:

@@ -47,13 +47,14 @@ def summary(file: AdapterFile) -> dict[str, Any]:
     return {
         "path": str(file.path),
         "format": file.format,
-        "family": family_of(file.tensors),
+        "family": file.family or family_of(file.tensors),
         "dora": any(is_magnitude(name) for name in file.tensors),
         "num_parameters": sum(value.numel() for value in file.tensors.values()),
         "dtypes": sorted({str(value.dtype).removeprefix("torch.") for value in file.tensors.values()}),
         "components": {name: _component(file, parts[name]) for name in COMPONENTS if name in parts},
         "blocks": _sizes(file),
         "facts": facts_of(file.header),
+        "notes": list(file.notes),
         "problems": tensor_problems(file.tensors) + alpha_problems(file.tensors, file.alphas) + _private(file.header),
     }
 
@@ -73,6 +74,7 @@ def text(facts: dict[str, Any]) -> str:
     lines = [f"Adapter  {facts['path']}", *columns(rows), "Size of B A"]
     sizes = [(name, "not finite" if size is None else f"{size:.4g}") for name, size in facts["blocks"].items()]
     lines += columns(sizes)
+    lines += ["Notes", *(f"  - {note}" for note in facts["notes"])] if facts["notes"] else []
     lines += (
         ["Problems", *(f"  - {problem}" for problem in facts["problems"])] if facts["problems"] else ["No problems"]
     )

@@ -14,10 +14,15 @@ from torch import Tensor
 from pipeline import atomic
 from pipeline.adapter import lora, pissa
 from pipeline.adapter.adapted_models import AdaptedModels
-from pipeline.adapter.files import kohya
+from pipeline.adapter.files import foreign, kohya, layouts
+from pipeline.adapter.files.arithmetic import distance, norm
+from pipeline.adapter.files.original import Pair
 from pipeline.adapter.files.peft_config import commonest
-from pipeline.adapter.names import FILE, A, as_in_files, is_a, is_b, layer_of
+from pipeline.adapter.names import FILE, A, as_in_files, is_a, is_b, layer_of, pairs
 from pipeline.errors import TrainingStopped, listed
+from pipeline.families.base import Family
+
+TOLERANCE = 1e-6  # of what is added to a weight
 
 
 def state_dict(adapted: AdaptedModels) -> dict[str, Tensor]:
@@ -63,18 +68,28 @@ def rank_and_alpha(adapted: AdaptedModels) -> tuple[int, float]:
     return max(ranks), commonest(alphas)
 
 
-def write_for_comfyui(path: Path, adapted: AdaptedModels, prefixes: dict[str, str], header: dict[str, str]) -> None:
+def write_for_comfyui(path: Path, adapted: AdaptedModels, family: type[Family], header: dict[str, str]) -> None:
     """Write the same adapter as ComfyUI reads it, with its true alphas, and prove it by reading it back.
 
     Raises TrainingStopped if what comes back is not what was written, ConfigError for DoRA, which ComfyUI
     computes otherwise.
     """
     tensors = state_dict(adapted)
-    alphas = alphas_of(adapted, tensors)
-    written = kohya.to_kohya(tensors, prefixes, alphas)
+    layers = {component: lora.every_layer(model) for component, model in adapted.models.items()}
+    written = layouts.to_layout("comfyui", tensors, alphas_of(adapted, tensors), family, layers)
     atomic.write_tensors(path, written, {**header, "modelspec.hash_sha256": kohya.digest(written)})
-    layers = {component: sorted(lora.every_layer(model)) for component, model in adapted.models.items()}
-    back, _ = kohya.from_kohya(load_file(path), prefixes, layers)
-    wrong = [name for name in tensors if name not in back or not torch.allclose(back[name], tensors[name], rtol=1e-6)]
-    if wrong or back.keys() != tensors.keys():
-        raise TrainingStopped(f"{path} does not read back as it was written:\n{listed(wrong or sorted(back))}")
+    if family.comfyui_prefixes:
+        names = {component: sorted(shapes) for component, shapes in layers.items()}
+        back = pairs(kohya.from_kohya(load_file(path), family.comfyui_prefixes, names)[0])
+    else:
+        found = pairs(foreign.converted(path, load_file(path)))
+        back = {name: (a, b) for name, (a, b) in found.items() if b.any()}  # what is fused has parts of zeros
+    own = pairs(tensors)
+    wrong = [name for name in own.keys() & back.keys() if not _alike(own[name], back[name])]
+    wrong += own.keys() ^ back.keys()
+    if wrong:
+        raise TrainingStopped(f"{path} does not read back as it was written:\n{listed(sorted(wrong))}")
+
+
+def _alike(first: Pair, second: Pair) -> bool:
+    return distance(first, second) <= TOLERANCE * norm(*first)
