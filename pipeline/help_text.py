@@ -36,11 +36,12 @@ MIN_WIDTH, MAX_WIDTH = 79, 120  # of a terminal: nothing is broken at 80 columns
 def documented(section: object) -> dict[str, str]:
     """The string under each field of a dataclass, on one line."""
     body = ast.parse(inspect.getsource(type(section))).body[0].body  # type: ignore[attr-defined]  # a class has one
-    return {
-        field.target.id: " ".join(text.value.value.split())
-        for field, text in itertools.pairwise(body)
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
-    }
+    texts = {}
+    for field, text in itertools.pairwise(body):
+        match field, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
+                texts[name] = " ".join(words.split())
+    return texts
 
 
 def shown(value: object) -> str:
