@@ -42,9 +42,11 @@ def export(path: Path, to: Path, kind: Kind, base: Path | None, rank: int | None
     CheckpointError for a file that cannot be read.
     """
     _require_new(to, folder=kind == "peft")
+    if rank is not None and rank < 1:
+        raise ConfigError(f"--rank {rank} must be at least 1.")
     family = _family(base)
     layers = _layers(family)
-    file, lost = _read(path, layers), list[str]()
+    file, lost = _read(path, layers, rank), list[str]()
     if rank is not None:
         file, lost = cutting.cut(file, rank, family)
     if kind == "comfyui" and cutting.has_dora(file):
@@ -88,9 +90,9 @@ def merge(paths_and_weights: list[tuple[Path, float]], to: Path, rank: int | Non
         sys.stdout.writelines(f"{line}\n" for line in cutting.shares_lost(sizes, errors))
 
 
-def _read(path: Path, layers: Layers | None) -> AdapterFile:
+def _read(path: Path, layers: Layers | None, rank: int | None = None) -> AdapterFile:
     """The adapter of a file, and on stderr what of the file is left out."""
-    file = reader.read(path, layers)
+    file = reader.read(path, layers, rank)
     for note in file.notes:
         tell(f"note: {path}: {note}")
     return file

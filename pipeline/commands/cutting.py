@@ -26,10 +26,8 @@ def has_dora(file: AdapterFile) -> bool:
 def cut(file: AdapterFile, rank: int, family: Family | None) -> tuple[AdapterFile, list[str]]:
     """The adapter with no layer above `rank`, DoRA as a plain LoRA, and what is lost of each block, in words.
 
-    Raises ConfigError for a rank below 1, and for DoRA without its base, on which what it adds depends.
+    Raises ConfigError for DoRA without its base, on which what it adds depends.
     """
-    if rank < 1:
-        raise ConfigError(f"--rank {rank} must be at least 1.")
     dora = [name for name in file.tensors if is_magnitude(name)]
     whole = _whole(file, family) if dora else {}
     plain = {name: value for name, value in file.tensors.items() if layer_of(name) not in whole}

@@ -235,3 +235,19 @@ def test_a_file_of_flux_is_for_another_model_than_sd3(miniature_of, tmp_path):
     path = saved(as_kohya(DOUBLE), tmp_path / "x.safetensors")
     with pytest.raises(CheckpointError, match="another model"):
         reader.read(path, layer_shapes(registry.detect(miniature_of("sd3"))))
+
+
+@pytest.mark.parametrize("name", registry.NAMES)
+def test_the_names_of_onetrainer_are_read_for_every_family(miniature_of, tmp_path, name):
+    """diffusers' own with lora_down, lora_up and an alpha, with and without the base."""
+    shapes = layer_shapes(registry.detect(miniature_of(name)))
+    component, layers = next(iter(shapes.items()))
+    tensors = {}
+    for layer in [layer for layer, shape in layers.items() if len(shape) == 2][3:9]:
+        tensors |= pair(f"{component}.{layer}", *layers[layer])
+        tensors[f"{component}.{layer}.alpha"] = torch.tensor(1.0)
+    path = saved(tensors, tmp_path / "x.safetensors")
+    expected = {f"{component}.{layer}": value for layer, value in expected_of(tensors, alpha=1.0).items()}
+    expected = {layer.replace(f"{component}.{component}.", f"{component}."): value for layer, value in expected.items()}
+    for given in (shapes, None):
+        assert_same(additions(reader.read(path, given).tensors), expected)

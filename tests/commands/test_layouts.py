@@ -46,7 +46,7 @@ def test_no_file_is_passed_on_unseen(flux, tmp_path, kind):
 
 def test_dora_of_a_transformer_has_no_other_layout(flux, tmp_path):
     writer.write(tmp_path / "s", learnt(registry.detect(flux), with_text=False, rank=2, use_dora=True), "{}")
-    for kind in ("kohya", "bfl", "comfyui"):
+    for kind in ("kohya", "bfl"):
         with pytest.raises(ConfigError, match="A DoRA adapter has no equal"):
             adapters.export(tmp_path / "s", tmp_path / "x.safetensors", kind, flux)
     assert left_in(tmp_path) == ["s"]
@@ -155,3 +155,12 @@ def test_stock_diffusers_converts_what_is_written_at_full_width(full_width, kind
     assert found.keys() == expected.keys()
     for name, pair in expected.items():
         assert arithmetic.distance(found[name], pair) <= 1e-6 * arithmetic.norm(*pair), name
+
+
+@pytest.mark.parametrize("name", registry.NAMES)
+def test_pefts_folder_of_every_family(miniature_of, tmp_path, name):
+    base = miniature_of(name)
+    adapted = learnt(registry.detect(base), with_text=False, **KINDS["alpha"])
+    writer.write(tmp_path / "s", adapted, "{}")
+    adapters.export(tmp_path / "s", tmp_path / "p", "peft", base)
+    same_addition(reader.read(tmp_path / "p", layer_shapes(registry.detect(base))).tensors, writer.state_dict(adapted))

@@ -222,3 +222,10 @@ def test_a_folder_without_a_finished_run(tmp_path):
 
 def test_the_same_run_gives_the_same_card(out):
     assert text_of(out) == text_of(out)
+
+
+def test_the_card_of_a_dora_says_that_the_file_is_not_for_comfyui(out):
+    assert "not for ComfyUI" not in text_of(out)
+    settings = (out / "run.toml").read_text(encoding="utf-8")
+    (out / "run.toml").write_text(re.sub(r"(?m)^use_dora = .*\n", "", settings) + "use_dora = true\n", encoding="utf-8")
+    assert "This is a DoRA: the file is not for ComfyUI" in text_of(out)

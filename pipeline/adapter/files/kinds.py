@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pipeline.adapter.files import lycoris
 from pipeline.errors import CheckpointError
 
 DOWN, MID = ".lora_down.weight", ".lora_mid.weight"
 _NEEDS_BASE = "what it adds depends on the base weight, and programs compute it differently"
-_OTHER_PRODUCT = "it is no product of two matrices"
+_OTHER_PRODUCT = "it is no product of two matrices; export --rank makes one of it and says what is lost"
 _KINDS = (  # how names end, the kind, and why it is not read
     (r"\.lokr_\w+(?:\.weight)?", "a LoKr (Kronecker products)", _OTHER_PRODUCT),
     (r"\.hada_\w+(?:\.weight)?", "a LoHa (Hadamard products)", _OTHER_PRODUCT),
@@ -31,15 +32,16 @@ _EMBEDDING = re.compile(r"bundle_emb\.([^.]+)\..+")
 _T5 = re.compile(r"(?:text_encoders\.t5\w*\.|lora_te\d?_encoder_block_|text_encoder_\d\.encoder\.block\.).+")
 
 
-def plain(path: Path, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def plain(path: Path, tensors: dict[str, Tensor], rank: int | None = None) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The tensors of a LoRA alone, and notes of what else the file carries.
 
-    Embeddings and layers of T5 are left out: diffusers loads neither with an adapter. Raises CheckpointError that
-    names the kind of an adapter that is no LoRA.
+    LoHa and LoKr become a LoRA where its `rank` is given. Embeddings and layers of T5 are left out: diffusers loads
+    neither with an adapter. Raises CheckpointError that names the kind of an adapter that is no LoRA.
     """
+    tensors, lost = (tensors, list[str]()) if rank is None else lycoris.as_lora(path, tensors, rank)
     refuse_other_kinds(path, tensors)
     embeddings = sorted({match[1] for name in tensors if (match := _EMBEDDING.fullmatch(name))})
-    notes = [f"the embedding {name!r}, which the file carries too, is left out" for name in embeddings]
+    notes = lost + [f"the embedding {name!r}, which the file carries too, is left out" for name in embeddings]
     of_t5 = {name: value for name, value in tensors.items() if _T5.fullmatch(name)}
     if layers := {re.split(r"\.(?:lora|alpha|dora|diff)", name)[0] for name in of_t5}:
         learnt = any(value.any() for name, value in of_t5.items() if re.search(r"lora_(?:up|B)\b|\.diff\b", name))

@@ -47,17 +47,24 @@ def _with_component(tensors: dict[str, Tensor], layers: Layers) -> dict[str, Ten
 
 
 def with_kernels_of(tensors: dict[str, Tensor], base: Shapes) -> dict[str, Tensor]:
-    """A and B with the kernel of the base's layer where one has 1 x 1 and the other none, which is the same."""
+    """A and B with a kernel where the base's layer has one, and without where it has none, if that is the same."""
     result = dict(tensors)
     for name, value in tensors.items():
         match = _HALF.fullmatch(name)
         shape = base.get(match[1]) if match else None
-        if shape is not None and value.ndim != len(shape) and {value.ndim, len(shape)} == {2, 4}:
-            if value.ndim == 4 and value.shape[2:].numel() == 1:
-                result[name] = value.flatten(1)
-            elif value.ndim == 2 and math.prod(shape[2:]) == 1:
-                result[name] = value[:, :, None, None]
+        if match is not None and shape is not None and (value.ndim, len(shape)) in ((2, 4), (4, 2)):
+            result[name] = _with_kernel(value, shape, is_b=match[2] in ("up", "B"))
     return result
+
+
+def _with_kernel(value: Tensor, shape: tuple[int, ...], *, is_b: bool) -> Tensor:
+    """One of A and B for a base weight of `shape`; as it is where it does not fit."""
+    if value.ndim == 4:
+        return value.flatten(1) if value.shape[2:].numel() == 1 else value
+    if is_b:
+        return value[:, :, None, None]
+    fits = value.shape[1] == math.prod(shape[1:])  # the kernel's sides are among the inputs
+    return value.reshape(len(value), *shape[1:]) if fits else value
 
 
 def _prefixes(names: Iterable[str], layers: Layers) -> dict[str, str]:

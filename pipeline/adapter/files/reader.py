@@ -65,26 +65,27 @@ class AdapterFile:
     family: str | None = None  # where names say it that only one family has
 
 
-def read(path: Path, layers: Layers | None) -> AdapterFile:
+def read(path: Path, layers: Layers | None, rank: int | None = None) -> AdapterFile:
     """The adapter of a file or folder, of which everything is understood and every number is fit for use.
 
     Layers of zeros are left out with a note: files of others have them where nothing can be learnt.
     `layers` are `layer_shapes` of the base: kohya's and diffusers' old names need them (else ConfigError), and all are
-    checked against them. Raises CheckpointError naming all that is wrong.
+    checked against them. LoHa and LoKr are read with a `rank` only, at which a note says what is lost of them. Raises
+    CheckpointError naming all that is wrong.
     """
-    found = without_zeros(parse(path, layers))
+    found = without_zeros(parse(path, layers, rank))
     problems = tensor_problems(found.tensors) + alpha_problems(found.tensors, found.alphas)
     if problems:
         raise CheckpointError(f"{path} is not fit for use:\n{listed(problems)}")
     return found
 
 
-def parse(path: Path, layers: Layers | None) -> AdapterFile:
+def parse(path: Path, layers: Layers | None, rank: int | None = None) -> AdapterFile:
     """The same without a look at the numbers, for inspection; raises ConfigError and CheckpointError likewise."""
     if path.is_dir():
-        return _of_folder(path, layers)
+        return _of_folder(path, layers, rank)
     tensors, header = opened(path)
-    tensors, notes = kinds.plain(path, tensors)
+    tensors, notes = kinds.plain(path, tensors, rank)
     configs = _header_configs(path, header)
     tensors = foreign.as_kohya(tensors)
     if foreign.is_foreign(tensors):
@@ -129,9 +130,9 @@ def without_zeros(file: AdapterFile) -> AdapterFile:
     )
 
 
-def _of_folder(folder: Path, layers: Layers | None) -> AdapterFile:
+def _of_folder(folder: Path, layers: Layers | None, rank: int | None) -> AdapterFile:
     if (folder / FILE).is_file():
-        return parse(folder / FILE, layers)
+        return parse(folder / FILE, layers, rank)
     if (folder / PEFT_CONFIG).is_file():
         return _of_peft(folder, layers)
     parts = [_of_peft(folder / name, layers) for name in COMPONENTS if (folder / name / PEFT_CONFIG).is_file()]
