@@ -96,7 +96,7 @@ def make_plan(
         validation_steps=interval,
         preview_steps=_asked_interval(run, num_examples, global_batch),
         num_trainable=num_trainable,
-        notes=_notes(run, manifest, size) + _schedule_notes(schedule),
+        notes=_notes(run, manifest, size) + _schedule_notes(schedule) + _dora_notes(chosen),
     )
     rows = (
         ("model", _model_text(family, path.prediction)),
@@ -269,6 +269,12 @@ def _schedule_notes(schedule: Schedule) -> tuple[str, ...]:
         f"the warm-up of {schedule.warmup_steps} steps does not end in {schedule.num_steps}: the learning rate reaches "
         f"{schedule(schedule.num_steps - 1):.1e} of {schedule.peak:.1e}",
     )
+
+
+def _dora_notes(chosen: list[TargetModule]) -> tuple[str, ...]:
+    if not any(module.use_dora for module in chosen):
+        return ()
+    return ("ComfyUI computes DoRA differently: for it, export the adapter with --kind comfyui or --rank",)
 
 
 def _notes(run: Run, manifest: Manifest, size: Size) -> tuple[str, ...]:
