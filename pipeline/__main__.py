@@ -246,10 +246,9 @@ def miniature(family: str, folder: Path, *, prediction_type: str | None = None, 
     seed
         Decides the weights.
     """
-    from pipeline.console import quiet_libraries
     from pipeline.families import miniature as miniatures
 
-    with quiet_libraries():
+    with console.quiet_libraries():
         miniatures.write(family, folder, prediction=prediction_type, seed=seed)
     console.say(f"Miniature  {folder}")
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, printable
 
 FlagKind = Literal["switch", "whole", "values", "value"]  # --x or --no-x; a whole number; may be repeated; one value
 NEGATIVE = "--no-"
@@ -35,7 +35,7 @@ def require_text(argv: Sequence[str]) -> None:
     odd = [word for word in argv if any("\ud800" <= letter <= "\udfff" for letter in word)]
     if not odd:
         return
-    words = ", ".join(ascii(word) for word in odd)
+    words = ", ".join(f"'{printable(word)}'" for word in odd)
     if sys.getfilesystemencoding().lower().replace("-", "") != "utf8":
         raise ConfigError(
             f"The locale is not UTF-8, so {words} cannot be read as text. Set PYTHONUTF8=1 (or LC_ALL=C.UTF-8) first."

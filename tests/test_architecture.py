@@ -152,3 +152,10 @@ def test_tensors_that_cross_a_function_have_a_shape():
             if loose and not re.search(r"\[[^\]]*\]", ast.get_docstring(function) or ""):
                 bare.append(f"{path.relative_to(ROOT)}: {function.name}: {loose}")
     assert bare == []
+
+
+def test_one_module_writes_to_the_terminal():
+    """So that a reader who has gone, or a full disk, ends no run; makers of what ships print as they like."""
+    printing = re.compile(r"\bprint\(|\bsys\.(?:stdout|stderr)\.write|traceback\.print_")
+    names = {p.relative_to(ROOT).as_posix() for p in SOURCES if printing.search(p.read_text(encoding="utf-8"))}
+    assert {name for name in names if not name.startswith(("pipeline/starter/", "pipeline/bench/"))} == set()

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from pipeline.adapter.files.layouts import Layout
 from pipeline.adapter.files.reader import AdapterFile
 from pipeline.adapter.names import DENOISERS, Kind, as_in_files, is_magnitude, pairs
 from pipeline.commands import cutting
-from pipeline.console import quiet_libraries, tell
+from pipeline.console import quiet_libraries, say, tell
 from pipeline.errors import CheckpointError, ConfigError, listed
 from pipeline.families import registry
 from pipeline.families.base import Family
@@ -30,7 +29,7 @@ TOLERANCE = 1e-6  # of what is added to a weight; files of 16 bits round more
 def inspect(path: Path, base: Path | None, as_json: bool) -> None:
     """Say what an adapter is and what is wrong with it."""
     facts = summary.summary(reader.parse(path, _layers(_family(base))))
-    sys.stdout.write((json.dumps(facts, indent=2) if as_json else summary.text(facts)) + "\n")
+    say(json.dumps(facts, indent=2) if as_json else summary.text(facts))
 
 
 def export(path: Path, to: Path, kind: Kind, base: Path | None, rank: int | None = None) -> None:
@@ -62,8 +61,7 @@ def export(path: Path, to: Path, kind: Kind, base: Path | None, rank: int | None
         _refuse_lost_dora(file)
         tensors = as_in_files(file.tensors)
         _commit(to, tensors, _note(file), lambda temp: _require_equal(tensors, reader.read(temp, None)))
-    sys.stdout.write(f"Adapter  {to}\n")
-    sys.stdout.writelines(f"{line}\n" for line in lost)
+    say("\n".join([f"Adapter  {to}", *lost]))
 
 
 def merge(paths_and_weights: list[tuple[Path, float]], to: Path, rank: int | None, base: Path | None) -> None:
@@ -84,10 +82,10 @@ def merge(paths_and_weights: list[tuple[Path, float]], to: Path, rank: int | Non
     _commit(to, result, {summary.NOTE: note}, lambda temp: _require_equal(result, reader.read(temp, None)))
     ranks = [len(a) for a, _ in pairs(result).values()]
     number = f"{len(parts)} adapter{'s' if len(parts) > 1 else ''}"
-    sys.stdout.write(f"Adapter  {to}: {number} in {len(ranks)} layers, rank {max(ranks)} at most\n")
+    say(f"Adapter  {to}: {number} in {len(ranks)} layers, rank {max(ranks)} at most")
     if rank is not None:
         sizes = {name: arithmetic.norm(*pair) for name, pair in pairs(whole).items()}
-        sys.stdout.writelines(f"{line}\n" for line in cutting.shares_lost(sizes, errors))
+        say("\n".join(cutting.shares_lost(sizes, errors)))
 
 
 def _read(path: Path, layers: Layers | None, rank: int | None = None) -> AdapterFile:

@@ -62,9 +62,10 @@ def test_kill_anywhere_and_go_on_is_bitwise(start, trainer, small, undisturbed, 
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGHUP, 75)])
-def test_asked_to_stop_it_saves_and_goes_on_exactly(start, trainer, small, undisturbed, tmp_path, number, code):
+def test_asked_to_stop_it_saves_and_goes_on_exactly(trainer, small, undisturbed, tmp_path, number, code):
     folder = tmp_path / "stopped"
-    running = start(*dedupe([*small, *EXACT]), "--output_dir", folder)
+    words = [*dedupe([*small, *EXACT]), "--output_dir", str(folder)]
+    running = Running(words, tmp_path / "log", prepared=heeding_hangups)
     running.wait_for_step(folder, 3)
     running.kill(number)
     ended = running.wait()
@@ -109,6 +110,11 @@ def test_nohup_is_respected(small, undisturbed, tmp_path):
     running.kill(signal.SIGHUP)
     assert running.wait().code == 0
     assert adapter(folder) == adapter(undisturbed)
+
+
+def heeding_hangups() -> None:
+    """As usual, also where the tests themselves run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def ignoring_hangups() -> None:
