@@ -1,6 +1,5 @@
 """After the adapter is safe: pictures, measurements, the page, the card, the Hub."""
 
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pipeline
 from pipeline import errors
 from pipeline.adapter.names import FILE
 from pipeline.adapter.verify import VerificationResult
-from pipeline.console import tell
+from pipeline.console import show_traceback, tell
 from pipeline.evaluation import extractors, results, test_set
 from pipeline.evaluation.previews import Previews
 from pipeline.evaluation.results import Evaluation
@@ -90,7 +89,7 @@ def facts_of(context: RunContext, exported: Exported, timer: PhaseTimer) -> RunR
 def incomplete(status: Status, sentence: str, command: str) -> TrainResult:
     """Say what did not work after the adapter was safe, and how to try it again."""
     if status.debug:
-        traceback.print_exc()
+        show_traceback()
     status.write("incomplete", sentence, exit_code=errors.EXIT_AFTERWARDS, next_command=command)
     tell(f"{sentence.rstrip('.')}. Try again with: {command}")
     return TrainResult.read(status.folder, errors.EXIT_AFTERWARDS)
