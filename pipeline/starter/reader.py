@@ -10,7 +10,7 @@ from pipeline import shipped
 from pipeline.evaluation.extractors import BATCH_PICTURES, ImageTextEncoder
 from pipeline.starter import world
 
-NAME = "starter-clip"
+NAME = "starter-clip (trained by t2i-lora, with the starter base)"
 
 
 def load() -> ImageTextEncoder:
