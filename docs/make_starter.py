@@ -64,7 +64,7 @@ def page() -> str:
         "Prompts are combinations of thing, count, size and background held out of all training, seeds are used for",
         f"nothing else, guidance {found['guidance']['chosen']} was chosen on other prompts. The judge is a network",
         "that this project trained on renders only; its own accuracy on real renders of those scenes is the right column,",
-        "the ceiling. A network trained on photographs is less convinced: decisions.md, \"A judge that is not ours\".",
+        'the ceiling. A network trained on photographs is less convinced: decisions.md, "A judge that is not ours".',
         "Values with their 95 % (Wilson) interval. Made by `python -m pipeline.starter.measure`.",
         "",
         "| | drawn by the model | real renders |",

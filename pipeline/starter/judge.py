@@ -21,7 +21,7 @@ from pipeline.evaluation.extractors import FeatureExtractor
 from pipeline.starter import world
 
 FOLDER = shipped.STARTER / "judge"
-NAME = "starter-judge (trained by t2i-lora, on rendered scenes)"  # said wherever its figures stand
+NAME = "starter-judge (trained by t2i-lora, on rendered scenes)"  # where its figures stand
 WIDTHS = (32, 64, 128, 192)
 BATCH = 64
 FEATURE_RMS = 2.364  # over 256 held-out renders: KID's kernel (x.y / d + 1)^3 is meant for features of about 1

@@ -28,22 +28,33 @@ def _qkv(layer: str, names: Iterable[str] = ("to_q", "to_k", "to_v")) -> tuple[s
     return tuple(f"{layer}.{name}" for name in names)
 
 
+def _streams(sides: Mapping[str, str], names: Mapping[str, str]) -> Table:
+    """The two streams of a double block: `sides` say what stands for the image and the text in the original `names`."""
+    block, table = "transformer_blocks.{}", dict[str, tuple[str, ...]]()
+    for side, qkv, out, mlp, norm in (
+        ("image", ("to_q", "to_k", "to_v"), "to_out.0", "ff", "norm1"),
+        ("text", ("add_q_proj", "add_k_proj", "add_v_proj"), "to_add_out", "ff_context", "norm1_context"),
+    ):
+        ours = {
+            "qkv": _qkv(f"{block}.attn", qkv),
+            "out": (f"{block}.attn.{out}",),
+            "up": (f"{block}.{mlp}.net.0.proj",),
+            "down": (f"{block}.{mlp}.net.2",),
+            "modulation": (f"{block}.{norm}.linear",),
+        }
+        table |= {names[part].replace("SIDE", sides[side]): layers for part, layers in ours.items()}
+    return table
+
+
 def _flux() -> Table:
-    block, single = "transformer_blocks.{}", "single_transformer_blocks.{}"
+    single = "single_transformer_blocks.{}"
     table: dict[str, tuple[str, ...]] = {"img_in": ("x_embedder",), "txt_in": ("context_embedder",), **_LAST}
     for theirs, ours in (("time", "timestep"), ("vector", "text"), ("guidance", "guidance")):
         table[f"{theirs}_in.in_layer"] = (f"time_text_embed.{ours}_embedder.linear_1",)
         table[f"{theirs}_in.out_layer"] = (f"time_text_embed.{ours}_embedder.linear_2",)
-    for side, out, mlp, norm in (
-        ("img", "to_out.0", "ff", "norm1"),
-        ("txt", "to_add_out", "ff_context", "norm1_context"),
-    ):
-        added = ("add_q_proj", "add_k_proj", "add_v_proj") if side == "txt" else ("to_q", "to_k", "to_v")
-        table[f"double_blocks.{{}}.{side}_attn.qkv"] = _qkv(f"{block}.attn", added)
-        table[f"double_blocks.{{}}.{side}_attn.proj"] = (f"{block}.attn.{out}",)
-        table[f"double_blocks.{{}}.{side}_mlp.0"] = (f"{block}.{mlp}.net.0.proj",)
-        table[f"double_blocks.{{}}.{side}_mlp.2"] = (f"{block}.{mlp}.net.2",)
-        table[f"double_blocks.{{}}.{side}_mod.lin"] = (f"{block}.{norm}.linear",)
+    parts = {"qkv": "attn.qkv", "out": "attn.proj", "up": "mlp.0", "down": "mlp.2", "modulation": "mod.lin"}
+    names = {part: f"double_blocks.{{}}.SIDE_{name}" for part, name in parts.items()}
+    table |= _streams({"image": "img", "text": "txt"}, names)
     table["single_blocks.{}.linear1"] = (*_qkv(f"{single}.attn"), f"{single}.proj_mlp")
     table["single_blocks.{}.linear2"] = (f"{single}.proj_out",)
     table["single_blocks.{}.modulation.lin"] = (f"{single}.norm.linear",)
@@ -51,7 +62,6 @@ def _flux() -> Table:
 
 
 def _sd3() -> Table:
-    block = "transformer_blocks.{}"
     table: dict[str, tuple[str, ...]] = {
         "x_embedder.proj": ("pos_embed.proj",),
         "context_embedder": ("context_embedder",),
@@ -60,19 +70,12 @@ def _sd3() -> Table:
     for theirs, ours in _EMBEDDERS.items():
         for place, number in ((0, 1), (2, 2)):
             table[f"{theirs}.mlp.{place}"] = (f"time_text_embed.{ours}_embedder.linear_{number}",)
-    for side, out, mlp, norm in (
-        ("x", "to_out.0", "ff", "norm1"),
-        ("context", "to_add_out", "ff_context", "norm1_context"),
-    ):
-        there = f"joint_blocks.{{}}.{side}_block"
-        added = ("add_q_proj", "add_k_proj", "add_v_proj") if side == "context" else ("to_q", "to_k", "to_v")
-        table[f"{there}.attn.qkv"] = _qkv(f"{block}.attn", added)
-        table[f"{there}.attn.proj"] = (f"{block}.attn.{out}",)
-        table[f"{there}.mlp.fc1"] = (f"{block}.{mlp}.net.0.proj",)
-        table[f"{there}.mlp.fc2"] = (f"{block}.{mlp}.net.2",)
-        table[f"{there}.adaLN_modulation.1"] = (f"{block}.{norm}.linear",)
-    table["joint_blocks.{}.x_block.attn2.qkv"] = _qkv(f"{block}.attn2")
-    table["joint_blocks.{}.x_block.attn2.proj"] = (f"{block}.attn2.to_out.0",)
+    parts = {"qkv": "attn.qkv", "out": "attn.proj", "up": "mlp.fc1", "down": "mlp.fc2"}
+    parts["modulation"] = "adaLN_modulation.1"
+    names = {part: f"joint_blocks.{{}}.SIDE_block.{name}" for part, name in parts.items()}
+    table |= _streams({"image": "x", "text": "context"}, names)
+    table["joint_blocks.{}.x_block.attn2.qkv"] = _qkv("transformer_blocks.{}.attn2")
+    table["joint_blocks.{}.x_block.attn2.proj"] = ("transformer_blocks.{}.attn2.to_out.0",)
     return table
 
 
