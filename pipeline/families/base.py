@@ -1,5 +1,6 @@
 """What a model family is: a few facts and a few methods. Nothing else in the pipeline asks which family it has."""
 
+import functools
 import inspect
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -53,6 +54,11 @@ class Family(ABC):
         if dtype != torch.float32 and pipe.vae.config.get("force_upcast", False):
             pipe.vae.to(torch.float32)
         return pipe
+
+    @functools.cached_property
+    def tokenizers(self) -> Any:
+        """The pipeline with its tokenizers alone, loaded once."""
+        return self.load(*(name for name in self.encoders if name.startswith("tokenizer") and self.source.has(name)))
 
     def around(self, denoiser: Any, dtype: torch.dtype) -> Any:
         """The stock pipeline around a live denoiser, with the autoencoder's decoder and no text encoder."""

@@ -15,10 +15,11 @@ VARIANT = re.compile(r"\.([a-z0-9_]+)(?:-\d+-of-\d+)?\.safetensors$")  # as in m
 
 def require_fitting(family: Family, captions: Sequence[str]) -> None:
     """Raise CheckpointError that names every part that does not fit another; `captions` are those of the dataset."""
-    problems = _without_weights(family) + _of_other_widths(family)
-    for name in family.encoders:
-        if name.startswith("tokenizer") and family.source.has(name):
-            problems += _of_tokenizer(family, name, captions)
+    names = [name for name in family.encoders if name.startswith("tokenizer") and family.source.has(name)]
+    missing = [f"{name}: {text}" for name in names if (text := _missing_files(family.source.folder / name))]
+    problems = _without_weights(family) + _of_other_widths(family) + missing
+    if not missing:
+        problems += [problem for name in names for problem in _of_tokenizer(family, name, captions)]
     if problems:
         raise CheckpointError(f"The parts of {family.source.folder} do not fit each other:\n{listed(problems)}")
 
@@ -63,10 +64,7 @@ def _width(family: Family, place: str) -> int | None:
 
 
 def _of_tokenizer(family: Family, name: str, captions: Sequence[str]) -> list[str]:
-    folder = family.source.folder / name
-    if folder.is_dir() and (missing := _missing_files(folder)):
-        return [f"{name}: {missing}"]
-    tokenizer = getattr(family.load(name), name)
+    tokenizer = getattr(family.tokenizers, name)
     encoder = name.replace("tokenizer", "text_encoder")
     room = family.part_config(encoder).get("vocab_size") if family.source.has(encoder) else None
     if room is not None and len(tokenizer) > room:
@@ -82,6 +80,8 @@ def _of_tokenizer(family: Family, name: str, captions: Sequence[str]) -> list[st
 
 def _missing_files(folder: Path) -> str:
     """Which file of a tokenizer is missing; transformers makes do with what is there, and knows no words then."""
+    if not folder.is_dir():
+        return ""  # which its loader says
     if not any(any(folder.glob(name)) for name in VOCABULARY):
         return f"{folder} holds neither tokenizer.json nor vocab.json nor a .model file, so it knows no words"
     if (

@@ -45,7 +45,7 @@ class Sana(Family):
     def tokenizer_limit(self) -> tuple[str, int | None]:
         """Gemma, as far as the pipeline cuts instruction and caption together."""
         assert self.max_sequence_length is not None, "its pipeline has a limit"
-        length = len(self.load("tokenizer").tokenizer.encode("\n".join(instruction())))
+        length = len(self.tokenizers.tokenizer.encode("\n".join(instruction())))
         return "tokenizer", length + self.max_sequence_length - 2
 
     def prompt_template(self, pipe: Any, caption: str) -> str:

@@ -8,7 +8,7 @@ from pipeline.families.base import Family
 def truncated(family: Family, captions: Iterable[str]) -> dict[str, str]:
     """The captions that have more tokens than the text encoder reads, each with the end that is lost."""
     name, most = family.tokenizer_limit
-    pipe = family.load(name)
+    pipe = family.tokenizers
     tokenizer = getattr(pipe, name)
     limit = (most or tokenizer.model_max_length) - tokenizer.num_special_tokens_to_add()
     lost = {}
