@@ -57,11 +57,15 @@ def test_the_start_is_the_base_and_so_is_switching_off(family, kind):
         else:
             assert torch.equal(predict(), before)
         learn(denoiser)
-        assert (predict() - before).norm() > 0.01 * before.norm()
+        learnt = predict()
+        assert (learnt - before).norm() > 0.01 * before.norm()
         with AdaptedModels({"unet": denoiser}).disabled():
             assert torch.equal(predict(), before)
         with lora.with_scale(denoiser, 0.0):
             assert "dora" in kind or torch.allclose(predict(), before, atol=1e-6)
+        with pytest.raises(KeyboardInterrupt), lora.with_scale(denoiser, 1.5):
+            raise KeyboardInterrupt
+        assert torch.equal(predict(), learnt)
 
 
 @pytest.mark.parametrize("kind", KINDS)
