@@ -10,6 +10,7 @@ from pipeline.errors import ConfigError, printable
 
 FlagKind = Literal["switch", "whole", "values", "value"]  # --x or --no-x; a whole number; may be repeated; one value
 NEGATIVE = "--no-"
+LONG_DASHES = ("\N{EN DASH}", "\N{EM DASH}", "\N{MINUS SIGN}")  # that word processors make of hyphens
 
 
 def spelled(argv: Sequence[str]) -> list[str]:
@@ -70,7 +71,11 @@ def problems(argv: Sequence[str], kinds: Mapping[str, FlagKind]) -> list[str]:
             value = value if equals else words.pop(0)
             found += [f"{flag} {value} must be a whole number."] * (kind == "whole" and not is_whole(value))
             loose = _take(words)
-            if loose:
+            if value == "=":
+                found.append(f"{flag} = {' '.join(loose)}: no spaces around '='; write {flag}={' '.join(loose)}.")
+            elif any(word.startswith(LONG_DASHES) for word in loose):
+                found.append(f"{_quoted(loose)} begins with a long dash; flags begin with two hyphens, as in {flag}.")
+            elif loose:
                 several = f"; give {flag} once for each" if kind == "values" else ""
                 found.append(f"{_quoted(loose)} after {flag} {value!r}: put text with spaces in quotes{several}.")
     return found

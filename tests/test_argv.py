@@ -46,6 +46,8 @@ def test_the_starter_recipe_is_for_those_who_name_no_model_however_they_spell_it
         (["--validation_prompt", "-dash"], "is written --validation_prompt='-dash'."),
         (["--validation_prompt", "a", "b", "c"], "'b', 'c' after --validation_prompt 'a'"),
         (["--output_dir", "my", "folder"], "'folder' after --output_dir 'my': put text with spaces in quotes."),
+        (["--rank", "=", "3"], "write --rank=3."),
+        (["--seed", "1", "\N{EM DASH}rank", "3"], "begins with a long dash; flags begin with two hyphens"),
         (["--rank", "--random_flip"], "--rank needs a value after it."),
         (["--rank"], "--rank needs a value after it."),
         (["folder"], "'folder' belongs to no flag."),

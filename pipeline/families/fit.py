@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from pipeline.errors import CheckpointError, listed
 from pipeline.families.base import Family
 
@@ -25,20 +27,30 @@ def require_fitting(family: Family, captions: Sequence[str]) -> None:
 
 
 def _without_weights(family: Family) -> list[str]:
-    """Parts whose weights are there in another variant than the one asked for."""
-    source = family.source
-    if source.file is not None or source.variant is not None:
-        return []
-    problems = []
+    """Parts whose weights are damaged, or there in another variant than the one asked for."""
+    source, problems = family.source, list[str]()
     for part in (family.denoiser, "vae", *source.text_encoders):
         folder = source.vae if part == "vae" and source.vae is not None else source.folder / part
-        names = [path.name for path in folder.glob("*.safetensors")]
+        paths = sorted(folder.glob("*.safetensors"))
+        names = [path.name for path in paths]
+        problems += [f"{part}: {path} {damage}; download it again" for path in paths if (damage := _damage(path))]
+        if source.file is not None or source.variant is not None:
+            continue
         variants = {found[1] for name in names if (found := VARIANT.search(name))}
         if names and len([name for name in names if VARIANT.search(name)]) == len(names):
             problems.append(
                 f"{part}: its weights are there as {', '.join(sorted(variants))} only; give --variant {min(variants)}"
             )
     return problems
+
+
+def _damage(path: Path) -> str:
+    """Why a file of weights cannot be read, from its header and its size alone."""
+    try:
+        with safe_open(path, framework="np"):
+            return ""
+    except (SafetensorError, OSError) as error:
+        return f"is not whole, or no safetensors file ({error})"
 
 
 def _of_other_widths(family: Family) -> list[str]:

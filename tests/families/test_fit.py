@@ -140,3 +140,21 @@ def test_weights_that_are_not_finite_are_named_before_the_first_step(trainer, mo
     assert "not finite" in ended.output
     assert "unet.conv_in.bias" in ended.output
     assert not (out / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", ["model_index.json", "unet/config.json", "scheduler/scheduler_config.json"])
+@pytest.mark.parametrize("text", ['{"_class_name": ', "[]", ""])
+def test_a_damaged_configuration_is_named(model_of, name, text):
+    model = model_of("sd")
+    (model / name).write_text(text)
+    with pytest.raises(CheckpointError, match=f"{name} is damaged"):
+        registry.detect(model).path(ObjectiveOptions())
+
+
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\n", b"", None])
+def test_damaged_weights_are_named_before_anything_is_loaded(model_of, content):
+    model = model_of("sd")
+    path = model / "vae" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:5000] if content is None else content)
+    with pytest.raises(CheckpointError, match=r"vae: .*diffusion_pytorch_model\.safetensors is not whole"):
+        require(model)

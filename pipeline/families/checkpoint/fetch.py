@@ -1,12 +1,11 @@
 """From the options to a model on this machine; from the Hub come a whole model, its configuration, an autoencoder."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import CheckpointError
 from pipeline.families.checkpoint import single_file_keys
-from pipeline.families.checkpoint.source import INDEX, ModelSource
+from pipeline.families.checkpoint.source import INDEX, ModelSource, read_json
 from pipeline.families.options import ModelOptions
 
 CONFIG_FILES = ["*.json", "*.txt", "*.model"]  # of models, schedulers and tokenizers
@@ -89,6 +88,6 @@ def _is_whole(folder: Path) -> bool:
     """Whether every part of a downloaded model has its folder: others may have fetched a part only."""
     if not (folder / INDEX).is_file():
         return False
-    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    index = read_json(folder / INDEX)
     parts = [name for name, value in index.items() if isinstance(value, list) and value[0] is not None]
     return all((folder / part).is_dir() for part in parts)

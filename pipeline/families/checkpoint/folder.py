@@ -24,7 +24,8 @@ def load(source: ModelSource, parts: Collection[str], dtype: "torch.dtype") -> A
             **overrides(source, parts, dtype),
         )
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{source.folder} cannot be loaded as {source.pipeline_class}: {error}") from error
+        what = f"{source.folder} ({', '.join(parts)})"
+        raise CheckpointError(f"{what} cannot be loaded as {source.pipeline_class}: {error}") from error
 
 
 def overrides(source: ModelSource, parts: Collection[str], dtype: "torch.dtype") -> dict[str, Any]:

@@ -26,8 +26,7 @@ class ModelSource:
     @functools.cached_property
     def index(self) -> dict[str, Any]:
         """What model_index.json says."""
-        found: dict[str, Any] = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))
-        return found
+        return read_json(self.folder / INDEX)
 
     @property
     def pipeline_class(self) -> str:
@@ -62,8 +61,7 @@ class ModelSource:
         folder = self.vae if part == "vae" and self.vae is not None else self.folder / part
         for path in (folder / "config.json", folder / f"{part}_config.json"):
             if path.is_file():
-                config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-                return config
+                return read_json(path)
         name = f"{part}_config.json" if part == "scheduler" else "config.json"
         raise CheckpointError(f"{self.folder} has no {part}/{name}: the model folder is incomplete.")
 
@@ -80,3 +78,14 @@ class ModelSource:
         if self.vae is not None and "vae" in parts:
             extra += f" {hashing.fingerprint_of(self.vae, ['.'])}"
         return hashing.fingerprint_of(self.folder, parts, extra)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A configuration file of a model. Raises CheckpointError that names it if it holds something else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged ({error}); download it again.") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} is damaged (it holds no names and values); download it again.")
+    return found
