@@ -1,4 +1,4 @@
-"""Nothing that goes wrong at the terminal is raised."""
+"""What is said at the terminal, and that nothing which goes wrong there is raised."""
 
 import io
 import os
@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from pipeline import console
+from pipeline.console import columns
 
 pytestmark = pytest.mark.unit
 
@@ -43,3 +44,14 @@ def test_what_nobody_takes_goes_nowhere_and_the_process_ends_well(place):
         ended = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, check=False)
         os.close(writer)
     assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_the_cells_of_rows_stand_below_one_another():
+    rows = [("name", "rank", ""), ("a", "16", "the last cell ends the line"), ("longer", "", "x")]
+    assert columns(rows) == [
+        "  name    rank",
+        "  a       16    the last cell ends the line",
+        "  longer        x",
+    ]
+    assert columns([("a", "b")], indent="") == ["a  b"]
+    assert columns([]) == []
