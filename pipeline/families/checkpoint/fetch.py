@@ -53,7 +53,7 @@ def configuration(options: ModelOptions, cache_dir: str | None) -> Path:
     reason = ""
     for is_offline in (True, False):
         words = {"allow_patterns": CONFIG_FILES, "cache_dir": cache_dir, "local_files_only": is_offline}
-        found, reason = _tried(lambda words=words: snapshot_download(wanted, **words))  # type: ignore[misc]
+        found, reason = _tried(lambda words=words: snapshot_download(wanted, **words))  # type: ignore[misc]  # no type is found
         if found is not None and _is_whole(found):
             return found
     raise CheckpointError(

@@ -31,7 +31,7 @@ def names_in(file: Path) -> dict[str, tuple[int, ...]]:
         )
     try:
         with safe_open(file, framework="np") as opened:
-            found = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+            found = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118  # no dict
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file} cannot be read as safetensors: {error}.") from error
     if not any(name.startswith((PREFIX, *BARE)) for name in found):
