@@ -38,10 +38,11 @@ screenshots: $(VENV)/.dev
 readme-picture: $(VENV)/.dev
 	$(BIN)/python docs/make_readme_picture.py outputs/demo
 
-# Rebuild the starter base model and dataset from nothing, measure it and write docs/starter.md (hours; resumes;
-# needs fonts-noto-color-emoji).
+# Rebuild the starter base model and dataset from nothing, measure it and write docs/starter.md (DEVICE=cuda: minutes
+# of a large GPU; cpu: many hours; resumes; needs fonts-noto-color-emoji).
+DEVICE ?= cpu
 starter: $(VENV)/.dev
-	$(BIN)/python -m pipeline.starter.build --work outputs/starter
+	$(BIN)/python -m pipeline.starter.build --work outputs/starter --device $(DEVICE)
 	$(BIN)/python -m pipeline.starter.measure
 	$(BIN)/python docs/make_starter.py --work outputs/starter
 
@@ -53,7 +54,7 @@ INSTALL = $(BIN)/python -m pip install -q -c constraints.txt -e $(1) > $(PIP_LOG
 $(VENV)/.run: pyproject.toml constraints.txt
 	@echo "Installing into $(VENV), once: some minutes"
 	@$(PYTHON) -m venv $(VENV)
-	@$(call INSTALL,.)
+	@$(call INSTALL,'.[eval]')
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt

@@ -1,5 +1,9 @@
-"""What measures pictures: networks that turn them into features, and CLIP models that read them against captions."""
+"""What measures pictures: networks that turn them into features, and CLIP models that read them against captions.
 
+Beside whatever a base or a user names, a network trained on photographs is asked wherever it is installed.
+"""
+
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.errors import CheckpointError
+from pipeline.evaluation import photographs
 from pipeline.families.checkpoint.source import ModelSource
 
 BATCH_PICTURES = 32
@@ -41,11 +46,13 @@ class Extractors:
 
     features: FeatureExtractor
     encoder: ImageTextEncoder
+    photographs: FeatureExtractor | None = None  # evaluation/photographs.py
 
     @property
     def names(self) -> dict[str, str]:
         """What each is called, by its kind."""
-        return {"features": self.features.name, "encoder": self.encoder.name}
+        found = {"features": self.features.name, "encoder": self.encoder.name}
+        return found | ({"photographs": self.photographs.name} if self.photographs else {})
 
 
 def named(option: str | None, source: ModelSource) -> str | None:
@@ -58,9 +65,14 @@ def load(name: str, pictured: set[str], cache_dir: str | None) -> Extractors:
     """Extractors by name; `pictured` are the files to be measured. Raises CheckpointError for what is no CLIP."""
     if name in BUILT_IN:
         found: Extractors = import_module(BUILT_IN[name]).load(pictured)
+    else:
+        encoder = clip(name, cache_dir)
+        found = Extractors(FeatureExtractor(encoder.name, encoder.pictures, None), encoder)
+    if not photographs.is_installed():
         return found
-    encoder = clip(name, cache_dir)
-    return Extractors(FeatureExtractor(encoder.name, encoder.pictures, None), encoder)
+    network = photographs.load()
+    judge = FeatureExtractor(photographs.NAME, lambda images: photographs.features(network, images), None)
+    return dataclasses.replace(found, photographs=judge)
 
 
 def clip(folder: str, cache_dir: str | None) -> ImageTextEncoder:

@@ -18,8 +18,13 @@ from pipeline.evaluation.extractors import Extractors
 from pipeline.evaluation.picture_sets import kept
 from pipeline.evaluation.statistics import Interval
 
-Need = Literal["features", "ranks", "encoder", "reference", "base"]
-EXTRACTOR_OF: dict[Need, str] = {"features": "features", "ranks": "features", "encoder": "encoder"}
+Need = Literal["features", "ranks", "encoder", "photographs", "reference", "base"]
+EXTRACTOR_OF: dict[Need, str] = {
+    "features": "features",
+    "ranks": "features",
+    "encoder": "encoder",
+    "photographs": "photographs",
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,13 @@ class PictureSet:
         """What distances are measured in."""
         assert self.extractors is not None
         return self.extractors.features.features(self.pictures)
+
+    @functools.cached_property
+    def seen_as_photographs(self) -> Float[Tensor, "n d"]:
+        """The features of the network that was trained on photographs."""
+        assert self.extractors is not None
+        assert self.extractors.photographs is not None
+        return self.extractors.photographs.features(self.pictures)
 
     @functools.cached_property
     def ranks(self) -> Int[Tensor, " n"]:
@@ -79,6 +91,7 @@ class Compared:
         if extractors := self.pictures.extractors:
             found |= {"features", "encoder"}
             found |= {"ranks"} if extractors.features.ranks is not None else set()
+            found |= {"photographs"} if extractors.photographs is not None else set()
         found |= {"reference"} if self.reference is not self.pictures else set()
         return found | ({"base"} if self.base is not None else set())
 
@@ -108,6 +121,16 @@ class Estimate(Interval):
 def kid(given: Compared) -> Interval:
     """Kernel distance to the reference, for pairs (statistics.kid)."""
     return statistics.kid(given.reference.features, given.pictures.features)
+
+
+def kid_photographs(given: Compared) -> Interval:
+    """The same distance as a network sees it that was trained on photographs (statistics.scaled_kid)."""
+    return statistics.scaled_kid(given.reference.seen_as_photographs, given.pictures.seen_as_photographs)
+
+
+def own_nearest(given: Compared) -> Interval:
+    """How often a picture's own reference is nearer to it, for that network, than any other's."""
+    return statistics.own_is_nearest(given.reference.seen_as_photographs, given.pictures.seen_as_photographs)
 
 
 def among_first(count: int, given: Compared) -> Interval:
@@ -141,6 +164,25 @@ METRICS: dict[str, Metric] = {
         function=kid,
         min_pictures=3,  # the jackknife deletes one and needs a pair to be left
         of_reference="0 by definition",
+    ),
+    "kid_photographs": Metric(
+        label="The same for a network trained on photographs",
+        short="KID",
+        form="{:.3f}",
+        better="lower",
+        needs=frozenset({"photographs", "reference"}),
+        function=kid_photographs,
+        min_pictures=3,
+        of_reference="0 by definition",
+    ),
+    "own_nearest": Metric(
+        label="Its own reference is the nearest of all",
+        short="nearest",
+        form="{:.0%}",
+        better="higher",
+        needs=frozenset({"photographs", "reference"}),
+        function=own_nearest,
+        of_reference="100% by definition",
     ),
     "top1": Metric(
         label="Subject recognised at first guess",

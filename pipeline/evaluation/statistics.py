@@ -53,6 +53,18 @@ def kid(real: Float[Tensor, "n d"], fake: Float[Tensor, "n d"]) -> Interval:
     return Interval(value.item(), value.item() - half, value.item() + half, n)
 
 
+def scaled_kid(real: Float[Tensor, "n d"], fake: Float[Tensor, "n d"]) -> Interval:
+    """KID of features divided by the root mean square of the real ones: its kernel is meant for features of about 1."""
+    size = real.double().square().mean().sqrt()
+    return kid(real / size, fake / size)
+
+
+def own_is_nearest(real: Float[Tensor, "n d"], fake: Float[Tensor, "n d"]) -> Interval:
+    """The share of rows of `fake` to which, of all rows of `real`, their own is the nearest (Euclidean)."""
+    nearest = torch.cdist(fake.double(), real.double()).argmin(1)
+    return share(int((nearest.cpu() == torch.arange(len(real))).sum()), len(real))
+
+
 def paired_change(now: Float[Tensor, " n"], before: Float[Tensor, " n"]) -> Interval:
     """The mean of now - before over the same n examples, with Student's interval; infinite for one example."""
     change = now.double() - before.double()

@@ -12,7 +12,7 @@ from pipeline import atomic
 from pipeline.adapter.names import FILE as ADAPTER
 from pipeline.console import clock
 from pipeline.errors import CheckpointError
-from pipeline.evaluation import results, test_set
+from pipeline.evaluation import photographs, results, test_set
 from pipeline.evaluation.picture_sets import INDEX, kept
 from pipeline.evaluation.results import Evaluation
 from pipeline.geometry import Size
@@ -59,6 +59,7 @@ def content(folder: Path) -> dict[str, Any]:
         "rows": pictures.test_rows(samples),
         "grid": pictures.grid(samples),
         "previews": pictures.preview_rows(samples),
+        "second_opinion": second_opinion(evaluation),
         "metrics": results.rows(evaluation) if evaluation else [],
         "measured_by": measured_by(evaluation) if evaluation else "",
         "chart": charts.curve(
@@ -104,10 +105,25 @@ def headline(evaluation: Evaluation | None, num_steps: int) -> str:
     )
 
 
+def second_opinion(evaluation: Evaluation | None) -> str:
+    """What a network trained on photographs says of the same pictures, and that it disagrees where it does."""
+    base = evaluation.found("base", "kid_photographs") if evaluation else None
+    adapted = evaluation.found("adapted", "kid_photographs") if evaluation else None
+    if evaluation is None or base is None or adapted is None:
+        return ""
+    first = [evaluation.found(which, "kid") for which in ("base", "adapted")]
+    nearer = adapted.high < base.low
+    agrees = all(first) and (first[1].high < first[0].low) == nearer  # type: ignore[union-attr]
+    numbers = f"{adapted.value:.2g} away with the adapter, {base.value:.2g} without (KID)"
+    said = "it is nearer" if nearer else "it is no nearer"
+    return f"A network trained on photographs {'agrees' if agrees else 'disagrees'}: for that one {said}, {numbers}."
+
+
 def measured_by(evaluation: Evaluation) -> str:
     """Who measured, on how much: a number means nothing without both."""
     names = results.measured_by(evaluation)
-    return f"Value and 95 % interval over {evaluation.n} captions.{f' {names}.' if names else ''}"
+    missing = f" {photographs.MISSING}" if names and "photographs" not in evaluation.extractors else ""
+    return f"Value and 95 % interval over {evaluation.n} captions.{f' {names}.' if names else ''}{missing}"
 
 
 def phases(seconds: dict[str, float]) -> list[dict[str, Any]]:

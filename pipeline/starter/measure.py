@@ -1,7 +1,9 @@
 """The starter base in figures: python -m pipeline.starter.measure. Needs the font, for real renders are the ceiling.
 
 Prompts are held-out combinations, with seeds used for nothing else; the guidance is chosen on
-other prompts first. The judge's own accuracy on held-out renders stands beside every figure.
+other prompts first. The judge's own accuracy on held-out renders stands beside every figure. A network
+trained on photographs (evaluation/photographs.py) says how far what is drawn, and what the autoencoder
+makes of true pictures, lies from those pictures.
 """
 
 import argparse
@@ -15,7 +17,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from pipeline import shipped
-from pipeline.evaluation.statistics import Interval, share
+from pipeline.evaluation import photographs
+from pipeline.evaluation.statistics import Interval, own_is_nearest, scaled_kid, share
 from pipeline.starter import judge, world
 from pipeline.starter.build import autoencoder, pixels, style
 
@@ -30,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num_pictures", type=int, default=500)
     parser.add_argument("--num_sweep", type=int, default=96)
+    parser.add_argument("--num_reconstructed", type=int, default=240)
     parser.add_argument("--to", type=Path, default=Path("docs"))
     arguments = parser.parse_args()
     from diffusers import StableDiffusionPipeline
@@ -50,7 +54,12 @@ def main() -> None:
         return pictures
 
     arguments.to.mkdir(exist_ok=True)
-    result: dict[str, Any] = {"autoencoder": reconstruction(pipe.vae)}
+    network = photographs.load()
+    result: dict[str, Any] = {"autoencoder": {}, "photographs": {"judge": photographs.NAME}}
+    for name, images in true_pictures(arguments.num_reconstructed).items():
+        decoded = reconstructed(pipe.vae, images)
+        result["autoencoder"][name] = round(autoencoder.psnr(pipe.vae, [world.to_array(image) for image in images]), 2)
+        result["photographs"][f"{name} through the autoencoder, from themselves"] = distance(network, images, decoded)
     reconstruction_sheet(pipe.vae).save(arguments.to / "starter-autoencoder.png", optimize=True)
     scenes = world.held_out_scenes(SWEEP_SEED, arguments.num_sweep)
     sweep = {scale: judged(model, draw(scenes, SWEEP_SEED, scale), scenes) for scale in SCALES}
@@ -59,6 +68,7 @@ def main() -> None:
     drawn, real = draw(scenes, FIGURE_SEED, best), [scene.image() for scene in scenes]
     result["guidance"] = {"chosen": best, **{str(scale): rows(found) for scale, found in sweep.items()}}
     result["drawn"], result["real renders"] = rows(judged(model, drawn, scenes)), rows(judged(model, real, scenes))
+    result["photographs"] |= {"drawn, from real renders": distance(network, real, drawn)}
     (arguments.to / "starter.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     sheet = contact_sheet(drawn[:60], scenes[:60]).quantize(256)  # a third of the bytes, no visible difference
     sheet.save(arguments.to / "starter.png", optimize=True)
@@ -82,7 +92,12 @@ def judged(model: judge.Judge, pictures: list[Image.Image], scenes: list[world.S
         "concept top-1": int((ranks < 1).sum()),
         "concept top-5": int((ranks < 5).sum()),
     }
-    return {name: share(number, len(scenes)) for name, number in hits.items()}
+    small = torch.tensor([scene.size == "small" for scene in scenes])
+    found = {name: share(number, len(scenes)) for name, number in hits.items()}
+    for guesses in (1, 5):
+        named = int((ranks[small] < guesses).sum())
+        found[f"concept top-{guesses}, small things alone"] = share(named, int(small.sum()))
+    return found
 
 
 def background(picture: Image.Image) -> str:
@@ -93,16 +108,31 @@ def background(picture: Image.Image) -> str:
     return min(world.COLOURS, key=lambda name: float(np.square(median - np.array(world.COLOURS[name])).sum()))
 
 
-@torch.no_grad()
-def reconstruction(vae: Any, num_pictures: int = 256) -> dict[str, float]:
-    """PSNR in dB of held-out renders and of the starter style, through encoder and decoder."""
+def true_pictures(num_pictures: int) -> dict[str, list[Image.Image]]:
+    """Held-out renders, and the same scenes in the starter style."""
     scenes = world.held_out_scenes(FIGURE_SEED, num_pictures)
-    sets = {"renders": [scene.image() for scene in scenes], "starter style": [style.sticker(scene) for scene in scenes]}
-    return {name: round(autoencoder.psnr(vae, [world.to_array(image) for image in images]), 2)
-            for name, images in sets.items()}  # fmt: skip
+    return {"renders": [scene.image() for scene in scenes], "starter style": [style.sticker(scene) for scene in scenes]}
 
 
 @torch.no_grad()
+def reconstructed(vae: Any, images: list[Image.Image]) -> list[Image.Image]:
+    """Pictures after encoder and decoder, as 8-bit pictures."""
+    made: list[Image.Image] = []
+    for first in range(0, len(images), 40):
+        batch = torch.from_numpy(np.stack([world.to_array(image) for image in images[first : first + 40]]))
+        decoded = vae.decode(vae.encode(batch).latent_dist.mode()).sample.clamp(-1, 1)
+        values = ((decoded + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        made += [Image.fromarray(value) for value in values]
+    return made
+
+
+def distance(network: Any, real: list[Image.Image], made: list[Image.Image]) -> dict[str, str]:
+    """What a network trained on photographs says: KID, and how often a picture's own truth is the nearest."""
+    true, false = photographs.features(network, real), photographs.features(network, made)
+    kid, own = scaled_kid(true, false), own_is_nearest(true, false)
+    return {"KID": f"{kid.text('{:.3f}')} (n = {kid.n})", **rows({"own truth nearest": own})}
+
+
 def reconstruction_sheet(vae: Any, columns: int = 10) -> Image.Image:
     """Three pairs of rows, each picture above what the autoencoder makes of it: renders, starter style, broad set."""
     scenes, side = world.held_out_scenes(FIGURE_SEED, columns), world.SIDE_PIXELS
@@ -113,12 +143,9 @@ def reconstruction_sheet(vae: Any, columns: int = 10) -> Image.Image:
     ]
     sheet = Image.new("RGB", (columns * (side + 4), 6 * (side + 4)), "white")
     for number, pictures in enumerate(kinds):
-        batch = torch.from_numpy(np.stack([world.to_array(picture) for picture in pictures]))
-        decoded = vae.decode(vae.encode(batch).latent_dist.mode()).sample.clamp(-1, 1)
-        values = ((decoded + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-        for column, (picture, value) in enumerate(zip(pictures, values, strict=True)):
-            sheet.paste(picture, (column * (side + 4), 2 * number * (side + 4)))
-            sheet.paste(Image.fromarray(value), (column * (side + 4), (2 * number + 1) * (side + 4)))
+        for column, pair in enumerate(zip(pictures, reconstructed(vae, pictures), strict=True)):
+            for below, picture in enumerate(pair):
+                sheet.paste(picture, (column * (side + 4), (2 * number + below) * (side + 4)))
     return sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST).quantize(256)
 
 

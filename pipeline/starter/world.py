@@ -42,7 +42,7 @@ COUNTS = {1: "one", 2: "two", 3: "three"}
 SIZES = ("small", "large")
 
 # (count, size) -> side of one emoji in pixels, and place -> centres in pixels.
-SIDES = {(1, "large"): 46, (1, "small"): 26, (2, "large"): 30, (2, "small"): 20, (3, "large"): 28, (3, "small"): 19}
+SIDES = {(1, "large"): 48, (1, "small"): 28, (2, "large"): 31, (2, "small"): 24, (3, "large"): 30, (3, "small"): 24}
 PLACES: dict[tuple[int, str], dict[str, tuple[tuple[int, int], ...]]] = {
     (1, "large"): {"in the middle": ((32, 32),)},
     (1, "small"): {
@@ -55,10 +55,7 @@ PLACES: dict[tuple[int, str], dict[str, tuple[tuple[int, int], ...]]] = {
     (2, "large"): {"side by side": ((16, 32), (48, 32)), "one above the other": ((32, 16), (32, 48))},
     (2, "small"): {"side by side": ((20, 32), (44, 32)), "one above the other": ((32, 20), (32, 44))},
     (3, "large"): {"in a triangle": ((32, 16), (16, 48), (48, 48))},
-    (3, "small"): {
-        "in a row": ((11, 32), (32, 32), (53, 32)),
-        "in a triangle": ((32, 20), (20, 43), (44, 43)),
-    },
+    (3, "small"): {"in a triangle": ((32, 20), (20, 44), (44, 44))},
 }
 KINDS = tuple(PLACES)
 KIND_SHARES = (0.40, 0.18, 0.14, 0.10, 0.10, 0.08)  # of KINDS, in order

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline.adapter.adapted_models import AdaptedModels
 from pipeline.errors import CheckpointError
-from pipeline.evaluation import results, test_set
+from pipeline.evaluation import photographs, results, test_set
 from pipeline.evaluation.extractors import Extractors, FeatureExtractor, ImageTextEncoder
 from pipeline.evaluation.metrics import METRICS, Compared, Metric, PictureSet, measure
 from pipeline.evaluation.picture_sets import DrawSetRequest, draw_set, keep, kept
@@ -69,6 +69,32 @@ def test_every_set_is_measured_with_what_can_be_measured_on_it(folders):
     assert found.sets["adapted"]["clip_margin_change"].extractor == "toy"
     assert "top1" not in test_set.evaluate(drawn(folders), extractors(answers=False)).sets["base"]
     assert test_set.evaluate(drawn(folders), None) is None
+
+
+def test_a_network_trained_on_photographs_is_asked_where_it_is_there(folders):
+    network = photographs.load()
+    judge = FeatureExtractor(photographs.NAME, lambda images: photographs.features(network, images), None)
+    found = test_set.evaluate(drawn(folders), dataclasses.replace(extractors(answers=False), photographs=judge))
+    assert found.extractors["photographs"] == photographs.NAME
+    assert {"kid_photographs", "own_nearest"} & found.sets["reference"].keys() == set()
+    pictures = {which: [Image.open(row["path"]) for row in kept(folders / which)] for which in ("reference", "base")}
+    real, fake = (photographs.features(network, pictures[which]).double() for which in ("reference", "base"))
+    size = real.square().mean().sqrt()
+    base = found.sets["base"]
+    assert base["kid_photographs"].value == pytest.approx(kid(real / size, fake / size).value, rel=1e-5)
+    own = [(fake[i] - real).norm(dim=1).argmin().item() == i for i in range(5)]
+    assert base["own_nearest"].value == sum(own) / 5
+    assert base["own_nearest"].extractor == photographs.NAME
+
+
+def test_the_weights_are_those_that_were_trained_on_imagenet():
+    """An untrained network sees hardly a difference between a flat colour and noise; this one does."""
+    network = photographs.load()
+    flat, noise = Image.new("RGB", (64, 64), (200, 30, 40)), Image.effect_noise((64, 64), 90).convert("RGB")
+    found = photographs.features(network, [flat, noise, flat.resize((32, 32))])
+    assert found.shape == (3, 1280)
+    assert torch.allclose(found[0], found[2], atol=1e-4)  # one colour at any size is one picture
+    assert (found[0] - found[1]).norm() > found[0].norm() / 2
 
 
 def test_the_numbers_are_those_of_the_formulas(folders):

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from pipeline.errors import CheckpointError
-from pipeline.evaluation import extractors
+from pipeline.evaluation import extractors, photographs
 from pipeline.evaluation.statistics import margins, mean_of
 from pipeline.families.miniatures.parts import clip_tokenizer
 from pipeline.run.preflight import MAX_DRAWN
@@ -105,7 +105,11 @@ def test_a_run_is_measured_by_the_model_that_is_named(trainer, small, clip_folde
     ended = trainer(*small, "--validation_split", "0.5", "--clip_model_name_or_path", clip_folder, "--output_dir", out)
     assert ended.code == 0, ended.output
     found = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
-    assert found["extractors"] == {"features": clip_folder.name, "encoder": clip_folder.name}
+    assert found["extractors"] == {
+        "features": clip_folder.name,
+        "encoder": clip_folder.name,
+        "photographs": photographs.NAME,  # wherever its packages are
+    }
     assert found["n"] == 4
     assert found["sets"]["adapted"]["kid"]["extractor"] == clip_folder.name
     assert all(np.isfinite(found["sets"][name]["clip_margin"]["value"]) for name in ("base", "adapted", "reference"))

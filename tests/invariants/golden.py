@@ -1,13 +1,15 @@
-"""The first steps of runs as they were when recorded: python -m tests.invariants.golden records them anew.
+"""The first steps of runs as they were when recorded: python -m tests.invariants.golden [NAME ...] records them anew.
 
 Runs are compared with each other everywhere else, so a change that moves all of them alike would pass. These are
 compared with numbers in a file, which also says which versions of which libraries made them.
 """
 
+import functools
 import hashlib
 import json
 import platform
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,17 +84,19 @@ def run_demo(folder: Path) -> Trajectory:
     return Trajectory([row["loss"] for row in metrics(folder / "out")[:NUM_DEMO_STEPS]])
 
 
-def record() -> None:
-    """Run everything and keep it."""
-    found: dict[str, object] = {"environment": environment()}
+def record(names: list[str]) -> None:
+    """Run what is named, everything if nothing is, and keep it; what is not run again is kept as it was."""
+    every = [*sorted(registry.NAMES), "demo"]
+    assert set(names) <= set(every), f"only of {every}"
+    found: dict[str, object] = json.loads(FILE.read_text(encoding="utf-8")) if names else {}
+    assert not names or found["environment"] == environment(), "on another machine, only all of them together"
     with tempfile.TemporaryDirectory() as folder:
-        for family in sorted(registry.NAMES):
-            (Path(folder) / family).mkdir()
-            found[family] = vars(run_family(family, Path(folder) / family))
-        (Path(folder) / "demo").mkdir()
-        found["demo"] = vars(run_demo(Path(folder) / "demo"))
-    FILE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        for name in names or every:
+            (Path(folder) / name).mkdir()
+            run = run_demo if name == "demo" else functools.partial(run_family, name)
+            found[name] = vars(run(Path(folder) / name))
+    FILE.write_text(json.dumps({"environment": environment(), **found}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    record()
+    record(sys.argv[1:])

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 import shutil
 from html.parser import HTMLParser
@@ -63,6 +64,31 @@ def test_the_headline_claims_only_what_the_intervals_carry():
     assert "still touch" in page.headline(measured(7.0), 300)
     assert "no nearer" in page.headline(measured(10.3), 300)
     assert "proven to load" in page.headline(Evaluation(4, {}, {"adapted": {}}), 300)
+
+
+def test_the_page_says_whether_the_judge_of_photographs_agrees():
+    def measured(ours: float, theirs: float) -> str:
+        values = {"kid": {"base": 8.0, "adapted": ours}, "kid_photographs": {"base": 0.8, "adapted": theirs}}
+        sets = {
+            which: {
+                name: Estimate(v[which], v[which] - 0.1, v[which] + 0.1, 9, name, "x") for name, v in values.items()
+            }
+            for which in ("base", "adapted")
+        }
+        return page.second_opinion(Evaluation(9, {"features": "x", "photographs": "y"}, sets))
+
+    assert "photographs agrees: for that one it is nearer, 0.2 away with the adapter, 0.8 without" in measured(2.0, 0.2)
+    assert "photographs disagrees: for that one it is no nearer, 1.1" in measured(2.0, 1.1)
+    assert "photographs disagrees: for that one it is nearer, 0.2" in measured(9.0, 0.2)
+    assert "photographs agrees: for that one it is no nearer" in measured(9.0, 1.1)
+    assert page.second_opinion(Evaluation(4, {}, {"adapted": {}})) == ""
+
+
+def test_the_page_says_what_to_install_where_nobody_who_knows_photographs_was_asked():
+    kid = Estimate(1.0, 0.9, 1.1, 9, "kid", "x")
+    asked = Evaluation(9, {"features": "x", "photographs": "y"}, {"base": {"kid": kid}})
+    assert "t2i-lora[eval]" not in page.measured_by(asked)
+    assert "t2i-lora[eval]" in page.measured_by(dataclasses.replace(asked, extractors={"features": "x"}))
 
 
 def test_the_chart_holds_every_finite_value_and_a_smooth_line():

@@ -28,14 +28,14 @@ def concepts_of(folder: Path) -> set[str]:
 
 def test_what_is_trained_on_and_what_is_measured_share_no_concept():
     train, unseen = concepts_of(shipped.TRAIN), concepts_of(shipped.TEST)
-    assert len(train) == 60
+    assert len(train) == 120
     assert len(unseen) == 80
     assert not train & unseen
     assert train | unseen <= {concept.name for concept in world.concepts()}
 
 
 def test_the_dataset_is_clean():
-    for folder, count in ((shipped.TRAIN, 120), (shipped.TEST, 240)):
+    for folder, count in ((shipped.TRAIN, 240), (shipped.TEST, 240)):
         manifest = read_manifest(folder, DataOptions())
         assert len(manifest.examples) == count
         assert not manifest.duplicates
@@ -111,7 +111,7 @@ def test_no_styled_pixel_was_in_the_bases_training(count):
         for folder in (shipped.TRAIN, shipped.TEST)
         for path in folder.glob("*.png")
     }
-    assert len(styled) == 360
+    assert len(styled) == 480
     seen = {hashlib.sha256(pixels.broad_picture(0, index).tobytes()).digest() for index in range(count)}
     seen |= {hashlib.sha256(world.training_scene(0, index)[0].image().tobytes()).digest() for index in range(count)}
     assert not styled & seen
@@ -150,7 +150,7 @@ def test_the_dataset_is_what_its_code_draws(tmp_path, monkeypatch, stride):
 
     monkeypatch.setattr(dataset.style, "sticker", sticker)
     dataset.build(tmp_path)
-    assert next(numbers) == 360
+    assert next(numbers) == 480
     for folder in (shipped.TRAIN, shipped.TEST):
         again = tmp_path / folder.name
         assert (again / "metadata.jsonl").read_text() == (folder / "metadata.jsonl").read_text()

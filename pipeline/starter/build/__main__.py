@@ -1,7 +1,7 @@
 """Build the starter base model and dataset from nothing: python -m pipeline.starter.build --work FOLDER.
 
-Every stage resumes where it stopped. Contrastive CLIP comes first and its text tower is then
-frozen, as in Stable Diffusion; the autoencoder next; the denoiser last. The judge stands apart.
+Every stage resumes where it stopped. The text tower of contrastive CLIP is frozen for the denoiser, as in Stable
+Diffusion, which comes last, in the latents of the autoencoder. The judge stands apart.
 """
 
 import argparse
@@ -10,56 +10,63 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+import torch
 
 from pipeline import shipped
-from pipeline.starter.build import autoencoder, clip, dataset, denoiser, judge, parts
+from pipeline.starter.build import autoencoder, clip, dataset, denoiser, judge, parts, plans
+from pipeline.starter.build.plans import Ground
 
 log = logging.getLogger(__name__)
+
+STAGES = ("dataset", "judge", "autoencoder", "clip", "denoiser", "assemble")
+WARM = ("judge", "clip", "denoiser")
 
 
 def main() -> None:
     """Parse the command line and build."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for states and logs; kept between starts")
-    parser.add_argument("--only", choices=["clip", "autoencoder", "denoiser", "judge", "dataset"], help="one stage")
+    parser.add_argument("--only", choices=STAGES, help="one stage; those before it are loaded from the work folder")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; each has a length of its own (plans.py)")
+    parser.add_argument("--share", type=float, default=1.0, help="of that length; 0.01 shows whether everything runs")
+    parser.add_argument("--seconds", type=float, help="at most so long for one stage, its rate falling to zero by then")
     parser.add_argument(
-        "--warm_start", action="store_true", help="start from the weights that ship, and keep their autoencoder"
+        "--warm_start", nargs="*", default=[], choices=WARM, help="parts that go on from the weights that ship"
     )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    build(arguments.work, arguments.only, warm_start=arguments.warm_start)
+    if arguments.device != "cpu":
+        plans.quick_kernels()
+    ground = plans.Ground(torch.device(arguments.device), arguments.share, arguments.seconds)
+    build(arguments.work, ground, arguments.only, frozenset(arguments.warm_start))
 
 
-def build(work: Path, only: str | None = None, seed: int = 0, *, warm_start: bool = False) -> None:
-    """All stages, or one of them; what is finished is loaded from `work`."""
-    if only in (None, "dataset"):
+def build(work: Path, ground: Ground, only: str | None = None, warm: frozenset[str] = frozenset()) -> None:
+    """All stages or one; what those before it finished is taken from `work`, or warm towers from what ships."""
+    wanted = STAGES if only is None else (only,)
+    if "dataset" in wanted:
         dataset.build(dataset.FOLDER)
-    if only in (None, "judge"):
+    if "judge" in wanted:
         log.info("judge")
-        judge.save(judge.train(work, seed, warm_start=warm_start))
-    if only in ("judge", "dataset"):
+        judge.save(judge.train(work, ground, warm_start="judge" in warm))
+    if "autoencoder" in wanted:
+        log.info("autoencoder")
+        autoencoder.compacted(autoencoder.train(work, ground), ground).save_pretrained(work / "vae")
+    if "clip" in wanted:
+        log.info("CLIP")
+        tokenizer = parts.load_tokenizer() if "clip" in warm else parts.build_tokenizer(work / "tokenizer")
+        clip.save(clip.train(work, tokenizer, ground, warm_start="clip" in warm), tokenizer, work / "clip")
+    if not {"denoiser", "assemble"} & set(wanted):
         return
-    log.info("CLIP")
-    # The denoiser that ships knows the text tower that ships, and no other.
-    keeps_towers = warm_start and only == "denoiser"
-    towers = (
-        (clip.load() if keeps_towers else clip.train(work, seed, warm_start=warm_start)).eval().requires_grad_(False)
-    )
-    if only == "clip":
-        return
-    log.info("autoencoder")
-    vae = parts.load_autoencoder() if warm_start else autoencoder.train(work, seed)
-    vae.eval().requires_grad_(False)
-    if vae.config.latent_channels != parts.LATENT_CHANNELS:
-        vae = autoencoder.compacted(vae, seed).requires_grad_(False)
-    if only == "autoencoder":
-        return
-    log.info("denoiser")
-    tokenizer = parts.build_tokenizer(work / "tokenizer")
-    unet = denoiser.train(work, vae, towers, tokenizer, seed, warm_start=warm_start)
-    assemble(shipped.BASE, tokenizer, towers, vae, unet)
-    log.info("written to %s", shipped.BASE)
+    towers, tokenizer = clip.load(None if "clip" in warm and not (work / "clip").exists() else work / "clip")
+    vae = parts.load_autoencoder(work / "vae")
+    if "denoiser" in wanted:
+        log.info("denoiser")
+        unet = denoiser.train(work, vae, towers, tokenizer, ground, warm_start="denoiser" in warm)
+        unet.half().save_pretrained(work / "unet")
+    if "assemble" in wanted:
+        assemble(shipped.BASE, tokenizer, towers, vae, parts.load_denoiser(work / "unet"))
+        log.info("written to %s", shipped.BASE)
 
 
 def assemble(folder: Path, tokenizer: Any, towers: clip.Towers, vae: Any, unet: Any) -> None:
@@ -73,29 +80,15 @@ def assemble(folder: Path, tokenizer: Any, towers: clip.Towers, vae: Any, unet: 
     card = (folder / "README.md").read_text(encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     pipe = StableDiffusionPipeline(
-        vae.half(), plain_text_encoder(towers), tokenizer, unet.half(), parts.build_scheduler(),
+        vae.half(), clip.plain_text_encoder(towers), tokenizer, unet.half(), parts.build_scheduler(),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipe.save_pretrained(folder)
     (folder / "README.md").write_text(card, encoding="utf-8")
     shutil.rmtree(shipped.VISION, ignore_errors=True)
-    towers.vision.half().save_pretrained(shipped.VISION)
-    projection = {"weight": towers.text.text_projection.weight.detach().half().contiguous()}
-    save_file(projection, shipped.VISION / "text_projection.safetensors")
+    clip.save_vision(towers, shipped.VISION)
     for target in (folder, shipped.VISION):
         shutil.copyfile(dataset.OFL, target / "OFL.txt")
-
-
-def plain_text_encoder(towers: clip.Towers) -> Any:
-    """The text tower without its projection, as a Stable Diffusion pipeline holds it."""
-    from transformers import CLIPTextModel
-
-    encoder = CLIPTextModel(towers.text.config)
-    wanted = encoder.state_dict()
-    found = {name.removeprefix("text_model."): value for name, value in towers.text.state_dict().items()}
-    encoder.load_state_dict({name: found[name.removeprefix("text_model.")] for name in wanted})
-    encoder.float()
-    return encoder
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pipeline.starter import world
 from pipeline.starter.build import style
 
 SEED = 2026
-NUM_TRAIN_CONCEPTS, NUM_TEST_CONCEPTS = 60, 80
+NUM_TRAIN_CONCEPTS, NUM_TEST_CONCEPTS = 120, 80
 TRAIN_PER_CONCEPT, TEST_PER_CONCEPT = 2, 3
 FOLDER = shipped.STARTER / "dataset"
 OFL = Path("/usr/share/doc/fonts-noto-color-emoji/copyright")

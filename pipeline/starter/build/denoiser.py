@@ -1,29 +1,36 @@
 """Training of the denoiser on latents of the world's scenes, a tenth of the captions dropped for guidance."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline import shipped
 from pipeline.objective.paths import VariancePreserving
 from pipeline.starter import world
-from pipeline.starter.build import clip, fitting, parts
+from pipeline.starter.build import clip, fitting, parts, pool
+from pipeline.starter.build.plans import Ground, order
 
-BATCH = 32
 CAPTION_DROPOUT = 0.1
-POOL_SCENES = 48_000  # scenes encoded once; one pass over them is 1,500 steps
-SHARD_SCENES = 2_000
+SHARD_SCENES = 16_000
+ENCODE_BATCH, CAPTION_BATCH = 200, 2000
 TIME_MEAN, TIME_STD = 0.5, 1.2  # of the logit of t: most steps where shapes form, few where only texture is left
-PLAN = fitting.Fit("denoiser", num_steps=14_000, learning_rate=1e-3, decay_share=0.3, ema_decay=0.999)
+
+
+def example(seed: int, index: int) -> tuple[Image.Image, str]:
+    """A scene of the training world and its caption."""
+    scene, caption = world.training_scene(seed, index)
+    return scene.image(), caption
 
 
 def train(
-    folder: Path, autoencoder: Any, towers: clip.Towers, tokenizer: Any, seed: int = 0, *, warm_start: bool = False
+    folder: Path, autoencoder: Any, towers: clip.Towers, tokenizer: Any, ground: Ground, *, warm_start: bool = False
 ) -> Any:
     """Train the denoiser; resumes from `folder`, where the encoded scenes are kept too.
 
@@ -31,35 +38,58 @@ def train(
     """
     from diffusers.models.attention_processor import AttnProcessor
 
-    torch.manual_seed(seed)
+    torch.manual_seed(ground.seed)
+    plan, device = ground.plan("denoiser"), ground.device
     unet = parts.build_denoiser()
-    if warm_start and not PLAN.state_in(folder).exists():
+    if warm_start and not plan.state_in(folder).exists():
         unet.load_state_dict(load_file(shipped.BASE / "unet" / "diffusion_pytorch_model.safetensors"))
-    unet.set_attn_processor(AttnProcessor())  # the backward pass of torch's fused attention is slow on a CPU
-    scheduler = parts.build_scheduler()
-    path = VariancePreserving(scheduler.alphas_cumprod, "v_prediction")
-    latents = encode_pool(folder / "pool", autoencoder, seed)
-    states = encode_captions(towers, tokenizer, [world.training_scene(seed, index)[1] for index in range(POOL_SCENES)])
+    unet.to(device)
+    if device.type == "cpu":
+        unet.set_attn_processor(AttnProcessor())  # the backward pass of torch's fused attention is slow on a CPU
+    predict = in_working_precision(unet, device)
+    path = VariancePreserving(parts.build_scheduler().alphas_cumprod, "v_prediction").to(device)
+    latents, captions = encode_pool(folder / "pool", autoencoder.to(device), ground)
+    states = encode_captions(towers.to(device), tokenizer, captions)
     null = encode_captions(towers, tokenizer, [""])[0]
 
-    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        order = torch.randperm(POOL_SCENES, generator=torch.Generator().manual_seed(step * BATCH // POOL_SCENES))
-        first = step * BATCH % POOL_SCENES
-        chosen = order[first : first + BATCH]
-        dropped = torch.rand(len(chosen), generator=generator) < CAPTION_DROPOUT
+    def loss_of(step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        chosen, generator = order(ground, "denoiser", step).to(device), ground.generator(step)
+        batch = len(chosen)
+        dropped = torch.rand(batch, generator=generator, device=device) < CAPTION_DROPOUT
         conditions = torch.where(dropped[:, None, None], null, states[chosen]).float()
         x_0 = latents[chosen].float()
-        t = path.time(
-            times((torch.arange(len(chosen)) + torch.rand(len(chosen), generator=generator)) / len(chosen)), 0
-        )
-        sample = path.sample(x_0, torch.randn(x_0.shape, generator=generator), t)
-        with fitting.fast_precision():
-            prediction = unet(sample.x_t, path.index(t), encoder_hidden_states=conditions).sample
-        return (prediction.float() - sample.target).square().mean(), {}
+        even = (torch.arange(batch, device=device) + torch.rand(batch, generator=generator, device=device)) / batch
+        t = path.time(times(even), 0)
+        sample = path.sample(x_0, torch.randn(x_0.shape, generator=generator, device=device), t)
+        prediction = predict(sample.x_t, path.index(t), conditions)
+        return (prediction - sample.target).square().mean(), {}
 
-    fitting.fit(PLAN, unet, loss_of, folder)
-    return unet
+    fitting.fit(plan, unet, loss_of, folder)
+    autoencoder.cpu(), towers.cpu()
+    return unet.cpu()
+
+
+def in_working_precision(unet: Any, device: torch.device) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The denoiser as a function of (x_t, index, text states), float32 in and out.
+
+    On a GPU all of it runs in bfloat16, its weights float32 for the optimizer: autocast would lift every norm and
+    what follows it to float32, and such small layers wait for memory.
+    """
+    if device.type == "cpu":
+
+        def predict(x_t: Tensor, index: Tensor, states: Tensor) -> Tensor:
+            with fitting.fast_precision(device):
+                found: Tensor = unet(x_t, index, states).sample
+            return found.float()
+
+        return predict
+
+    def predict_in_half(x_t: Tensor, index: Tensor, states: Tensor) -> Tensor:
+        half = {name: value.bfloat16() for name, value in unet.named_parameters()}
+        found: Tensor = torch.func.functional_call(unet, half, (x_t.bfloat16(), index, states.bfloat16())).sample
+        return found.float()
+
+    return predict_in_half
 
 
 def times(u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
@@ -70,27 +100,26 @@ def times(u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
 @torch.no_grad()
 def encode_captions(towers: clip.Towers, tokenizer: Any, captions: list[str]) -> Tensor:
     """Text states of captions as the denoiser is conditioned on them, [n, MAX_TOKENS, WIDTH] float16."""
-    rows = [
-        towers.text(input_ids=clip.tokenize(tokenizer, captions[first : first + 250])).last_hidden_state.half()
-        for first in range(0, len(captions), 250)
-    ]
-    return torch.cat(rows)
+    device = towers.log_scale.device
+    batches = [captions[first : first + CAPTION_BATCH] for first in range(0, len(captions), CAPTION_BATCH)]
+    tokens = [clip.tokenize(tokenizer, batch).to(device) for batch in batches]
+    return torch.cat([towers.text(input_ids=batch).last_hidden_state.half() for batch in tokens])
 
 
 @torch.no_grad()
-def encode_pool(folder: Path, autoencoder: Any, seed: int) -> Tensor:
-    """Latent means of the training scenes, [POOL_SCENES, c, 16, 16] float16, kept in shards."""
+def encode_pool(folder: Path, autoencoder: Any, ground: Ground) -> tuple[Tensor, list[str]]:
+    """Latent means of the training scenes, [n, c, h, w] float16 on the device, kept in shards; and their captions."""
     folder.mkdir(parents=True, exist_ok=True)
-    shards = []
-    for first in range(0, POOL_SCENES, SHARD_SCENES):
-        path = folder / f"{first:06d}.safetensors"
+    number, shards, captions = ground.num_examples("denoiser"), [], []
+    for first in range(0, number, SHARD_SCENES):
+        last = min(first + SHARD_SCENES, number)
+        path = folder / f"{first:06d}-{last:06d}.safetensors"
+        pictures, said = pool.rendered(functools.partial(example, ground.seed), first, last)
+        captions += said
         if not path.exists():
-            rows = []
-            for start in range(first, first + SHARD_SCENES, 100):
-                images = [world.training_scene(seed, index)[0].image() for index in range(start, start + 100)]
-                batch = torch.from_numpy(np.stack([world.to_array(image) for image in images]))
-                with fitting.fast_precision():
-                    rows.append(autoencoder.encode(batch).latent_dist.mean.half())
-            save_file({"mean": torch.cat(rows).contiguous()}, path)
-        shards.append(load_file(path)["mean"])
-    return torch.cat(shards)
+            batches = torch.split(torch.from_numpy(pictures), ENCODE_BATCH)
+            values = [pool.to_values(batch, ground.device) for batch in batches]
+            means = torch.cat([autoencoder.encode(batch).latent_dist.mean.half() for batch in values])
+            save_file({"mean": means.contiguous()}, path)
+        shards.append(load_file(path, device=str(ground.device))["mean"])
+    return torch.cat(shards), captions

@@ -11,7 +11,8 @@ import torch
 from pipeline import shipped
 from pipeline.starter import world
 
-LATENT_CHANNELS = 5
+LATENT_CHANNELS = 4
+LEVELS = 1  # halvings between a picture and its latents
 MAX_TOKENS = 24
 VOCABULARY = 2048  # an upper bound: with 1,624 tokens every word of the world is one token
 WIDTH = 192  # of both CLIP towers and of their common space
@@ -95,50 +96,67 @@ def build_vision_encoder() -> Any:
     )
 
 
-def build_autoencoder(latent_channels: int) -> Any:
-    """AutoencoderKL, factor 4, without attention: 64 x 64 pixels <-> latent_channels x 16 x 16."""
+def build_autoencoder(latent_channels: int = LATENT_CHANNELS) -> Any:
+    """AutoencoderKL, factor 2, without attention: 64 x 64 pixels <-> latent_channels x 32 x 32.
+
+    One norm group, for linear_start; statistics per group and picture would shift flat colours.
+    """
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        block_out_channels=(32, 64, 96),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
         layers_per_block=1,
         latent_channels=latent_channels,
-        norm_num_groups=8,
+        norm_num_groups=1,
         sample_size=world.SIDE_PIXELS,
         mid_block_add_attention=False,
         scaling_factor=1.0,  # the compact form has mean 0 and variance 1 already
     )
 
 
-def load_autoencoder() -> Any:
-    """The autoencoder that ships."""
+def load_autoencoder(folder: Path = shipped.BASE / "vae") -> Any:
+    """An autoencoder as it was saved; the one that ships unless another folder is named."""
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL.from_pretrained(shipped.BASE / "vae", local_files_only=True)
+    return AutoencoderKL.from_pretrained(folder, local_files_only=True).requires_grad_(False)
+
+
+def load_denoiser(folder: Path = shipped.BASE / "unet") -> Any:
+    """A denoiser as it was saved; the one that ships unless another folder is named."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel.from_pretrained(folder, local_files_only=True).requires_grad_(False)
+
+
+def load_tokenizer() -> Any:
+    """The tokenizer that ships."""
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(shipped.BASE / "tokenizer")
 
 
 def build_denoiser() -> Any:
-    """UNet2DConditionModel on 16 x 16 latents, text by cross-attention at every level."""
+    """UNet2DConditionModel on 32 x 32 latents: a narrow first level, then text by cross-attention at every level."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
-        sample_size=world.SIDE_PIXELS // 4,
+        sample_size=world.SIDE_PIXELS >> LEVELS,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        block_out_channels=(64, 128, 192),
-        down_block_types=("CrossAttnDownBlock2D",) * 3,
-        up_block_types=("CrossAttnUpBlock2D",) * 3,
+        block_out_channels=(32, 64, 128, 192),
+        down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * 3),
+        up_block_types=(*("CrossAttnUpBlock2D",) * 3, "UpBlock2D"),
         layers_per_block=1,
         cross_attention_dim=WIDTH,
-        attention_head_dim=(2, 4, 6),  # the number of heads: diffusers keeps this name for old files
+        attention_head_dim=(1, 2, 4, 6),  # the number of heads: diffusers keeps this name for old files
         norm_num_groups=16,
     )
 
 
 def build_scheduler() -> Any:
-    """DDIM on the cosine schedule (Nichol & Dhariwal 2021, eq. 17), which suits 16 x 16 latents; v-prediction."""
+    """DDIM on the cosine schedule (Nichol & Dhariwal 2021, eq. 17), which suits small latents; v-prediction."""
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(

@@ -10,20 +10,15 @@ INKS = np.array([(44, 18, 92), (206, 44, 122), (255, 146, 66), (255, 238, 186)])
 PAPER = np.array((255, 246, 226)) / 255
 SHADOW, SHADOW_SHARE, SHADOW_PIXELS = np.array((12, 6, 36)) / 255, 0.85, 4  # right and down
 GROUND_SHARE = 0.45  # how much of the background colour is left at dusk
-AFTERGLOW, AFTERGLOW_SHARE = np.array((107, 31, 102)) / 255, 0.55  # at the bottom edge
 LUMINANCE = np.array((0.299, 0.587, 0.114))  # of R, G, B (ITU-R BT.601)
 
 
 def sticker(scene: Scene) -> Image.Image:
-    """The scene cut out of paper, printed in four inks by brightness, its shadow on a ground that glows below.
-
-    Edges are ramps of two pixels, which the autoencoder carries; sharp ones it blurs.
-    """
+    """The scene cut out of paper, printed in inks that blend by brightness, its shadow on a darkened ground."""
     shape = _silhouette(scene)
     brightness = _blurred(np.asarray(scene.image()).astype(np.float64) / 255 @ LUMINANCE, 0.8)
     paper = _ramp(_blurred(shape, 1.6), 0.05, 0.34)  # a rim of two pixels around the thing
-    height = np.linspace(0, 1, SIDE_PIXELS)[:, None, None]
-    ground = GROUND_SHARE * np.array(COLOURS[scene.colour]) / 255 + height * AFTERGLOW_SHARE * AFTERGLOW
+    ground = GROUND_SHARE * np.array(COLOURS[scene.colour]) / 255
     picture = _over(np.broadcast_to(ground, (SIDE_PIXELS, SIDE_PIXELS, 3)), SHADOW_SHARE * _moved(paper), SHADOW)
     picture = _over(_over(picture, paper, PAPER), _blurred(shape, 0.5), _printed(brightness))
     return Image.fromarray((np.clip(picture, 0, 1) * 255).round().astype(np.uint8))
@@ -39,10 +34,10 @@ def _silhouette(scene: Scene) -> NDArray[np.float64]:
 
 
 def _printed(brightness: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Four flat inks with soft steps between them: [h, w, 3]."""
+    """Four inks, each brightness a blend of the two beside it: [h, w, 3]."""
     position = np.clip(brightness, 0, 1) * (len(INKS) - 1)
     darker = np.clip(np.floor(position).astype(int), 0, len(INKS) - 2)
-    return _over(INKS[darker], _ramp(position - darker, 0.25, 0.75), INKS[darker + 1])
+    return _over(INKS[darker], position - darker, INKS[darker + 1])
 
 
 def _ramp(field: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:

@@ -1,0 +1,147 @@
+"""How the starter base is made: the loop resumes, the autoencoder starts as a linear codec, pools are what they say."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.starter import world
+from pipeline.starter.build import autoencoder, denoiser, fitting, linear_start, parts, plans, pool
+
+pytestmark = pytest.mark.unit
+font = pytest.mark.skipif(not world.FONT.exists(), reason="needs fonts-noto-color-emoji")
+PLAN = fitting.Fit("toy", 60, 4, 0.01, warmup_steps=5, ema_decay=0.9)
+
+
+class Toy(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = torch.nn.Conv2d(2, 3, 3)
+        self.out = torch.nn.Linear(3, 1)
+
+    def forward(self, x):
+        return self.out(self.conv(x).mean((2, 3)))
+
+
+def loss_of(module, step, stop_at=None):
+    if step == stop_at:
+        raise KeyboardInterrupt
+    x = torch.randn(4, 2, 5, 5, generator=torch.Generator().manual_seed(step))
+    return (module(x)[:, 0] - x.mean((1, 2, 3))).square().mean(), {"size": x.square().mean()}
+
+
+def test_a_training_that_was_cut_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "SAVE_EVERY_SECONDS", 0.0)
+    whole, cut, again = Toy(), Toy(), Toy()
+    fitting.fit(PLAN, whole, functools.partial(loss_of, whole), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fitting.fit(PLAN, cut, lambda step: loss_of(cut, step, stop_at=33), tmp_path / "cut")
+    fitting.fit(PLAN, again, functools.partial(loss_of, again), tmp_path / "cut")
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
+    assert not any(
+        torch.equal(a, b) for a, b in zip(whole.state_dict().values(), Toy().state_dict().values(), strict=True)
+    )
+
+
+def test_the_rate_falls_to_zero_by_steps_or_by_the_clock():
+    rates = [PLAN.learning_rate_at(step, step / 60) for step in range(61)]
+    assert rates[0] == pytest.approx(0.002)
+    assert rates[5:48] == pytest.approx([0.01] * 43)
+    assert rates[60] == 0
+    assert PLAN.learning_rate_at(30, 0.9) == pytest.approx(0.005)  # half of the decay is behind it
+
+
+def test_a_loss_that_is_no_number_ends_the_training(tmp_path):
+    module = Toy()
+    with pytest.raises(FloatingPointError, match="nan by step 25"):
+        fitting.fit(PLAN, module, lambda step: (module(torch.zeros(1, 2, 5, 5)).sum() * float("nan"), {}), tmp_path)
+
+
+def test_an_autoencoder_that_starts_as_a_linear_codec_gives_what_the_codec_gives():
+    torch.manual_seed(0)
+    codec, model = linear_start.LinearCodec(parts.LEVELS, parts.LATENT_CHANNELS), parts.build_autoencoder()
+    linear_start.start(model, codec)
+    pictures = torch.rand(2, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        latents = codec.encode(pictures)
+        drawn = codec.decode(latents)
+        pairs = ((model.encode(pictures).latent_dist.mean, latents), (model.decode(latents).sample, drawn))
+        for found, wanted in pairs:
+            assert (found - wanted).norm() / wanted.norm() < 0.03
+
+
+def test_what_is_held_stays_held_while_all_else_learns():
+    torch.manual_seed(0)
+    model = parts.build_autoencoder()
+    linear_start.start(model, linear_start.LinearCodec(parts.LEVELS, parts.LATENT_CHANNELS))
+    linear_start.keep_held(model)
+    model(torch.rand(1, 3, 16, 16)).sample.square().mean().backward()
+    conv, norm = model.encoder.down_blocks[0].downsamplers[0].conv, model.encoder.conv_norm_out
+    assert (
+        conv.weight.grad[-2:].abs().max()
+        == conv.weight.grad[:, -2:].abs().max()
+        == norm.weight.grad[-2:].abs().max()
+        == 0
+    )
+    assert conv.weight.grad[:-2, :-2].abs().max() > 0
+    assert model.encoder.conv_out.weight.grad[:, :-2].abs().max() > 0
+
+
+def test_a_pass_shows_every_example_once_and_the_next_in_another_order():
+    ground = plans.Ground(torch.device("cpu"), share=0.002)
+    steps = ground.num_examples("denoiser") // ground.plan("denoiser").batch
+    first, second = (
+        torch.cat([plans.order(ground, "denoiser", step) for step in range(n * steps, (n + 1) * steps)]) for n in (0, 1)
+    )
+    assert torch.equal(first.sort().values, torch.arange(ground.num_examples("denoiser")))
+    assert torch.equal(second.sort().values, first.sort().values)
+    assert not torch.equal(first, second)
+
+
+@font
+def test_pictures_rendered_side_by_side_are_those_rendered_alone(monkeypatch):
+    monkeypatch.setattr(pool, "CHUNK", 3)
+    pictures, captions = pool.rendered(functools.partial(denoiser.example, 4), 5, 12)
+    alone = [denoiser.example(4, index) for index in range(5, 12)]
+    assert captions == [caption for _, caption in alone]
+    assert all(np.array_equal(a, np.asarray(b)) for a, (b, _) in zip(pictures, alone, strict=True))
+    values = pool.to_values(torch.from_numpy(pictures), torch.device("cpu"))
+    assert torch.equal(values[0], torch.from_numpy(world.to_array(alone[0][0])))
+
+
+@font
+def test_the_compact_form_decodes_to_the_same_pictures_from_even_latents():
+    """What ships is compact already: made compact again it must give the same pictures."""
+    shipped = parts.load_autoencoder()
+    found = autoencoder.compacted(
+        shipped.requires_grad_(True), plans.Ground(torch.device("cpu"), seed=3), num_pictures=24
+    )
+    pictures = torch.from_numpy(np.stack([world.to_array(scene.image()) for scene in world.held_out_scenes(3, 6)]))
+    with torch.no_grad():
+        before = shipped.decode(shipped.encode(pictures).latent_dist.mean).sample
+        latents = found.encode(pictures).latent_dist.mean
+        assert (found.decode(latents).sample - before).abs().max() < 1e-3
+    spread = latents.std((0, 2, 3))
+    assert spread.max() / spread.min() < 4
+
+
+def test_mirrored_turned_and_recoloured_pictures_keep_their_values():
+    pictures = torch.rand(16, 3, 4, 4)
+    found = autoencoder.varied(pictures, torch.Generator().manual_seed(1))
+    assert torch.equal(found.flatten(1).sort().values, pictures.flatten(1).sort().values)
+    assert sum(not torch.equal(a, b) for a, b in zip(found, pictures, strict=True)) > 8
+
+
+def test_the_denoiser_in_half_precision_is_the_denoiser():
+    """On a GPU all of it runs in bfloat16; its gradients arrive at the float32 weights."""
+    torch.manual_seed(0)
+    unet = parts.build_denoiser()
+    x_t, index, states = torch.randn(1, 4, 32, 32), torch.tensor([300]), torch.randn(1, parts.MAX_TOKENS, parts.WIDTH)
+    whole = denoiser.in_working_precision(unet, torch.device("cpu"))(x_t, index, states)
+    half = denoiser.in_working_precision(unet, torch.device("meta"))(x_t, index, states)  # any device but the CPU
+    assert half.dtype == torch.float32
+    assert 0 < (half - whole).norm() / whole.norm() < 0.05
+    half.square().mean().backward()
+    assert all(parameter.grad.dtype == torch.float32 for parameter in unet.parameters())
