@@ -114,7 +114,8 @@ def test_a_run_is_measured_by_the_model_that_is_named(trainer, small, clip_folde
     assert found["sets"]["adapted"]["kid"]["extractor"] == clip_folder.name
     assert all(np.isfinite(found["sets"][name]["clip_margin"]["value"]) for name in ("base", "adapted", "reference"))
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert f"KID, CLIP margin, CLIP margin change: {clip_folder.name}." in page
+    assert f"KID, CLIP margin, CLIP margin change: {clip_folder.name};" in page
+    assert "KID, nearest: EfficientNet-Lite0" in page
 
 
 def test_pictures_that_nothing_measures_are_few(small, clip_folder, tmp_path):
