@@ -116,7 +116,10 @@ def test_pixels_of_an_srgb_profile_stay_as_they_are(tmp_path):
     assert (seen(with_profile(tmp_path / "x.png", Image.fromarray(pixels), SRGB)) == pixels).all()
 
 
-@pytest.mark.parametrize(("profile", "said"), [(b"no profile", "cannot be read"), (SRGB, "is for RGB")])
+# Ids of their own: a profile holds the second it was made in, and two test workers would collect different tests.
+@pytest.mark.parametrize(
+    ("profile", "said"), [(b"no profile", "cannot be read"), (SRGB, "is for RGB")], ids=["no profile", "of RGB"]
+)
 def test_a_profile_of_no_use_is_ignored_and_noted(tmp_path, profile, said):
     mode = "RGB" if said == "cannot be read" else "CMYK"
     with_profile(tmp_path / "x.jpg", Image.new(mode, (8, 8)), profile)
