@@ -1,6 +1,7 @@
 """How a run ends: exit code, last sentence, status.json. Imports nothing heavy until the arguments are checked."""
 
 import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -30,7 +31,9 @@ def run_and_report(argv: list[str]) -> int:
     status = Status(output_folder(command.run), debug=command.debug)
 
     def terminate(number: int, frame: FrameType | None) -> None:
-        raise errors.Interrupted(errors.EXIT_TERMINATED, status.step)
+        # A launcher stops the survivor of a lost process, which may be on its way to say so: that is not to be undone.
+        if not isinstance(sys.exc_info()[1], errors.PeerLost):
+            raise errors.Interrupted(errors.EXIT_TERMINATED, status.step)
 
     for number in termination_signals():  # while training, the loop has its own way of stopping
         signal.signal(number, terminate)

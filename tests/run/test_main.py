@@ -1,13 +1,19 @@
 """How a run ends: mistakes answered in a sentence, exit codes, status.json."""
 
 import json
+import os
 import shutil
+import signal
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipeline.errors import PeerLost
+from pipeline.run import main
 from pipeline.run.build import load_models
+from pipeline.status import Status
+from pipeline.training.signals import termination_signals
 from tests.conftest import metrics, prepared, replaced, status
 
 pytestmark = pytest.mark.invariant
@@ -148,3 +154,27 @@ def test_what_an_earlier_start_drew_is_forgotten(trainer, small, tmp_path):
     assert ended.code == 0, ended.output
     assert base.read_bytes() == drawn
     assert sorted(path.name for path in (out / "samples").glob("step-*")) == ["step-000012"]
+
+
+def test_a_lost_process_is_what_ended_the_run_even_where_the_launcher_stops_the_survivor(monkeypatch, tmp_path, capfd):
+    """The launcher's SIGTERM meets the survivor on its way out: status and sentence say what happened first."""
+    kept = {number: signal.getsignal(number) for number in termination_signals()}
+
+    def lost(command: object, status: Status, timer: object) -> None:
+        status.folder.mkdir()
+        status.claimed = True
+        try:
+            raise PeerLost("Another process of this run is gone")
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(main, "_run", lost)
+    try:
+        code = main.run_and_report(["--train_data_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")])
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    found = json.loads((tmp_path / "out" / "status.json").read_text(encoding="utf-8"))
+    assert (code, found["state"], found["exit_code"]) == (1, "failed", 1)
+    assert "Another process of this run is gone" in found["message"]
+    assert "Another process of this run is gone" in capfd.readouterr().err
