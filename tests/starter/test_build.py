@@ -1,11 +1,17 @@
 """How the starter base is made: the loop resumes, the autoencoder starts as a linear codec, pools are what they say."""
 
 import functools
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
 
+from pipeline import shipped
 from pipeline.starter import world
 from pipeline.starter.build import autoencoder, denoiser, fitting, linear_start, parts, plans, pool
 
@@ -53,10 +59,17 @@ def test_the_rate_falls_to_zero_by_steps_or_by_the_clock():
     assert PLAN.learning_rate_at(30, 0.9) == pytest.approx(0.005)  # half of the decay is behind it
 
 
-def test_a_loss_that_is_no_number_ends_the_training(tmp_path):
+def test_a_gradient_that_is_not_finite_ends_the_training_before_it_touches_a_weight(tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "SAVE_EVERY_SECONDS", 0.0)
     module = Toy()
-    with pytest.raises(FloatingPointError, match="nan by step 25"):
-        fitting.fit(PLAN, module, lambda step: (module(torch.zeros(1, 2, 5, 5)).sum() * float("nan"), {}), tmp_path)
+
+    def sometimes(step: int):
+        loss, extra = loss_of(module, step)
+        return loss * float("nan" if step == 7 else 1), extra
+
+    with pytest.raises(RuntimeError, match="non-finite"):
+        fitting.fit(PLAN, module, sometimes, tmp_path)
+    assert all(value.isfinite().all() for value in load_file(PLAN.state_in(tmp_path)).values())
 
 
 def test_an_autoencoder_that_starts_as_a_linear_codec_gives_what_the_codec_gives():
@@ -114,13 +127,11 @@ def test_pictures_rendered_side_by_side_are_those_rendered_alone(monkeypatch):
 @font
 def test_the_compact_form_decodes_to_the_same_pictures_from_even_latents():
     """What ships is compact already: made compact again it must give the same pictures."""
-    shipped = parts.load_autoencoder()
-    found = autoencoder.compacted(
-        shipped.requires_grad_(True), plans.Ground(torch.device("cpu"), seed=3), num_pictures=24
-    )
+    there = parts.load_autoencoder()
+    found = autoencoder.compacted(there.requires_grad_(True), plans.Ground(torch.device("cpu"), share=0.01, seed=3))
     pictures = torch.from_numpy(np.stack([world.to_array(scene.image()) for scene in world.held_out_scenes(3, 6)]))
     with torch.no_grad():
-        before = shipped.decode(shipped.encode(pictures).latent_dist.mean).sample
+        before = there.decode(there.encode(pictures).latent_dist.mean).sample
         latents = found.encode(pictures).latent_dist.mean
         assert (found.decode(latents).sample - before).abs().max() < 1e-3
     spread = latents.std((0, 2, 3))
@@ -145,3 +156,36 @@ def test_the_denoiser_in_half_precision_is_the_denoiser():
     assert 0 < (half - whole).norm() / whole.norm() < 0.05
     half.square().mean().backward()
     assert all(parameter.grad.dtype == torch.float32 for parameter in unet.parameters())
+
+
+def test_what_ships_names_no_place_of_the_machine_it_was_made_on():
+    configs = [path for path in shipped.STARTER.rglob("*.json") if path.name != "tokenizer.json"]
+    assert len(configs) >= 6
+    assert not [path for path in configs if re.search(r'_name_or_path|"/\w', path.read_text(encoding="utf-8"))]
+
+
+@font
+@pytest.mark.slow
+def test_a_small_share_of_the_build_runs_through_and_leaves_what_ships_alone(tmp_path):
+    """Every stage from the command line, at a few steps each; the base that comes out opens with the plain lines."""
+    before = {path: path.stat().st_mtime_ns for path in shipped.STARTER.rglob("*") if path.suffix != ".pyc"}
+    command = [sys.executable, "-m", "pipeline.starter.build", "--work", str(tmp_path), "--share", "0.0002"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "starter" / "base")
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe("a large fox", num_inference_steps=1).images[0].size == (64, 64)
+    made = {path.relative_to(tmp_path / "starter").as_posix() for path in (tmp_path / "starter").rglob("*")}
+    assert made >= {"judge/judge.safetensors", "vision/text_projection.safetensors", "base/OFL.txt", "dataset/train"}
+
+
+@font
+def test_latents_of_another_autoencoder_are_not_taken_for_its_own(tmp_path):
+    ground = plans.Ground(torch.device("cpu"), share=1e-6)
+    one = parts.load_autoencoder()
+    first, captions = denoiser.encode_pool(tmp_path, one, ground)
+    assert torch.equal(denoiser.encode_pool(tmp_path, one, ground)[0], first)
+    assert captions == [denoiser.example(0, index)[1] for index in range(ground.num_examples("denoiser"))]
+    one.encoder.conv_out.weight.mul_(2)
+    assert not torch.equal(denoiser.encode_pool(tmp_path, one, ground)[0], first)

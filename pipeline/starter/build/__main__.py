@@ -38,17 +38,24 @@ def main() -> None:
     if arguments.device != "cpu":
         plans.quick_kernels()
     ground = plans.Ground(torch.device(arguments.device), arguments.share, arguments.seconds)
-    build(arguments.work, ground, arguments.only, frozenset(arguments.warm_start))
+    # A trial at a share of the length must not take the place of what ships.
+    target = shipped.STARTER if arguments.share == 1 else arguments.work / "starter"
+    build(arguments.work, target, ground, arguments.only, frozenset(arguments.warm_start))
 
 
-def build(work: Path, ground: Ground, only: str | None = None, warm: frozenset[str] = frozenset()) -> None:
-    """All stages or one; what those before it finished is taken from `work`, or warm towers from what ships."""
+def build(
+    work: Path, target: Path, ground: Ground, only: str | None = None, warm: frozenset[str] = frozenset()
+) -> None:
+    """All stages or one; what those before it finished is taken from `work`, or warm towers from what ships.
+
+    Dataset, judge, base and vision tower are written to `target`, in place of those that are there.
+    """
     wanted = STAGES if only is None else (only,)
     if "dataset" in wanted:
-        dataset.build(dataset.FOLDER)
+        dataset.build(target / dataset.FOLDER.name)
     if "judge" in wanted:
         log.info("judge")
-        judge.save(judge.train(work, ground, warm_start="judge" in warm))
+        judge.save(judge.train(work, ground, warm_start="judge" in warm), target / "judge")
     if "autoencoder" in wanted:
         log.info("autoencoder")
         autoencoder.compacted(autoencoder.train(work, ground), ground).save_pretrained(work / "vae")
@@ -65,30 +72,31 @@ def build(work: Path, ground: Ground, only: str | None = None, warm: frozenset[s
         unet = denoiser.train(work, vae, towers, tokenizer, ground, warm_start="denoiser" in warm)
         unet.half().save_pretrained(work / "unet")
     if "assemble" in wanted:
-        assemble(shipped.BASE, tokenizer, towers, vae, parts.load_denoiser(work / "unet"))
-        log.info("written to %s", shipped.BASE)
+        assemble(target, tokenizer, towers, vae, parts.load_denoiser(work / "unet"))
+        log.info("written to %s", target)
 
 
-def assemble(folder: Path, tokenizer: Any, towers: clip.Towers, vae: Any, unet: Any) -> None:
-    """Write the diffusers folder and, beside it, the vision tower; the licence of the pictures goes with both.
+def assemble(target: Path, tokenizer: Any, towers: clip.Towers, vae: Any, unet: Any) -> None:
+    """Write the base, a diffusers folder, and the vision tower; the licence of the pictures goes with both.
 
     UNet and autoencoder are kept in float16, which diffusers opens as float32; the text encoder in
     float32, for transformers opens a file in the precision it has.
     """
     from diffusers import StableDiffusionPipeline
 
-    card = (folder / "README.md").read_text(encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
+    card = (shipped.BASE / "README.md").read_text(encoding="utf-8")
+    base, vision = target / shipped.BASE.name, target / shipped.VISION.name
+    for folder in (base, vision):
+        shutil.rmtree(folder, ignore_errors=True)
     pipe = StableDiffusionPipeline(
         vae.half(), clip.plain_text_encoder(towers), tokenizer, unet.half(), parts.build_scheduler(),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
-    pipe.save_pretrained(folder)
-    (folder / "README.md").write_text(card, encoding="utf-8")
-    shutil.rmtree(shipped.VISION, ignore_errors=True)
-    clip.save_vision(towers, shipped.VISION)
-    for target in (folder, shipped.VISION):
-        shutil.copyfile(dataset.OFL, target / "OFL.txt")
+    pipe.save_pretrained(base)
+    (base / "README.md").write_text(card, encoding="utf-8")
+    clip.save_vision(towers, vision)
+    for folder in (base, vision):
+        shutil.copyfile(dataset.OFL, folder / "OFL.txt")
 
 
 if __name__ == "__main__":

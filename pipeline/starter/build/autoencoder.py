@@ -20,6 +20,7 @@ LINEAR_STEPS = 1000
 KL_WEIGHT = 2e-5  # of the sum over all latents: noise on them may make some 4 % of the error
 EDGE_WEIGHT = 0.5  # of the error of differences between neighbours, which a blur has most of
 EVENNESS = 0.25  # power of the variance: 0 leaves principal axes as they are, 0.5 makes their variances equal
+COMPACT_PICTURES = 512  # that the compact form is worked out on
 FLOOR = 1e-4  # a squared error below which a picture counts little (46 dB)
 
 
@@ -74,7 +75,7 @@ def varied(pictures: Tensor, generator: torch.Generator) -> Tensor:
     return pictures.gather(1, channels[:, :, None, None].expand_as(pictures))
 
 
-def compacted(autoencoder: Any, ground: Ground, num_pictures: int = 512) -> Any:
+def compacted(autoencoder: Any, ground: Ground) -> Any:
     """The same autoencoder with latents in units that suit a denoiser.
 
     Training leaves directions among the latent channels that the decoder hardly reads, and others that
@@ -87,6 +88,7 @@ def compacted(autoencoder: Any, ground: Ground, num_pictures: int = 512) -> Any:
     variance 1. All of it is folded into the convolutions beside the latents, exactly.
     """
     seed, autoencoder = ground.seed, autoencoder.to(ground.device)
+    num_pictures = max(16, round(COMPACT_PICTURES * ground.share))
     broad = [world.to_array(pixels.broad_picture(seed, index)) for index in range(num_pictures)]
     renders = [world.to_array(world.training_scene(seed, index)[0].image()) for index in range(num_pictures)]
     with torch.no_grad():

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline import shipped
+from pipeline.hashing import digest
 from pipeline.objective.paths import VariancePreserving
 from pipeline.starter import world
 from pipeline.starter.build import clip, fitting, parts, pool
@@ -108,7 +109,12 @@ def encode_captions(towers: clip.Towers, tokenizer: Any, captions: list[str]) ->
 
 @torch.no_grad()
 def encode_pool(folder: Path, autoencoder: Any, ground: Ground) -> tuple[Tensor, list[str]]:
-    """Latent means of the training scenes, [n, c, h, w] float16 on the device, kept in shards; and their captions."""
+    """Latent means of the training scenes, [n, c, h, w] float16 on the device, and their captions.
+
+    They are kept in shards, in a folder named by the autoencoder's weights: others have latents of their own.
+    """
+    weights = [value.cpu().numpy().tobytes() for value in autoencoder.state_dict().values()]
+    folder = folder / digest(b"".join(weights))
     folder.mkdir(parents=True, exist_ok=True)
     number, shards, captions = ground.num_examples("denoiser"), [], []
     for first in range(0, number, SHARD_SCENES):
@@ -118,7 +124,7 @@ def encode_pool(folder: Path, autoencoder: Any, ground: Ground) -> tuple[Tensor,
         captions += said
         if not path.exists():
             batches = torch.split(torch.from_numpy(pictures), ENCODE_BATCH)
-            values = [pool.to_values(batch, ground.device) for batch in batches]
+            values = (pool.to_values(batch, ground.device) for batch in batches)
             means = torch.cat([autoencoder.encode(batch).latent_dist.mean.half() for batch in values])
             save_file({"mean": means.contiguous()}, path)
         shards.append(load_file(path, device=str(ground.device))["mean"])

@@ -53,7 +53,7 @@ def fit(plan: Fit, module: nn.Module, loss_of: Callable[[int], tuple[Tensor, dic
     `loss_of(step)` returns the loss and what to log beside it, and must depend on `step` alone, so
     that a run that is killed and started again goes on as if nothing had happened (where `plan.seconds`
     is given, but for what the clock decides). State goes to `folder/<name>.state.safetensors`, the log
-    to `folder/<name>.jsonl`. Raises FloatingPointError where the loss is no number any more.
+    to `folder/<name>.jsonl`. Raises RuntimeError before a gradient that is not finite touches a weight.
     """
     named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     optimizer = torch.optim.AdamW(
@@ -70,7 +70,7 @@ def fit(plan: Fit, module: nn.Module, loss_of: Callable[[int], tuple[Tensor, dic
         loss, extra = loss_of(step)
         module.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        nn.utils.clip_grad_norm_(named.values(), plan.max_grad_norm)
+        nn.utils.clip_grad_norm_(named.values(), plan.max_grad_norm, error_if_nonfinite=True)
         optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
         decay = min(plan.ema_decay, (step + 1) / (step + 10))
@@ -93,8 +93,6 @@ def fit(plan: Fit, module: nn.Module, loss_of: Callable[[int], tuple[Tensor, dic
 def _log(path: Path, step: int, logged: list[dict[str, Tensor]], more: dict[str, float]) -> None:
     """One row of the log: means since the last one."""
     row = {name: torch.stack([entry[name] for entry in logged]).float().mean().item() for name in logged[-1]}
-    if not math.isfinite(row["loss"]):
-        raise FloatingPointError(f"The loss is {row['loss']} by step {step}: the last state in its folder is whole.")
     with path.open("a", encoding="utf-8") as log:
         log.write(json.dumps({"step": step, **row, **more}) + "\n")
 

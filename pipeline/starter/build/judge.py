@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.starter import world
 from pipeline.starter.build import fitting, pixels, pool
 from pipeline.starter.build.plans import Ground, order
-from pipeline.starter.judge import FOLDER, Judge, load
+from pipeline.starter.judge import Judge, load
 
 RESTYLED_SHARE, LINES_SHARE = 0.3, 0.35  # of the renders: recoloured, and reduced to their edges
 
@@ -50,9 +50,9 @@ def train(folder: Path, ground: Ground, *, warm_start: bool = False) -> Judge:
     return judge.cpu()
 
 
-def save(judge: Judge) -> None:
-    """Keep the judge beside this file: weights as 8-bit integers with a scale per output, the rest in float16."""
-    FOLDER.mkdir(exist_ok=True)
+def save(judge: Judge, folder: Path) -> None:
+    """Keep the judge: weights as 8-bit integers with a scale per output, the rest in float16."""
+    folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name, value in judge.state_dict().items():
         if value.dim() == 1:
@@ -61,4 +61,4 @@ def save(judge: Judge) -> None:
         scale = value.flatten(1).abs().amax(1) / 127
         tensors[name] = (value / scale.view(-1, *[1] * (value.dim() - 1))).round().to(torch.int8).contiguous()
         tensors[f"{name}.scale"] = scale
-    save_file(tensors, FOLDER / "judge.safetensors")
+    save_file(tensors, folder / "judge.safetensors")

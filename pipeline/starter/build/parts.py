@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from pipeline import shipped
 from pipeline.starter import world
@@ -118,16 +119,18 @@ def build_autoencoder(latent_channels: int = LATENT_CHANNELS) -> Any:
 
 def load_autoencoder(folder: Path = shipped.BASE / "vae") -> Any:
     """An autoencoder as it was saved; the one that ships unless another folder is named."""
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL.from_pretrained(folder, local_files_only=True).requires_grad_(False)
+    return _loaded(build_autoencoder(), folder)
 
 
 def load_denoiser(folder: Path = shipped.BASE / "unet") -> Any:
     """A denoiser as it was saved; the one that ships unless another folder is named."""
-    from diffusers import UNet2DConditionModel
+    return _loaded(build_denoiser(), folder)
 
-    return UNet2DConditionModel.from_pretrained(folder, local_files_only=True).requires_grad_(False)
+
+def _loaded(module: Any, folder: Path) -> Any:
+    # Not by from_pretrained, which writes the folder's name into the configuration that is saved next.
+    module.load_state_dict(load_file(folder / "diffusion_pytorch_model.safetensors"))
+    return module.eval().requires_grad_(False)
 
 
 def load_tokenizer() -> Any:
