@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchmetrics.image.kid import poly_mmd
 
-from pipeline.evaluation.statistics import kernel, kid, share
+from pipeline.evaluation.statistics import kernel, kid, own_is_nearest, scaled_kid, share
 
 pytestmark = pytest.mark.reference
 
@@ -45,3 +45,19 @@ SHARES = [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0)]
 def test_shares_have_wilsons_interval(hits, n, low, high):
     found = share(hits, n)
     assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_the_nearest_is_sought_among_the_true_rows():
+    """Both made rows lie at the second true one: the first of them misses its own."""
+    real, made = torch.tensor([[0.0], [1.0], [9.0]]), torch.tensor([[0.9], [1.05], [8.0]])
+    found = own_is_nearest(real, made)
+    assert (found.value, found.n) == (2 / 3, 3)
+
+
+def test_a_scale_of_all_features_does_not_move_the_scaled_distance():
+    generator = torch.Generator().manual_seed(3)
+    real, made = torch.randn(20, 6, generator=generator), torch.randn(20, 6, generator=generator) + 0.3
+    once = scaled_kid(real, made)
+    assert scaled_kid(40 * real, 40 * made).value == pytest.approx(once.value, rel=1e-6)
+    size = real.double().square().mean().sqrt()
+    assert once.value == pytest.approx(kid(real / size, made / size).value, rel=1e-6)

@@ -18,6 +18,7 @@ from pipeline.evaluation.statistics import Interval, kid, margins, mean_of, pair
 from pipeline.geometry import Size
 from pipeline.report import page
 from pipeline.sharing import card
+from pipeline.starter import world
 from tests.sharing.carded import BASE, DATA
 
 pytestmark = pytest.mark.unit
@@ -87,14 +88,32 @@ def test_a_network_trained_on_photographs_is_asked_where_it_is_there(folders):
     assert base["own_nearest"].extractor == photographs.NAME
 
 
-def test_the_weights_are_those_that_were_trained_on_imagenet():
-    """An untrained network sees hardly a difference between a flat colour and noise; this one does."""
+@pytest.mark.skipif(not world.FONT.exists(), reason="needs fonts-noto-color-emoji")
+@pytest.mark.parametrize(
+    ("thing", "number"), [("umbrella", 879), ("pretzel", 932), ("penguin", 145), ("hourglass", 604)]
+)
+def test_it_names_what_imagenet_taught_it(thing, number):
+    """Of a thousand classes the drawn thing is its first guess, in the features that distances are taken in."""
     network = photographs.load()
-    flat, noise = Image.new("RGB", (64, 64), (200, 30, 40)), Image.effect_noise((64, 64), 90).convert("RGB")
-    found = photographs.features(network, [flat, noise, flat.resize((32, 32))])
-    assert found.shape == (3, 1280)
-    assert torch.allclose(found[0], found[2], atol=1e-4)  # one colour at any size is one picture
-    assert (found[0] - found[1]).norm() > found[0].norm() / 2
+    concept = next(concept for concept in world.concepts() if concept.name == thing)
+    picture = world.Scene(concept, 1, "large", "in the middle", "white").image()
+    assert network._fc(photographs.features(network, [picture]))[0].argmax() == number
+
+
+def test_it_sees_pixels_as_it_was_trained_to():
+    class Network:
+        seen: torch.Tensor
+
+        def extract_features(self, pixels: torch.Tensor) -> torch.Tensor:
+            self.seen = pixels
+            return pixels
+
+    network, pictures = Network(), [Image.new("RGB", (64, 32), colour) for colour in ("black", "white", "red")]
+    found = photographs.features(network, pictures)
+    assert network.seen.shape == (3, 3, 224, 224)
+    low, high = -0.498 / 0.502, (1 - 0.498) / 0.502
+    expected = torch.tensor([[low] * 3, [high] * 3, [high, low, low]])
+    assert torch.allclose(found, expected, atol=1e-6)
 
 
 def test_the_numbers_are_those_of_the_formulas(folders):

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import markupsafe
 import numpy as np
 import pytest
 import torch
@@ -116,6 +117,7 @@ def test_a_run_is_measured_by_the_model_that_is_named(trainer, small, clip_folde
     page = (out / "report.html").read_text(encoding="utf-8")
     assert f"KID, CLIP margin, CLIP margin change: {clip_folder.name};" in page
     assert "KID, nearest: EfficientNet-Lite0" in page
+    assert f'<p class="lead">{markupsafe.escape(photographs.NAME)}' in page  # and whether it agrees
 
 
 def test_pictures_that_nothing_measures_are_few(small, clip_folder, tmp_path):

@@ -1,5 +1,6 @@
 """How the starter base is made: the loop resumes, the autoencoder starts as a linear codec, pools are what they say."""
 
+import dataclasses
 import functools
 import re
 import subprocess
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from pipeline import shipped
@@ -57,6 +59,24 @@ def test_the_rate_falls_to_zero_by_steps_or_by_the_clock():
     assert rates[5:48] == pytest.approx([0.01] * 43)
     assert rates[60] == 0
     assert PLAN.learning_rate_at(30, 0.9) == pytest.approx(0.005)  # half of the decay is behind it
+
+
+def test_a_training_ends_by_the_clock_that_earlier_sessions_count_for(tmp_path, monkeypatch):
+    hours = iter(range(0, 10**9, 3600))
+    monkeypatch.setattr(fitting.time, "monotonic", lambda: float(next(hours)))  # an hour between any two looks at it
+    plan = dataclasses.replace(PLAN, num_steps=2000, seconds=3600.0 * 20)
+    first, second = Toy(), Toy()
+    fitting.fit(plan, first, functools.partial(loss_of, first), tmp_path)
+    step, seconds = fitting_state(tmp_path)
+    assert 3 < step < 20
+    assert seconds >= plan.seconds
+    fitting.fit(plan, second, functools.partial(loss_of, second), tmp_path)
+    assert fitting_state(tmp_path)[0] == step  # the time is over, also for a second session
+
+
+def fitting_state(folder) -> tuple[int, float]:
+    with safe_open(PLAN.state_in(folder), framework="pt") as file:
+        return int(file.metadata()["step"]), float(file.metadata()["seconds"])
 
 
 def test_a_gradient_that_is_not_finite_ends_the_training_before_it_touches_a_weight(tmp_path, monkeypatch):
@@ -143,6 +163,10 @@ def test_mirrored_turned_and_recoloured_pictures_keep_their_values():
     found = autoencoder.varied(pictures, torch.Generator().manual_seed(1))
     assert torch.equal(found.flatten(1).sort().values, pictures.flatten(1).sort().values)
     assert sum(not torch.equal(a, b) for a, b in zip(found, pictures, strict=True)) > 8
+    flat = torch.arange(3.0).view(1, 3, 1, 1).expand(256, 3, 4, 4)
+    orders = {tuple(row.tolist()) for row in autoencoder.varied(flat, torch.Generator().manual_seed(1))[:, :, 0, 0]}
+    assert len(orders) == 6  # every order of the channels, and most often
+    assert (0.0, 1.0, 2.0) in orders  # their own
 
 
 def test_the_denoiser_in_half_precision_is_the_denoiser():
