@@ -1,12 +1,13 @@
 """Writing that survives a kill or a full disk: to a temporary path, to the disk, then renamed into place."""
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,6 +119,22 @@ def hold_folder(folder: Path, patience: float) -> bool:
         else:
             _held[folder.resolve()] = descriptor
             return True
+
+
+@contextlib.contextmanager
+def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock that a file stands for, which stays there empty; `on_wait` is called where another process has it.
+
+    Raises OSError where it cannot be made or locked. The system frees the lock of a process that ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def nearest_existing(folder: Path) -> Path:

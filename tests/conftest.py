@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,14 @@ COLOURS = {
 def pytest_configure() -> None:
     torch.set_num_threads(1)
     guard()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_traces_at_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What runs without --cache_dir keep goes here, not into the home folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user-cache")))
+        yield
 
 
 def pytest_collection_finish() -> None:

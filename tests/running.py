@@ -79,15 +79,24 @@ def wait_until(condition: Callable[[], bool], seconds: float = 600) -> None:
 class World:
     """The same command in several processes that talk to each other, as torchrun starts them."""
 
-    def __init__(self, num_processes: int, argv: list[str], log: Path) -> None:
+    def __init__(
+        self,
+        num_processes: int,
+        argv: list[str],
+        log: Path,
+        *,
+        environment: dict[str, str] | None = None,
+        prepared: Callable[[], None] | None = None,
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+        shared |= environment or {}
         shared |= {"WORLD_SIZE": str(num_processes), "LOCAL_WORLD_SIZE": str(num_processes)}
         ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_processes)]
         self.processes = [
-            Running(argv, log.with_name(f"{log.name}-{number}"), environment=shared | rank)
+            Running(argv, log.with_name(f"{log.name}-{number}"), environment=shared | rank, prepared=prepared)
             for number, rank in enumerate(ranks)
         ]
 

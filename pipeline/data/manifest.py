@@ -1,11 +1,15 @@
 """A dataset as a list of examples, every problem found before anything is trained."""
 
 import collections
+import contextlib
 import dataclasses
 import io
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+import PIL
 
 from pipeline.data import captions, folder, images, layouts, tables
 from pipeline.data.options import DataOptions
@@ -14,8 +18,11 @@ from pipeline.errors import DataError, listed, printable
 from pipeline.geometry import Size
 from pipeline.hashing import digest
 from pipeline.notes import Note
+from pipeline.progress import Progress
+from pipeline.remembered import Remembered, cache_folder, remembered
 
 MAX_HINTS = 4  # in one sentence
+VERSION = 1  # raise it when other things are found out about an image
 
 
 @dataclass(frozen=True)
@@ -89,22 +96,38 @@ def read_manifest(place: Path, options: DataOptions, flag: str = "--train_data_d
     findings = Findings()
     contents = folder.look(place, flag, options.caption_extensions, findings)
     findings.hints = folder.hints(contents)
-    return _checked(str(contents.root), layouts.folder_rows(contents, options, findings), options, findings)
+    rows = layouts.folder_rows(contents, options, findings)
+    return _checked(str(contents.root), rows, len(contents.images), options, findings)
 
 
 def read_table(options: DataOptions) -> Manifest:
     """Read the dataset that --dataset_name names, under the same rules."""
     findings = Findings()
-    return _checked(options.dataset_name or "", tables.table_rows(options, findings), options, findings)
+    return _checked(options.dataset_name or "", tables.table_rows(options, findings), None, options, findings)
 
 
-def _checked(origin: str, rows: Iterable[Row], options: DataOptions, findings: Findings) -> Manifest:
+def _checked(
+    origin: str, rows: Iterable[Row], num_images: int | None, options: DataOptions, findings: Findings
+) -> Manifest:
+    """The examples of rows, with what an earlier start found out about their images."""
+    kind = f"images {VERSION}, Pillow {PIL.__version__}, {options.max_image_megapixels} megapixels"
+    with (
+        remembered(cache_folder(options.cache_dir), os.path.realpath(origin), kind, whole=True) as known,
+        contextlib.closing(Progress(num_images, "image")) as progress,
+    ):
+        return _examined(origin, rows, options, findings, known, progress)
+
+
+def _examined(
+    origin: str, rows: Iterable[Row], options: DataOptions, findings: Findings, known: Remembered, progress: Progress
+) -> Manifest:
     examples: list[tuple[Example, int]] = []  # with how often each counts
     uncaptioned: list[str] = []
     lacking: dict[str, list[str]] = {}  # what columns are missing -> the rows that lack them
     num_rows = 0
     for row in rows:
         num_rows += 1
+        progress.update(num_rows)
         try:
             found = _captions(row, options)
         except captions.NoColumn as error:
@@ -124,7 +147,7 @@ def _checked(origin: str, rows: Iterable[Row], options: DataOptions, findings: F
                 findings.skipped.append(f"{row.name}: no caption")
                 continue
         findings.problems += _without_trigger(row.where, found, options.trigger_word)
-        example = _read_example(row, found or ("",), options, findings)
+        example = _read_example(row, found or ("",), options, findings, known)
         if isinstance(example, Example):
             examples.append((example, row.repeats))
         elif options.on_bad_image == "skip":
@@ -208,18 +231,26 @@ def _in_order(origin: str, examples: list[tuple[Example, int]], findings: Findin
     )
 
 
-def _read_example(row: Row, found: tuple[str, ...], options: DataOptions, findings: Findings) -> Example | str:
+def _read_example(
+    row: Row, found: tuple[str, ...], options: DataOptions, findings: Findings, known: Remembered
+) -> Example | str:
     """The example, or in a few words why its image cannot be used."""
     try:
-        content = row.source.content()
-        if not content:
-            return "there is nothing in it"
-        picture, remark = images.examine(io.BytesIO(content), options.alpha_background, options.max_image_megapixels)
+        name, signature = row.source.known_as()
+        facts = known.recall(name, signature)
+        if facts is None:
+            content = row.source.content()
+            if not content:
+                return "there is nothing in it"
+            picture, remark = images.examine(
+                io.BytesIO(content), options.alpha_background, options.max_image_megapixels
+            )
+            facts = [digest(content), picture.width, picture.height, remark]
+            known.keep(name, row.source.settled(signature), facts)
     except Exception as error:  # Pillow raises many kinds; each means the same to the user
         return images.reason_of(error)
+    image_id, width, height, remark = facts
     if remark is not None:
         findings.notes.append(Note(remark, row.name))
-    image_id = digest(content)
     identity = digest("\n".join([image_id, *found]).encode())
-    size = Size(picture.width, picture.height)
-    return Example(identity, image_id, printable(row.name), row.source, found, size)
+    return Example(identity, image_id, printable(row.name), row.source, found, Size(width, height))

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.hashing import digest
 from pipeline.notes import Note
+from pipeline.remembered import settled, signature_of
 
 Columns = dict[str, Any]
 
@@ -19,6 +21,14 @@ class FileSource:
     def content(self) -> bytes:
         """The bytes of the file."""
         return self.path.read_bytes()
+
+    def known_as(self) -> tuple[str, list[int] | None]:
+        """The name that facts about it are remembered under, and the signature they hold for."""
+        return str(self.path.absolute()), signature_of(self.path)
+
+    def settled(self, signature: list[int] | None) -> list[int] | None:
+        """A signature from before the file was read, if facts can be kept for it."""
+        return settled(signature, self.path)
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,14 @@ class TableSource:
         if isinstance(found, str):
             return (Path(found) if Path(found).is_file() else self.folder / found).read_bytes()
         return bytes(found or b"")
+
+    def known_as(self) -> tuple[str, list[int] | None]:
+        """The name that facts about it are remembered under: a hash of its bytes, which says everything."""
+        return digest(self.content()), []
+
+    def settled(self, signature: list[int] | None) -> list[int] | None:
+        """The signature: bytes cannot change and stay the same."""
+        return signature
 
 
 Source = FileSource | TableSource  # where the bytes of one image are

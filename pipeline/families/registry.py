@@ -21,12 +21,12 @@ REGISTRY = {  # the pipeline class in model_index.json -> module and class; its 
 NAMES = tuple(place.split(":")[0] for place in REGISTRY.values())
 
 
-def find(options: ModelOptions, cache_dir: str | None) -> Family:
-    """The family of the model that the options name.
+def find(options: ModelOptions, cache_dir: str | None, *, weights: bool = True) -> Family:
+    """The family of the model that the options name; without `weights` none are downloaded, and none can be loaded.
 
     Raises CheckpointError for what cannot be had or read, ConfigError for options that the model has no use for.
     """
-    source = fetch.locate(options, cache_dir)
+    source = fetch.locate(options, cache_dir, weights=weights)
     family = _class_for(source)(source, options.max_sequence_length)
     if source.file is not None:
         single_file.require_readable(source)

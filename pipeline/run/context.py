@@ -1,6 +1,7 @@
 """Everything about a run that is decided before anything large is loaded."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from pipeline.families.base import Family
 from pipeline.families.truncation import truncated
 from pipeline.notes import Note
 from pipeline.objective.paths import DiffusionPath
+from pipeline.remembered import cache_folder
 from pipeline.run import data_notes
-from pipeline.run.plan import Plan, cache_folder, make_plan
+from pipeline.run.plan import Plan, make_plan
 from pipeline.run.preflight import MAX_DRAWN, RunData
 
 DROPOUT = 0.1  # of captions, where the sampler has classifier-free guidance (Ho & Salimans 2022, table 1)
@@ -32,21 +34,38 @@ class RunContext:
     path: DiffusionPath
     data: RunData
     plan: Plan
-    cache: Cache
     folder: Path
+
+    @functools.cached_property
+    def cache(self) -> Cache:
+        """Where encoded examples lie; the encoders' files are hashed for it when it is first asked for."""
+        run, source, precision = self.run, self.family.source, self.engine.precision.name
+        limit = run.model.max_sequence_length
+        length = "" if limit is None else f" {limit} tokens"
+        return Cache(
+            cache_folder(run.data.cache_dir),
+            image_encoder=source.fingerprint(("vae",), precision),
+            text_encoder=source.fingerprint(self.family.encoders, precision + length),
+        )
 
 
 def prepare(
-    run: Run, data: RunData, folder: Path, *, yielding: frozenset[str] = frozenset(), notes: tuple[str, ...] = ()
+    run: Run,
+    data: RunData,
+    folder: Path,
+    *,
+    yielding: frozenset[str] = frozenset(),
+    notes: tuple[str, ...] = (),
+    weights: bool = True,
 ) -> RunContext:
-    """Check everything that can be checked without loading weights, and plan the run.
+    """Check everything that can be checked without loading weights, and plan the run; they are downloaded if wanted.
 
     What the model or the data have no use for gives way if it is `yielding`; `notes` join the plan's. Raises
     ConfigError or CheckpointError, naming everything that does not go together.
     """
     train = run.train
     engine = Engine(train.mixed_precision, allow_tf32=train.allow_tf32, deterministic=train.deterministic)
-    family = registry.find(run.model, run.data.cache_dir)
+    family = registry.find(run.model, run.data.cache_dir, weights=weights)
     fit.require_fitting(family, [caption for example in data.manifest.examples for caption in example.captions])
     run = resolved(run, family, engine, folder)
     path = family.path(run.objective)
@@ -67,17 +86,8 @@ def prepare(
     tested = data_notes.of_test_set(data.test_set if run.data.evaluation_data_dir is not None else None)
     said = notes + gave_way + plan.notes + cut_captions(run, family, data.manifest) + tested + drawn
     plan = dataclasses.replace(plan, notes=said)
-    limit = run.model.max_sequence_length
-    length = "" if limit is None else f" {limit} tokens"
-    cache = Cache(
-        cache_folder(run),
-        image_encoder=family.source.fingerprint(("vae",), engine.precision.name),
-        text_encoder=family.source.fingerprint(family.encoders, engine.precision.name + length),
-    )
     path = path.to(engine.device)
-    return RunContext(
-        run=run, engine=engine, family=family, path=path, data=data, plan=plan, cache=cache, folder=folder
-    )
+    return RunContext(run=run, engine=engine, family=family, path=path, data=data, plan=plan, folder=folder)
 
 
 def resolved(run: Run, family: Family, engine: Engine, folder: Path) -> Run:

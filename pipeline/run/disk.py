@@ -70,17 +70,22 @@ def num_measured(held_out: Manifest | None) -> int:
     return min(len(held_out.examples), validation.MAX_EXAMPLES) if held_out else 0
 
 
-def require_space(found: Needed, output_dir: Path, cache_dir: Path) -> None:
-    """Raise ConfigError if a disk has not the room, with every one that has not."""
+def room_for(found: Needed, output_dir: Path, cache_dir: Path) -> list[tuple[Path, int]]:
+    """A folder on each disk that is written to, and how many bytes go there."""
     wanted: dict[int, tuple[Path, int]] = {}
     for folder, size in ((output_dir, found.checkpoints), (cache_dir, found.latents + found.embeddings)):
         existing = nearest_existing(folder)
         device = existing.stat().st_dev
         place, before = wanted.get(device, (existing, 0))
         wanted[device] = (place, before + size)
+    return list(wanted.values())
+
+
+def require_space(found: Needed, room: list[tuple[Path, int]]) -> None:
+    """Raise ConfigError if a disk has not the room, with every one that has not."""
     problems = [
         f"{place} has {_bytes(free)} free, and {_bytes(size)} may be written there"
-        for place, size in wanted.values()
+        for place, size in room
         if size > (free := shutil.disk_usage(place).free)
     ]
     if problems:

@@ -11,6 +11,7 @@ from pipeline import atomic, config, errors
 from pipeline.config import Command, Run
 from pipeline.console import is_main_process, quiet_libraries, say_error, show_traceback
 from pipeline.run import preflight
+from pipeline.run.dry_run import DryRun
 from pipeline.status import State, Status, resume_command
 from pipeline.timer import PhaseTimer
 from pipeline.training.signals import termination_signals
@@ -38,7 +39,8 @@ def run_and_report(argv: list[str]) -> int:
     for number in termination_signals():  # while training, the loop has its own way of stopping
         signal.signal(number, terminate)
     try:
-        return _run(command, status, timer).exit_code
+        result = _run(command, status, timer)
+        return errors.EXIT_DONE if result is None else result.exit_code
     except (Exception, errors.Interrupted, KeyboardInterrupt) as error:
         ended = ending_of(error)
         if command.debug or (ended.exit_code == errors.EXIT_BUG and not isinstance(error, errors.PeerLost)):
@@ -66,7 +68,9 @@ def train(run: Run) -> "TrainResult":
         raise errors.ConfigError("\n".join(problems))
     status = Status(output_folder(run))
     try:
-        return _run(Command(run, dry_run=False, debug=False), status, PhaseTimer())
+        result = _run(Command(run, dry_run=False, debug=False), status, PhaseTimer())
+        assert result is not None, "only a dry run has none"
+        return result
     except (Exception, errors.Interrupted, KeyboardInterrupt) as error:
         _note(status, ending_of(error))
         raise
@@ -101,15 +105,18 @@ def ending_of(error: BaseException) -> Ending:
     return Ending("failed", sentence, errors.EXIT_BUG)
 
 
-def _run(command: Command, status: Status, timer: PhaseTimer) -> "TrainResult":
-    """Look at the data, then import what is heavy and run."""
+def _run(command: Command, status: Status, timer: PhaseTimer) -> "TrainResult | None":
+    """Look at the data, then import what is heavy and run; None for a dry run."""
     with timer.section("data"):
         data = preflight.preflight(command.run, status.folder)
+    dry = DryRun(command, data, status.folder) if command.dry_run else None
+    if dry is not None and dry.told_again():
+        return None
     from pipeline import rng
     from pipeline.run.stages import execute
 
     with quiet_libraries(), rng.global_state_kept():
-        return execute(command, data, status, timer)
+        return execute(command, data, status, timer, dry)
 
 
 def output_folder(run: Run) -> Path:

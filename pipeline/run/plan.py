@@ -21,6 +21,7 @@ from pipeline.families.meta import on_meta
 from pipeline.geometry import Size
 from pipeline.notes import Note, all_shown, grouped
 from pipeline.objective.paths import DiffusionPath
+from pipeline.remembered import cache_folder
 from pipeline.run import data_notes, disk
 from pipeline.training.schedule import Schedule, build_schedule
 
@@ -42,6 +43,7 @@ class Plan:
     validation_steps: int  # optimizer steps between two held-out losses; 0: never
     preview_steps: int  # between two previews; 0: at the end only
     num_trainable: int
+    room: list[tuple[Path, int]]  # a folder on each disk that is written to, and the bytes that go there
     notes: tuple[str, ...]
     rows: tuple[tuple[str, str], ...] = ()  # for the terminal
 
@@ -86,7 +88,8 @@ def make_plan(
         num_trainable=num_trainable,
         precision=precision,
     )
-    disk.require_space(needed, output_dir, cache_folder(run))
+    room = disk.room_for(needed, output_dir, cache_folder(run.data.cache_dir))
+    disk.require_space(needed, room)
     plan = Plan(
         num_examples=num_examples,
         size=size,
@@ -96,6 +99,7 @@ def make_plan(
         validation_steps=interval,
         preview_steps=_asked_interval(run, num_examples, global_batch),
         num_trainable=num_trainable,
+        room=room,
         notes=_notes(run, manifest, size) + _schedule_notes(schedule) + _dora_notes(chosen),
     )
     rows = (
@@ -108,7 +112,7 @@ def make_plan(
         ("held out", _held_out_text(run, held_out, interval, interval_reason)),
         ("kept", _keep_text(run, held_out)),
         ("checkpoints", f"every {train.checkpointing_steps} steps and at the end, {_kept_text(run)}"),
-        ("cache", f"{needed.num_views} views{_prompts_text(run)}, in {cache_folder(run)}"),
+        ("cache", f"{needed.num_views} views{_prompts_text(run)}, in {cache_folder(run.data.cache_dir)}"),
         ("disk", needed.text()),
         ("output", str(output_dir)),
     )
@@ -180,11 +184,6 @@ def _keep_text(run: Run, held_out: Manifest | None) -> str:
     if run.train.keep == "best" and held_out is not None:
         return f"the {what} with the lowest held-out loss (--keep best)"
     return f"the {what} of the last step ({'--keep last' if held_out else 'nothing is held out'})"
-
-
-def cache_folder(run: Run) -> Path:
-    """Where encoded examples are kept."""
-    return Path(run.data.cache_dir) / "encoded" if run.data.cache_dir else Path.home() / ".cache" / "t2i-lora"
 
 
 def all_target_modules(run: Run, family: Family) -> list[TargetModule]:

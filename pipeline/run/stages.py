@@ -7,7 +7,8 @@ from pipeline.adapter.names import FILE
 from pipeline.config import Command
 from pipeline.console import tell
 from pipeline.evaluation.previews import Previews
-from pipeline.run import build, export, finish
+from pipeline.progress import Progress
+from pipeline.run import build, dry_run, export, finish
 from pipeline.run.build import Models
 from pipeline.run.context import RunContext, prepare
 from pipeline.run.encode import encode
@@ -25,14 +26,24 @@ from pipeline.training.loop import Outputs, Task, train
 from pipeline.training.signals import StopSignal
 
 
-def execute(command: Command, data: RunData, status: Status, timer: PhaseTimer) -> TrainResult:
-    """Carry out a parsed command line. Raises whatever goes wrong before the adapter is safe."""
-    context = prepare(command.run, data, status.folder, yielding=command.yielding, notes=command.notes)
+def execute(
+    command: Command, data: RunData, status: Status, timer: PhaseTimer, dry: dry_run.DryRun | None
+) -> TrainResult | None:
+    """Carry out a parsed command line; None for a dry run. Raises whatever goes wrong before the adapter is safe."""
+    context = prepare(
+        command.run,
+        data,
+        status.folder,
+        yielding=command.yielding,
+        notes=command.notes,
+        weights=dry is None,
+    )
     tell(context.plan.text())
     try:
-        if command.dry_run:
-            tell("Dry run: everything checked, nothing written.")
-            return TrainResult(status.folder)
+        if dry is not None:
+            dry.keep(context.plan.text(), context.plan.room)
+            tell(dry_run.DONE)
+            return None
         return run_stages(context, status, timer)
     finally:
         context.engine.release()
@@ -145,7 +156,7 @@ def open_outputs(
         checkpoints=checkpoints,
         metrics=tracking.Metrics(folder, first_step),
         tensorboard=tracking.Tensorboard(board, first_step),
-        progress=tracking.Progress(first_step, num_steps),
+        progress=Progress(num_steps, "step", first=first_step, steadily=True),
         evaluator=Evaluator(
             state=task.state,
             denoiser=models.denoiser,

@@ -12,6 +12,7 @@ from pipeline.data.loader import Batch, CachedExamples, build_loader
 from pipeline.data.sampler import MicroBatches, StepSampler
 from pipeline.engine import Engine
 from pipeline.errors import Interrupted
+from pipeline.progress import Progress
 from pipeline.timer import PhaseTimer
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.evaluator import Evaluator
@@ -22,7 +23,7 @@ from pipeline.training.schedule import Schedule
 from pipeline.training.signals import StopSignal
 from pipeline.training.state import TrainState
 from pipeline.training.step import Method, StepResult, optimizer_step
-from pipeline.training.tracking import Metrics, Progress, RankExamples, StepRow, Tensorboard
+from pipeline.training.tracking import Metrics, RankExamples, StepRow, Tensorboard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +180,7 @@ class Reporter:
             )
             self.outputs.metrics.write(row)
             self.outputs.tensorboard.write(row)
-            self.outputs.progress.update(taken.step, numbers.loss, taken.learning_rate)
+            self.outputs.progress.update(taken.step, f"loss {numbers.loss:.4f}", f"lr {taken.learning_rate:.2e}")
         return numbers.asked
 
     def _ranks(self, ids: list[str]) -> tuple[RankExamples, ...] | None:

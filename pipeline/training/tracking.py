@@ -1,22 +1,17 @@
-"""What a run writes down while it trains: metrics.jsonl always, tensorboard on request, and a line for people."""
+"""What a run writes down while it trains: metrics.jsonl always, tensorboard on request."""
 
 import json
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from pipeline import atomic, records
-from pipeline.console import STDERR, clock, tell
+from pipeline.console import tell
 from pipeline.errors import CheckpointError
 from pipeline.evaluation.validation import ValidationRow
 
 FILE = "metrics.jsonl"
-LINE_EVERY_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -115,36 +110,3 @@ class Tensorboard:
         """Flush and close."""
         if self._writer is not None:
             self._writer.close()
-
-
-class Progress:
-    """A bar on a terminal, a plain line every so often in a log file."""
-
-    def __init__(self, first_step: int, num_steps: int) -> None:
-        self._first, self._num_steps = first_step, num_steps
-        self._started = self._last_line = time.monotonic()
-        self._bar = tqdm(total=num_steps, initial=first_step, unit="step", file=STDERR) if _is_terminal() else None
-
-    def update(self, step: int, loss: float, learning_rate: float) -> None:
-        """Tell that `step` is done."""
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {loss:.4f}, lr {learning_rate:.2e}", refresh=False)
-            self._bar.update(1)
-            return
-        now = time.monotonic()
-        if now - self._last_line >= LINE_EVERY_SECONDS or step in (self._first + 1, self._num_steps):
-            self._last_line = now
-            pace = (now - self._started) / (step - self._first)
-            tell(
-                f"step {step}/{self._num_steps}  loss {loss:.4f}  lr {learning_rate:.2e}  {pace:.2f} s/step  "
-                f"{clock(pace * (self._num_steps - step))} left"
-            )
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.close()
-
-
-def _is_terminal() -> bool:
-    return sys.stderr is not None and sys.stderr.isatty()

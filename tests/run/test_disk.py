@@ -58,13 +58,13 @@ def test_half_precision_halves_the_text_states_and_learning_encoders_need_none(s
 
 def test_a_disk_without_the_room_is_named(tmp_path):
     enough = disk.Needed(1, 10**6, 10**6, 10**6)
-    disk.require_space(enough, tmp_path / "out", tmp_path / "cache")
+    disk.require_space(enough, disk.room_for(enough, tmp_path / "out", tmp_path / "cache"))
     for found in (disk.Needed(1, 10**18, 0, 0), disk.Needed(1, 0, 10**18, 0), disk.Needed(1, 0, 0, 10**18)):
         with pytest.raises(ConfigError, match=r"1000000000\.0 GB may be written there"):
-            disk.require_space(found, tmp_path / "out", tmp_path / "cache")
+            disk.require_space(found, disk.room_for(found, tmp_path / "out", tmp_path / "cache"))
     free = Path("/").stat().st_dev != Path("/dev/shm").stat().st_dev and disk.shutil.disk_usage("/dev/shm").free
     if free:  # two disks: each for itself
         two = disk.Needed(1, free + 10**12, 0, 10**18)
         with pytest.raises(ConfigError, match=r"(?s)/dev/shm has.*may be written there") as error:
-            disk.require_space(two, tmp_path / "out", Path("/dev/shm/cache"))
+            disk.require_space(two, disk.room_for(two, tmp_path / "out", Path("/dev/shm/cache")))
         assert str(error.value).count("may be written there") == 2

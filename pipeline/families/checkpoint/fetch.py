@@ -1,43 +1,54 @@
 """From the options to a model on this machine; from the Hub come a whole model, its configuration, an autoencoder."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import CheckpointError
 from pipeline.families.checkpoint import single_file_keys
 from pipeline.families.checkpoint.source import INDEX, ModelSource, read_json
 from pipeline.families.options import ModelOptions
+from pipeline.remembered import cache_folder, only_one
 
 CONFIG_FILES = ["*.json", "*.txt", "*.model"]  # of models, schedulers and tokenizers
 VAE_FILES = ["config.json", "diffusion_pytorch_model*.safetensors"]
 
 
-def locate(options: ModelOptions, cache_dir: str | None) -> ModelSource:
-    """Where the model lies: what is here as it is, a Hub id after its download.
+def locate(options: ModelOptions, cache_dir: str | None, *, weights: bool = True) -> ModelSource:
+    """Where the model lies: what is here as it is, a Hub id after its download; without `weights` its configuration.
 
-    Raises CheckpointError for what cannot be had, ConfigError for options that do not go with it.
+    Of several processes one downloads while the others wait. Raises CheckpointError for what cannot be had,
+    ConfigError for options that do not go with it.
     """
-    folder, vae = options.local_folder, options.local_vae
-    if folder is None and options.file is None:
-        folder = model(options, cache_dir)
-    if folder is None:
-        folder = configuration(options, cache_dir)
-    if vae is None and options.pretrained_vae_model_name_or_path is not None:
-        vae = autoencoder(options.pretrained_vae_model_name_or_path, cache_dir)
-    return ModelSource(folder, options.variant, options.file, vae)
+    folder, vae, cache = options.local_folder, options.local_vae, cache_folder(cache_dir)
+    with contextlib.ExitStack() as alone:
+        if (folder or options.file) is None or (vae is None and options.pretrained_vae_model_name_or_path is not None):
+            alone.enter_context(only_one(cache / "download.lock", "Waiting for another process that downloads"))
+        if folder is None and options.file is None:
+            folder = model(options, cache_dir, weights=weights)
+        if folder is None:
+            folder = configuration(options, cache_dir)
+        if vae is None and options.pretrained_vae_model_name_or_path is not None:
+            files = VAE_FILES if weights else VAE_FILES[:1]
+            vae = autoencoder(options.pretrained_vae_model_name_or_path, cache_dir, files)
+    return ModelSource(folder, options.variant, options.file, vae, cache)
 
 
-def model(options: ModelOptions, cache_dir: str | None) -> Path:
-    """The folder of a whole model. Raises CheckpointError if it is not to be had."""
+def model(options: ModelOptions, cache_dir: str | None, *, weights: bool) -> Path:
+    """The folder of a model, whole or without its weights. Raises CheckpointError if it is not to be had."""
     from diffusers import DiffusionPipeline
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, snapshot_download
 
     name = str(options.pretrained_model_name_or_path)
-    words = {"revision": options.revision, "variant": options.variant, "cache_dir": cache_dir}
-    found, reason = _tried(lambda: DiffusionPipeline.download(name, **words))
+    words: dict[str, Any] = {"revision": options.revision, "cache_dir": cache_dir}
+    if weights:
+        found, reason = _tried(lambda: DiffusionPipeline.download(name, variant=options.variant, **words))
+    else:
+        found, reason = _tried(lambda: snapshot_download(name, allow_patterns=CONFIG_FILES, **words))
     if found is None:
         raise CheckpointError(f"{name} is neither a folder here nor to be had from the Hub ({reason}).")
-    _tried(lambda: hf_hub_download(name, "README.md", revision=options.revision, cache_dir=cache_dir))  # its license
+    _tried(lambda: hf_hub_download(name, "README.md", **words))  # its license
     return found
 
 
@@ -63,11 +74,11 @@ def configuration(options: ModelOptions, cache_dir: str | None) -> Path:
     )
 
 
-def autoencoder(name: str, cache_dir: str | None) -> Path:
-    """The folder of an autoencoder. Raises CheckpointError if it is not to be had."""
+def autoencoder(name: str, cache_dir: str | None, files: list[str]) -> Path:
+    """The folder of an autoencoder with the files that match. Raises CheckpointError if it is not to be had."""
     from huggingface_hub import snapshot_download
 
-    found, reason = _tried(lambda: snapshot_download(name, allow_patterns=VAE_FILES, cache_dir=cache_dir))
+    found, reason = _tried(lambda: snapshot_download(name, allow_patterns=files, cache_dir=cache_dir))
     if found is None or not (found / "config.json").is_file():
         raise CheckpointError(
             f"--pretrained_vae_model_name_or_path {name} is neither a folder here nor to be had from the Hub "

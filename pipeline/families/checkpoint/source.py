@@ -1,8 +1,10 @@
 """Where a base model lies, and what it says of itself before any weight is read."""
 
+import contextlib
 import functools
 import json
-from collections.abc import Collection
+import os
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from pipeline import hashing
 from pipeline.errors import CheckpointError
 from pipeline.front_matter import fields_or_nothing
+from pipeline.remembered import remembered
 
 INDEX = "model_index.json"
 
@@ -22,6 +25,7 @@ class ModelSource:
     variant: str | None = None
     file: Path | None = None
     vae: Path | None = None  # an autoencoder to use instead of its own
+    cache: Path | None = None  # where the hashes of its files are remembered
 
     @functools.cached_property
     def index(self) -> dict[str, Any]:
@@ -73,11 +77,21 @@ class ModelSource:
     def fingerprint(self, parts: Collection[str], precision: str = "") -> str:
         """A hash of some parts, wherever they lie: of their files, and of the single file that has the weights."""
         extra = f"{precision} {self.variant}".lstrip()
-        if self.file is not None:
-            extra += f" {hashing.digest_of_file(self.file)}"
-        if self.vae is not None and "vae" in parts:
-            extra += f" {hashing.fingerprint_of(self.vae, ['.'])}"
-        return hashing.fingerprint_of(self.folder, parts, extra)
+        with self._hashes() as digest_of:
+            if self.file is not None:
+                extra += f" {digest_of(self.file)}"
+            if self.vae is not None and "vae" in parts:
+                extra += f" {hashing.fingerprint_of(self.vae, ['.'], digest_of=digest_of)}"
+            return hashing.fingerprint_of(self.folder, parts, extra, digest_of)
+
+    @contextlib.contextmanager
+    def _hashes(self) -> Iterator[Callable[[Path], str]]:
+        """What gives the hash of a file: gigabytes are read once, not in every start and every process."""
+        if self.cache is None:
+            yield hashing.digest_of_file
+            return
+        with remembered(self.cache, os.path.realpath(self.file or self.folder), "hashes", whole=False) as known:
+            yield known.digest_of
 
 
 def read_json(path: Path) -> dict[str, Any]:
