@@ -1,5 +1,10 @@
 """What a run needs encoded, and the encoding of what the cache lacks."""
 
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
 import torch
 
 from pipeline.console import tell
@@ -11,7 +16,12 @@ from pipeline.errors import DataError
 from pipeline.evaluation.previews import preview_prompts
 from pipeline.evaluation.sample import SampleRequest
 from pipeline.evaluation.validation import MAX_EXAMPLES
+from pipeline.geometry import Size
+from pipeline.progress import Progress
 from pipeline.run.context import RunContext
+
+MAX_PICTURES = 16  # at once
+Item = TypeVar("Item")
 
 
 def encode(context: RunContext) -> None:
@@ -27,14 +37,45 @@ def encode(context: RunContext) -> None:
         return
     tell(f"Encoding {len(views)} views and {len(captions)} captions")
     pipe = family.load_encoders(engine.precision.dtype).to(engine.device)
+    sizes = batch_sizes(engine.device, context.plan.size)
     with torch.no_grad():
-        for caption in captions:
-            caches.store_text(cache, caption, lambda text: family.embed(pipe, text))
-        for example, view in views:
+        if None in captions:
+            caches.store_unconditional(cache, family.embed(pipe, None))
+        texts = [caption for caption in captions if caption is not None]
+        for batch in counted(caches.batches(texts, sizes.captions), len(texts), "caption"):
+            caches.store_texts(cache, batch, sizes.captions, lambda rows: family.encode_text(pipe, rows))
+        pictures = caches.decoded(views, run.data)
+        for looks in counted(caches.batches(pictures, sizes.pictures), len(views), "view"):
             try:
-                caches.store_latents(cache, example, view, run.data, lambda pixels: family.encode_image(pipe, pixels))
+                caches.store_latents(
+                    cache, looks, sizes.pictures, run.data, lambda pixels: family.encode_image(pipe, pixels)
+                )
             except ValueError as error:
                 raise DataError(f"{error}.") from error
+
+
+@dataclass(frozen=True)
+class BatchSizes:
+    """How many rows an encoder is given at once."""
+
+    pictures: int
+    captions: int
+
+
+def batch_sizes(device: torch.device, size: Size) -> BatchSizes:
+    """What keeps a device busy and fits a small one: on a CPU larger batches of larger pictures are slower."""
+    pixels, captions = (2**16, 4) if device.type == "cpu" else (2**20, 16)
+    return BatchSizes(min(MAX_PICTURES, max(1, pixels // size.area)), captions)
+
+
+def counted(batches: Iterable[list[Item]], total: int, unit: str) -> Iterator[list[Item]]:
+    """The batches, with how far they are on the terminal."""
+    done = 0
+    with contextlib.closing(Progress(total, unit)) as progress:
+        for batch in batches:
+            yield batch
+            done += len(batch)
+            progress.update(done)
 
 
 def views_to_encode(context: RunContext) -> list[tuple[Example, View]]:

@@ -9,14 +9,14 @@ import weakref
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from pipeline.data import views
+from pipeline.data import cache as caches
+from pipeline.data import images, views
 from pipeline.errors import DataError
 from pipeline.families.sd import StableDiffusion
 from pipeline.geometry import Size
-from pipeline.run.encode import encode
+from pipeline.run.encode import encode, views_to_encode
 from tests.conftest import prepared
 
 pytestmark = pytest.mark.unit
@@ -29,10 +29,20 @@ def cache(tmp_path):
 
 @pytest.fixture
 def calls(monkeypatch):
+    """Rows that the encoders are given, without those that only fill a batch."""
     counts = collections.Counter()
     encode_image, encode_text = StableDiffusion.encode_image, StableDiffusion.encode_text
-    monkeypatch.setattr(StableDiffusion, "encode_image", lambda *given: counts.update(image=1) or encode_image(*given))
-    monkeypatch.setattr(StableDiffusion, "encode_text", lambda *given: counts.update(text=1) or encode_text(*given))
+
+    def images(self, pipe, rows):
+        counts["image"] += len(rows.flatten(1).unique(dim=0))
+        return encode_image(self, pipe, rows)
+
+    def texts(self, pipe, rows):
+        counts["text"] += len(set(rows))
+        return encode_text(self, pipe, rows)
+
+    monkeypatch.setattr(StableDiffusion, "encode_image", images)
+    monkeypatch.setattr(StableDiffusion, "encode_text", texts)
     return counts
 
 
@@ -93,7 +103,7 @@ def test_random_views_are_kept_and_chosen_by_epoch(small, tmp_path, calls):
     command = [*small, "--random_flip", "--cache_variants", "3"]
     context = prepared(command, tmp_path / "out")
     encode(context)
-    assert calls["image"] == 24
+    assert len(list(context.cache.folder.glob("latents/*/*"))) == 24
     example, options = context.data.manifest.examples[0], context.run.data
     chosen = {views.variant_of(example, epoch, 0, options) for epoch in range(40)}
     assert chosen == {0, 1, 2}
@@ -106,10 +116,29 @@ def test_random_views_are_kept_and_chosen_by_epoch(small, tmp_path, calls):
 
 
 def test_latents_that_are_not_finite_name_the_image(small, tmp_path, monkeypatch):
-    nan = torch.full((1, 4, 16, 16), float("nan"))
-    monkeypatch.setattr(StableDiffusion, "encode_image", lambda *given: (nan, nan))
-    with pytest.raises(DataError, match=r"\.png"):
-        encode(prepared(small, tmp_path / "out"))
+    """All of a batch are named, and the others kept."""
+    context, encode_image = prepared([*small, "--center_crop"], tmp_path / "out"), StableDiffusion.encode_image
+
+    def overflowing(self, pipe, rows):
+        mean, std = encode_image(self, pipe, rows)
+        mean[1, 0, 2, 2], std[4, 0, 0, 0] = float("nan"), float("inf")
+        return mean, std
+
+    monkeypatch.setattr(StableDiffusion, "encode_image", overflowing)
+    with pytest.raises(DataError) as error:
+        encode(context)
+    bad = [context.data.manifest.examples[place].name for place in (1, 4)]
+    assert str(error.value).startswith(f"{bad[0]}, {bad[1]}: the autoencoder makes non-finite latents")
+    left = caches.missing_views(context.cache, views_to_encode(context), context.run.data)
+    assert [example.name for example, _ in left] == bad
+
+
+def test_an_image_is_decoded_once_for_all_its_views(small, tmp_path, monkeypatch):
+    context, decode, decoded = prepared([*small, "--random_flip"], tmp_path / "out"), images.decode, []
+    monkeypatch.setattr(images, "decode", lambda *given: decoded.append(given) or decode(*given))
+    encode(context)
+    assert len(decoded) == len(context.data.manifest.examples)
+    assert len(list(context.cache.folder.glob("latents/*/*"))) > 2 * len(decoded)
 
 
 def test_the_encoders_are_gone_before_training_starts(small, tmp_path, monkeypatch):

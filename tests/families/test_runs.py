@@ -144,10 +144,11 @@ def test_cached_is_live(flags, tmp_path):
     from pipeline.data import images, pixels
     from pipeline.data.sampler import Position
     from pipeline.run import build
-    from pipeline.run.encode import encode
+    from pipeline.run.encode import batch_sizes, encode
 
     context = prepared([*flags, "--random_flip", "--caption_dropout", "0.5"], tmp_path / "out")
     encode(context)
+    sizes = batch_sizes(torch.device("cpu"), Size.square(64))
     examples, family = build.build_examples(context), context.family
     pipe = family.load_encoders()
     for index, example in enumerate(context.data.manifest.examples[:4]):
@@ -157,8 +158,9 @@ def test_cached_is_live(flags, tmp_path):
         square = pixels.to_pixels(images.decode(io.BytesIO(example.source.content()), "white"), view)
         dropped = rng.uniform(0, 1, example.id, "caption dropout") < 0.5
         with torch.no_grad():
-            mean, std = (value[0] for value in family.encode_image(pipe, square[None]))
-            text = family.embed(pipe, None if dropped else example.caption)
+            mean, std = (value[0] for value in family.encode_image(pipe, torch.stack([square] * sizes.pictures)))
+            texts = family.encode_text(pipe, [example.caption] * sizes.captions)
+            text = family.embed(pipe, None) if dropped else {name: value[0] for name, value in texts.items()}
         shape = tuple(mean.shape)
         assert torch.equal(row["latents"], mean + std * rng.normal(0, 1, example.id, "posterior", shape))
         size = family.size_states(pixels.geometry_of(example.size, view))

@@ -13,7 +13,7 @@ from pipeline.data import views
 from pipeline.data.sampler import Position
 from pipeline.geometry import Size
 from pipeline.run import build
-from pipeline.run.encode import encode
+from pipeline.run.encode import batch_sizes, encode
 from tests.conftest import COLOURS, metrics, prepared, replaced
 
 pytestmark = pytest.mark.invariant
@@ -44,6 +44,7 @@ def test_every_view_and_caption_of_every_epoch_is_what_live_encoding_gives(small
     examples = build.build_examples(context)
     pipe = StableDiffusionPipeline.from_pretrained(miniature)
     family, options = context.family, context.run.data
+    sizes = batch_sizes(torch.device("cpu"), Size.square(64))
     seen = set()
     for epoch in range(6):
         for index, example in enumerate(context.data.manifest.examples):
@@ -52,12 +53,13 @@ def test_every_view_and_caption_of_every_epoch_is_what_live_encoding_gives(small
             assert all(colour in caption for caption in example.captions)
             caption = views.caption_in(example, epoch, 5)
             dropped = is_dropped(5, epoch, example.id, 0.3)
-            states = pipe.encode_prompt("" if dropped else caption, torch.device("cpu"), 1, False)[0][0]
+            texts = [""] if dropped else [caption] * sizes.captions
+            states = pipe.encode_prompt(texts, torch.device("cpu"), 1, False)[0][0]
             assert torch.equal(row["conditions"]["prompt_embeds"], states)
             view = views.view_of(
                 example, views.variant_of(example, epoch, 5, options), seed=5, size=Size.square(64), options=options
             )
-            mean, std = family.encode_image(pipe, pixels_of(example, view)[None])
+            mean, std = family.encode_image(pipe, torch.stack([pixels_of(example, view)] * sizes.pictures))
             posterior = rng.normal(5, epoch, example.id, "posterior", tuple(mean.shape[1:]))
             assert torch.equal(row["latents"], mean[0] + std[0] * posterior)
             seen.add((example.id, view, "" if dropped else caption))
