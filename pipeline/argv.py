@@ -12,6 +12,46 @@ FlagKind = Literal["switch", "whole", "values", "value"]  # --x or --no-x; a who
 NEGATIVE = "--no-"
 LONG_DASHES = ("\N{EN DASH}", "\N{EM DASH}", "\N{MINUS SIGN}")  # that word processors make of hyphens
 
+# What other trainers (kohya's scripts, ai-toolkit, OneTrainer) call options that are here by another name.
+OF_OTHERS = {
+    "clip_skip": "not offered",
+    "enable_bucket": "not offered: pictures are cut to squares",
+    "flip_aug": "--random_flip",
+    "gradient_accumulation": "--gradient_accumulation_steps",
+    "lora_rank": "--rank",
+    "lr": "--learning_rate",
+    "max_train_epochs": "--num_train_epochs",
+    "min_snr_gamma": "--snr_gamma",
+    "network_alpha": "--lora_alpha",
+    "network_args": "--lora_layers and its neighbours, see --help adapter",
+    "network_dim": "--rank",
+    "network_dropout": "--lora_dropout",
+    "network_module": "always LoRA: leave it out",
+    "network_weights": "--init_lora",
+    "optimizer_type": "--optimizer",
+    "output_name": "--output_dir",
+    "sample_every_n_epochs": "--validation_epochs",
+    "sample_every_n_steps": "--validation_steps",
+    "sample_prompts": "--validation_prompt, once for each",
+    "save_every_n_epochs": "--checkpointing_steps, in steps",
+    "save_every_n_steps": "--checkpointing_steps",
+    "steps": "--max_train_steps",
+    "unet_lr": "--learning_rate",
+    "v_parameterization": "read from the model's scheduler: leave it out",
+    "vae": "--pretrained_vae_model_name_or_path",
+    "xformers": "always on, as PyTorch's own attention: leave it out",
+}
+
+
+def without(argv: Sequence[str], flag: str) -> list[str]:
+    """The same words without the first use of a flag and what follows it; all of them where it is not there."""
+    place = next((place for place, word in enumerate(argv) if word.split("=")[0] == flag), None)
+    if place is None:
+        return list(argv)
+    rest = list(argv[place + 1 :])
+    _take(rest)
+    return [*argv[:place], *rest]
+
 
 def spelled(argv: Sequence[str]) -> list[str]:
     """The same words with underscores in the names of flags: --train-data-dir is --train_data_dir."""

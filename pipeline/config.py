@@ -9,6 +9,7 @@ import difflib
 import json
 import os
 import re
+import shlex
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,10 +176,7 @@ def parse(argv: list[str]) -> Command | None:
     sources = [config] if config is not None else []
     sources += [shipped.recipe(recipe)] if recipe is not None else []
     app = _app([cyclopts.config.Toml(path, allow_unknown=False, must_exist=True) for path in sources])
-    try:
-        command = app(argv, exit_on_error=False, print_error=False)
-    except cyclopts.CycloptsError as error:
-        raise ConfigError(str(error).strip()) from error
+    command = _parsed(app, argv)
     if not isinstance(command, Command):
         return None
     if "num_train_epochs" in given and "max_train_steps" not in given:  # a recipe's length gives way
@@ -198,6 +196,27 @@ def parse(argv: list[str]) -> Command | None:
     if problems:
         raise ConfigError(problems[0] if len(problems) == 1 else f"{len(problems)} options:\n{listed(problems)}")
     return command
+
+
+def _parsed(app: App, argv: list[str]) -> Any:
+    """What the parser makes of a command line. Raises ConfigError with all that it does not take, a line each."""
+    refusals: list[str] = []
+    words = argv
+    while True:
+        try:
+            command = app(words, exit_on_error=False, print_error=False)
+        except cyclopts.CycloptsError as error:
+            flag = getattr(getattr(error, "token", None), "keyword", None) or ""
+            meant = command_line.OF_OTHERS.get(flag.removeprefix("--"))
+            refusals.append(str(error).strip() if meant is None else f"Unknown option: {flag}. Here it is {meant}.")
+            rest = command_line.without(words, flag)
+            if rest == words:  # it stands in a file
+                raise ConfigError("\n".join(refusals)) from error
+            words = rest
+        else:
+            if refusals:
+                raise ConfigError("\n".join(refusals))
+            return command
 
 
 def _yielding(recipe: str | None, table: dict[str, Any], on_line: set[str]) -> frozenset[str]:
@@ -262,7 +281,7 @@ def _require_in_place(config: Path, run: Run) -> None:
     if run.train.resume_from_checkpoint == "latest" and is_run and folder != said and not said.exists():
         raise ConfigError(
             f"{config} says --output_dir {run.train.output_dir}, where there is nothing to go on from; its checkpoints "
-            f"lie in {folder}. Add --output_dir {folder}"
+            f"lie in {folder}. Add --output_dir {shlex.quote(str(folder))}"
         )
 
 

@@ -1,6 +1,7 @@
 """Output at the terminal: the only place that writes to it, so that nothing that goes wrong there ends a run."""
 
 import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -13,23 +14,25 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def write(text: str, stream: Any) -> None:
-    """Text to a stream, stdout or stderr, at once; dropped where nobody reads any more.
+def write(text: str, stream: Any) -> OSError | None:
+    """Text to a stream, stdout or stderr, at once; dropped where nobody reads any more. Returns what went wrong.
 
     The reader of a pipe may be gone, the terminal closed, the disk under a log file full, the descriptor never open:
     then all that is still written there goes nowhere.
     """
     if stream is None:  # closed before Python started
-        return
+        return None
     try:
         encoding = getattr(stream, "encoding", None) or "utf-8"
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, stream.fileno())
             os.close(nowhere)
+        return error if isinstance(error, OSError) else None
+    return None
 
 
 class _Stderr:
@@ -57,8 +60,14 @@ def tell(message: str) -> None:
 
 
 def say(line: str) -> None:
-    """A line on stdout: what a verb of `python -m pipeline` answers."""
-    write(f"{line}\n", sys.stdout)
+    """A line on stdout: what a verb of `python -m pipeline` answers.
+
+    Raises OSError where that cannot be kept, on a full disk, for what answers nothing has failed. A reader that ends
+    early is none: it has what it wanted.
+    """
+    error = write(f"{line}\n", sys.stdout)
+    if error is not None and error.errno != errno.EPIPE:
+        raise OSError(error.errno, error.strerror, "standard output")
 
 
 def say_error(sentence: str) -> None:

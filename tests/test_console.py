@@ -34,7 +34,7 @@ def test_a_letter_that_a_stream_cannot_write_is_escaped():
 def test_what_nobody_takes_goes_nowhere_and_the_process_ends_well(place):
     """Also what is written later, by others too, and what Python flushes at its end."""
     code = "from pipeline import console; import sys\n"
-    code += "for number in range(3): console.say('x' * 100_000)\nsys.stdout.write('y' * 10)"
+    code += "for number in range(3): console.write('x' * 100_000, sys.stdout)\nsys.stdout.write('y' * 10)"
     if place == "/dev/full":
         with open(place, "w") as stream:
             ended = subprocess.run([sys.executable, "-c", code], stdout=stream, stderr=subprocess.PIPE, check=False)
@@ -43,6 +43,19 @@ def test_what_nobody_takes_goes_nowhere_and_the_process_ends_well(place):
         os.close(reader)
         ended = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, check=False)
         os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("words", [["-m", "pipeline", "families"], ["train_lora.py", "--help"]])
+def test_an_answer_that_cannot_be_kept_is_an_error(words):
+    """Or a script would take an empty file for the answer. A reader that has enough is none."""
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([sys.executable, *words], stdout=full, stderr=subprocess.PIPE, check=False, text=True)
+    assert (ended.returncode, ended.stderr) == (2, "Error: standard output cannot be used: No space left on device.\n")
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run([sys.executable, *words], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 

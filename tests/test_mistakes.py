@@ -4,6 +4,7 @@ import ctypes
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,10 @@ from typing import Any
 
 import pytest
 
+from pipeline import argv as command_line
 from pipeline import config
+from pipeline.errors import ConfigError
+from tests.conftest import prepared
 
 pytestmark = pytest.mark.invariant
 
@@ -214,3 +218,43 @@ def test_a_folder_without_the_right_to_write(colours, miniature, tmp_path):
     argv = ["--train_data_dir", str(colours), "--pretrained_model_name_or_path", str(miniature)]
     argv += ["--output_dir", str(tmp_path / "locked" / "out")]
     require_a_sentence(argv, answers([argv], preexec_fn=as_anyone)[0], "is not writable")
+
+
+def test_all_that_a_parser_does_not_take_is_said_at_once():
+    argv = [
+        "--network_dim",
+        "16",
+        "--lr_scheduler",
+        "foo",
+        "--max_train_steps=abc",
+        "--learning_rat",
+        "3",
+        "--rank",
+        "2",
+    ]
+    with pytest.raises(ConfigError) as error:
+        config.parse([*argv, "--rank", "3", "--vae", "x"])
+    said = str(error.value).splitlines()
+    assert len(said) == 6
+    for words in (
+        "Unknown option: --network_dim. Here it is --rank.",
+        'Invalid value "foo" for --lr_scheduler. Choose from: "constant", ',
+        'Invalid value for --max_train_steps: unable to convert "abc" into int.',
+        "Unknown option: --learning_rat. Did you mean --learning_rate?",
+        "Parameter --rank specified multiple times.",
+        "Unknown option: --vae. Here it is --pretrained_vae_model_name_or_path.",
+    ):
+        assert any(line.startswith(words) for line in said), (words, said)
+
+
+def test_what_others_call_options_points_at_flags_that_exist():
+    known = {f"--{name}" for name in ALL_FLAGS}
+    assert not set(command_line.OF_OTHERS) & set(ALL_FLAGS)
+    for meant in command_line.OF_OTHERS.values():
+        assert set(re.findall(r"--\w+", meant)) - {"--help"} <= known, meant
+
+
+def test_an_output_folder_that_is_a_broken_link(tmp_path, colours):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"link is a link to .*nowhere, which is not there; make it first"):
+        prepared(["--train_data_dir", str(colours), "--output_dir", str(tmp_path / "link")], tmp_path / "link")

@@ -18,10 +18,12 @@ class NoColumn(ValueError):
 def read_text(path: Path) -> str:
     """A text file as UTF-8, without byte-order mark. Raises ValueError that names the byte it fails at."""
     raw = path.read_bytes()
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw:
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or raw.count(0) > len(raw) / 4:
         raise ValueError(
             f"{path}: this is no UTF-8 but looks like UTF-16 ('Unicode' in some editors); save it as UTF-8"
         )
+    if 0 in raw:
+        raise ValueError(f"{path}: byte {raw.index(0)} is a zero, which is no text; remove it")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

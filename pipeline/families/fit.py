@@ -1,56 +1,42 @@
 """Whether the parts of a model fit each other, from their configurations and tokenizers, before any weight is read."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+import torch
+from torch import nn
 
 from pipeline.errors import CheckpointError, listed
+from pipeline.families import weights
 from pipeline.families.base import Family
 
+UNLIMITED = 10**9  # where a tokenizer says nothing, transformers puts a larger number
 PROBES = ("a red cat", "two blue dogs on a hill")  # that any tokenizer tells apart
 VOCABULARY = ("tokenizer.json", "vocab.json", "*.model")  # of which a tokenizer's folder holds one
-VARIANT = re.compile(r"\.([a-z0-9_]+)(?:-\d+-of-\d+)?\.safetensors$")  # as in model.fp16-00001-of-00002.safetensors
 
 
-def require_fitting(family: Family, captions: Sequence[str]) -> None:
-    """Raise CheckpointError that names every part that does not fit another; `captions` are those of the dataset."""
-    names = [name for name in family.encoders if name.startswith("tokenizer") and family.source.has(name)]
+def require_fitting(family: Family, captions: Sequence[str], *, with_weights: bool = True) -> None:
+    """Raise CheckpointError that names every part that does not fit another; `captions` are those of the dataset.
+
+    Without weights: they are not here yet.
+    """
+    source = family.source
+    absent = [name for name in family.encoders if not source.has(name)]
+    if absent:
+        raise CheckpointError(
+            f"{source.folder}: a {source.pipeline_class} needs {', '.join(absent)}, and model_index.json does not name "
+            "that; is its _class_name right?"
+        )
+    names = [name for name in family.encoders if name.startswith("tokenizer")]
     missing = [f"{name}: {text}" for name in names if (text := _missing_files(family.source.folder / name))]
-    problems = _without_weights(family) + _of_other_widths(family) + missing
+    problems = _of_other_widths(family) + missing
+    if with_weights and source.file is None:
+        problems += weights.problems_of(source, (family.denoiser, "vae", *source.text_encoders))
     if not missing:
         problems += [problem for name in names for problem in _of_tokenizer(family, name, captions)]
     if problems:
-        raise CheckpointError(f"The parts of {family.source.folder} do not fit each other:\n{listed(problems)}")
-
-
-def _without_weights(family: Family) -> list[str]:
-    """Parts whose weights are damaged, or there in another variant than the one asked for."""
-    source, problems = family.source, list[str]()
-    for part in (family.denoiser, "vae", *source.text_encoders):
-        folder = source.vae if part == "vae" and source.vae is not None else source.folder / part
-        paths = sorted(folder.glob("*.safetensors"))
-        names = [path.name for path in paths]
-        problems += [f"{part}: {path} {damage}; download it again" for path in paths if (damage := _damage(path))]
-        if source.file is not None or source.variant is not None:
-            continue
-        variants = {found[1] for name in names if (found := VARIANT.search(name))}
-        if names and len([name for name in names if VARIANT.search(name)]) == len(names):
-            problems.append(
-                f"{part}: its weights are there as {', '.join(sorted(variants))} only; give --variant {min(variants)}"
-            )
-    return problems
-
-
-def _damage(path: Path) -> str:
-    """Why a file of weights cannot be read, from its header and its size alone."""
-    try:
-        with safe_open(path, framework="np"):
-            return ""
-    except (SafetensorError, OSError) as error:
-        return f"is not whole, or no safetensors file ({error})"
+        raise CheckpointError(f"The parts of {source.folder} do not fit each other:\n{listed(problems)}")
 
 
 def _of_other_widths(family: Family) -> list[str]:
@@ -78,7 +64,14 @@ def _width(family: Family, place: str) -> int | None:
 def _of_tokenizer(family: Family, name: str, captions: Sequence[str]) -> list[str]:
     tokenizer = getattr(family.tokenizers, name)
     encoder = name.replace("tokenizer", "text_encoder")
-    room = family.part_config(encoder).get("vocab_size") if family.source.has(encoder) else None
+    config = family.part_config(encoder) if family.source.has(encoder) else {}
+    room, positions = config.get("vocab_size"), config.get("max_position_embeddings", 0)
+    if config.get("model_type") == "clip_text_model" and tokenizer.model_max_length > positions:
+        limit = tokenizer.model_max_length if tokenizer.model_max_length < UNLIMITED else "not given"
+        return [
+            f"{name}: model_max_length in tokenizer_config.json is {limit}, and {encoder} reads {positions} tokens; "
+            f"write {positions}"
+        ]
     if room is not None and len(tokenizer) > room:
         return [f"{name}: it has {len(tokenizer)} tokens, and {encoder} has embeddings for {room}"]
     distinct = list(dict.fromkeys(text for text in captions if text))[:100]
@@ -114,3 +107,20 @@ def _is_unknown(tokenizer: Any, text: str) -> bool:
     unknown = tokenizer.unk_token_id
     ids = [number for number in _ids(tokenizer, text) if number == unknown or tokenizer.decode([number]).strip()]
     return not ids or (unknown is not None and unknown != tokenizer.eos_token_id and set(ids) == {unknown})
+
+
+def require_whole(models: Mapping[str, nn.Module], folder: Path) -> None:
+    """Raise CheckpointError that names the weights of a base which are NaN, infinite or not there.
+
+    No training mends the first, and where the files lack a weight diffusers leaves its place empty.
+    """
+    named = {f"{part}.{name}": value for part, model in models.items() for name, value in model.named_parameters()}
+    for problem, bad in (
+        ("weights that its files do not hold", [name for name, value in named.items() if value.is_meta]),
+        (
+            "weights that are not finite (NaN or infinity)",
+            [name for name, value in named.items() if not (value.is_meta or torch.isfinite(value).all())],
+        ),
+    ):
+        if bad:
+            raise CheckpointError(f"{folder}: {problem}:\n{listed(bad)}")

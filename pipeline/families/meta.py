@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pipeline.families.base import Family
+from pipeline.families.checkpoint.source import ModelSource
 
 ADAPTABLE = (nn.Linear, nn.Conv2d)  # the kinds of layers that LoRA is made for
 Shapes = dict[str, tuple[int, ...]]  # of weights, by layer
@@ -15,16 +16,20 @@ Layers = dict[str, Shapes]  # by component
 
 def on_meta(family: Family, encoders: Iterable[str]) -> dict[str, Any]:
     """The denoiser and some text encoders, on the meta device."""
+    return {part: part_on_meta(family.source, part) for part in (family.denoiser, *encoders)}
+
+
+def part_on_meta(source: ModelSource, part: str) -> Any:
+    """One part of a model, on the meta device."""
     import diffusers
     import transformers
 
-    config = family.part_config(family.denoiser)
     with torch.device("meta"):
-        models = {family.denoiser: getattr(diffusers, config["_class_name"]).from_config(config)}
-        for name in encoders:
-            own = transformers.AutoConfig.from_pretrained(family.source.folder / name, local_files_only=True)
-            models[name] = getattr(transformers, family.source.index[name][1])(own)
-    return models
+        if not part.startswith("text_encoder"):
+            config = source.part_config(part)
+            return getattr(diffusers, config["_class_name"]).from_config(config)
+        own = transformers.AutoConfig.from_pretrained(source.folder / part, local_files_only=True)
+        return getattr(transformers, source.index[part][1])(own)
 
 
 def layer_shapes(family: Family) -> Layers:

@@ -26,8 +26,6 @@ def discrete_path(family: Family) -> VariancePreserving:
 
     Raises CheckpointError for other predictions, and for a UNet that takes more than latents or was distilled.
     """
-    import diffusers
-
     require_plain(family, family.part_config("unet")["in_channels"])
     require_undistilled(family)
     config = family.part_config("scheduler")
@@ -42,8 +40,26 @@ def discrete_path(family: Family) -> VariancePreserving:
         raise CheckpointError(
             f"{family.source.folder} predicts {prediction!r}; epsilon and v_prediction can be trained."
         )
-    scheduler = diffusers.DDPMScheduler.from_config(config)
-    return VariancePreserving(scheduler.alphas_cumprod.clone(), prediction)
+    return VariancePreserving(_signal_shares(family, config), prediction)
+
+
+def _signal_shares(family: Family, config: dict[str, Any]) -> Float[Tensor, " n"]:
+    """The share of signal in the variance at each step, as diffusers makes it. Raises CheckpointError for nonsense."""
+    import diffusers
+
+    count = config.get("num_train_timesteps", 1000)
+    try:
+        scheduler = diffusers.DDPMScheduler.from_config(config)
+    except (ValueError, TypeError, IndexError, RuntimeError, NotImplementedError) as error:
+        raise CheckpointError(f"The scheduler of {family.source.folder} cannot be made ({error}).") from error
+    betas = scheduler.betas
+    if count < 1 or len(betas) != count or bool(((betas < 0) | (betas > 1)).any()):
+        raise CheckpointError(
+            f"The scheduler_config.json of {family.source.folder} makes no noise schedule: for each of its "
+            f"num_train_timesteps ({count}) it needs a beta between 0 and 1."
+        )
+    shares: Tensor = scheduler.alphas_cumprod
+    return shares.clone()
 
 
 def timestep(family: Family, t: Float[Tensor, " b"]) -> Int[Tensor, " b"]:

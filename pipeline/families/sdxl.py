@@ -54,7 +54,21 @@ class StableDiffusionXL(Family):
             raise CheckpointError(
                 f"{self.source.folder} is a refiner (one text encoder, aesthetic scores); give the base model."
             )
+        self._require_pooled()
         return parts.discrete_path(self)
+
+    def _require_pooled(self) -> None:
+        """Raise CheckpointError where the second encoder's summary and the six sizes do not add up to what is taken."""
+        unet = self.part_config("unet")
+        both, size = unet.get("projection_class_embeddings_input_dim"), unet.get("addition_time_embed_dim")
+        if not self.source.has("text_encoder_2") or both is None or size is None:
+            return  # which is said elsewhere
+        given = self.part_config("text_encoder_2").get("projection_dim")
+        if given != both - 6 * size:
+            raise CheckpointError(
+                f"The UNet of {self.source.folder} takes a pooled text of width {both - 6 * size}, and text_encoder_2 "
+                f"gives {given}; are its text encoders exchanged?"
+            )
 
     def encode_text(self, pipe: Any, captions: list[str]) -> dict[str, Tensor]:
         """The states of both encoders, {'prompt_embeds': [b l d], 'pooled_prompt_embeds': [b p]}."""

@@ -3,10 +3,6 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-
-import torch
-from torch import nn
 
 from pipeline.adapter import dropout, init_from, lora
 from pipeline.adapter.adapted_models import AdaptedModels
@@ -19,7 +15,6 @@ from pipeline.data.loader import CachedExamples
 from pipeline.data.manifest import Example
 from pipeline.data.sampler import StepSampler
 from pipeline.data.views import centre_view
-from pipeline.errors import CheckpointError, listed
 from pipeline.evaluation.previews import Previews
 from pipeline.evaluation.sample import Sampler, SampleSettings
 from pipeline.evaluation.validation import (
@@ -29,6 +24,7 @@ from pipeline.evaluation.validation import (
     ValidationExample,
     build_validation,
 )
+from pipeline.families import fit
 from pipeline.objective.objective import Objective
 from pipeline.objective.weighting import build_weighting
 from pipeline.run.context import RunContext
@@ -59,9 +55,9 @@ def load_models(context: RunContext) -> Models:
     run, family, engine = context.run, context.family, context.engine
     encoders = family.trainable_encoders if run.adapter.train_text_encoder else ()
     pipe = family.load(family.denoiser, *(family.encoders if encoders else ()), dtype=engine.precision.dtype)
-    pipe.to(engine.device)
     models = {name: getattr(pipe, name) for name in (family.denoiser, *encoders)}
-    require_finite(models, family.source.folder)
+    fit.require_whole(models, family.source.folder)
+    pipe.to(engine.device)
     chosen = init_from.chosen(family, models, run.adapter)
     for name, model in models.items():
         if run.train.gradient_checkpointing:
@@ -80,18 +76,6 @@ def load_models(context: RunContext) -> Models:
         return Models(denoiser, kept, None)
     live = LivePrompts(family, pipe, AdaptedModels({name: models[name] for name in encoders}))
     return Models(denoiser, live, live)
-
-
-def require_finite(models: dict[str, nn.Module], folder: Path) -> None:
-    """Raise CheckpointError that names the weights of a base which are NaN or infinite: no training mends those."""
-    bad = [
-        f"{part}.{name}"
-        for part, model in models.items()
-        for name, value in model.named_parameters()
-        if not (value.is_meta or torch.isfinite(value).all())
-    ]
-    if bad:
-        raise CheckpointError(f"{folder}: weights that are not finite (NaN or infinity):\n{listed(bad)}")
 
 
 def build_previews(context: RunContext, models: Models) -> Previews | None:

@@ -66,7 +66,9 @@ def prepare(
     train = run.train
     engine = Engine(train.mixed_precision, allow_tf32=train.allow_tf32, deterministic=train.deterministic)
     family = registry.find(run.model, run.data.cache_dir, weights=weights)
-    fit.require_fitting(family, [caption for example in data.manifest.examples for caption in example.captions])
+    _ = family.path(run.objective)  # raises for a model that cannot be trained, a refiner say
+    captions = [caption for example in data.manifest.examples for caption in example.captions]
+    fit.require_fitting(family, captions, with_weights=weights or run.model.local_folder is not None)
     run = resolved(run, family, engine, folder)
     path = family.path(run.objective)
     run, gave_way = giving_way(run, clashes(run, family, path, data), yielding)

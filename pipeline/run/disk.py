@@ -84,7 +84,7 @@ def room_for(found: Needed, output_dir: Path, cache_dir: Path) -> list[tuple[Pat
 def require_space(found: Needed, room: list[tuple[Path, int]]) -> None:
     """Raise ConfigError if a disk has not the room, with every one that has not."""
     problems = [
-        f"{place} has {_bytes(free)} free, and {_bytes(size)} may be written there"
+        f"{place} has {_free(free)} free, and {_bytes(size)} may be written there"
         for place, size in room
         if size > (free := shutil.disk_usage(place).free)
     ]
@@ -93,6 +93,11 @@ def require_space(found: Needed, room: list[tuple[Path, int]]) -> None:
             f"There is not enough room ({found.text()}): keep fewer checkpoints (--checkpoints_total_limit), or use "
             f"another disk (--output_dir, --cache_dir).\n{listed(problems)}"
         )
+
+
+def _free(number: int) -> str:
+    """Rounded down: a disk has not more than it says."""
+    return f"{math.floor(number / 1e8) / 10:.1f} GB" if number >= 1e9 else f"{math.floor(number / 1e5) / 10:.1f} MB"
 
 
 def _bytes(number: int) -> str:

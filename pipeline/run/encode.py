@@ -16,6 +16,7 @@ from pipeline.errors import DataError
 from pipeline.evaluation.previews import preview_prompts
 from pipeline.evaluation.sample import SampleRequest
 from pipeline.evaluation.validation import MAX_EXAMPLES
+from pipeline.families import fit
 from pipeline.geometry import Size
 from pipeline.progress import Progress
 from pipeline.run.context import RunContext
@@ -36,7 +37,10 @@ def encode(context: RunContext) -> None:
     if not views and not captions:
         return
     tell(f"Encoding {len(views)} views and {len(captions)} captions")
-    pipe = family.load_encoders(engine.precision.dtype).to(engine.device)
+    pipe = family.load_encoders(engine.precision.dtype)
+    loaded = {part: getattr(pipe, part) for part in ("vae", *family.source.text_encoders)}
+    fit.require_whole(loaded, family.source.folder)
+    pipe = pipe.to(engine.device)
     sizes = batch_sizes(engine.device, context.plan.size)
     with torch.no_grad():
         if None in captions:

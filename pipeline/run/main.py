@@ -1,11 +1,12 @@
 """How a run ends: exit code, last sentence, status.json. Imports nothing heavy until the arguments are checked."""
 
+import errno
 import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from pipeline import atomic, config, errors
 from pipeline.config import Command, Run
@@ -27,6 +28,8 @@ def run_and_report(argv: list[str]) -> int:
         command = config.parse(argv)
     except errors.UserError as error:
         return _refuse(error)
+    except OSError as error:  # a file with options, or the place that help is written to
+        return _refuse(errors.ConfigError(f"{error.filename} cannot be used: {error.strerror}."))
     if command is None:
         return errors.EXIT_DONE
     status = Status(output_folder(command.run), debug=command.debug)
@@ -43,7 +46,8 @@ def run_and_report(argv: list[str]) -> int:
         return errors.EXIT_DONE if result is None else result.exit_code
     except (Exception, errors.Interrupted, KeyboardInterrupt) as error:
         ended = ending_of(error)
-        if command.debug or (ended.exit_code == errors.EXIT_BUG and not isinstance(error, errors.PeerLost)):
+        is_explained = isinstance(error, errors.PeerLost) or is_full(error)
+        if command.debug or (ended.exit_code == errors.EXIT_BUG and not is_explained):
             show_traceback()
         if isinstance(error, errors.UserError):
             _note(status, ended)
@@ -96,13 +100,20 @@ def ending_of(error: BaseException) -> Ending:
     if isinstance(error, errors.TrainingStopped):
         return Ending("failed", str(error), errors.EXIT_STOPPED)
     if isinstance(error, KeyboardInterrupt):
-        return Ending("interrupted", "stopped at once; the last checkpoint stands", errors.EXIT_CTRL_C)
+        return Ending("interrupted", "stopped at once", errors.EXIT_CTRL_C)
     if isinstance(error, errors.PeerLost):
-        return Ending("failed", f"{error}. The last checkpoint stands", errors.EXIT_BUG)
-    sentence = f"{type(error).__name__}: {error}. The last checkpoint stands"
+        return Ending("failed", str(error), errors.EXIT_BUG)
+    if is_full(error):
+        return Ending("failed", f"No room is left for {error.filename or 'a file'}; free some", errors.EXIT_BUG)
+    sentence = f"{type(error).__name__}: {error}"
     if "deterministic implementation" in str(error):
         sentence += ". With --no-deterministic that operation is allowed"
     return Ending("failed", sentence, errors.EXIT_BUG)
+
+
+def is_full(error: BaseException) -> TypeGuard[OSError]:
+    """Whether a disk or a quota has no room left."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _run(command: Command, status: Status, timer: PhaseTimer) -> "TrainResult | None":
@@ -134,10 +145,16 @@ def _refuse(error: Exception) -> int:
 
 def _note(status: Status, ended: Ending) -> str:
     """Write the ending down where the folder is this run's; returns the sentence with what to type next."""
+    sentence = ended.sentence.removesuffix(".")
     if not status.claimed or not (is_main_process() or ended.exit_code == errors.EXIT_BUG):
-        return ended.sentence
+        return sentence
+    if ended.exit_code in (errors.EXIT_BUG, errors.EXIT_CTRL_C):
+        there = any(status.folder.glob("checkpoint-[0-9]*"))
+        sentence += f". {'The last checkpoint stands' if there else 'There is no checkpoint yet'}"
     try:
-        status.write(ended.state, ended.sentence, exit_code=ended.exit_code)
+        status.write(ended.state, sentence, exit_code=ended.exit_code)
     except OSError as error:  # a full disk must not hide the first error
-        return f"{ended.sentence}. status.json could not be written ({error})"
-    return f"{ended.sentence}. Go on with: {resume_command(status.folder)}"
+        sentence += f". status.json could not be written ({error.strerror}), so it says what was before"
+    if ended.exit_code == errors.EXIT_STOPPED:  # the same again would end the same
+        return sentence
+    return f"{sentence}. Go on with: {resume_command(status.folder)}"

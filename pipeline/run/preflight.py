@@ -119,6 +119,8 @@ def require_clip(name: str | None) -> None:
 
 def require_writable(folder: Path, flag: str) -> None:
     """Raise ConfigError if a folder neither can be written to nor be made."""
+    if folder.is_symlink() and not folder.exists():
+        raise ConfigError(f"{flag} {folder} is a link to {folder.readlink()}, which is not there; make it first.")
     try:
         existing = nearest_existing(folder)
     except OSError as error:

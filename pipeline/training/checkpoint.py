@@ -94,10 +94,14 @@ class Checkpoints:
 
     def _lengthening(self, before: dict[str, Any], now: dict[str, Any]) -> str:
         """What to type to train on, where the number of steps differs: the rate's schedule depends on it."""
-        more = max(1, int(now["num_steps"]) - int(before.get("num_steps", 0)))
+        more = int(now["num_steps"]) - int(before.get("num_steps", 0))
+        if more <= 0:
+            return ""
         line = ["--config", f"{self.folder}/run.toml", "--init_lora", str(self.folder)]
         line += ["--output_dir", f"{self.folder}-more", "--max_train_steps", str(more)]
-        return f"\nTo train on for {more} steps from its adapter: python train_lora.py {shlex.join(line)}"
+        return (
+            f"\nTo train on for {more} step{'s' * (more > 1)} from its adapter: python train_lora.py {shlex.join(line)}"
+        )
 
     def _remove_oldest(self, newest: Path) -> None:
         if self.limit is None:

@@ -149,3 +149,11 @@ def test_a_single_image_without_a_caption_has_two_ways_through(tmp_path):
     write(tmp_path / "x.txt", "x")
     with pytest.raises(DataError, match=r"y.png: no caption \(--missing_caption skip or empty.*--instance_prompt"):
         read_manifest(tmp_path, DataOptions())
+
+
+def test_a_zero_byte_in_a_caption_is_named_for_what_it_is(colours):
+    (colours / "metadata.jsonl").unlink()
+    for number, path in enumerate(sorted(colours.glob("*.png"))):
+        path.with_suffix(".txt").write_bytes(b"nul\0inside" if number == 0 else b"a square")
+    with pytest.raises(DataError, match=r"black\.txt: byte 3 is a zero, which is no text; remove it"):
+        read_manifest(colours, DataOptions())

@@ -238,6 +238,9 @@ def test_a_finished_run_is_lengthened_by_the_line_that_its_refusal_names(trainer
     more = trainer(*words)
     assert more.code == 0, more.output
     assert status(Path(f"{folder}-more"))["step"] == 2
+    shorter = trainer(*flags, "--max_train_steps", "5")
+    assert shorter.code == 2
+    assert "To train on" not in shorter.output
 
 
 def test_an_output_folder_in_use_is_refused(trainer, small, ended):

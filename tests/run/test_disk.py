@@ -1,5 +1,6 @@
 """What a run says it will write is about what it writes, and too small a disk is named before anything is."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,13 @@ def test_half_precision_halves_the_text_states_and_learning_encoders_need_none(s
     assert said("no", checkpointing_steps=1).checkpoints > said("no", checkpointing_steps=12).checkpoints
     limited = said("no", checkpointing_steps=1, checkpoints_total_limit=1)
     assert limited.checkpoints == said("no", checkpointing_steps=12).checkpoints
+
+
+def test_free_room_is_rounded_down(tmp_path, monkeypatch):
+    """Or a refusal would say that two megabytes are less than two."""
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(0, 0, 1_990_000))
+    with pytest.raises(ConfigError, match=r"has 1\.9 MB free, and 2 MB may"):
+        disk.require_space(disk.Needed(1, 10**6, 10**6, 0), [(tmp_path, 1_995_000)])
 
 
 def test_a_disk_without_the_room_is_named(tmp_path):

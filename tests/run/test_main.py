@@ -1,7 +1,9 @@
 """How a run ends: mistakes answered in a sentence, exit codes, status.json."""
 
+import errno
 import json
 import os
+import re
 import shutil
 import signal
 
@@ -14,7 +16,8 @@ from pipeline.run import main
 from pipeline.run.build import load_models
 from pipeline.status import Status
 from pipeline.training.signals import termination_signals
-from tests.conftest import metrics, prepared, replaced, status
+from tests.conftest import metrics, next_argv, prepared, replaced, status
+from tests.running import Running
 
 pytestmark = pytest.mark.invariant
 FILE = "pytorch_lora_weights.safetensors"
@@ -27,6 +30,31 @@ def test_dry_run_prints_the_plan_and_encodes_nothing(trainer, small, tmp_path):
     assert "32 layers" in ended.output
     assert not (tmp_path / "out").exists()
     assert [path.name for path in (tmp_path / "cache" / "encoded").iterdir()] == ["known"]  # what the files are like
+
+
+def test_a_full_disk_is_said_in_a_sentence(small, tmp_path):
+    """No checkpoint is spoken of where there is none, and status.json is as true as a full disk lets it be."""
+    out = tmp_path / "out"
+    argv = [*small, "--checkpointing_steps", "5", "--output_dir", str(out)]
+    ended = Running(argv, tmp_path / "log", prepared=full_at_a_checkpoint).wait()
+    assert ended.code == 1
+    last = ended.output.splitlines()[-1]
+    assert "Traceback" not in ended.output
+    assert re.match(r"No room is left for .*; free some\. There is no checkpoint yet\. Go on with: python train", last)
+    assert status(out)["state"] == "failed"
+    assert status(out)["message"].endswith("There is no checkpoint yet")
+    again = Running(next_argv(out), tmp_path / "again").wait()
+    assert again.code == 0, again.output
+
+
+def full_at_a_checkpoint():
+    """In a run's process: the disk has no room for tensors in the output folder, though it has for status.json."""
+    from pipeline.training import checkpoint
+
+    def write(path, *given):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    checkpoint.writer.write = write
 
 
 def test_the_plan_counts_what_is_really_trained(finished_run):
