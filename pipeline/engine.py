@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -84,6 +85,12 @@ class Engine:
         for undo in self._undo:
             undo()
         AcceleratorState._reset_state(reset_partial_state=self.num_processes == 1)
+
+    def start_tracker(self, kind: str, run_name: str, /, **more: Any) -> Any:
+        """One of accelerate's trackers, started; whatever goes wrong there is raised."""
+        tracker = LOGGER_TYPE_TO_CLASS[kind](run_name, **more)
+        tracker.start()
+        return tracker
 
     def prepare(self, optimizer: torch.optim.Optimizer) -> Any:
         """The optimizer with loss scaling where fp16 needs it."""

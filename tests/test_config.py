@@ -114,7 +114,7 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_recipe(tmp_path):
         (["--learning_rate", "nan"], "--learning_rate"),
         (["--max_grad_norm", "0"], "--max_grad_norm"),
         (["--caption_dropout", "1.5"], "between 0 and 1"),
-        (["--report_to", "wandb"], "tensorboard"),
+        (["--report_to", "wandbee"], "tensorboard"),
         (["--overwrite_output_dir", "--resume_from_checkpoint", "latest"], "give one"),
         (["--validation_epochs", "1", "--validation_steps", "1"], "give one"),
     ],

@@ -110,7 +110,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "checkpoints_total_limit": ("0", "at least 1"),
     "keep": ("first", "first"),
     "early_stopping_patience": ("0", "at least 1"),
-    "report_to": ("wandb", "tensorboard"),
+    "report_to": ("wandbee", "there are aim"),
     "logging_dir": ("/tmp/logs", "inside the output folder"),
     "validation_prompt": ("", "is empty"),
     "num_validation_images": ("-1", "at least 0"),

@@ -37,7 +37,6 @@ last column ours / plain.
 
 Both do the same work: the losses of the first {NUM_EQUAL} steps differ by at most {result.distance:.1e}. Over
 {LONG} steps it is {result.drift:.1e}, for Adam's division magnifies roundings
-(ours encodes picture by picture, not in batches).
 
 What the second row holds beside imports and loading: ours encodes every picture and caption once (an empty cache in
 every run), writes a checkpoint, reads the adapter back through diffusers, compares it, and makes the page; the plain

@@ -19,6 +19,7 @@ from pipeline.status import Status, resume_command
 from pipeline.timer import PhaseTimer
 from pipeline.training import result
 from pipeline.training.result import RunResult
+from pipeline.training.trackers import Trackers
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,19 @@ class TrainResult:
 
 
 def finish(
-    context: RunContext, previews: Previews | None, exported: Exported, status: Status, timer: PhaseTimer
+    context: RunContext,
+    previews: Previews | None,
+    exported: Exported,
+    trackers: Trackers,
+    *,
+    status: Status,
+    timer: PhaseTimer,
 ) -> TrainResult:
     """Pictures, measurements and the page. A failure here costs none of them the adapter: exit code 3."""
     folder, run, step = context.folder, context.run, exported.step
     try:
         with timer.section("draw"):
-            draw(context, previews, step)
+            draw(context, previews, step, trackers)
         facts_of(context, exported, timer).write(folder)
         page.write(folder)
         base = documents.base_model(run.model, context.family, run.preview.guidance)
@@ -58,6 +65,7 @@ def finish(
     except Exception as error:  # whatever it is, the adapter is trained, saved and verified
         sentence = f"Trained and saved, but afterwards: {type(error).__name__}: {error}"
         return incomplete(status, sentence, resume_command(folder))
+    trackers.close()  # what they say comes before the last words
     if run.share.push_to_hub:
         repo = run.share.hub_model_id or folder.resolve().name
         command = publish.command(folder, repo)
@@ -104,14 +112,14 @@ def share(context: RunContext) -> None:
     tell(f"Shared   {url}")
 
 
-def draw(context: RunContext, previews: Previews | None, kept_step: int) -> None:
+def draw(context: RunContext, previews: Previews | None, kept_step: int, trackers: Trackers) -> None:
     """Every picture of the page, and what is measured on them."""
     run, size, reference = context.run, context.plan.size, context.data.test_set
     dataset.keep_examples(context.data.manifest, context.folder / "samples", size, run.data)
     if previews is None:
         return
     previews.draw_base()
-    previews.draw_adapted(kept_step)
+    trackers.show(context.plan.num_steps, previews.draw_adapted(kept_step))  # the kept weights, after the last step
     previews.draw_grid()
     if reference is None:
         return

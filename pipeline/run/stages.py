@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 
 from pipeline.adapter.names import FILE
-from pipeline.config import Command
+from pipeline.config import PATHS, SECRETS, Command
 from pipeline.console import tell
 from pipeline.evaluation.previews import Previews
 from pipeline.progress import Progress
@@ -19,11 +19,12 @@ from pipeline.run.preflight import RunData
 from pipeline.sharing import hub
 from pipeline.status import Status, launched_by_accelerate
 from pipeline.timer import PhaseTimer
-from pipeline.training import tracking
+from pipeline.training import checkpoint, tracker_names, trackers, tracking
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.evaluator import Evaluator
 from pipeline.training.loop import Outputs, Task, train
 from pipeline.training.signals import StopSignal
+from pipeline.training.trackers import Trackers
 
 
 def execute(
@@ -51,6 +52,13 @@ def execute(
 
 def run_stages(context: RunContext, status: Status, timer: PhaseTimer) -> TrainResult:
     """The stages of a planned run, one after the other."""
+    with contextlib.ExitStack() as open_until_done:
+        return _run_stages(context, status, timer, open_until_done)
+
+
+def _run_stages(
+    context: RunContext, status: Status, timer: PhaseTimer, open_until_done: contextlib.ExitStack
+) -> TrainResult:
     folder, engine = context.folder, context.engine
     checkpoints = Checkpoints(folder, identity_of(context), context.run.train.checkpoints_total_limit)
 
@@ -65,11 +73,13 @@ def run_stages(context: RunContext, status: Status, timer: PhaseTimer) -> TrainR
         tell(f"Already complete: {folder / FILE} is the adapter of this run.")
         return TrainResult.read(folder)
     status.claimed = True
+    opened = open_trackers(context, checkpoint.step_of(found) if found else 0)
+    open_until_done.callback(opened.close)
     with timer.section("encode"):
         engine.together(lambda: encode(context))
     models = build.load_models(context)
     previews = build.build_previews(context, models) if engine.is_main else None
-    kept_step = fit(context, models, previews, checkpoints=checkpoints, found=found, status=status, timer=timer)
+    kept_step = fit(context, models, previews, opened, checkpoints=checkpoints, found=found, status=status, timer=timer)
     engine.close()
     if not engine.is_main:
         return TrainResult(folder)
@@ -81,7 +91,20 @@ def run_stages(context: RunContext, status: Status, timer: PhaseTimer) -> TrainR
         f"Adapter verified: relative error {verification.error:.1e} after reload ({verification.num_layers} layers), "
         f"step {kept_step}: {folder / FILE}"
     )
-    return finish.finish(context, previews, exported, status, timer)
+    return finish.finish(context, previews, exported, opened, status=status, timer=timer)
+
+
+def open_trackers(context: RunContext, first_step: int) -> Trackers:
+    """What the main process reports to, opened before anything expensive; raises ConfigError where that fails."""
+    train_options, opened = context.run.train, list[Trackers]()
+    told = {name: value for name, value in context.run.flat().items() if name not in (*SECRETS, *PATHS)}
+
+    def work() -> None:
+        names, folder = tracker_names.named(train_options.report_to), context.folder / train_options.logging_dir
+        opened.append(trackers.open_all(names, context.engine.start_tracker, folder, first_step, told))
+
+    context.engine.on_main(work)
+    return opened[0] if opened else Trackers({})
 
 
 def require_sharing(context: RunContext) -> None:
@@ -97,6 +120,7 @@ def fit(
     context: RunContext,
     models: Models,
     previews: Previews | None,
+    opened: Trackers,
     *,
     checkpoints: Checkpoints,
     found: Path | None,
@@ -118,8 +142,10 @@ def fit(
         outputs = None
         if engine.is_main:
             status.write("training", f"from step {first_step} of {plan.num_steps}")
-            outputs = open_outputs(context, models, task, previews, checkpoints=checkpoints, status=status, timer=timer)
-            for output in (outputs.metrics, outputs.tensorboard, outputs.progress):
+            outputs = open_outputs(
+                context, models, task, previews, opened, checkpoints=checkpoints, status=status, timer=timer
+            )
+            for output in (outputs.metrics, outputs.progress):
                 open_until_done.callback(output.close)
         stop = open_until_done.enter_context(StopSignal(watch_parent=launched_by_accelerate()))
         if not state.has_stalled(run.train.early_stopping_patience):
@@ -136,6 +162,7 @@ def open_outputs(
     models: Models,
     task: Task,
     previews: Previews | None,
+    opened: Trackers,
     *,
     checkpoints: Checkpoints,
     status: Status,
@@ -149,19 +176,19 @@ def open_outputs(
         if step % run.train.checkpointing_steps == 0:
             status.write("training", f"step {step} of {num_steps}")
 
-    board = folder / run.train.logging_dir if run.train.report_to == "tensorboard" else None
     with timer.section("validate"):
         validation = build.build_loss_validation(context, models)
     return Outputs(
         checkpoints=checkpoints,
         metrics=tracking.Metrics(folder, first_step),
-        tensorboard=tracking.Tensorboard(board, first_step),
+        trackers=opened,
         progress=Progress(num_steps, "step", first=first_step, steadily=True),
         evaluator=Evaluator(
             state=task.state,
             denoiser=models.denoiser,
             validation=validation,
             previews=previews,
+            trackers=opened,
             intervals=task.intervals,
             patience=task.patience,
             timer=timer,

@@ -9,6 +9,7 @@ from pipeline.evaluation.validation import Validation, ValidationRow
 from pipeline.timer import PhaseTimer
 from pipeline.training.intervals import Intervals
 from pipeline.training.state import TrainState
+from pipeline.training.trackers import Trackers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,7 @@ class Evaluator:
     denoiser: AdaptedDenoiser
     validation: Validation | None
     previews: Previews | None
+    trackers: Trackers
     intervals: Intervals
     patience: int | None
     timer: PhaseTimer
@@ -36,7 +38,7 @@ class Evaluator:
                     row = self.validation.measure(self.denoiser)
             if self.previews is not None and draws:
                 with self.timer.section("draw"):
-                    self.previews.draw_adapted(done)
+                    self.trackers.show(done, self.previews.draw_adapted(done))
         if row is not None:
             self._note(done, row)
         return row

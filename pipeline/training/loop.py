@@ -23,7 +23,8 @@ from pipeline.training.schedule import Schedule
 from pipeline.training.signals import StopSignal
 from pipeline.training.state import TrainState
 from pipeline.training.step import Method, StepResult, optimizer_step
-from pipeline.training.tracking import Metrics, RankExamples, StepRow, Tensorboard
+from pipeline.training.trackers import Trackers
+from pipeline.training.tracking import Metrics, RankExamples, StepRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class Outputs:
 
     checkpoints: Checkpoints
     metrics: Metrics
-    tensorboard: Tensorboard
+    trackers: Trackers
     progress: Progress
     evaluator: Evaluator  # previews, the held-out loss, early stopping
     on_step: Callable[[int], None]
@@ -125,7 +126,7 @@ class Reporter:
     ) -> None:
         self.engine, self.task, self.outputs, self.guard, self.timer = engine, task, outputs, guard, timer
         self._waiting: list[Taken] = []
-        self._seconds = timer.seconds_of("step", "data")
+        self._started, self._took = timer.seconds_of("step", "data"), 0.0  # of this step, and of the one before it
         self._pids: list[int] = engine.gather(os.getpid())
 
     def report_and_save(self, taken: Taken, asked: int | None) -> bool:
@@ -138,7 +139,9 @@ class Reporter:
         self._waiting.append(taken)
         is_due = intervals.anything_due(done)
         while self._waiting and (is_due or asked is not None or len(self._waiting) > 1):
-            asked = self._report(self._waiting.pop(0)) or asked
+            asked = self._report(self._waiting.pop(0), done) or asked
+        spent = self.timer.seconds_of("step", "data")
+        self._started, self._took = spent, spent - self._started
         has_stalled = False
         if self.task.patience is not None and intervals.validation_due(done):
             has_stalled = self.engine.any(self.outputs is not None and self.outputs.evaluator.has_ended)
@@ -150,11 +153,11 @@ class Reporter:
             raise Interrupted(asked, done)
         return ended
 
-    def _report(self, taken: Taken) -> int | None:
-        """Read a step and write its row; returns the exit code that some process was asked to stop with."""
+    def _report(self, taken: Taken, done: int) -> int | None:
+        """Read a step of `done` and write its row; returns the exit code that some process was asked to stop with."""
         with self.timer.section("step"):
             numbers = taken.result.read()
-        before, self._seconds = self._seconds, self.timer.seconds_of("step", "data")
+        seconds = self._took if taken.step < done else self.timer.seconds_of("step", "data") - self._started
         ids = [self.task.examples.manifest.examples[place.index].id for place in self.task.sampler.step(taken.step - 1)]
         self.guard.look(numbers.reached, last=taken.step == self.task.intervals.num_steps)
         require_finite(
@@ -172,14 +175,14 @@ class Reporter:
                 loss=numbers.loss,
                 learning_rate=taken.learning_rate,
                 grad_norm=numbers.grad_norm,
-                seconds=self._seconds - before,
+                seconds=seconds,
                 adapted_rate=taken.adapted_rate,
                 validation=self.outputs.evaluator(taken.step),
                 ids=tuple(ids),
                 ranks=self._ranks(ids),
             )
             self.outputs.metrics.write(row)
-            self.outputs.tensorboard.write(row)
+            self.outputs.trackers.write(row)
             self.outputs.progress.update(taken.step, f"loss {numbers.loss:.4f}", f"lr {taken.learning_rate:.2e}")
         return numbers.asked
 

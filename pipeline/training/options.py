@@ -7,6 +7,7 @@ from typing import Literal
 
 from pipeline.adapter.names import is_b
 from pipeline.errors import not_utf8, out_of_bounds
+from pipeline.training import tracker_names
 
 Scheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 OptimizerName = Literal["adamw", "adamw_8bit", "prodigy", "adafactor", "adamw_schedule_free"]
@@ -216,10 +217,11 @@ class TrainOptions:
     """Stop after this many validations in a row without a lower held-out loss. Not given: never."""
 
     report_to: str = "none"
-    """'tensorboard' or 'none'; metrics.jsonl is always written."""
+    """Trackers that accelerate knows, several with commas between: aim, clearml, comet_ml, dvclive, mlflow, swanlab,
+    tensorboard, trackio, wandb; 'all' that are installed, or 'none'. metrics.jsonl is always written."""
 
     logging_dir: str = "logs"
-    """Folder for tensorboard, inside the output folder."""
+    """Folder for what trackers keep on this machine, inside the output folder."""
 
     def problems(self) -> list[str]:
         """What is wrong with these values, one sentence each."""
@@ -234,8 +236,7 @@ class TrainOptions:
             checkpoints_total_limit=(1, infinity),
             early_stopping_patience=(1, infinity),
         )
-        if self.report_to not in ("none", "tensorboard"):
-            problems.append(f"--report_to is {self.report_to!r}; 'tensorboard' and 'none' are offered.")
+        problems += tracker_names.problems(self.report_to)
         if PurePath(self.logging_dir).is_absolute() or ".." in PurePath(self.logging_dir).parts or not self.logging_dir:
             problems.append(f"--logging_dir {self.logging_dir!r} must be a folder inside the output folder, as 'logs'.")
         problems += not_utf8(self, "output_dir", "resume_from_checkpoint")

@@ -1,13 +1,11 @@
-"""What a run writes down while it trains: metrics.jsonl always, tensorboard on request."""
+"""What a run writes down while it trains: metrics.jsonl."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline import atomic, records
-from pipeline.console import tell
 from pipeline.errors import CheckpointError
 from pipeline.evaluation.validation import ValidationRow
 
@@ -80,33 +78,3 @@ def _whole_lines(path: Path) -> list[str]:
     if not path.is_file():
         return []
     return path.read_text(encoding="utf-8").split("\n")[:-1]
-
-
-class Tensorboard:
-    """Curves for tensorboard; an error there is reported once and never stops the training."""
-
-    def __init__(self, folder: Path | None, first_step: int) -> None:
-        self._writer: Any = None
-        if folder is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(folder, purge_step=first_step + 1)
-
-    def write(self, row: StepRow) -> None:
-        """Log the scalars of a step, and of the validation after it."""
-        if self._writer is None:
-            return
-        measured = vars(row.validation) if row.validation is not None else {}
-        values = {**vars(row), **{f"validation/{name}": value for name, value in measured.items()}}
-        try:
-            for name, value in values.items():
-                if isinstance(value, float):
-                    self._writer.add_scalar(name, value, row.step)
-        except Exception as error:  # a tracker is an extra: nothing it does may cost the run
-            tell(f"tensorboard: {error}; logging there stops, training goes on")
-            self._writer = None
-
-    def close(self) -> None:
-        """Flush and close."""
-        if self._writer is not None:
-            self._writer.close()
