@@ -36,7 +36,7 @@ last column ours / plain.
 {chr(10).join(rows)}
 
 Both do the same work: the losses of the first {NUM_EQUAL} steps differ by at most {result.distance:.1e}. Over
-{LONG} steps it is {result.drift:.1e}, for Adam's division magnifies roundings
+{LONG} steps it is {result.drift:.1e}, for Adam's division magnifies roundings.
 
 What the second row holds beside imports and loading: ours encodes every picture and caption once (an empty cache in
 every run), writes a checkpoint, reads the adapter back through diffusers, compares it, and makes the page; the plain
