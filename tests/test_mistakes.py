@@ -77,6 +77,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "alpha_pattern": ("to_k", "not layer=n"),
     "use_rslora": ("=maybe", "maybe"),
     "use_dora": ("=maybe", "maybe"),
+    "comfyui_rank": ("8", "only with --use_dora"),
     "lora_dropout": ("1", "between 0 and"),
     "lora_init": ("svd", "svd"),
     "optimizer": ("adam", "adam"),

@@ -46,6 +46,10 @@ class AdapterOptions:
     """Learn the size of each weight's rows apart from their direction (Liu et al. 2024): finer, slower. Of the denoiser
     only: diffusers cannot load it for text encoders."""
 
+    comfyui_rank: int | None = None
+    """Write a DoRA for ComfyUI too, which computes it otherwise: as products of this rank, saying what is lost by that,
+    or with 0 as whole differences, as large as the adapted layers."""
+
     lora_dropout: float = 0.0
     """Share of each adapted layer's input left out of its addition in training, drawn per example."""
 
@@ -55,7 +59,8 @@ class AdapterOptions:
 
     def problems(self) -> list[str]:
         """What is wrong with these values, one sentence each."""
-        problems = out_of_bounds(self, rank=(1, float("inf")), lora_dropout=(0, 0.999999))
+        infinity = float("inf")
+        problems = out_of_bounds(self, rank=(1, infinity), comfyui_rank=(0, infinity), lora_dropout=(0, 0.999999))
         if self.lora_alpha is not None and self.lora_alpha <= 0:
             problems.append(f"--lora_alpha is {self.lora_alpha:g}, but must be above 0.")
         if not all(name.strip() for name in self.lora_layers.split(",")):
@@ -71,6 +76,8 @@ class AdapterOptions:
             given = [f"--{name}" for name in SHAPING if getattr(self, name) != getattr(AdapterOptions, name)]
             if given:
                 problems.append(f"--init_lora decides layers, ranks and alphas itself; leave {', '.join(given)} out.")
+        if self.comfyui_rank is not None and not self.use_dora and self.init_lora is None:
+            problems.append("--comfyui_rank has an effect only with --use_dora; leave it out.")
         if self.lora_init == "pissa" and self.use_dora:
             problems.append("--lora_init pissa and --use_dora both re-parameterise the weight; give one.")
         return problems

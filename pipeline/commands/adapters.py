@@ -11,11 +11,10 @@ from torch import Tensor
 
 import pipeline
 from pipeline import atomic
-from pipeline.adapter.files import arithmetic, kohya, layouts, peft_config, reader, summary
+from pipeline.adapter.files import arithmetic, cutting, kohya, layouts, peft_config, reader, summary
 from pipeline.adapter.files.layouts import Layout
 from pipeline.adapter.files.reader import AdapterFile
 from pipeline.adapter.names import DENOISERS, Kind, as_in_files, is_magnitude, pairs
-from pipeline.commands import cutting
 from pipeline.console import quiet_libraries, say, tell
 from pipeline.errors import CheckpointError, ConfigError, listed
 from pipeline.families import registry
@@ -47,9 +46,9 @@ def export(path: Path, to: Path, kind: Kind, base: Path | None, rank: int | None
     layers = _layers(family)
     file, lost = _read(path, layers, rank), list[str]()
     if rank is not None:
-        file, lost = cutting.cut(file, rank, family)
+        file, lost = cutting.cut(file, rank, lambda names: cutting.loaded(family)(names))
     if kind == "comfyui" and cutting.has_dora(file):
-        tensors = cutting.whole_for_comfyui(file, family, layers)
+        tensors = _whole_for_comfyui(file, family, layers)
         _commit(to, tensors, _note(file), lambda temp: _require_bytes(tensors, load_file(temp)))
     elif kind == "peft":
         with _named(to):
@@ -86,6 +85,17 @@ def merge(paths_and_weights: list[tuple[Path, float]], to: Path, rank: int | Non
     if rank is not None:
         sizes = {name: arithmetic.norm(*pair) for name, pair in pairs(whole).items()}
         say("\n".join(cutting.shares_lost(sizes, errors)))
+
+
+def _whole_for_comfyui(file: AdapterFile, family: Family | None, layers: Layers | None) -> dict[str, Tensor]:
+    weights_of = cutting.loaded(family)
+    assert family is not None, "or there are no weights"
+    assert layers is not None, "nor their shapes"
+    if cutting.are_fused(type(family)):
+        raise ConfigError(
+            f"DoRA of {family.name} is written for ComfyUI only as a product; give --rank, as in --rank 32."
+        )
+    return cutting.whole_for_comfyui(file, type(family), layers, weights_of)
 
 
 def _read(path: Path, layers: Layers | None, rank: int | None = None) -> AdapterFile:

@@ -5,6 +5,7 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.adapter.files import cutting
 from pipeline.config import Run, giving_way
 from pipeline.data.cache import Cache
 from pipeline.data.manifest import Manifest
@@ -108,9 +109,21 @@ def clashes(run: Run, family: Family, path: DiffusionPath, data: RunData) -> lis
     found = run.objective.clashes(is_flow=path.prediction == "flow")
     if run.adapter.train_text_encoder and not family.trainable_encoders:
         found.append(f"--train_text_encoder: {family.name} has no CLIP text encoder; leave it out.")
+    if run.adapter.comfyui_rank is not None:
+        found += comfyui_clashes(family, run.adapter.comfyui_rank)
     if data.held_out is None and run.train.early_stopping_patience is not None:
         found.append("--early_stopping_patience needs held-out images: give --validation_split, for example 0.1.")
     return found
+
+
+def comfyui_clashes(family: Family, rank: int) -> list[str]:
+    """Why a DoRA of this family cannot be written for ComfyUI so."""
+    kind = type(family)
+    if not (kind.comfyui_prefixes or kind.comfyui_knows_original_names or kind.comfyui_reads_diffusers):
+        return [f"--comfyui_rank: ComfyUI reads no adapter of {family.name}; leave it out."]
+    if rank == 0 and cutting.are_fused(kind):
+        return [f"--comfyui_rank 0: ComfyUI has layers of {family.name} fused; give a rank, as in --comfyui_rank 64."]
+    return []
 
 
 def require_fitting(run: Run, family: Family, path: DiffusionPath, data: RunData) -> None:

@@ -18,6 +18,7 @@ from pipeline.adapter.adapted_models import AdaptedModels
 from pipeline.adapter.files import kohya, writer
 from pipeline.adapter.names import FILE, is_magnitude
 from pipeline.conditioning import stack
+from pipeline.console import tell
 from pipeline.geometry import whole
 from pipeline.run.build import Models
 from pipeline.run.context import RunContext
@@ -67,10 +68,11 @@ def export(context: RunContext, models: Models, kept_step: int) -> Exported:
 
 
 def write_for_comfyui(context: RunContext, adapted: AdaptedModels, facts: dict[str, str]) -> Path | None:
-    """Write a second file if ComfyUI cannot read the first; none for DoRA, which ComfyUI computes differently."""
-    family = context.family
+    """Write a second file if ComfyUI cannot read the first; of DoRA, which it computes differently, where asked for."""
+    family, wanted = context.family, context.run.adapter.comfyui_rank
+    is_dora = any(is_magnitude(name) for name in adapted.parameters())
     own = family.comfyui_prefixes or family.comfyui_knows_original_names
-    if not own or any(is_magnitude(name) for name in adapted.parameters()):
+    if wanted is None if is_dora else not own:
         return None
     title = redactor(facts.get("trigger", ""))(context.folder.resolve().name)
     name = re.sub(r"[^\w.-]+", "-", title).strip("-.") or "adapter"
@@ -85,7 +87,9 @@ def write_for_comfyui(context: RunContext, adapted: AdaptedModels, facts: dict[s
         licence=facts.get("licence"),
     )
     path, temp = context.folder / "comfyui" / f"{name}.safetensors", context.folder / TEMP / "comfyui.safetensors"
-    writer.write_for_comfyui(temp, adapted, type(family), header)
+    lost = writer.write_for_comfyui(temp, adapted, type(family), header, wanted or None)
+    if lost:
+        tell("\n".join([f"What is lost of the DoRA at rank {wanted}, in {path}:", *lost]))
     path.parent.mkdir(exist_ok=True)
     os.replace(temp, path)
     return path

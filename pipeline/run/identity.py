@@ -39,6 +39,7 @@ NOT_IDENTITY = frozenset(
         "guidance_scale",
         "num_inference_steps",
         "clip_model_name_or_path",
+        "comfyui_rank",
         "num_train_epochs",
         "max_train_steps",
         "prediction_type",

@@ -100,7 +100,7 @@ def make_plan(
         preview_steps=_asked_interval(run, num_examples, global_batch),
         num_trainable=num_trainable,
         room=room,
-        notes=_notes(run, manifest, size) + _schedule_notes(schedule) + _dora_notes(chosen),
+        notes=_notes(run, manifest, size) + _schedule_notes(schedule) + _dora_notes(run, chosen),
     )
     rows = (
         ("model", _model_text(family, path.prediction)),
@@ -270,10 +270,10 @@ def _schedule_notes(schedule: Schedule) -> tuple[str, ...]:
     )
 
 
-def _dora_notes(chosen: list[TargetModule]) -> tuple[str, ...]:
-    if not any(module.use_dora for module in chosen):
+def _dora_notes(run: Run, chosen: list[TargetModule]) -> tuple[str, ...]:
+    if run.adapter.comfyui_rank is not None or not any(module.use_dora for module in chosen):
         return ()
-    return ("ComfyUI computes DoRA differently: for it, export the adapter with --kind comfyui or --rank",)
+    return ("ComfyUI computes DoRA differently: --comfyui_rank writes a file for it, `export --kind comfyui` later",)
 
 
 def _notes(run: Run, manifest: Manifest, size: Size) -> tuple[str, ...]:

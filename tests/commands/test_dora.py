@@ -15,6 +15,7 @@ from pipeline.families.meta import layer_shapes
 from tests.adapter.foreign_files import additions, assert_same
 from tests.adapter.learnt import KINDS, learnt
 from tests.commands.handled import left_in
+from tests.conftest import make_colours, prepared, replaced, small_flags
 
 pytestmark = pytest.mark.contract
 DORA = {**KINDS["dora"], "rank_pattern": None, "alpha_pattern": None}
@@ -94,3 +95,60 @@ def test_a_plain_lora_is_cut_as_in_a_merge(every, miniature, tmp_path, capsys):
         assert arithmetic.distance(found[name], pair) <= 1e-5 * arithmetic.norm(*pair)
     with pytest.raises(ConfigError, match="--rank 0"):
         adapters.export(source, tmp_path / "z.safetensors", "kohya", miniature, rank=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "rank"), [("sd", 0), ("sd", 64), ("sdxl", 0), ("sdxl", 3), ("flux", 0), ("sd3", 3), ("lumina2", 3)]
+)
+def test_a_run_writes_one_for_comfyui(trainer, miniature_of, tmp_path, name, rank):
+    """By ComfyUI's rules it adds what stock diffusers adds when it merges the main file, but for what is said lost."""
+    base, out = miniature_of(name), tmp_path / "out"
+    flags = replaced(small_flags(base, make_colours(tmp_path / "data"), tmp_path / "cache"), max_train_steps=3, learning_rate=0.05)
+    ended = trainer(*flags, "--use_dora", "--comfyui_rank", rank, "--output_dir", out)
+    assert ended.code == 0, ended.output
+    (file,) = (out / "comfyui").glob("*.safetensors")
+    assert f"For ComfyUI there is `comfyui/{file.name}`" in " ".join((out / "README.md").read_text().split())
+    family = registry.detect(base)
+    expected, found = merged_by_diffusers(family, out), added_in_comfyui(family, file)
+    assert found.keys() == expected.keys()
+    size = sum(float(value.norm()) ** 2 for value in expected.values()) ** 0.5
+    off = sum(float((found[layer] - value).norm()) ** 2 for layer, value in expected.items()) ** 0.5
+    said = [float(percent) / 100 for percent in re.findall(r"([\d.]+)% lost", ended.output)]
+    assert bool(said) == (rank == 3)
+    assert off <= 2e-5 * size if rank != 3 else min(said) * size / 2 <= off <= max(said) * size * 1.01
+
+
+def merged_by_diffusers(family, out):
+    """What the main file adds to each weight of the denoiser, as stock diffusers merges it."""
+    pipe = family.load(family.denoiser)
+    model = getattr(pipe, family.denoiser)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    pipe.load_lora_weights(out, weight_name="pytorch_lora_weights.safetensors")
+    layers = [name for name, module in model.named_modules() if hasattr(module, "lora_A")]
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()
+    after = dict(model.named_parameters())
+    return {name: (after[f"{name}.weight"].detach() - before[f"{name}.weight"]).flatten(1) for name in layers}
+
+
+def added_in_comfyui(family, file):
+    """What a file adds to each weight of the denoiser: whole differences as they are, products multiplied out."""
+    tensors, shapes = load_file(file), layer_shapes(family)
+    if not any(name.endswith(".diff") for name in tensors):
+        found = additions(reader.read(file, shapes).tensors)
+        return {name.partition(".")[2]: value for name, value in found.items()}
+    assert all(name.endswith(".diff") for name in tensors)
+    names = ldm_names(shapes[family.denoiser]) if family.name == "sdxl" else {}
+    is_unet = family.denoiser == "unet"
+    stems = {
+        f"lora_unet_{names.get(name, name).replace('.', '_')}" if is_unet else f"transformer.{name}": name
+        for name in shapes[family.denoiser]
+    }
+    return {stems[name.removesuffix(".diff")]: value.flatten(1) for name, value in tensors.items()}
+
+
+def test_what_comfyui_cannot_have_is_refused_before_anything_is_loaded(miniature_of, tmp_path):
+    for name, rank, said in (("sana", 4, "ComfyUI reads no adapter of sana"), ("lumina2", 0, "fused; give a rank")):
+        flags = small_flags(miniature_of(name), make_colours(tmp_path / name), tmp_path / "cache")
+        with pytest.raises(ConfigError, match=said):
+            prepared([*flags, "--use_dora", "--comfyui_rank", str(rank)], tmp_path / "out")

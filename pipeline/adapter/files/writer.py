@@ -4,6 +4,7 @@ diffusers assumes alpha = rank unless the header says otherwise; other programs 
 multiplied by alpha / rank before it is written, and the file means the same everywhere at scale 1.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from pipeline import atomic
 from pipeline.adapter import lora, pissa
 from pipeline.adapter.adapted_models import AdaptedModels
-from pipeline.adapter.files import foreign, kohya, layouts
+from pipeline.adapter.files import cutting, foreign, kohya, layouts, reader
 from pipeline.adapter.files.original import Pair
 from pipeline.adapter.files.peft_config import commonest
 from pipeline.adapter.names import FILE, A, as_in_files, is_a, is_b, layer_of, pairs
@@ -65,27 +66,61 @@ def rank_and_alpha(adapted: AdaptedModels) -> tuple[int, float]:
     return max(ranks), commonest(alphas)
 
 
-def write_for_comfyui(path: Path, adapted: AdaptedModels, family: type[Family], header: dict[str, str]) -> None:
+def write_for_comfyui(
+    path: Path, adapted: AdaptedModels, family: type[Family], header: dict[str, str], rank: int | None = None
+) -> list[str]:
     """Write the same adapter as ComfyUI reads it, with its true alphas, and prove it by reading it back.
 
-    Raises TrainingStopped if what comes back is not what was written, ConfigError for DoRA, which ComfyUI
-    computes otherwise.
+    ComfyUI computes DoRA otherwise, so that is written as plain additions: with `rank` as products of it, else whole.
+    Returns what is lost of each block by that. Raises TrainingStopped if what comes back is not what was written.
     """
-    tensors = state_dict(adapted)
+    tensors, lost = state_dict(adapted), list[str]()
     layers = {component: lora.every_layer(model) for component, model in adapted.models.items()}
-    written = layouts.to_layout("comfyui", tensors, alphas_of(adapted, tensors), family, layers)
+    file = reader.AdapterFile(tensors, alphas_of(adapted, tensors), "diffusers", {}, path)
+    if cutting.has_dora(file) and rank is None:
+        return _write_whole(path, cutting.whole_for_comfyui(file, family, layers, _weights_of(adapted)), header)
+    if cutting.has_dora(file) and rank is not None:
+        file, lost = cutting.cut(file, rank, _weights_of(adapted))
+    written = layouts.to_layout("comfyui", file.tensors, file.alphas, family, layers)
     atomic.write_tensors(path, written, {**header, "modelspec.hash_sha256": kohya.digest(written)})
     if family.comfyui_prefixes:
         names = {component: sorted(shapes) for component, shapes in layers.items()}
         back = pairs(kohya.from_kohya(load_file(path), family.comfyui_prefixes, names)[0])
+    elif family.comfyui_reads_diffusers:
+        back = pairs(reader.read(path, layers).tensors)
     else:
         found = pairs(foreign.converted(path, load_file(path)))
         back = {name: (a, b) for name, (a, b) in found.items() if b.any()}  # what is fused has parts of zeros
-    own = pairs(tensors)
+    own = pairs(file.tensors)
     wrong = [name for name in own.keys() & back.keys() if not _alike(own[name], back[name])]
-    wrong += own.keys() ^ back.keys()
+    _require_none(path, [*wrong, *(own.keys() ^ back.keys())])
+    return lost
+
+
+def _write_whole(path: Path, written: dict[str, Tensor], header: dict[str, str]) -> list[str]:
+    atomic.write_tensors(path, written, {**header, "modelspec.hash_sha256": kohya.digest(written)})
+    back = load_file(path)
+    wrong = [name for name in written.keys() & back.keys() if not torch.equal(written[name], back[name])]
+    _require_none(path, [*wrong, *(written.keys() ^ back.keys())])
+    return []
+
+
+def _require_none(path: Path, wrong: list[str]) -> None:
     if wrong:
         raise TrainingStopped(f"{path} does not read back as it was written:\n{listed(sorted(wrong))}")
+
+
+def _weights_of(adapted: AdaptedModels) -> cutting.WeightsOf:
+    """The base's weights under a live adapter, on the CPU."""
+
+    def found(names: Collection[str]) -> dict[str, Tensor]:
+        weights = {}
+        for name in names:
+            component, _, layer = name.partition(".")
+            weights[name] = adapted.models[component].get_submodule(layer).get_base_layer().weight.detach().cpu()
+        return weights
+
+    return found
 
 
 def _alike(first: Pair, second: Pair) -> bool:

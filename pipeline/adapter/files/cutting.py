@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from pipeline.families.base import Family
 from pipeline.families.meta import Layers
 
 DIFFERENCE = ".diff"  # ComfyUI's name for what is added whole
+WeightsOf = Callable[[Collection[str]], Mapping[str, Tensor]]  # those of the base, by '<component>.<layer>'
 
 
 def has_dora(file: AdapterFile) -> bool:
@@ -23,13 +24,9 @@ def has_dora(file: AdapterFile) -> bool:
     return any(is_magnitude(name) for name in file.tensors)
 
 
-def cut(file: AdapterFile, rank: int, family: Family | None) -> tuple[AdapterFile, list[str]]:
-    """The adapter with no layer above `rank`, DoRA as a plain LoRA, and what is lost of each block, in words.
-
-    Raises ConfigError for DoRA without its base, on which what it adds depends.
-    """
-    dora = [name for name in file.tensors if is_magnitude(name)]
-    whole = _whole(file, family) if dora else {}
+def cut(file: AdapterFile, rank: int, weights_of: WeightsOf) -> tuple[AdapterFile, list[str]]:
+    """The adapter with no layer above `rank`, DoRA as a plain LoRA, and what is lost of each block, in words."""
+    whole = _whole(file, weights_of) if has_dora(file) else {}
     plain = {name: value for name, value in file.tensors.items() if layer_of(name) not in whole}
     tensors, errors = arithmetic.resized(plain, rank)
     sizes = {name: arithmetic.norm(*pair) for name, pair in pairs(plain).items()}
@@ -55,40 +52,49 @@ def shares_lost(sizes: Mapping[str, float], errors: Mapping[str, float]) -> list
     return lines
 
 
-def whole_for_comfyui(file: AdapterFile, family: Family | None, layers: Layers | None) -> dict[str, Tensor]:
+def whole_for_comfyui(
+    file: AdapterFile, family: type[Family], layers: Layers, weights_of: WeightsOf
+) -> dict[str, Tensor]:
     """A DoRA adapter as ComfyUI reads it: what it adds to each weight, [outputs, inputs, ...], whole.
 
-    Raises ConfigError without the base, and where the family's layers are fused in ComfyUI.
+    For a family that has layers fused in ComfyUI `are_fused` says no.
     """
-    whole = _whole(file, family)
-    assert family is not None, "its weights were read"
-    assert layers is not None, "and their shapes"
-    if family.comfyui_knows_original_names and not family.comfyui_prefixes:
-        raise ConfigError(
-            f"DoRA of {family.name} is written for ComfyUI only as a product; give --rank, as in --rank 32."
-        )
+    assert not are_fused(family), "there is no place for whole differences"
+    whole = _whole(file, weights_of)
     plain = {name: value for name, value in file.tensors.items() if layer_of(name) not in whole}
-    result = layouts.to_layout("comfyui", plain, file.alphas, type(family), layers) if plain else {}
+    result = layouts.to_layout("comfyui", plain, file.alphas, family, layers) if plain else {}
     for name, value in whole.items():
         ones = [1] * (value.ndim - 2)
         pair = {f"{name}{A}": torch.empty(1, *value.shape[1:]), f"{name}{B}": torch.empty(len(value), 1, *ones)}
-        (stem, *_) = layouts.to_layout("comfyui", pair, {}, type(family), layers)
+        (stem, *_) = layouts.to_layout("comfyui", pair, {}, family, layers)
         result[f"{stem.rpartition('.lora_')[0]}{DIFFERENCE}"] = value.contiguous()
     return result
 
 
-def _whole(file: AdapterFile, family: Family | None) -> dict[str, Tensor]:
-    """What each layer with a magnitude adds to its weight, in float32."""
+def are_fused(family: type[Family]) -> bool:
+    """Whether ComfyUI has several of a family's layers in one, so that it gets products alone."""
+    return family.comfyui_knows_original_names and not family.comfyui_prefixes
+
+
+def loaded(family: Family | None) -> WeightsOf:
+    """The weights of a base, read from its files when they are asked for. Raises ConfigError where no base is given."""
     if family is None:
         raise ConfigError(
             "What a DoRA adapter adds depends on the weights of its base model: give its folder with --base."
         )
+
+    def weights_of(names: Collection[str]) -> dict[str, Tensor]:
+        with quiet_libraries():
+            pipe = family.load(*sorted({name.partition(".")[0] for name in names}))
+        places = {name: name.partition(".") for name in names}
+        return {name: getattr(pipe, part).get_submodule(layer).weight for name, (part, _, layer) in places.items()}
+
+    return weights_of
+
+
+@torch.no_grad()
+def _whole(file: AdapterFile, weights_of: WeightsOf) -> dict[str, Tensor]:
+    """What each layer with a magnitude adds to its weight, in float32."""
     names = {layer_of(name) for name in file.tensors if is_magnitude(name)}
     own = {name: value for name, value in file.tensors.items() if layer_of(name) in names}
-    with quiet_libraries():
-        pipe = family.load(*sorted({name.partition(".")[0] for name in names}))
-    weights = {}
-    for name in names:
-        component, _, layer = name.partition(".")
-        weights[name] = getattr(pipe, component).get_submodule(layer).weight.detach()
-    return differences.differences(own, weights)
+    return differences.differences(own, weights_of(names))
