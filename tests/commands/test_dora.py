@@ -103,7 +103,8 @@ def test_a_plain_lora_is_cut_as_in_a_merge(every, miniature, tmp_path, capsys):
 def test_a_run_writes_one_for_comfyui(trainer, miniature_of, tmp_path, name, rank):
     """By ComfyUI's rules it adds what stock diffusers adds when it merges the main file, but for what is said lost."""
     base, out = miniature_of(name), tmp_path / "out"
-    flags = replaced(small_flags(base, make_colours(tmp_path / "data"), tmp_path / "cache"), max_train_steps=3, learning_rate=0.05)
+    flags = small_flags(base, make_colours(tmp_path / "data"), tmp_path / "cache")
+    flags = replaced(flags, max_train_steps=3, learning_rate=0.05)
     ended = trainer(*flags, "--use_dora", "--comfyui_rank", rank, "--output_dir", out)
     assert ended.code == 0, ended.output
     (file,) = (out / "comfyui").glob("*.safetensors")
