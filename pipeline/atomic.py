@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +32,11 @@ def write_bytes(path: Path, content: bytes) -> None:
     finally:
         temp.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def is_full(error: BaseException) -> TypeGuard[OSError]:
+    """Whether a disk or a quota has no room left."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_text(path: Path, content: str) -> None:

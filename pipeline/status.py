@@ -34,7 +34,22 @@ class Status:
             "message": message,
             "next_command": None if state == "done" else command,
         }
-        atomic.write_text(self.folder / FILE, json.dumps(row, indent=2, ensure_ascii=False) + "\n")
+        content = json.dumps(row, indent=2, ensure_ascii=False) + "\n"
+        try:
+            atomic.write_text(self.folder / FILE, content)
+        except OSError as error:
+            if not atomic.is_full(error):
+                raise
+            _write_over(self.folder / FILE, content)
+
+
+def _write_over(path: Path, content: str) -> None:
+    """Write where a file's blocks are already: on a full disk that is the only way to keep it true."""
+    with path.open("r+b") as file:
+        file.write(content.encode("utf-8"))
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def resume_command(folder: Path) -> str:

@@ -1,12 +1,11 @@
 """How a run ends: exit code, last sentence, status.json. Imports nothing heavy until the arguments are checked."""
 
-import errno
 import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
 from pipeline import atomic, config, errors
 from pipeline.config import Command, Run
@@ -46,7 +45,7 @@ def run_and_report(argv: list[str]) -> int:
         return errors.EXIT_DONE if result is None else result.exit_code
     except (Exception, errors.Interrupted, KeyboardInterrupt) as error:
         ended = ending_of(error)
-        is_explained = isinstance(error, errors.PeerLost) or is_full(error)
+        is_explained = isinstance(error, errors.PeerLost) or atomic.is_full(error)
         if command.debug or (ended.exit_code == errors.EXIT_BUG and not is_explained):
             show_traceback()
         if isinstance(error, errors.UserError):
@@ -103,17 +102,13 @@ def ending_of(error: BaseException) -> Ending:
         return Ending("interrupted", "stopped at once", errors.EXIT_CTRL_C)
     if isinstance(error, errors.PeerLost):
         return Ending("failed", str(error), errors.EXIT_BUG)
-    if is_full(error):
-        return Ending("failed", f"No room is left for {error.filename or 'a file'}; free some", errors.EXIT_BUG)
+    if atomic.is_full(error):
+        where = f"for {error.filename}" if error.filename else "on the disk"
+        return Ending("failed", f"No room is left {where}; free some", errors.EXIT_BUG)
     sentence = f"{type(error).__name__}: {error}"
     if "deterministic implementation" in str(error):
         sentence += ". With --no-deterministic that operation is allowed"
     return Ending("failed", sentence, errors.EXIT_BUG)
-
-
-def is_full(error: BaseException) -> TypeGuard[OSError]:
-    """Whether a disk or a quota has no room left."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _run(command: Command, status: Status, timer: PhaseTimer) -> "TrainResult | None":

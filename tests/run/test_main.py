@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipeline import atomic
 from pipeline.errors import PeerLost
 from pipeline.run import main
 from pipeline.run.build import load_models
@@ -45,6 +46,22 @@ def test_a_full_disk_is_said_in_a_sentence(small, tmp_path):
     assert status(out)["message"].endswith("There is no checkpoint yet")
     again = Running(next_argv(out), tmp_path / "again").wait()
     assert again.code == 0, again.output
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_status_is_true_on_a_full_disk_too(tmp_path, monkeypatch, number):
+    """Nothing new can be written there, but what is there can be written over."""
+    kept = Status(tmp_path)
+    kept.write("training", "a long message, of which nothing may be left " * 3)
+    full = OSError(number, os.strerror(number), "x.tmp")
+    monkeypatch.setattr(atomic, "write_text", lambda *given: (_ for _ in ()).throw(full))
+    kept.step = 7
+    kept.write("failed", "no room", exit_code=1)
+    said = status(tmp_path)
+    assert (said["state"], said["message"], said["exit_code"], said["step"]) == ("failed", "no room", 1, 7)
+    monkeypatch.setattr(atomic, "write_text", lambda *given: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
+    with pytest.raises(OSError, match="broken"):
+        kept.write("failed", "no room", exit_code=1)
 
 
 def full_at_a_checkpoint():
