@@ -115,11 +115,17 @@ def _checked(
         remembered(cache_folder(options.cache_dir), os.path.realpath(origin), kind, whole=True) as known,
         contextlib.closing(Progress(num_images, "image")) as progress,
     ):
-        return _examined(origin, rows, options, findings, known, progress)
+        return _examined(origin, rows, options, findings, known=known, progress=progress)
 
 
 def _examined(
-    origin: str, rows: Iterable[Row], options: DataOptions, findings: Findings, known: Remembered, progress: Progress
+    origin: str,
+    rows: Iterable[Row],
+    options: DataOptions,
+    findings: Findings,
+    *,
+    known: Remembered,
+    progress: Progress,
 ) -> Manifest:
     examples: list[tuple[Example, int]] = []  # with how often each counts
     uncaptioned: list[str] = []

@@ -67,10 +67,9 @@ def make_plan(
     output_dir: Path,
 ) -> Plan:
     """Work out the run. Raises ConfigError where the numbers do not fit together."""
-    train, data = run.train, run.data
-    size, size_reason = _size(data.resolution, family)
+    size, size_reason = _size(run.data.resolution, family)
     num_examples = len(manifest.examples)
-    global_batch = train.train_batch_size * train.gradient_accumulation_steps * num_processes
+    global_batch = run.train.train_batch_size * run.train.gradient_accumulation_steps * num_processes
     num_steps, length_reason = length_of(run, num_examples, global_batch)
     schedule = build_schedule(run.optim, num_steps, global_batch)
     interval, interval_reason = _validation_interval(
@@ -88,8 +87,7 @@ def make_plan(
         num_trainable=num_trainable,
         precision=precision,
     )
-    room = disk.room_for(needed, output_dir, cache_folder(run.data.cache_dir))
-    disk.require_space(needed, room)
+    disk.require_space(needed, room := disk.room_for(needed, output_dir, cache_folder(run.data.cache_dir)))
     plan = Plan(
         num_examples=num_examples,
         size=size,
@@ -111,7 +109,7 @@ def make_plan(
         ("precision", f"{precision.name} ({precision.reason})"),
         ("held out", _held_out_text(run, held_out, interval, interval_reason)),
         ("kept", _keep_text(run, held_out)),
-        ("checkpoints", f"every {train.checkpointing_steps} steps and at the end, {_kept_text(run)}"),
+        ("checkpoints", f"every {run.train.checkpointing_steps} steps and at the end, {_kept_text(run)}"),
         ("cache", f"{needed.num_views} views{_prompts_text(run)}, in {cache_folder(run.data.cache_dir)}"),
         ("disk", needed.text()),
         ("output", str(output_dir)),
