@@ -1,6 +1,7 @@
 """Imported once by the fork server: what a run needs, so that each test's process starts in milliseconds."""
 
 import gc
+import importlib
 import os
 import warnings
 
@@ -10,9 +11,13 @@ import diffusers
 import diffusers.guiders
 import torch
 import transformers
+from PIL import Image
 
 import pipeline.run.main
 import pipeline.run.stages
+from pipeline.families import registry
+from pipeline.report import page
+from pipeline.sharing import card
 from tests.offline import guard
 
 torch.set_num_threads(1)
@@ -24,6 +29,10 @@ ENCODERS = "CLIPTextModel CLIPTokenizer Gemma2Model GemmaTokenizer T5EncoderMode
 for library, names in ((diffusers, PARTS), (transformers, ENCODERS)):
     for name in names.split():
         getattr(library, name)  # imported when asked for
+Image.init()  # every format
+for module in ("peft.tuners.lora.bnb", *(f"pipeline.families.{name}" for name in registry.NAMES)):
+    importlib.import_module(module)
+page.template(), card.template()  # compiled
 gc.collect()
 gc.freeze()  # or each fork's collector copies every page of the parent: a third of a short run
 __all__ = ["diffusers", "pipeline"]

@@ -20,16 +20,21 @@ def on_meta(family: Family, encoders: Iterable[str]) -> dict[str, Any]:
 
 
 def part_on_meta(source: ModelSource, part: str) -> Any:
-    """One part of a model, on the meta device."""
+    """One part of a model, on the meta device, built once; not to be changed."""
     import diffusers
     import transformers
 
+    if part in source.built_on_meta:
+        return source.built_on_meta[part]
     with torch.device("meta"):
         if not part.startswith("text_encoder"):
             config = source.part_config(part)
-            return getattr(diffusers, config["_class_name"]).from_config(config)
-        own = transformers.AutoConfig.from_pretrained(source.folder / part, local_files_only=True)
-        return getattr(transformers, source.index[part][1])(own)
+            model = getattr(diffusers, config["_class_name"]).from_config(config)
+        else:
+            own = transformers.AutoConfig.from_pretrained(source.folder / part, local_files_only=True)
+            model = getattr(transformers, source.index[part][1])(own)
+    source.built_on_meta[part] = model
+    return model
 
 
 def layer_shapes(family: Family) -> Layers:

@@ -1,5 +1,6 @@
 """report.html: one self-contained page made from what a run left in its output folder, and from nothing else."""
 
+import functools
 import json
 import shlex
 import tomllib
@@ -38,11 +39,17 @@ def write(folder: Path) -> Path:
     """Make the page of a finished run. Raises CheckpointError if the folder holds none, or a damaged file of one."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder} does not exist; give the output folder of a run.")
+    path = folder / FILE
+    atomic.write_text(path, template().render(**content(folder)))
+    return path
+
+
+@functools.cache
+def template() -> jinja2.Template:
+    """The page's."""
     loader = jinja2.PackageLoader("pipeline.report", "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    path = folder / FILE
-    atomic.write_text(path, environment.get_template("run.html").render(**content(folder)))
-    return path
+    return environment.get_template("run.html")
 
 
 def content(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The model card, README.md of an output folder: what a run left in its files, and nothing that is private."""
 
 import dataclasses
+import functools
 import json
 import re
 import tomllib
@@ -63,14 +64,19 @@ def write(folder: Path, base: BaseModel, data: Card | None, reason: str | None, 
 
     `reason` says why there is no card of the dataset; `repo` is the Hub id the adapter is shared under, if known.
     """
-    templates = jinja2.PackageLoader("pipeline.sharing", "templates")
-    environment = jinja2.Environment(loader=templates, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    # It is Markdown, so nothing is escaped by itself: what is not ours passes `md`, or `code` within Python.
-    environment.filters |= {"md": escaped, "code": repr}
-    text = environment.get_template("card.md").render(**content(folder, base, data, reason), repo=repo)
+    text = template().render(**content(folder, base, data, reason), repo=repo)
     path = folder / hub.CARD
     atomic.write_text(path, re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
     return path
+
+
+@functools.cache
+def template() -> jinja2.Template:
+    """The card's, in Markdown: nothing is escaped by itself, what is not ours passes `md`, or `code` in Python."""
+    templates = jinja2.PackageLoader("pipeline.sharing", "templates")
+    environment = jinja2.Environment(loader=templates, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters |= {"md": escaped, "code": repr}
+    return environment.get_template("card.md")
 
 
 def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None) -> dict[str, Any]:

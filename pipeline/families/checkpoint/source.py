@@ -61,6 +61,11 @@ class ModelSource:
     def _configs(self) -> dict[str, dict[str, Any]]:
         return {}
 
+    @functools.cached_property
+    def built_on_meta(self) -> dict[str, Any]:
+        """Its parts as models without weights, where they were built already (families/meta.py)."""
+        return {}
+
     def _read_config(self, part: str) -> dict[str, Any]:
         folder = self.vae if part == "vae" and self.vae is not None else self.folder / part
         for path in (folder / "config.json", folder / f"{part}_config.json"):
