@@ -7,6 +7,7 @@ import warnings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import datasets
 import diffusers
 import diffusers.guiders
 import torch
@@ -35,4 +36,4 @@ for module in ("peft.tuners.lora.bnb", *(f"pipeline.families.{name}" for name in
 page.template(), card.template()  # compiled
 gc.collect()
 gc.freeze()  # or each fork's collector copies every page of the parent: a third of a short run
-__all__ = ["diffusers", "pipeline"]
+__all__ = ["datasets", "diffusers", "pipeline"]

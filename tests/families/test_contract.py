@@ -227,10 +227,10 @@ def test_sizes_are_told_as_height_then_width():
 def test_what_is_encoded_does_not_depend_on_its_neighbours(family, dtype):
     """Bit for bit, or an encoding that was killed and goes on with what is missing would end in another adapter."""
     pipe, generator = family.load_encoders(dtype), torch.Generator().manual_seed(0)
-    pictures = torch.rand(20, 3, 64, 64, generator=generator) * 2 - 1
+    pictures = torch.rand(20, 3, 32, 32, generator=generator) * 2 - 1
     captions = [f"{'red ' * (number % 7)}square {number}" for number in range(20)]
     looked_at, read = [], []
-    for place, others in ((0, [7] * 15), (15, [*range(15)]), (6, [*range(19, 4, -1)])):
+    for place, others in ((0, [7] * 15), (15, [*range(15)])):
         order = [*others[:place], 7, *others[place:]]
         looked_at.append([value[place] for value in family.encode_image(pipe, pictures[order])])
         few, place = order[place // 4 * 4 :][:4], place % 4  # captions go in fours
