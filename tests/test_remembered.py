@@ -39,7 +39,7 @@ def test_a_file_is_read_once_until_it_changes(tmp_path, file, monkeypatch):
     assert counted(tmp_path, file, monkeypatch) == (first, 0)
     assert counted(tmp_path, file, monkeypatch, kind="other facts") == (first, 1)
     times = file.stat()
-    file.write_bytes(b"abd")  # of the same size, and given the times of the other
+    file.write_bytes(b"xyz")  # of the same size, and given the times of the other
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert counted(tmp_path, file, monkeypatch) == (digest_of_file(file), 1)
     twin = file.with_name("twin")

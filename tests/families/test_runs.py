@@ -100,9 +100,11 @@ def drawn(shared, miniature_of):
 
     def make(folder):
         jobs = []
+        flags = {name: flags_of(miniature_of(name), folder / name) for name in dict(DRAWN)}  # kinds share their caches
         for name, kind in DRAWN:
             place = folder / f"{name} {kind}"
-            words = [*replaced(flags_of(miniature_of(name), place), max_train_steps=4, learning_rate="3e-2")]
+            place.mkdir()
+            words = [*replaced(flags[name], max_train_steps=4, learning_rate="3e-2"), "--center_crop"]
             words += [*KINDS[kind], "--validation_prompt", "a red square"]
             ended = Running([*words, "--output_dir", str(place / "out")], place / "log").wait()
             assert ended.code == 0, (name, kind, ended.output)
