@@ -142,6 +142,14 @@ def test_names_that_diffusers_knows_from_before(model_of):
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
+def test_a_text_encoders_name_that_nobody_knows_is_missing(model_of):
+    """transformers would put random numbers in its place, so that a tensor of the same size forgives nothing."""
+    model = model_of("sd")
+    rewrite(model / TEXT, lambda all_of: {name.replace("q_proj", "query"): value for name, value in all_of.items()})
+    with pytest.raises(CheckpointError, match=r"text_encoder: the files lack \d+ weights: encoder\.layers\.0"):
+        require(model)
+
+
 def test_a_name_that_nobody_knows_is_found_out_when_it_is_loaded(model_of, trainer, tmp_path):
     model = model_of("sd")
     rewrite(

@@ -113,6 +113,10 @@ def test_two_at_once_write_what_a_killed_and_resumed_run_did(finished_run, small
     assert losses == [(row["step"], round(row["loss"], 5)) for row in metrics(out)]
     assert {event.step for event in board.Images("previews")} == {4, 8, 12}
 
+    (told,) = (out / "logs").rglob("hparams.yml")
+    assert "lora_alpha" in told.read_text()
+    assert str(tmp_path) not in told.read_text()  # no places, no secrets
+
     runs = list((out / "logs" / "wandb").glob("offline-run-*"))
     assert len(runs) == 2
     assert {run.name.rpartition("-")[2] for run in runs} == {first["run"]}
