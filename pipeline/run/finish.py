@@ -64,6 +64,11 @@ def finish(
         documents.write_card(folder)
     except Exception as error:  # whatever it is, the adapter is trained, saved and verified
         sentence = f"Trained and saved, but afterwards: {type(error).__name__}: {error}"
+        if not (folder / hub.SETTINGS).is_file():
+            sentence = (
+                f"Trained and saved as {folder / FILE}, but what was in {folder} before is gone: it was moved or "
+                "removed while the run went on. Move it back first"
+            )
         return incomplete(status, sentence, resume_command(folder))
     trackers.close()  # what they say comes before the last words
     if run.share.push_to_hub:

@@ -1,11 +1,14 @@
 """How a run ends: mistakes answered in a sentence, exit codes, status.json."""
 
 import errno
+import itertools
 import json
 import os
 import re
 import shutil
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -129,6 +132,33 @@ def test_a_failure_afterwards_keeps_the_adapter(trainer, small, tmp_path):
     again = status(out)["next_command"].split("train_lora.py ")[1].split()
     assert trainer(*again).code == 0
     assert status(out)["state"] == "done"
+
+
+def test_a_folder_that_is_moved_while_the_run_goes_on(small, tmp_path):
+    out = tmp_path / "out"
+    ended = Running([*small, "--output_dir", str(out)], tmp_path / "log", prepared=moved_away).wait()
+    assert ended.code == 3, ended.output
+    last = ended.output.splitlines()[-1]
+    assert last.startswith(f"Trained and saved as {out / FILE}, but what was in {out} before is gone: it was moved")
+    assert (out / FILE).is_file()
+    shutil.copytree(tmp_path / "elsewhere", out, dirs_exist_ok=True)
+    again = Running(next_argv(out), tmp_path / "again").wait()
+    assert again.code == 0, again.output
+
+
+def moved_away():
+    """In a run's process: its output folder gets another name at the fifth step."""
+    from pipeline.training import loop
+
+    step, calls = loop.optimizer_step, iter(range(100))
+
+    def moving(engine, state, *given, **more):
+        if next(calls) == 4:
+            (out,) = (Path(word) for flag, word in itertools.pairwise(sys.argv) if flag == "--output_dir")
+            out.rename(out.with_name("elsewhere"))
+        return step(engine, state, *given, **more)
+
+    loop.optimizer_step = moving
 
 
 def test_previews_checkpoints_and_trackers_do_not_change_the_result(trainer, finished_run, small, tmp_path):
