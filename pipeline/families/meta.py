@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.errors import CheckpointError
 from pipeline.families.base import Family
 from pipeline.families.checkpoint.source import ModelSource
 
@@ -20,19 +21,28 @@ def on_meta(family: Family, encoders: Iterable[str]) -> dict[str, Any]:
 
 
 def part_on_meta(source: ModelSource, part: str) -> Any:
-    """One part of a model, on the meta device, built once; not to be changed."""
+    """One part of a model, on the meta device, built once; not to be changed.
+
+    Raises CheckpointError for a class that the library does not have, or that cannot be made from its configuration.
+    """
     import diffusers
     import transformers
 
     if part in source.built_on_meta:
         return source.built_on_meta[part]
-    with torch.device("meta"):
-        if not part.startswith("text_encoder"):
-            config = source.part_config(part)
-            model = getattr(diffusers, config["_class_name"]).from_config(config)
-        else:
-            own = transformers.AutoConfig.from_pretrained(source.folder / part, local_files_only=True)
-            model = getattr(transformers, source.index[part][1])(own)
+    config, is_text = source.part_config(part), part.startswith("text_encoder")
+    library, name = (transformers, source.index[part][1]) if is_text else (diffusers, config.get("_class_name"))
+    kind = getattr(library, str(name), None)
+    if kind is None:
+        version = f"{library.__name__} {library.__version__}"
+        raise CheckpointError(f"{source.folder}: its {part} is a {name}, which {version} does not have.")
+    try:
+        with torch.device("meta"):
+            if is_text:
+                config = transformers.AutoConfig.from_pretrained(source.folder / part, local_files_only=True)
+            model = kind(config) if is_text else kind.from_config(config)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{source.folder}: no {name} can be made from {part}/config.json ({error}).") from error
     source.built_on_meta[part] = model
     return model
 

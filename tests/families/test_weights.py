@@ -72,6 +72,26 @@ def test_of_every_family_and_part_a_missing_weight_is_named(model_of, name, part
         require(model)
 
 
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_class_that_nobody_has(model_of, part):
+    model = model_of("sd")
+    if part == "text_encoder":
+        change(model / "model_index.json", text_encoder=["transformers", "ChatGLMModel"])
+    else:
+        change(model / part / "config.json", _class_name="ChatGLMModel")
+    with pytest.raises(
+        CheckpointError, match=rf"its {part} is a ChatGLMModel, which (transformers|diffusers) [\d.]+ does"
+    ):
+        require(model)
+
+
+def test_a_configuration_that_makes_no_model(model_of):
+    model = model_of("sd")
+    change(model / "unet" / "config.json", down_block_types=["NoBlock", "NoBlock"])
+    with pytest.raises(CheckpointError, match=r"no UNet2DConditionModel can be made from unet/config\.json .*NoBlock"):
+        require(model)
+
+
 def test_an_adapter_in_the_place_of_the_unet(model_of):
     model = model_of("sd")
     rewrite(model / UNET, lambda tensors: {"unet.conv_in.lora_A.weight": torch.ones(4, 4)})
