@@ -1,11 +1,11 @@
 """Whether the parts of a model fit each other, from their configurations and tokenizers, before any weight is read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError, listed
 from pipeline.families import weights
@@ -109,18 +109,23 @@ def _is_unknown(tokenizer: Any, text: str) -> bool:
     return not ids or (unknown is not None and unknown != tokenizer.eos_token_id and set(ids) == {unknown})
 
 
-def require_whole(models: Mapping[str, nn.Module], folder: Path) -> None:
-    """Raise CheckpointError that names the weights of a base which are NaN, infinite or not there.
+def require_there(models: Mapping[str, nn.Module], folder: Path) -> None:
+    """Raise CheckpointError that names the weights which the files of a base lack: diffusers leaves their place empty."""
+    _require_none(models, folder, "weights that its files do not hold", lambda value: value.is_meta)
 
-    No training mends the first, and where the files lack a weight diffusers leaves its place empty.
+
+def require_finite(models: Mapping[str, nn.Module], folder: Path) -> None:
+    """Raise CheckpointError that names the weights of a base which are NaN or infinite: no training mends those.
+
+    Every weight is read, so it is for where the models compute: a GPU does it many times as fast.
     """
-    named = {f"{part}.{name}": value for part, model in models.items() for name, value in model.named_parameters()}
-    for problem, bad in (
-        ("weights that its files do not hold", [name for name, value in named.items() if value.is_meta]),
-        (
-            "weights that are not finite (NaN or infinity)",
-            [name for name, value in named.items() if not (value.is_meta or torch.isfinite(value).all())],
-        ),
-    ):
-        if bad:
-            raise CheckpointError(f"{folder}: {problem}:\n{listed(bad)}")
+    problem = "weights that are not finite (NaN or infinity)"
+    _require_none(models, folder, problem, lambda value: not torch.isfinite(value).all())
+
+
+def _require_none(
+    models: Mapping[str, nn.Module], folder: Path, problem: str, is_bad: Callable[[Tensor], bool]
+) -> None:
+    bad = [f"{part}.{name}" for part, model in models.items() for name, w in model.named_parameters() if is_bad(w)]
+    if bad:
+        raise CheckpointError(f"{folder}: {problem}:\n{listed(bad)}")

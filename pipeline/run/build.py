@@ -56,8 +56,9 @@ def load_models(context: RunContext) -> Models:
     encoders = family.trainable_encoders if run.adapter.train_text_encoder else ()
     pipe = family.load(family.denoiser, *(family.encoders if encoders else ()), dtype=engine.precision.dtype)
     models = {name: getattr(pipe, name) for name in (family.denoiser, *encoders)}
-    fit.require_whole(models, family.source.folder)
+    fit.require_there(models, family.source.folder)
     pipe.to(engine.device)
+    fit.require_finite(models, family.source.folder)
     chosen = init_from.chosen(family, models, run.adapter)
     for name, model in models.items():
         if run.train.gradient_checkpointing:

@@ -39,8 +39,9 @@ def encode(context: RunContext) -> None:
     tell(f"Encoding {len(views)} views and {len(captions)} captions")
     pipe = family.load_encoders(engine.precision.dtype)
     loaded = {part: getattr(pipe, part) for part in ("vae", *family.source.text_encoders)}
-    fit.require_whole(loaded, family.source.folder)
+    fit.require_there(loaded, family.source.folder)
     pipe = pipe.to(engine.device)
+    fit.require_finite(loaded, family.source.folder)
     sizes = batch_sizes(engine.device, context.plan.size)
     with torch.no_grad():
         if None in captions:
