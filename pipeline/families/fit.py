@@ -110,7 +110,7 @@ def _is_unknown(tokenizer: Any, text: str) -> bool:
 
 
 def require_there(models: Mapping[str, nn.Module], folder: Path) -> None:
-    """Raise CheckpointError that names the weights which the files of a base lack: diffusers leaves their place empty."""
+    """Raise CheckpointError that names the weights which the files of a base lack, and diffusers left empty."""
     _require_none(models, folder, "weights that its files do not hold", lambda value: value.is_meta)
 
 

@@ -101,7 +101,8 @@ def open_trackers(context: RunContext, first_step: int) -> Trackers:
 
     def work() -> None:
         names, folder = tracker_names.named(train_options.report_to), context.folder / train_options.logging_dir
-        opened.append(trackers.open_all(names, context.engine.start_tracker, folder, first_step, told))
+        start, title = context.engine.start_tracker, context.folder.resolve().name
+        opened.append(trackers.open_all(names, start, folder, title=title, first_step=first_step, options=told))
 
     context.engine.on_main(work)
     return opened[0] if opened else Trackers({})

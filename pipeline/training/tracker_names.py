@@ -40,10 +40,13 @@ def named(report_to: str) -> tuple[str, ...]:
 def problems(report_to: str) -> list[str]:
     """What is wrong with --report_to, one sentence each."""
     names = named(report_to)
+    alone = [word for word in (NONE, ALL) if word in names]
+    if alone:
+        return [f"--report_to {report_to!r}: {' and '.join(map(repr, alone))} can only be given alone."]
     unknown = [name for name in names if name not in KINDS]
     if unknown:
         known = ", ".join((*KINDS, ALL, NONE))
-        return [f"--report_to {report_to!r} names {', '.join(map(repr, unknown))}; there are {known}."]
+        return [f"--report_to {report_to!r}: no tracker is called {', '.join(map(repr, unknown))}; there are {known}."]
     missing = [KINDS[name].package for name in names if not _is_installed(KINDS[name])]
     return [f"--report_to {report_to} needs what is missing: pip install {' '.join(missing)}."] if missing else []
 

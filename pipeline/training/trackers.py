@@ -71,12 +71,18 @@ def _show(name: str, tracker: Any, step: int, pictures: Sequence[Image.Image]) -
 
 
 def open_all(
-    names: Sequence[str], start: Callable[..., Any], folder: Path, first_step: int, options: Mapping[str, Any]
+    names: Sequence[str],
+    start: Callable[..., Any],
+    folder: Path,
+    *,
+    title: str,
+    first_step: int,
+    options: Mapping[str, Any],
 ) -> Trackers:
-    """Open trackers for a run that goes on from `first_step`, and tell them its options.
+    """Open trackers for the run of a title that goes on from `first_step`, and tell them its options.
 
-    `start(name, run_name, **more)` starts one of accelerate's; `folder` is the run's own, for what is kept on this
-    machine. Raises ConfigError for one that cannot be opened: a login is missing, say.
+    `start(name, run_name, **more)` starts one of accelerate's; `folder` is for what is kept on this machine. Raises
+    ConfigError for one that cannot be opened: a login is missing, say.
     """
     if not names:
         return Trackers({})
@@ -87,7 +93,7 @@ def open_all(
     opened: dict[str, Any] = {}
     for name in names:
         try:
-            run_name, more = _words_of(name, folder, first_step, ids)
+            run_name, more = _words_of(name, title, folder, first_step, ids)
             opened[name] = start(name, run_name, **more)
             if first_step == 0 or name != "tensorboard":  # which would keep them once more
                 opened[name].store_init_configuration({key: _plain(value) for key, value in options.items()})
@@ -103,9 +109,8 @@ def open_all(
     return Trackers(opened)
 
 
-def _words_of(name: str, folder: Path, first_step: int, ids: dict[str, str]) -> tuple[str, dict[str, Any]]:
+def _words_of(name: str, title: str, folder: Path, first_step: int, ids: dict[str, str]) -> tuple[str, dict[str, Any]]:
     """What accelerate calls the run's name, which is the project for most, and the rest that a tracker is given."""
-    title = folder.parent.resolve().name
     match name:
         case "tensorboard":
             return "", {"logging_dir": folder, "purge_step": first_step + 1}

@@ -80,7 +80,8 @@ def test_names_and_what_they_need(monkeypatch):
         "--report_to aim,mlflow needs what is missing: pip install aim mlflow."
     ]
     (said,) = tracker_names.problems("wandb,nothing")
-    assert said.startswith("--report_to 'wandb,nothing' names 'nothing'; there are aim, clearml, ")
+    assert said.startswith("--report_to 'wandb,nothing': no tracker is called 'nothing'; there are aim, clearml, ")
+    assert tracker_names.problems("none,wandb") == ["--report_to 'none,wandb': 'none' can only be given alone."]
 
 
 @pytest.mark.unit
@@ -98,17 +99,18 @@ def test_two_at_once_write_what_a_killed_and_resumed_run_did(finished_run, small
     out = tmp_path / "out"
     argv = [
         *replaced(small, num_validation_images=1), "--validation_prompt", "a red square", "--validation_steps", "4",
-        "--checkpointing_steps", "4", "--report_to", "tensorboard,wandb", "--output_dir", str(out),
+        "--checkpointing_steps", "4", "--report_to", "tensorboard,wandb", "--logging_dir", "logs/here",
+        "--output_dir", str(out),
     ]  # fmt: skip
     killed = Running(argv, tmp_path / "log", environment=OFFLINE, prepared=at_step_ten).wait()
     assert killed.code == -9
-    first = json.loads((out / "logs" / "trackers.json").read_text())
+    first = json.loads((out / "logs" / "here" / "trackers.json").read_text())
     ended = Running(next_argv(out), tmp_path / "again", environment=OFFLINE).wait()
     assert ended.code == 0, ended.output
     assert (out / FILE).read_bytes() == (finished_run() / FILE).read_bytes()
-    assert json.loads((out / "logs" / "trackers.json").read_text()) == first
+    assert json.loads((out / "logs" / "here" / "trackers.json").read_text()) == first
 
-    board = EventAccumulator(str(out / "logs"), size_guidance={"images": 0, "scalars": 0}).Reload()
+    board = EventAccumulator(str(out / "logs" / "here"), size_guidance={"images": 0, "scalars": 0}).Reload()
     losses = [(event.step, round(event.value, 5)) for event in board.Scalars("loss")]
     assert losses == [(row["step"], round(row["loss"], 5)) for row in metrics(out)]
     assert {event.step for event in board.Images("previews")} == {4, 8, 12}
@@ -117,12 +119,13 @@ def test_two_at_once_write_what_a_killed_and_resumed_run_did(finished_run, small
     assert "lora_alpha" in told.read_text()
     assert str(tmp_path) not in told.read_text()  # no places, no secrets
 
-    runs = list((out / "logs" / "wandb").glob("offline-run-*"))
+    runs = list((out / "logs" / "here" / "wandb").glob("offline-run-*"))
     assert len(runs) == 2
     assert {run.name.rpartition("-")[2] for run in runs} == {first["run"]}
     stored = b"".join(path.read_bytes() for run in runs for path in run.glob("*.wandb"))
     assert stored.count(b"grad_norm") >= 4  # of steps 9 to 12; what the killed one had not written is lost there
     assert b"lora_alpha" in stored
+    assert b"\x03out" in stored  # the run is called like its folder
     assert b"overwrite_output_dir" in stored
     pictures = {path.read_bytes() for run in runs for path in run.rglob("media/images/*.png")}
     assert len(pictures) == 3  # of steps 4, 8 and 12
