@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from pipeline.adapter.files import arithmetic, reader, writer
@@ -109,6 +110,11 @@ def test_a_run_writes_one_for_comfyui(trainer, miniature_of, tmp_path, name, ran
     assert ended.code == 0, ended.output
     (file,) = (out / "comfyui").glob("*.safetensors")
     assert f"For ComfyUI there is `comfyui/{file.name}`" in " ".join((out / "README.md").read_text().split())
+    with safe_open(file, framework="pt") as opened:
+        said = {key: value for key, value in opened.metadata().items() if key.startswith("ss_network")}
+        downs = [len(value) for key, value in load_file(file).items() if key.endswith("lora_down.weight")]
+    largest = max(downs) if rank == 64 else rank  # more than 64 outputs no layer of this one has
+    assert said == ({} if rank == 0 else dict.fromkeys(("ss_network_dim", "ss_network_alpha"), str(largest)))
     family = registry.detect(base)
     expected, found = merged_by_diffusers(family, out), added_in_comfyui(family, file)
     assert found.keys() == expected.keys()

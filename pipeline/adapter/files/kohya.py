@@ -22,6 +22,7 @@ from pipeline.adapter.names import BIASES, A, B, is_magnitude, with_text_model
 from pipeline.errors import CheckpointError, ConfigError, listed
 from pipeline.geometry import Size
 
+RANK_AND_ALPHA = ("ss_network_dim", "ss_network_alpha")  # in the header
 DOWN, UP, ALPHA = "lora_down.weight", "lora_up.weight", "alpha"
 _KOHYA = {f".{DOWN}": "A", f".{UP}": "B", f".{ALPHA}": "alpha"}
 _OLD_DIFFUSERS = {
@@ -137,7 +138,7 @@ def modelspec(
         "hash_sha256": tensors_digest,
     }
     header = {f"modelspec.{name}": value for name, value in fields.items() if value}
-    return {**header, "ss_network_dim": str(rank), "ss_network_alpha": str(alpha)}
+    return {**header, **dict(zip(RANK_AND_ALPHA, (str(rank), str(alpha)), strict=True))}
 
 
 def digest(tensors: dict[str, Tensor]) -> str:

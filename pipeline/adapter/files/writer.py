@@ -77,10 +77,13 @@ def write_for_comfyui(
     tensors, lost = state_dict(adapted), list[str]()
     layers = {component: lora.every_layer(model) for component, model in adapted.models.items()}
     file = reader.AdapterFile(tensors, alphas_of(adapted, tensors), "diffusers", {}, path)
-    if cutting.has_dora(file) and rank is None:
-        return _write_whole(path, cutting.whole_for_comfyui(file, family, layers, _weights_of(adapted)), header)
-    if cutting.has_dora(file) and rank is not None:
+    if cutting.has_dora(file):
+        header = {name: value for name, value in header.items() if name not in kohya.RANK_AND_ALPHA}  # of the DoRA
+        if rank is None:
+            return _write_whole(path, cutting.whole_for_comfyui(file, family, layers, _weights_of(adapted)), header)
         file, lost = cutting.cut(file, rank, _weights_of(adapted))
+        largest = max(len(a) for a, _ in pairs(file.tensors).values())
+        header |= dict.fromkeys(kohya.RANK_AND_ALPHA, str(largest))
     written = layouts.to_layout("comfyui", file.tensors, file.alphas, family, layers)
     atomic.write_tensors(path, written, {**header, "modelspec.hash_sha256": kohya.digest(written)})
     if family.comfyui_prefixes:
