@@ -50,6 +50,10 @@ class AdaptedModels:
             for layer in self._switches:
                 layer._disable_adapters = False
 
+    def folded(self) -> contextlib.AbstractContextManager[None]:
+        """For many pictures in a row: the denoiser's adapter within its frozen weights, where that changes nothing."""
+        return lora.folded(self.denoiser)
+
     @contextlib.contextmanager
     def with_scale(self, scale: float) -> Iterator[None]:
         """The adapter's addition multiplied by `scale` for a while; 1 is what is trained."""

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -119,6 +120,31 @@ def with_scale(denoiser: Any, scale: float) -> Iterator[None]:
     finally:
         for layer, name in places:
             layer.set_scale(name, 1.0)
+
+
+@contextlib.contextmanager
+def folded(model: Any) -> Iterator[None]:
+    """The adapter within the frozen weights for a while, which spares every layer its two products.
+
+    Only where the weights are float32 and on a CPU: half precision would round away what was learnt, and a GPU may
+    not have the room for adapted weights twice. The frozen ones come back bit for bit.
+    """
+    layers = adapted_layers(model)
+    weights = [layer.get_base_layer().weight for layer in layers]
+    if any(weight.dtype != torch.float32 or weight.device.type != "cpu" for weight in weights):
+        yield
+        return
+    own = [weight.data for weight in weights]
+    try:
+        with torch.no_grad():
+            for layer, weight in zip(layers, weights, strict=True):
+                weight.data = weight.data.clone()
+                layer.merge()
+        yield
+    finally:
+        for layer, weight, data in zip(layers, weights, own, strict=True):
+            layer.merged_adapters.clear()
+            weight.data = data
 
 
 def every_layer(model: nn.Module) -> dict[str, tuple[int, ...]]:

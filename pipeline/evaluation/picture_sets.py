@@ -1,6 +1,5 @@
 """Folders of pictures: drawn or copied, kept with all that is needed to make them again, and read back."""
 
-import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -34,7 +33,7 @@ def draw_set(request: DrawSetRequest) -> Path:
     rows = index_of(request.requests, request.sampler)
     if request.reuse and is_kept(request.folder, rows):
         return request.folder
-    with contextlib.nullcontext() if request.with_adapter else request.adapted.disabled():
+    with request.adapted.folded() if request.with_adapter else request.adapted.disabled():
         pictures = request.sampler.draw(list(request.requests))
     keep(request.folder, pictures, rows, drawn=True)
     return request.folder

@@ -69,6 +69,30 @@ def test_the_start_is_the_base_and_so_is_switching_off(family, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_folded_into_the_weights_it_draws_the_same_and_leaves_them_bit_for_bit(family, kind):
+    denoiser, before, predict = denoiser_of(family, kind)
+    learn(denoiser)
+    weights = {name: value.detach().clone() for name, value in denoiser.named_parameters()}
+    with torch.no_grad():
+        learnt = predict()
+        with lora.folded(denoiser):
+            assert any(not torch.equal(value, weights[name]) for name, value in denoiser.named_parameters())
+            assert (predict() - learnt).norm() <= 1e-4 * (learnt - before).norm()
+        with pytest.raises(KeyboardInterrupt), lora.folded(denoiser):
+            raise KeyboardInterrupt
+        assert torch.equal(predict(), learnt)
+    assert all(torch.equal(value, weights[name]) for name, value in denoiser.named_parameters())
+
+
+def test_half_precision_weights_are_not_folded_into(family):
+    denoiser, *_ = denoiser_of(family, "alpha")
+    learn(denoiser)
+    weights = {name: value.detach().clone() for name, value in denoiser.bfloat16().named_parameters()}
+    with lora.folded(denoiser):
+        assert all(torch.equal(value, weights[name]) for name, value in denoiser.named_parameters())
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_file_means_the_same_to_stock_diffusers(family, kind, tmp_path):
     denoiser, before, predict = denoiser_of(family, kind)
     learn(denoiser)
