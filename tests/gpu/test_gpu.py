@@ -131,6 +131,35 @@ def test_the_launcher_runs_it_on_the_gpu(tmp_path):
     assert plan["precision"].startswith("bf16")
 
 
+def test_a_captured_step_is_that_step_also_when_its_memory_would_be_wanted_by_others():
+    from pipeline.starter.build import parts, quick
+
+    unet = parts.load_denoiser().requires_grad_(True).to("cuda")
+    generator = torch.Generator("cuda").manual_seed(0)
+
+    def batch() -> list[torch.Tensor]:
+        latents, target = (torch.randn(8, 4, 32, 32, generator=generator, device="cuda") for _ in range(2))
+        index = torch.randint(1000, (8,), generator=generator, device="cuda")
+        states = torch.randn(8, parts.MAX_TOKENS, parts.WIDTH, generator=generator, device="cuda")
+        return [latents, index, states, target]
+
+    captured = quick.Captured(quick.InHalf(unet).learn, list(unet.parameters()), batch())
+    gc.collect()
+    others = [torch.full((1 << 20,), torch.nan, device="cuda") for _ in range(64)]  # where freed weights lay
+    for _ in range(3):
+        given = batch()
+        loss = captured(*given)
+        found = torch.cat([value.grad.flatten() for value in unet.parameters()])
+        unet.zero_grad(set_to_none=True)
+        wanted_loss = quick.InHalf(unet).learn(*given)
+        wanted = torch.cat([value.grad.flatten() for value in unet.parameters()])
+        assert loss.item() == pytest.approx(wanted_loss.item(), rel=1e-3)
+        assert torch.cosine_similarity(found, wanted, dim=0) > 0.9999
+        with torch.no_grad():
+            torch._foreach_mul_(list(unet.parameters()), 0.99)  # the graph reads the weights as they are now
+    assert all(value.isnan().all() for value in others)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", SIZES)
 def test_a_denoiser_of_the_published_size_is_trained_and_proven(tmp_path, model):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from pipeline import shipped
 from pipeline.starter import world
-from pipeline.starter.build import autoencoder, denoiser, fitting, linear_start, parts, plans, pool
+from pipeline.starter.build import autoencoder, denoiser, fitting, linear_start, parts, plans, pool, quick
 
 pytestmark = pytest.mark.unit
 font = pytest.mark.skipif(not world.FONT.exists(), reason="needs fonts-noto-color-emoji")
@@ -90,6 +90,23 @@ def test_a_gradient_that_is_not_finite_ends_the_training_before_it_touches_a_wei
     with pytest.raises(RuntimeError, match="non-finite"):
         fitting.fit(PLAN, module, sometimes, tmp_path)
     assert all(value.isfinite().all() for value in load_file(PLAN.state_in(tmp_path)).values())
+
+
+def test_a_step_in_half_precision_leaves_the_gradient_of_a_step_in_full():
+    unet = parts.load_denoiser().requires_grad_(True)
+    generator = torch.Generator().manual_seed(0)
+    x_t, target = (torch.randn(2, 4, 32, 32, generator=generator) for _ in range(2))
+    given = (x_t, torch.tensor([10, 900]), torch.randn(2, parts.MAX_TOKENS, parts.WIDTH, generator=generator), target)
+    whole = (unet(*given[:3]).sample - target).square().mean()
+    whole.backward()
+    wanted = torch.cat([value.grad.flatten() for value in unet.parameters()])
+    unet.zero_grad()
+    loss = quick.InHalf(unet).learn(*given)
+    found = torch.cat([value.grad.flatten() for value in unet.parameters()])
+    assert not loss.requires_grad
+    assert loss.item() == pytest.approx(whole.item(), rel=0.01)
+    assert torch.cosine_similarity(found, wanted, dim=0) > 0.999
+    assert all(value.dtype == value.grad.dtype == torch.float32 for value in unet.parameters())
 
 
 def test_an_autoencoder_that_starts_as_a_linear_codec_gives_what_the_codec_gives():
@@ -167,19 +184,6 @@ def test_mirrored_turned_and_recoloured_pictures_keep_their_values():
     orders = {tuple(row.tolist()) for row in autoencoder.varied(flat, torch.Generator().manual_seed(1))[:, :, 0, 0]}
     assert len(orders) == 6  # every order of the channels, and most often
     assert (0.0, 1.0, 2.0) in orders  # their own
-
-
-def test_the_denoiser_in_half_precision_is_the_denoiser():
-    """On a GPU all of it runs in bfloat16; its gradients arrive at the float32 weights."""
-    torch.manual_seed(0)
-    unet = parts.build_denoiser()
-    x_t, index, states = torch.randn(1, 4, 32, 32), torch.tensor([300]), torch.randn(1, parts.MAX_TOKENS, parts.WIDTH)
-    whole = denoiser.in_working_precision(unet, torch.device("cpu"))(x_t, index, states)
-    half = denoiser.in_working_precision(unet, torch.device("meta"))(x_t, index, states)  # any device but the CPU
-    assert half.dtype == torch.float32
-    assert 0 < (half - whole).norm() / whole.norm() < 0.05
-    half.square().mean().backward()
-    assert all(parameter.grad.dtype == torch.float32 for parameter in unet.parameters())
 
 
 def test_what_ships_names_no_place_of_the_machine_it_was_made_on():

@@ -3,7 +3,7 @@
 pixels, style                        broad pictures for the autoencoder; the look the dataset teaches
 dataset                              renders the dataset
 clip, autoencoder, denoiser          training of the parts, in this order
-fitting                              the loop they share
+fitting, quick                       the loop they share; a step of it as one graph of a GPU
 measure                              the base model's figures
 __main__                             all of it, resumable
 """

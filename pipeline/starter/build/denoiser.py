@@ -1,6 +1,7 @@
 """Training of the denoiser on latents of the world's scenes, a tenth of the captions dropped for guidance."""
 
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -15,13 +17,13 @@ from pipeline import shipped
 from pipeline.hashing import digest
 from pipeline.objective.paths import VariancePreserving
 from pipeline.starter import world
-from pipeline.starter.build import clip, fitting, parts, pool
+from pipeline.starter.build import clip, fitting, parts, pool, quick
 from pipeline.starter.build.plans import Ground, order
 
 CAPTION_DROPOUT = 0.1
-SHARD_SCENES = 16_000
+SHARD_SCENES = 65_536
 ENCODE_BATCH, CAPTION_BATCH = 200, 2000
-TIME_MEAN, TIME_STD = 0.5, 1.2  # of the logit of t: most steps where shapes form, few where only texture is left
+TIME_MEAN, TIME_STD = 0.2, 1.2  # of the logit of t: what a drawing lacks grows evenly from one end to the other
 
 
 def example(seed: int, index: int) -> tuple[Image.Image, str]:
@@ -47,50 +49,50 @@ def train(
     unet.to(device)
     if device.type == "cpu":
         unet.set_attn_processor(AttnProcessor())  # the backward pass of torch's fused attention is slow on a CPU
-    predict = in_working_precision(unet, device)
+    learn = learner(unet, device, plan.batch)
     path = VariancePreserving(parts.build_scheduler().alphas_cumprod, "v_prediction").to(device)
     latents, captions = encode_pool(folder / "pool", autoencoder.to(device), ground)
-    states = encode_captions(towers.to(device), tokenizer, captions)
+    distinct = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
+    states = encode_captions(towers.to(device), tokenizer, list(distinct))
+    said = torch.tensor([distinct[caption] for caption in captions]).to(device)
     null = encode_captions(towers, tokenizer, [""])[0]
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        chosen, generator = order(ground, "denoiser", step).to(device), ground.generator(step)
+        chosen, generator = on(device, order(ground, "denoiser", step)), ground.generator(step)
         batch = len(chosen)
         dropped = torch.rand(batch, generator=generator, device=device) < CAPTION_DROPOUT
-        conditions = torch.where(dropped[:, None, None], null, states[chosen]).float()
+        conditions = torch.where(dropped[:, None, None], null, states[said[chosen]]).float()
         x_0 = latents[chosen].float()
         even = (torch.arange(batch, device=device) + torch.rand(batch, generator=generator, device=device)) / batch
         t = path.time(times(even), 0)
         sample = path.sample(x_0, torch.randn(x_0.shape, generator=generator, device=device), t)
-        prediction = predict(sample.x_t, path.index(t), conditions)
-        return (prediction - sample.target).square().mean(), {}
+        return learn(sample.x_t, path.index(t), conditions, sample.target), {}
 
     fitting.fit(plan, unet, loss_of, folder)
     autoencoder.cpu(), towers.cpu()
     return unet.cpu()
 
 
-def in_working_precision(unet: Any, device: torch.device) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """The denoiser as a function of (x_t, index, text states), float32 in and out.
-
-    On a GPU all of it runs in bfloat16, its weights float32 for the optimizer: autocast would lift every norm and
-    what follows it to float32, and such small layers wait for memory.
-    """
+def learner(unet: Any, device: torch.device, batch: int) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """The squared error as a function of (x_t, index, text states, target), float32; on a GPU with its gradient."""
     if device.type == "cpu":
 
-        def predict(x_t: Tensor, index: Tensor, states: Tensor) -> Tensor:
+        def loss_of(x_t: Tensor, index: Tensor, states: Tensor, target: Tensor) -> Tensor:
             with fitting.fast_precision(device):
-                found: Tensor = unet(x_t, index, states).sample
-            return found.float()
+                prediction: Tensor = unet(x_t, index, states).sample
+            return (prediction.float() - target).square().mean()
 
-        return predict
+        return loss_of
+    side = unet.config.sample_size
+    latents = torch.zeros(batch, unet.config.in_channels, side, side, device=device)
+    index = torch.zeros(batch, dtype=torch.long, device=device)
+    states = torch.zeros(batch, parts.MAX_TOKENS, parts.WIDTH, device=device)
+    return quick.Captured(quick.InHalf(unet).learn, list(unet.parameters()), [latents, index, states, latents])
 
-    def predict_in_half(x_t: Tensor, index: Tensor, states: Tensor) -> Tensor:
-        half = {name: value.bfloat16() for name, value in unet.named_parameters()}
-        found: Tensor = torch.func.functional_call(unet, half, (x_t.bfloat16(), index, states.bfloat16())).sample
-        return found.float()
 
-    return predict_in_half
+def on(device: torch.device, numbers: Tensor) -> Tensor:
+    """Numbers of the CPU on the device, which is not waited for."""
+    return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers.to(device)
 
 
 def times(u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
@@ -114,18 +116,19 @@ def encode_pool(folder: Path, autoencoder: Any, ground: Ground) -> tuple[Tensor,
     They are kept in shards, in a folder named by the autoencoder's weights: others have latents of their own.
     """
     weights = [value.cpu().numpy().tobytes() for value in autoencoder.state_dict().values()]
-    folder = folder / digest(b"".join(weights))
+    folder = folder / digest(b"".join([*weights, b"with captions"]))
     folder.mkdir(parents=True, exist_ok=True)
     number, shards, captions = ground.num_examples("denoiser"), [], []
     for first in range(0, number, SHARD_SCENES):
         last = min(first + SHARD_SCENES, number)
         path = folder / f"{first:06d}-{last:06d}.safetensors"
-        pictures, said = pool.rendered(functools.partial(example, ground.seed), first, last)
-        captions += said
         if not path.exists():
+            pictures, said = pool.rendered(functools.partial(example, ground.seed), first, last)
             batches = torch.split(torch.from_numpy(pictures), ENCODE_BATCH)
             values = (pool.to_values(batch, ground.device) for batch in batches)
             means = torch.cat([autoencoder.encode(batch).latent_dist.mean.half() for batch in values])
-            save_file({"mean": means.contiguous()}, path)
-        shards.append(load_file(path, device=str(ground.device))["mean"])
+            save_file({"mean": means.contiguous()}, path, metadata={"captions": json.dumps(said)})
+        with safe_open(path, framework="pt", device=str(ground.device)) as shard:
+            shards.append(shard.get_tensor("mean"))
+            captions += json.loads(shard.metadata()["captions"])
     return torch.cat(shards), captions

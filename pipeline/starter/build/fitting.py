@@ -52,8 +52,9 @@ def fit(plan: Fit, module: nn.Module, loss_of: Callable[[int], tuple[Tensor, dic
 
     `loss_of(step)` returns the loss and what to log beside it, and must depend on `step` alone, so
     that a run that is killed and started again goes on as if nothing had happened (where `plan.seconds`
-    is given, but for what the clock decides). State goes to `folder/<name>.state.safetensors`, the log
-    to `folder/<name>.jsonl`. Raises RuntimeError before a gradient that is not finite touches a weight.
+    is given, but for what the clock decides). A loss that needs no gradient has left it with the weights already.
+    State goes to `folder/<name>.state.safetensors`, the log to `folder/<name>.jsonl`. Raises RuntimeError
+    after a gradient that is not finite, and before the next state is kept: a GPU is not waited for in every step.
     """
     named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     optimizer = torch.optim.AdamW(
@@ -65,12 +66,14 @@ def fit(plan: Fit, module: nn.Module, loss_of: Callable[[int], tuple[Tensor, dic
     step, spent = _restore(state_path, named, average, optimizer) if state_path.exists() else (0, 0.0)
     first_step, started, last_save = step, time.monotonic(), time.monotonic()
     logged: list[dict[str, Tensor]] = []
+    norms: list[Tensor] = []
     while (progress := max(step / plan.num_steps, (spent + time.monotonic() - started) / plan.seconds)) < 1:
         rate = plan.learning_rate_at(step, progress)
-        loss, extra = loss_of(step)
         module.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        nn.utils.clip_grad_norm_(named.values(), plan.max_grad_norm, error_if_nonfinite=True)
+        loss, extra = loss_of(step)
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        norms.append(nn.utils.clip_grad_norm_(named.values(), plan.max_grad_norm))
         optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
         decay = min(plan.ema_decay, (step + 1) / (step + 10))
@@ -78,16 +81,26 @@ def fit(plan: Fit, module: nn.Module, loss_of: Callable[[int], tuple[Tensor, dic
         logged.append({"loss": loss.detach(), **extra})
         step += 1
         if step % LOG_EVERY_STEPS == 0:
+            _require_finite(norms)
             seconds_per_step = (time.monotonic() - started) / (step - first_step)
             _log(log_path, step, logged, {"rate": rate, "seconds_per_step": seconds_per_step})
             logged.clear()
         if time.monotonic() - last_save > SAVE_EVERY_SECONDS:
+            _require_finite(norms)
             _save(state_path, (step, spent + time.monotonic() - started), named, average, optimizer)
             last_save = time.monotonic()
+    _require_finite(norms)
     _save(state_path, (step, spent + time.monotonic() - started), named, average, optimizer)
     with torch.no_grad():
         for name, parameter in named.items():
             parameter.copy_(average[name])
+
+
+def _require_finite(norms: list[Tensor]) -> None:
+    """RuntimeError where a gradient since the last look was not finite."""
+    if norms and not torch.stack(norms).isfinite().all():
+        raise RuntimeError("A gradient is non-finite; the last state that was kept is from before it.")
+    norms.clear()
 
 
 def _log(path: Path, step: int, logged: list[dict[str, Tensor]], more: dict[str, float]) -> None:

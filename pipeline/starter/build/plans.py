@@ -26,12 +26,12 @@ GPU = {
         "autoencoder", 100_000, 64, 1.5e-3, weight_decay=0.0, decay_share=0.5, ema_decay=0.998, seconds=60.0
     ),
     "denoiser": Fit(
-        "denoiser", 1_000_000, 1024, 1.5e-3, warmup_steps=200, decay_share=0.3, ema_decay=0.999, seconds=280.0
+        "denoiser", 1_000_000, 512, 1.2e-3, warmup_steps=200, decay_share=0.3, ema_decay=0.999, seconds=280.0
     ),
 }
 EXAMPLES = {
     "cpu": {"clip": 60_000, "judge": 60_000, "autoencoder": 20_000, "denoiser": 96_000},
-    "cuda": {"clip": 100_000, "judge": 100_000, "autoencoder": 40_000, "denoiser": 196_608},
+    "cuda": {"clip": 100_000, "judge": 100_000, "autoencoder": 40_000, "denoiser": 262_144},
 }
 
 
