@@ -14,6 +14,8 @@ LONG_DASHES = ("\N{EN DASH}", "\N{EM DASH}", "\N{MINUS SIGN}")  # that word proc
 
 # What other trainers (kohya's scripts, ai-toolkit, OneTrainer) call options that are here by another name.
 OF_OTHERS = {
+    "caption_dropout_rate": "--caption_dropout",
+    "caption_tag_dropout_rate": "--tag_dropout",
     "clip_skip": "not offered",
     "enable_bucket": "not offered: pictures are cut to squares",
     "flip_aug": "--random_flip",
@@ -33,8 +35,11 @@ OF_OTHERS = {
     "sample_every_n_epochs": "--validation_epochs",
     "sample_every_n_steps": "--validation_steps",
     "sample_prompts": "--validation_prompt, once for each",
+    "keep_tokens_separator": "not offered: see --keep_tokens",
     "save_every_n_epochs": "--checkpointing_steps, in steps",
     "save_every_n_steps": "--checkpointing_steps",
+    "shuffle_caption": "--shuffle_tags",
+    "shuffle_tokens": "--shuffle_tags",
     "steps": "--max_train_steps",
     "unet_lr": "--learning_rate",
     "v_parameterization": "read from the model's scheduler: leave it out",

@@ -65,10 +65,15 @@ def integer(seed: int, epoch: int, example_id: str, purpose: str, bound: int) ->
     return int(torch.randint(bound, (), generator=generator_for(seed, epoch, example_id, purpose)))
 
 
+def permutation(seed: int, epoch: int, example_id: str, purpose: str, number: int) -> list[int]:
+    """The numbers from 0 up to `number`, in an order of their own."""
+    places: list[int] = torch.randperm(number, generator=generator_for(seed, epoch, example_id, purpose)).tolist()
+    return places
+
+
 def order(seed: int, epoch: int, num_examples: int) -> list[int]:
     """The order in which one epoch visits the examples."""
-    permutation: list[int] = torch.randperm(num_examples, generator=generator_for(seed, epoch, "", "order")).tolist()
-    return permutation
+    return permutation(seed, epoch, "", "order", num_examples)
 
 
 def hashed_uniforms(seeds: Int[Tensor, " b"], count: int) -> Float[Tensor, "b n"]:

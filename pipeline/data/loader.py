@@ -90,7 +90,7 @@ class CachedExamples(Dataset[Row]):
         if self.noise_offset:
             noise = noise + self.noise_offset * rng.normal(seed, epoch, example.id, "offset", (shape[0], 1, 1))
         dropped = conditioning.is_dropped(seed, epoch, example.id, self.options.dropout_share)
-        caption = None if dropped else views.caption_in(example, epoch, seed)
+        caption = None if dropped else views.caption_in(example, epoch, seed, self.options, kept=not self.live_prompts)
         u = rng.uniform(seed, epoch, example.id, "time")
         return {
             "id": example.id,

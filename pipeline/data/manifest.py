@@ -11,7 +11,7 @@ from pathlib import Path
 
 import PIL
 
-from pipeline.data import captions, folder, images, layouts, tables
+from pipeline.data import captions, folder, images, layouts, tables, tags
 from pipeline.data.options import DataOptions
 from pipeline.data.rows import Findings, Row, Source
 from pipeline.errors import DataError, listed, printable
@@ -152,7 +152,8 @@ def _examined(
             elif options.missing_caption == "skip":
                 findings.skipped.append(f"{row.name}: no caption")
                 continue
-        findings.problems += _without_trigger(row.where, found, options.trigger_word)
+        found = tuple(tags.dressed(caption, options) for caption in found)
+        findings.problems += _without_trigger(row.where, found, options)
         example = _read_example(row, found or ("",), options, findings, known)
         if isinstance(example, Example):
             examples.append((example, row.repeats))
@@ -196,14 +197,16 @@ def _without_captions(names: list[str], num_rows: int, options: DataOptions, hin
     return [f"{name}: no caption ({lets})" for name in names]
 
 
-def _without_trigger(name: str, found: tuple[str, ...], trigger: str | None) -> list[str]:
-    if trigger is None:
-        return []
-    return [
-        f"{name}: {caption!r} lacks the trigger word {trigger!r}"
-        for caption in found
-        if not captions.has_word(caption, trigger)
-    ]
+def _without_trigger(name: str, found: tuple[str, ...], options: DataOptions) -> list[str]:
+    trigger, problems = options.trigger_word, list[str]()
+    for caption in found if trigger is not None else ():
+        assert trigger is not None
+        if not captions.has_word(caption, trigger):
+            problems.append(f"{name}: {caption!r} lacks the trigger word {trigger!r}")
+        elif not captions.has_word(tags.certain(caption, options), trigger):
+            way = "raise --keep_tokens, or put it into --caption_prefix"
+            problems.append(f"{name}: --tag_dropout may leave out the trigger word of {caption!r}; {way}")
+    return problems
 
 
 def _in_order(origin: str, examples: list[tuple[Example, int]], findings: Findings) -> Manifest:

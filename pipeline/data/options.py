@@ -51,6 +51,28 @@ class DataOptions:
     """What the lines of a caption file are: parts of one caption, or each a caption, one of which is drawn for each
     epoch."""
 
+    caption_prefix: str | None = None
+    """Put before every caption, with a space between, as in 'ohwx,'; it is never shuffled or left out."""
+
+    caption_suffix: str | None = None
+    """Put after every caption, likewise."""
+
+    shuffle_tags: bool = False
+    """Show the tags of a caption, as in 'ohwx, red hat, beach', in an order drawn for each epoch."""
+
+    tag_dropout: float = 0.0
+    """Share of the tags of a caption left out, drawn for each epoch."""
+
+    keep_tokens: int = 0
+    """Tags at the start of each caption that keep their place and are never left out."""
+
+    caption_separator: str = ","
+    """What stands between tags."""
+
+    caption_variants: int = 10
+    """Arrangements of its tags kept encoded for each caption, of which an epoch shows one. With --train_text_encoder
+    nothing is kept and every epoch draws a new one."""
+
     instance_prompt: str | None = None
     """Caption of every image that has none of its own; it wins over the words in the name of an image's folder."""
 
@@ -119,6 +141,9 @@ class DataOptions:
             resolution=(8, infinity),
             validation_split=(0, 0.9),
             cache_variants=(1, infinity),
+            caption_variants=(1, infinity),
+            keep_tokens=(0, infinity),
+            tag_dropout=(0, 0.99),
             max_image_megapixels=(1, infinity),
             caption_dropout=(0, 1),
             dataloader_num_workers=(0, infinity),
@@ -140,7 +165,7 @@ class DataOptions:
             problems.append("--train_data_dir and --dataset_name name two sources of data; give one.")
         if self.dataset_config_name is not None and self.dataset_name is None:
             problems.append("--dataset_config_name has an effect only with --dataset_name.")
-        return problems + self._caption_problems()
+        return problems + self._caption_problems() + self._tag_problems()
 
     def _caption_problems(self) -> list[str]:
         """What is wrong with the options of captions."""
@@ -152,7 +177,7 @@ class DataOptions:
             problems.append(f"--caption_extension {self.caption_extension!r} is none; as in '.txt'.")
         if prompt is not None and not prompt.strip():
             problems.append("--instance_prompt is empty; --missing_caption empty trains images without a caption.")
-        elif prompt is not None and trigger is not None and not captions.has_word(prompt, trigger):
+        elif prompt is not None and trigger is not None and not captions.has_word(self._around(prompt), trigger):
             problems.append(f"--instance_prompt {prompt!r} lacks the trigger word {trigger!r}; add it.")
         if prompt is not None and self.missing_caption != "error":
             problems.append("--instance_prompt leaves no image without a caption; leave --missing_caption out.")
@@ -166,6 +191,32 @@ class DataOptions:
         if self.caption_column == "":
             problems.append("--caption_column is empty; name the column that holds the caption.")
         return problems
+
+    def _around(self, prompt: str) -> str:
+        return f"{self.caption_prefix or ''} {prompt} {self.caption_suffix or ''}"
+
+    def _tag_problems(self) -> list[str]:
+        """What is wrong with the options of tags and of what is put around captions."""
+        problems = [
+            f"--{name} is empty; leave it out."
+            for name in ("caption_prefix", "caption_suffix")
+            if (text := getattr(self, name)) is not None and not text.strip()
+        ]
+        if not self.caption_separator:
+            problems.append("--caption_separator is empty; give what stands between tags, as in ',' or ' '.")
+        if not self.varies_tags:
+            idle = {"keep_tokens": 0, "caption_separator": ",", "caption_variants": 10}
+            problems += [
+                f"--{name} has an effect only with --shuffle_tags or --tag_dropout."
+                for name, default in idle.items()
+                if getattr(self, name) != default
+            ]
+        return problems
+
+    @property
+    def varies_tags(self) -> bool:
+        """Whether a caption is another one in each epoch."""
+        return self.shuffle_tags or self.tag_dropout > 0
 
     @property
     def variants(self) -> int:

@@ -1,6 +1,9 @@
 """Which crop, flip and caption of an example an epoch shows: chosen by (seed, epoch, id), so by nothing that runs."""
 
+from collections.abc import Iterable
+
 from pipeline import rng
+from pipeline.data import tags
 from pipeline.data.images import View
 from pipeline.data.manifest import Example
 from pipeline.data.options import DataOptions
@@ -30,11 +33,44 @@ def variant_of(example: Example, epoch: int, seed: int, options: DataOptions) ->
     return rng.integer(seed, epoch, example.id, "variant", options.variants)
 
 
-def caption_in(example: Example, epoch: int, seed: int) -> str:
-    """Which of its captions an example shows in an epoch."""
-    if len(example.captions) == 1:
-        return example.caption
-    return example.captions[rng.integer(seed, epoch, example.id, "caption", len(example.captions))]
+def caption_in(example: Example, epoch: int, seed: int, options: DataOptions, *, kept: bool) -> str:
+    """Which of its captions an example shows in an epoch; of tags, which arrangement: where they are `kept` encoded,
+    one of --caption_variants, else one of this epoch's own."""
+    caption = example.caption
+    if len(example.captions) > 1:
+        caption = example.captions[rng.integer(seed, epoch, example.id, "caption", len(example.captions))]
+    if not options.varies_tags:
+        return caption
+    variant = rng.integer(seed, epoch, example.id, "tags", options.caption_variants) if kept else epoch
+    return arranged(caption, options, seed=seed, variant=variant, example_id=example.id)
+
+
+def arranged(caption: str, options: DataOptions, *, seed: int, variant: int, example_id: str) -> str:
+    """One arrangement of a caption: tags after the first --keep_tokens left out and shuffled at random."""
+    kept, loose = tags.parted(caption, options)
+    if options.tag_dropout:
+        draws = rng.uniforms(seed, variant, example_id, "tag dropout", (len(loose),)).tolist()
+        loose = [tag for tag, draw in zip(loose, draws, strict=True) if draw >= options.tag_dropout]
+    if options.shuffle_tags:
+        loose = [loose[place] for place in rng.permutation(seed, variant, example_id, "tag order", len(loose))]
+    return tags.joined([*kept, *loose], options)
+
+
+def captions_to_keep(examples: Iterable[Example], num_epochs: int, seed: int, options: DataOptions) -> list[str]:
+    """The captions that some epoch of a run shows, each once."""
+    found: dict[str, None] = {}
+    for example in examples:
+        if options.varies_tags:
+            most = len(example.captions) * options.caption_variants
+            own: set[str] = set()
+            for epoch in range(num_epochs):
+                own.add(caption_in(example, epoch, seed, options, kept=True))
+                if len(own) == most:
+                    break
+            found |= dict.fromkeys(sorted(own))
+        else:
+            found |= dict.fromkeys(example.captions)
+    return list(found)
 
 
 def distinct_views(example: Example, *, seed: int, size: Size, options: DataOptions) -> list[View]:

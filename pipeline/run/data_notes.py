@@ -1,5 +1,6 @@
 """What the data of a run give cause to note."""
 
+from pipeline.data import captions
 from pipeline.data.manifest import Manifest, by_name
 from pipeline.geometry import Size
 from pipeline.notes import Note
@@ -19,6 +20,16 @@ def enlarged(manifest: Manifest, size: Size) -> list[str]:
         Note(kind, f"{example.name} ({example.size})")
         for example in by_name(manifest.distinct())
         if example.size.width < size.width or example.size.height < size.height
+    ]
+
+
+def mirrored(manifest: Manifest) -> list[str]:
+    """The captions that a mirrored picture makes wrong."""
+    return [
+        Note("captions with 'left' or 'right', while --random_flip mirrors their images", f"{e.name}: {caption!r}")
+        for e in by_name(manifest.distinct())
+        for caption in e.captions
+        if captions.has_word(caption, "left") or captions.has_word(caption, "right")
     ]
 
 

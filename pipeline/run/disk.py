@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.atomic import nearest_existing
 from pipeline.config import Run
 from pipeline.data.manifest import Manifest
-from pipeline.data.views import distinct_views
+from pipeline.data.views import captions_to_keep, distinct_views
 from pipeline.engine import Precision
 from pipeline.errors import ConfigError, listed
 from pipeline.evaluation import validation
@@ -25,6 +25,7 @@ class Needed:
     """What is written at most; what the cache holds already is not taken off."""
 
     num_views: int  # images to keep encoded
+    num_captions: int
     latents: int  # bytes
     embeddings: int
     checkpoints: int
@@ -43,6 +44,7 @@ def needed(
     *,
     size: Size,
     num_steps: int,
+    num_epochs: int,
     num_trainable: int,
     precision: Precision,
 ) -> Needed:
@@ -52,13 +54,14 @@ def needed(
     kept = min(num_checkpoints, train.checkpoints_total_limit or num_checkpoints) + 1
     views = sum(len(distinct_views(e, seed=train.seed, size=size, options=data)) for e in manifest.examples)
     views += 2 * num_measured(held_out)
-    embeddings = 0
+    embeddings, captions = 0, set[str]()
     if not run.adapter.train_text_encoder:
-        examples = (*manifest.examples, *(held_out.examples if held_out else ()))
-        captions = {caption for example in examples for caption in example.captions}
+        shown = captions_to_keep(manifest.examples, num_epochs, train.seed, data)
+        captions = {*shown, *(example.caption for example in (held_out.examples if held_out else ()))}
         embeddings = (len(captions) + 1) * num_embedding_values(family) * precision.dtype.itemsize
     return Needed(
         views,
+        len(captions),
         views * 2 * BYTES_PER_WEIGHT * math.prod(family.latent_shape(size)),
         embeddings,
         kept * WEIGHTS_PER_CHECKPOINT * BYTES_PER_WEIGHT * num_trainable,

@@ -11,7 +11,7 @@ from pipeline.console import tell
 from pipeline.data import cache as caches
 from pipeline.data.images import View
 from pipeline.data.manifest import Example
-from pipeline.data.views import centre_view, distinct_views
+from pipeline.data.views import captions_to_keep, centre_view, distinct_views
 from pipeline.errors import DataError
 from pipeline.evaluation.previews import preview_prompts
 from pipeline.evaluation.sample import SampleRequest
@@ -99,10 +99,12 @@ def captions_to_encode(context: RunContext) -> list[str | None]:
     if context.run.adapter.train_text_encoder:
         return []
     data = context.data
-    measured = [*(data.held_out.examples if data.held_out else ()), *(data.test_set.examples if data.test_set else ())]
+    whole = (data.held_out, data.test_set)
+    measured = [example for part in whole if part is not None for example in part.examples]
+    measured += measured_examples(context)[1]
     return [
         None,
-        *(caption for example in data.manifest.examples for caption in example.captions),
+        *captions_to_keep(data.manifest.examples, context.plan.num_epochs, context.run.train.seed, context.run.data),
         *(example.caption for example in measured),
         *(request.prompt for request in preview_requests(context)),
     ]

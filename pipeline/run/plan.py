@@ -10,7 +10,7 @@ from pipeline.adapter import init_from
 from pipeline.adapter.layers import TargetModule
 from pipeline.config import Run
 from pipeline.console import columns
-from pipeline.data import captions
+from pipeline.data import captions, tags
 from pipeline.data.manifest import Manifest
 from pipeline.data.split import MIN_IMAGES
 from pipeline.engine import Precision
@@ -39,6 +39,7 @@ class Plan:
     size: Size
     global_batch: int
     num_steps: int
+    num_epochs: int  # of which the last may be cut short
     schedule: Schedule
     validation_steps: int  # optimizer steps between two held-out losses; 0: never
     preview_steps: int  # between two previews; 0: at the end only
@@ -71,6 +72,7 @@ def make_plan(
     num_examples = len(manifest.examples)
     global_batch = run.train.train_batch_size * run.train.gradient_accumulation_steps * num_processes
     num_steps, length_reason = length_of(run, num_examples, global_batch)
+    num_epochs = math.ceil(num_steps * global_batch / num_examples)
     schedule = build_schedule(run.optim, num_steps, global_batch)
     interval, interval_reason = _validation_interval(
         run, held_out, num_examples=num_examples, global_batch=global_batch, num_steps=num_steps
@@ -84,6 +86,7 @@ def make_plan(
         held_out,
         size=size,
         num_steps=num_steps,
+        num_epochs=num_epochs,
         num_trainable=num_trainable,
         precision=precision,
     )
@@ -93,6 +96,7 @@ def make_plan(
         size=size,
         global_batch=global_batch,
         num_steps=num_steps,
+        num_epochs=num_epochs,
         schedule=schedule,
         validation_steps=interval,
         preview_steps=_asked_interval(run, num_examples, global_batch),
@@ -110,7 +114,10 @@ def make_plan(
         ("held out", _held_out_text(run, held_out, interval, interval_reason)),
         ("kept", _keep_text(run, held_out)),
         ("checkpoints", f"every {run.train.checkpointing_steps} steps and at the end, {_kept_text(run)}"),
-        ("cache", f"{needed.num_views} views{_prompts_text(run)}, in {cache_folder(run.data.cache_dir)}"),
+        (
+            "cache",
+            f"{needed.num_views} views{_prompts_text(run, needed.num_captions)}, in {cache_folder(run.data.cache_dir)}",
+        ),
         ("disk", needed.text()),
         ("output", str(output_dir)),
     )
@@ -126,6 +133,7 @@ def _training_rows(
         ("learning rate", _rate_text(run, schedule)),
         ("adapter", _adapter_text(run, chosen)),
         ("caption dropout", f"{run.data.dropout_share:.0%} of examples{_dropout_text(family)}"),
+        *([("tags", tags.said(run.data, kept=not run.adapter.train_text_encoder))] if run.data.varies_tags else []),
     )
 
 
@@ -209,10 +217,10 @@ def _adapter_text(run: Run, chosen: list[TargetModule]) -> str:
     )
 
 
-def _prompts_text(run: Run) -> str:
+def _prompts_text(run: Run, number: int) -> str:
     if run.adapter.train_text_encoder:
         return " and no prompt embeddings (the text encoders learn, so each step computes them)"
-    return " and their captions"
+    return f" and {number} captions"
 
 
 def _range_text(values: list[Any]) -> str:
@@ -276,6 +284,7 @@ def _dora_notes(run: Run, chosen: list[TargetModule]) -> tuple[str, ...]:
 
 def _notes(run: Run, manifest: Manifest, size: Size) -> tuple[str, ...]:
     notes = data_notes.found(manifest) + data_notes.enlarged(manifest, size)
+    notes += data_notes.mirrored(manifest) if run.data.random_flip else []
     trigger = run.data.trigger_word
     notes += [
         Note(f"previews without the trigger word {trigger!r}", repr(prompt))

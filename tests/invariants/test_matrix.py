@@ -43,6 +43,8 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "caption_dropout": (None, "1"),
     "caption_template": (None, "a {text}"),
     "trigger_word": (None, "square"),
+    "shuffle_tags": (None, *ON),
+    "caption_prefix": (None, "ohwx,"),
     "missing_caption": (None, "skip"),
     "lr_warmup_steps": (None, "1"),
     "max_grad_norm": (None, "0.1"),

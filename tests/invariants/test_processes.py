@@ -31,6 +31,7 @@ KINDS = {
         "--num_validation_images", "0",
     ],
     "DoRA, EMA and text encoders": [
+        "--caption_separator", " ", "--shuffle_tags", "--tag_dropout", "0.3",
         "--use_dora", "--use_ema", "--ema_decay", "0.9", "--train_text_encoder", "--max_train_steps", "6",
     ],
 }  # fmt: skip

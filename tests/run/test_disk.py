@@ -34,6 +34,7 @@ def test_the_cache_takes_what_the_plan_says(family, tmp_path):
         None,
         size=Size.square(128),
         num_steps=12,
+        num_epochs=context.plan.num_epochs,
         num_trainable=context.plan.num_trainable,
         precision=context.engine.precision,
     )
@@ -44,7 +45,7 @@ def test_the_cache_takes_what_the_plan_says(family, tmp_path):
 
 def test_half_precision_halves_the_text_states_and_learning_encoders_need_none(small, tmp_path):
     context = prepared(small, tmp_path / "out")
-    sizes = {"size": Size.square(64), "num_steps": 12, "num_trainable": 1000}
+    sizes = {"size": Size.square(64), "num_steps": 12, "num_epochs": 3, "num_trainable": 1000}
 
     def said(precision, **values):
         data = context.family, context.data.manifest, context.data.held_out
@@ -61,18 +62,18 @@ def test_free_room_is_rounded_down(tmp_path, monkeypatch):
     """Or a refusal would say that two megabytes are less than two."""
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(0, 0, 1_990_000))
     with pytest.raises(ConfigError, match=r"has 1\.9 MB free, and 2 MB may"):
-        disk.require_space(disk.Needed(1, 10**6, 10**6, 0), [(tmp_path, 1_995_000)])
+        disk.require_space(disk.Needed(1, 1, 10**6, 10**6, 0), [(tmp_path, 1_995_000)])
 
 
 def test_a_disk_without_the_room_is_named(tmp_path):
-    enough = disk.Needed(1, 10**6, 10**6, 10**6)
+    enough = disk.Needed(1, 1, 10**6, 10**6, 10**6)
     disk.require_space(enough, disk.room_for(enough, tmp_path / "out", tmp_path / "cache"))
-    for found in (disk.Needed(1, 10**18, 0, 0), disk.Needed(1, 0, 10**18, 0), disk.Needed(1, 0, 0, 10**18)):
+    for found in (disk.Needed(1, 1, 10**18, 0, 0), disk.Needed(1, 1, 0, 10**18, 0), disk.Needed(1, 1, 0, 0, 10**18)):
         with pytest.raises(ConfigError, match=r"1000000000\.0 GB may be written there"):
             disk.require_space(found, disk.room_for(found, tmp_path / "out", tmp_path / "cache"))
     free = Path("/").stat().st_dev != Path("/dev/shm").stat().st_dev and disk.shutil.disk_usage("/dev/shm").free
     if free:  # two disks: each for itself
-        two = disk.Needed(1, free + 10**12, 0, 10**18)
+        two = disk.Needed(1, 1, free + 10**12, 0, 10**18)
         with pytest.raises(ConfigError, match=r"(?s)/dev/shm has.*may be written there") as error:
             disk.require_space(two, disk.room_for(two, tmp_path / "out", Path("/dev/shm/cache")))
         assert str(error.value).count("may be written there") == 2
