@@ -12,10 +12,12 @@ FlagKind = Literal["switch", "whole", "values", "value"]  # --x or --no-x; a who
 NEGATIVE = "--no-"
 LONG_DASHES = ("\N{EN DASH}", "\N{EM DASH}", "\N{MINUS SIGN}")  # that word processors make of hyphens
 
-# What other trainers (kohya's scripts, ai-toolkit, OneTrainer) call options that are here by another name.
+# What kohya's scripts, diffusers' DreamBooth, ai-toolkit and OneTrainer call options that are here by another name.
 OF_OTHERS = {
     "caption_dropout_rate": "--caption_dropout",
     "caption_tag_dropout_rate": "--tag_dropout",
+    "class_data_dir": "not offered: --preservation_weight keeps the class without images of it",
+    "class_prompt": "--preservation_prompt",
     "clip_skip": "not offered",
     "enable_bucket": "not offered: pictures are cut to squares",
     "flip_aug": "--random_flip",
@@ -32,9 +34,11 @@ OF_OTHERS = {
     "network_weights": "--init_lora",
     "optimizer_type": "--optimizer",
     "output_name": "--output_dir",
+    "prior_loss_weight": "--preservation_weight",
     "sample_every_n_epochs": "--validation_epochs",
     "sample_every_n_steps": "--validation_steps",
     "sample_prompts": "--validation_prompt, once for each",
+    "instance_data_dir": "--train_data_dir",
     "keep_tokens_separator": "not offered: see --keep_tokens",
     "save_every_n_epochs": "--checkpointing_steps, in steps",
     "save_every_n_steps": "--checkpointing_steps",
@@ -44,6 +48,7 @@ OF_OTHERS = {
     "unet_lr": "--learning_rate",
     "v_parameterization": "read from the model's scheduler: leave it out",
     "vae": "--pretrained_vae_model_name_or_path",
+    "with_prior_preservation": "--preservation_weight 1",
     "xformers": "always on, as PyTorch's own attention: leave it out",
 }
 

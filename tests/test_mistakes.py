@@ -63,6 +63,8 @@ WRONG: dict[str, tuple[str, str]] = {
     "snr_gamma": ("0", "would weigh every loss 0"),
     "noise_offset": ("2", "between 0 and 1"),
     "weighting_scheme": ("lognorm", "lognorm"),
+    "preservation_weight": ("-1", "between 0 and 1000"),
+    "preservation_prompt": ("a dog", "only with --preservation_weight"),
     "logit_mean": ("30", "between -20 and 20"),
     "logit_std": ("0", "between 0.001 and"),
     "mode_scale": ("2", "between -1 and 1.75"),

@@ -54,12 +54,22 @@ class Objective:
 
     path: DiffusionPath
     weighting: Weighting
+    preservation_weight: float = 0.0  # of the distance to the base under the `preserved` conditioning
 
     def __call__(
-        self, denoiser: Denoiser[Conditions], batch: Examples, conditioning: Conditions
+        self,
+        denoiser: Denoiser[Conditions],
+        batch: Examples,
+        conditioning: Conditions,
+        preserved: Conditions | None = None,
     ) -> Float[Tensor, " b"]:
         """Latents -> noise -> prediction -> the loss of each example, in float32."""
         t = self.path.time(batch.u, denoiser.num_tokens(batch.latents)).to(batch.latents.device)
         sample = self.path.sample(batch.latents, batch.noise, t)
         prediction = denoiser(sample.x_t, sample.t, conditioning)
-        return self.weighting(sample.log_snr) * squared_error(prediction, sample.target)
+        error = squared_error(prediction, sample.target)
+        if preserved is not None:
+            before = denoiser.base(sample.x_t, sample.t, preserved)
+            drift = squared_error(denoiser(sample.x_t, sample.t, preserved), before)
+            error = error + self.preservation_weight * drift
+        return self.weighting(sample.log_snr) * error

@@ -38,6 +38,21 @@ class ObjectiveOptions:
     """Moves drawn times towards noise, t to s t / (1 + (s - 1) t). Not given: as the model's own sampler does at this
     size."""
 
+    preservation_weight: float = 0.0
+    """Weight of a second loss: the squared distance between what the model predicts with the adapter and without it,
+    for --preservation_prompt. It keeps what the adapter is not about, and costs a step as much again."""
+
+    preservation_prompt: str | None = None
+    """The prompt for which the model shall stay what it was, as in 'a dog' where one dog is learnt. Not given: no
+    prompt, as in guidance."""
+
+    @property
+    def preserved(self) -> str:
+        """What is kept, for the plan."""
+        where = "without a prompt" if self.preservation_prompt is None else f"for {self.preservation_prompt!r}"
+        cost = "each step computes two predictions more"
+        return f"what the base predicts {where}, with weight {self.preservation_weight:g}; {cost}"
+
     def problems(self) -> list[str]:
         """What is wrong with these values, one sentence each."""
         infinity = float("inf")
@@ -48,7 +63,12 @@ class ObjectiveOptions:
             logit_std=(1e-3, 20),
             mode_scale=(-1, MAX_MODE_SCALE),
             timestep_shift=(1e-3, infinity),
+            preservation_weight=(0, 1000),
         )
+        if self.preservation_prompt is not None and not self.preservation_prompt.strip():
+            problems.append("--preservation_prompt is empty; leave it out for no prompt.")
+        elif self.preservation_prompt is not None and not self.preservation_weight:
+            problems.append("--preservation_prompt has an effect only with --preservation_weight, 1 for example.")
         if self.snr_gamma is not None and self.snr_gamma <= 0:
             problems.append(
                 f"--snr_gamma is {self.snr_gamma:g}, which would weigh every loss 0; use 5, or leave it out."

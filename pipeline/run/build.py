@@ -150,10 +150,12 @@ def build_examples(context: RunContext) -> CachedExamples:
 def build_task(context: RunContext, models: Models, state: TrainState) -> Task:
     """What is trained: the method, the stream of examples, and when something is due."""
     run, plan, path = context.run, context.plan, context.path
-    objective = Objective(path, build_weighting(run.objective, path.prediction))
+    options = run.objective
+    objective = Objective(path, build_weighting(options, path.prediction), options.preservation_weight)
     dropouts = tuple(dropout.installed(models.adapted.denoiser))
+    preserved = models.prompts(options.preservation_prompt) if options.preservation_weight else None
     return Task(
-        method=Method(models.denoiser, objective, models.live, dropouts),
+        method=Method(models.denoiser, objective, models.live, dropouts, preserved),
         adapted=models.adapted,
         examples=build_examples(context),
         sampler=StepSampler(plan.num_examples, plan.global_batch, run.train.seed),

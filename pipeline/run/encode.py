@@ -107,6 +107,7 @@ def captions_to_encode(context: RunContext) -> list[str | None]:
         *captions_to_keep(data.manifest.examples, context.plan.num_epochs, context.run.train.seed, context.run.data),
         *(example.caption for example in measured),
         *(request.prompt for request in preview_requests(context)),
+        context.run.objective.preservation_prompt,
     ]
 
 

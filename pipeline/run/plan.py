@@ -133,6 +133,7 @@ def _training_rows(
         ("learning rate", _rate_text(run, schedule)),
         ("adapter", _adapter_text(run, chosen)),
         ("caption dropout", f"{run.data.dropout_share:.0%} of examples{_dropout_text(family)}"),
+        *([("preserved", run.objective.preserved)] if run.objective.preservation_weight else []),
         *([("tags", tags.said(run.data, kept=not run.adapter.train_text_encoder))] if run.data.varies_tags else []),
     )
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline.adapter.denoiser import AdaptedDenoiser
 from pipeline.adapter.dropout import ExampleDropout
 from pipeline.adapter.text_encoders import LivePrompts
+from pipeline.conditioning import Embeddings, stack
 from pipeline.data.loader import Batch
 from pipeline.engine import Engine
 from pipeline.errors import EXIT_CTRL_C, EXIT_TERMINATED
@@ -27,6 +28,7 @@ class Method:
     objective: Objective
     prompts: LivePrompts | None
     dropouts: tuple[ExampleDropout, ...]  # of the denoiser
+    preserved: Embeddings | None = None  # the prompt for which the model shall stay what it was
 
     def __call__(self, batch: Batch, device: torch.device) -> Float[Tensor, " b"]:
         """The loss of each example of a batch."""
@@ -37,7 +39,11 @@ class Method:
         if self.prompts is not None:
             live = self.prompts.learning(batch.captions, seeds)
             conditioning = conditioning.joined(live.to(device, self.denoiser.dtype))
-        return self.objective(self.denoiser, batch.to(device), conditioning)
+        preserved = None
+        if self.preserved is not None:
+            rows = stack([self.preserved] * len(batch.ids)).to(device, self.denoiser.dtype)
+            preserved = conditioning.joined(rows)
+        return self.objective(self.denoiser, batch.to(device), conditioning, preserved)
 
 
 @dataclass(frozen=True)

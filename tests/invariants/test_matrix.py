@@ -26,6 +26,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "early_stopping_patience": (None, "1"),
     "snr_gamma": (None, "5"),
     "noise_offset": (None, "0.1"),
+    "preservation_weight": (None, "1"),
     "lora_alpha": (None, "2"),
     "lora_layers": (None, "to_q,conv1", "attention+mlp", "condition_only"),
     "rank_pattern": (None, "to_*=2"),
