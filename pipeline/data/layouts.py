@@ -38,7 +38,7 @@ def folder_rows(contents: Contents, options: DataOptions, findings: Findings) ->
         findings.notes += [Note(kind, f"{folder}/") for folder in _named_for_repeats(contents.images)]
     elif options.caption_template is not None:
         findings.problems.append(
-            "--caption_template takes its words from columns, and there is no metadata.jsonl or .csv"
+            "--caption_template takes its words from columns, and there is no metadata.jsonl, .csv or .parquet"
         )
     if alone or not tables:
         yield from _captioned_rows(contents, alone, options, findings, repeated=not tables)

@@ -82,7 +82,7 @@ def by_name(manifest: Manifest) -> list[Example]:
 
 
 def read_manifest(place: Path, options: DataOptions, flag: str = "--train_data_dir") -> Manifest:
-    """Read a dataset folder: metadata.jsonl or .csv, else a caption file per image; sub-folders included.
+    """Read a dataset folder: metadata.jsonl, .csv or .parquet, else a caption file per image; sub-folders included.
 
     Raises DataError with every unreadable image, missing or undecodable caption, row without a
     file and file without a row at once, except for what the options say to skip.

@@ -51,8 +51,9 @@ class Names:
 
 def read(table: Path, where: str, options: DataOptions, problems: list[str]) -> list[tuple[str, Columns]]:
     """The rows of a metadata file, each with the place that messages call it by."""
+    readers = {".csv": _csv_rows, ".parquet": _parquet_rows}
     try:
-        return list((_csv_rows if table.suffix.lower() == ".csv" else _json_rows)(table, where, options, problems))
+        return list(readers.get(table.suffix.lower(), _json_rows)(table, where, options, problems))
     except ValueError as error:
         problems.append(str(error))
         return []
@@ -81,6 +82,23 @@ def _json_rows(path: Path, name: str, options: DataOptions, problems: list[str])
             yield where, row
         else:
             problems.append(f"{where}: {type(row).__name__}, not an object with columns")
+
+
+def _parquet_rows(path: Path, name: str, options: DataOptions, problems: list[str]) -> Iterator[tuple[str, Columns]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.ParquetFile(path).read()  # not read_table, which takes columns from the names of folders
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{name} cannot be read as parquet ({error})") from error
+    column = image_column(dict.fromkeys(table.column_names), options)
+    if column not in table.column_names:
+        there = ", ".join(table.column_names)
+        step = "see --image_column, or --dataset_name for a table that holds the images themselves"
+        raise ValueError(f"{name}: no column {column!r} (there is {there}); {step}")
+    for number, row in enumerate(table.to_pylist(), start=1):
+        yield f"{name}, row {number}", row
 
 
 def _csv_rows(path: Path, name: str, options: DataOptions, problems: list[str]) -> Iterator[tuple[str, Columns]]:

@@ -15,9 +15,9 @@ class DataOptions:
     """What is trained on, and how pictures become model input."""
 
     train_data_dir: str | None = None
-    """Folder of images with metadata.jsonl, metadata.csv or one .txt or .caption per image. Sub-folders are read too;
-    where all images lie in sub-folders named N_words, their images count N times. Neither this nor dataset_name
-    given: the starter dataset."""
+    """Folder of images with metadata.jsonl, metadata.csv, metadata.parquet or one .txt or .caption per image.
+    Sub-folders are read too; where all images lie in sub-folders named N_words, their images count N times. Neither
+    this nor dataset_name given: the starter dataset."""
 
     dataset_name: str | None = None
     """A dataset of the `datasets` library instead of a folder of images: its Hub id, a folder or file of parquet, or

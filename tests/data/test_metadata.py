@@ -3,6 +3,8 @@
 import json
 import unicodedata
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -171,3 +173,31 @@ def test_half_a_character_in_a_caption_is_named(folder):
     text = (folder / "metadata.jsonl").read_text(encoding="utf-8").replace("caption 1", "smile \\ud83d")
     (folder / "metadata.jsonl").write_text(text, encoding="utf-8")
     assert "line 2, sub/1.png: the caption holds half a character" in refusal(folder)
+
+
+def test_a_table_in_parquet_is_read_like_the_others(folder):
+    rows = [{"file_name": f"sub/{number}.png", "text": f"caption {number}"} for number in range(3)]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "metadata.parquet")
+    assert captions(folder) == EXPECTED
+    rows[1] |= {"file_name": "sub/9.png"}
+    several = [{**row, "text": [f"{row['text']}", "another"]} for row in rows]
+    pq.write_table(pa.Table.from_pylist(several), folder / "metadata.parquet")
+    said = refusal(folder)
+    assert "metadata.parquet: sub/9.png has a row but there is no such file" in said
+    assert "sub/1.png: has no row in metadata.parquet" in said
+    (folder / "sub" / "1.png").rename(folder / "sub" / "9.png")
+    assert {example.captions for example in read_manifest(folder, DataOptions()).examples} == {
+        (f"caption {number}", "another") for number in range(3)
+    }
+
+
+def test_a_table_in_parquet_that_is_none_or_lacks_a_column(folder):
+    path = folder / "metadata.parquet"
+    path.write_bytes(b"PAR1 and no more")
+    assert "metadata.parquet cannot be read as parquet" in refusal(folder)
+    pq.write_table(pa.table({"image": [b"bytes"], "text": ["a"]}), path)
+    assert "metadata.parquet: no column 'file_name' (there is image, text); see --image_column" in refusal(folder)
+    pq.write_table(pa.table({"file_name": ["sub/0.png", None, "sub/2.png"], "text": ["a", "b", "c"]}), path)
+    assert "metadata.parquet, row 2: 'file_name' is empty" in refusal(folder)
+    write(folder, "sub/{}.png")
+    assert "there are metadata.jsonl and metadata.parquet; keep one" in refusal(folder)
