@@ -4,15 +4,13 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.adapter import init_from
 from pipeline.adapter.layers import TargetModule
 from pipeline.config import Run
 from pipeline.console import columns
-from pipeline.data import captions, tags
+from pipeline.data import captions
 from pipeline.data.manifest import Manifest
-from pipeline.data.split import MIN_IMAGES
 from pipeline.engine import Precision
 from pipeline.errors import ConfigError
 from pipeline.evaluation import validation
@@ -22,7 +20,7 @@ from pipeline.geometry import Size
 from pipeline.notes import Note, all_shown, grouped
 from pipeline.objective.paths import DiffusionPath
 from pipeline.remembered import cache_folder
-from pipeline.run import data_notes, disk
+from pipeline.run import data_notes, disk, plan_text
 from pipeline.training.schedule import Schedule, build_schedule
 
 VALIDATION_SHARE, MAX_VALIDATIONS = 0.1, 10  # of a run's work, and in number, where no interval is asked for
@@ -105,37 +103,16 @@ def make_plan(
         notes=_notes(run, manifest, size) + _schedule_notes(schedule) + _dora_notes(run, chosen),
     )
     rows = (
-        ("model", _model_text(family, path.prediction)),
+        ("model", plan_text.model_text(family, path.prediction)),
         ("data", f"{manifest.origin}: {num_examples} examples at {size} pixels ({size_reason})"),
-        ("steps", f"{num_steps} of {_batch_text(run, num_processes)}"),
+        ("steps", f"{num_steps} of {plan_text.batch_text(run, num_processes)}"),
         ("epochs", f"{num_steps * global_batch / num_examples:.1f} ({length_reason})"),
-        *_training_rows(run, family, schedule, chosen),
+        *plan_text.training_rows(run, family, schedule, chosen),
         ("precision", f"{precision.name} ({precision.reason})"),
-        ("held out", _held_out_text(run, held_out, interval, interval_reason)),
-        ("kept", _keep_text(run, held_out)),
-        ("checkpoints", f"every {run.train.checkpointing_steps} steps and at the end, {_kept_text(run)}"),
-        (
-            "cache",
-            f"{needed.num_views} views{_prompts_text(run, needed.num_captions)}, in {cache_folder(run.data.cache_dir)}",
-        ),
-        ("disk", needed.text()),
-        ("output", str(output_dir)),
+        *plan_text.kept_rows(run, held_out, interval, interval_reason),
+        *plan_text.disk_rows(run, needed, output_dir),
     )
     return dataclasses.replace(plan, rows=rows)
-
-
-def _training_rows(
-    run: Run, family: Family, schedule: Schedule, chosen: list[TargetModule]
-) -> tuple[tuple[str, str], ...]:
-    """What moves, and how."""
-    return (
-        ("optimizer", f"{run.optim.optimizer_name}, weight decay {run.optim.adam_weight_decay:g}"),
-        ("learning rate", _rate_text(run, schedule)),
-        ("adapter", _adapter_text(run, chosen)),
-        ("caption dropout", f"{run.data.dropout_share:.0%} of examples{_dropout_text(family)}"),
-        *([("preserved", run.objective.preserved)] if run.objective.preservation_weight else []),
-        *([("tags", tags.said(run.data, kept=not run.adapter.train_text_encoder))] if run.data.varies_tags else []),
-    )
 
 
 def _size(asked: int | None, family: Family) -> tuple[Size, str]:
@@ -146,10 +123,6 @@ def _size(asked: int | None, family: Family) -> tuple[Size, str]:
         near = round(asked / family.size_multiple) * family.size_multiple
         raise ConfigError(f"--resolution {asked} must be a multiple of {family.size_multiple}; {near} is near.")
     return Size.square(asked), "--resolution"
-
-
-def _dropout_text(family: Family) -> str:
-    return ", for classifier-free guidance" if family.supports_cfg else ": its sampler has no classifier-free guidance"
 
 
 def _asked_interval(run: Run, num_examples: int, global_batch: int) -> int:
@@ -177,76 +150,11 @@ def _validation_interval(
     return tenth, f"{MAX_VALIDATIONS} times in all"
 
 
-def _held_out_text(run: Run, held_out: Manifest | None, interval: int, reason: str) -> str:
-    asked = run.data.validation_split is not None
-    if held_out is None:
-        why = "--validation_split 0" if asked else f"chosen for fewer than {MIN_IMAGES} images"
-        return f"nothing ({why}), so the last step cannot be compared with earlier ones"
-    why = "--validation_split" if asked else "chosen: a tenth"
-    return f"{len(held_out.examples)} examples ({why}); their loss every {interval} steps ({reason}) and at the end"
-
-
-def _keep_text(run: Run, held_out: Manifest | None) -> str:
-    what = "average of the weights" if run.optim.use_ema else "weights"
-    if run.train.keep == "best" and held_out is not None:
-        return f"the {what} with the lowest held-out loss (--keep best)"
-    return f"the {what} of the last step ({'--keep last' if held_out else 'nothing is held out'})"
-
-
 def all_target_modules(run: Run, family: Family) -> list[TargetModule]:
     """The layers to be adapted, from the models' shapes alone: nothing is loaded."""
     encoders = family.trainable_encoders if run.adapter.train_text_encoder else ()
     found = init_from.chosen(family, on_meta(family, encoders), run.adapter)
     return [module for modules in found.values() for module in modules]
-
-
-def _adapter_text(run: Run, chosen: list[TargetModule]) -> str:
-    options = run.adapter
-    ranks, scales = sorted({m.rank for m in chosen}), sorted({m.scale for m in chosen})
-    dora = "DoRA (not in text encoders)" if options.train_text_encoder else "DoRA"
-    extras = [name for name, on in (("rsLoRA", options.use_rslora), (dora, options.use_dora)) if on]
-    extras += [f"dropout {options.lora_dropout:g}"] if options.lora_dropout else []
-    extras += [options.lora_init] if options.lora_init != "gaussian" else []
-    layers = f"those of {options.init_lora}" if options.init_lora else options.lora_layers
-    num_weights = sum(module.num_weights for module in chosen)
-    return ", ".join(
-        [
-            f"rank {_range_text(ranks)}, scaled by {_range_text(scales)}",
-            *extras,
-            f"{len(chosen)} layers ({layers}), {num_weights:,} weights, float32",
-        ]
-    )
-
-
-def _prompts_text(run: Run, number: int) -> str:
-    if run.adapter.train_text_encoder:
-        return " and no prompt embeddings (the text encoders learn, so each step computes them)"
-    return f" and {number} captions"
-
-
-def _range_text(values: list[Any]) -> str:
-    return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
-
-
-def _model_text(family: Family, prediction: str) -> str:
-    if family.source.file is None:
-        return f"{family.source.folder} ({family.name}, {prediction})"
-    return f"{family.source.file} ({family.name}; {prediction}, as the configuration in {family.source.folder} says)"
-
-
-def _rate_text(run: Run, schedule: Schedule) -> str:
-    chosen = f" (chosen for {run.optim.optimizer_name})" if run.optim.learning_rate is None else ""
-    cycles = f" in {schedule.num_cycles} cycles" if schedule.num_cycles > 1 else ""
-    return f"{schedule.peak:g}{chosen}, {schedule.kind}{cycles} after {schedule.warmup_steps} steps of warm-up"
-
-
-def _batch_text(run: Run, num_processes: int) -> str:
-    train = run.train
-    total = train.train_batch_size * train.gradient_accumulation_steps * num_processes
-    return (
-        f"{total} examples ({train.train_batch_size} per micro-step x {train.gradient_accumulation_steps} "
-        f"x {num_processes} process{'es' if num_processes > 1 else ''})"
-    )
 
 
 def length_of(run: Run, num_examples: int, global_batch: int) -> tuple[int, str]:
@@ -261,11 +169,6 @@ def length_of(run: Run, num_examples: int, global_batch: int) -> tuple[int, str]
     if num_examples <= FEW_EXAMPLES:
         seen = PASSES_OF_FEW * num_examples
     return math.ceil(seen / global_batch), f"chosen for {num_examples} examples; --max_train_steps decides otherwise"
-
-
-def _kept_text(run: Run) -> str:
-    limit = run.train.checkpoints_total_limit
-    return "all kept" if limit is None else f"the newest {limit} kept"
 
 
 def _schedule_notes(schedule: Schedule) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -90,7 +90,7 @@ def learner(unet: Any, device: torch.device, batch: int) -> Callable[[Tensor, Te
     return quick.Captured(quick.InHalf(unet).learn, list(unet.parameters()), [latents, index, states, latents])
 
 
-def on(device: torch.device, numbers: Tensor) -> Tensor:
+def on(device: torch.device, numbers: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
     """Numbers of the CPU on the device, which is not waited for."""
     return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers.to(device)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
@@ -19,7 +20,13 @@ class InHalf:
         self._half = copy.deepcopy(unet).bfloat16().to(memory_format=torch.channels_last)
         self._halves, self._whole = list(self._half.parameters()), list(unet.parameters())
 
-    def learn(self, x_t: Tensor, index: Tensor, states: Tensor, target: Tensor) -> Tensor:
+    def learn(
+        self,
+        x_t: Float[Tensor, "b c h w"],
+        index: Int[Tensor, " b"],
+        states: Float[Tensor, "b l d"],
+        target: Float[Tensor, "b c h w"],
+    ) -> Float[Tensor, ""]:
         """The squared error of (x_t, index, text states, target), float32; its gradient is left with the weights."""
         with torch.no_grad():
             torch._foreach_copy_(self._halves, self._whole)

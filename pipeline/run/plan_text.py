@@ -1,0 +1,123 @@
+"""The plan of a run in the words that a terminal shows."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.adapter.layers import TargetModule
+from pipeline.config import Run
+from pipeline.data import tags
+from pipeline.data.manifest import Manifest
+from pipeline.data.split import MIN_IMAGES
+from pipeline.families.base import Family
+from pipeline.remembered import cache_folder
+from pipeline.run.disk import Needed
+from pipeline.training.schedule import Schedule
+
+Rows = tuple[tuple[str, str], ...]
+
+
+def kept_rows(run: Run, held_out: Manifest | None, interval: int, reason: str) -> Rows:
+    """What weights are measured by and which stay."""
+    return (
+        ("held out", _held_out_text(run, held_out, interval, reason)),
+        ("kept", _keep_text(run, held_out)),
+        ("checkpoints", f"every {run.train.checkpointing_steps} steps and at the end, {_kept_text(run)}"),
+    )
+
+
+def training_rows(run: Run, family: Family, schedule: Schedule, chosen: list[TargetModule]) -> Rows:
+    """What moves, and how."""
+    return (
+        ("optimizer", f"{run.optim.optimizer_name}, weight decay {run.optim.adam_weight_decay:g}"),
+        ("learning rate", _rate_text(run, schedule)),
+        ("adapter", _adapter_text(run, chosen)),
+        ("caption dropout", f"{run.data.dropout_share:.0%} of examples{_dropout_text(family)}"),
+        *([("preserved", run.objective.preserved)] if run.objective.preservation_weight else []),
+        *([("tags", tags.said(run.data, kept=not run.adapter.train_text_encoder))] if run.data.varies_tags else []),
+    )
+
+
+def disk_rows(run: Run, needed: Needed, output_dir: Path) -> Rows:
+    """What is written, and where."""
+    folder = cache_folder(run.data.cache_dir)
+    return (
+        ("cache", f"{needed.num_views} views{_prompts_text(run, needed.num_captions)}, in {folder}"),
+        ("disk", needed.text()),
+        ("output", str(output_dir)),
+    )
+
+
+def _dropout_text(family: Family) -> str:
+    return ", for classifier-free guidance" if family.supports_cfg else ": its sampler has no classifier-free guidance"
+
+
+def _held_out_text(run: Run, held_out: Manifest | None, interval: int, reason: str) -> str:
+    asked = run.data.validation_split is not None
+    if held_out is None:
+        why = "--validation_split 0" if asked else f"chosen for fewer than {MIN_IMAGES} images"
+        return f"nothing ({why}), so the last step cannot be compared with earlier ones"
+    why = "--validation_split" if asked else "chosen: a tenth"
+    return f"{len(held_out.examples)} examples ({why}); their loss every {interval} steps ({reason}) and at the end"
+
+
+def _keep_text(run: Run, held_out: Manifest | None) -> str:
+    what = "average of the weights" if run.optim.use_ema else "weights"
+    if run.train.keep == "best" and held_out is not None:
+        return f"the {what} with the lowest held-out loss (--keep best)"
+    return f"the {what} of the last step ({'--keep last' if held_out else 'nothing is held out'})"
+
+
+def _adapter_text(run: Run, chosen: list[TargetModule]) -> str:
+    options = run.adapter
+    ranks, scales = sorted({m.rank for m in chosen}), sorted({m.scale for m in chosen})
+    dora = "DoRA (not in text encoders)" if options.train_text_encoder else "DoRA"
+    extras = [name for name, on in (("rsLoRA", options.use_rslora), (dora, options.use_dora)) if on]
+    extras += [f"dropout {options.lora_dropout:g}"] if options.lora_dropout else []
+    extras += [options.lora_init] if options.lora_init != "gaussian" else []
+    layers = f"those of {options.init_lora}" if options.init_lora else options.lora_layers
+    num_weights = sum(module.num_weights for module in chosen)
+    return ", ".join(
+        [
+            f"rank {_range_text(ranks)}, scaled by {_range_text(scales)}",
+            *extras,
+            f"{len(chosen)} layers ({layers}), {num_weights:,} weights, float32",
+        ]
+    )
+
+
+def _prompts_text(run: Run, number: int) -> str:
+    if run.adapter.train_text_encoder:
+        return " and no prompt embeddings (the text encoders learn, so each step computes them)"
+    return f" and {number} captions"
+
+
+def _range_text(values: list[Any]) -> str:
+    return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
+
+
+def model_text(family: Family, prediction: str) -> str:
+    """Which model, and what it predicts."""
+    if family.source.file is None:
+        return f"{family.source.folder} ({family.name}, {prediction})"
+    return f"{family.source.file} ({family.name}; {prediction}, as the configuration in {family.source.folder} says)"
+
+
+def _rate_text(run: Run, schedule: Schedule) -> str:
+    chosen = f" (chosen for {run.optim.optimizer_name})" if run.optim.learning_rate is None else ""
+    cycles = f" in {schedule.num_cycles} cycles" if schedule.num_cycles > 1 else ""
+    return f"{schedule.peak:g}{chosen}, {schedule.kind}{cycles} after {schedule.warmup_steps} steps of warm-up"
+
+
+def batch_text(run: Run, num_processes: int) -> str:
+    """What an optimizer step sees."""
+    train = run.train
+    total = train.train_batch_size * train.gradient_accumulation_steps * num_processes
+    return (
+        f"{total} examples ({train.train_batch_size} per micro-step x {train.gradient_accumulation_steps} "
+        f"x {num_processes} process{'es' if num_processes > 1 else ''})"
+    )
+
+
+def _kept_text(run: Run) -> str:
+    limit = run.train.checkpoints_total_limit
+    return "all kept" if limit is None else f"the newest {limit} kept"
