@@ -98,7 +98,8 @@ def page() -> str:
         "Contrastive CLIP, whose text tower was then frozen; the autoencoder, begun as a linear codec, on pictures far",
         "broader than the renders; the denoiser last, a tenth of its captions dropped, averaged weights kept.",
         "Autoencoder, denoiser, vision tower and judge are from 13 minutes of one H200, text tower and tokenizer from",
-        "before. Logs lie in [starter/](starter/); [decisions.md](decisions.md) has the trials and what went wrong.",
+        "before; the denoiser then went on for three minutes of an H100, half the batch (the curve's second part).",
+        "Logs lie in [starter/](starter/); [decisions.md](decisions.md) has the trials and what went wrong.",
         "",
     ]
     for stage, (_, title) in STAGES.items():

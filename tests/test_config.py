@@ -95,7 +95,10 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_recipe(tmp_path):
     assert config.parse(["--pretrained_model_name_or_path", "m"]).run.train.train_batch_size == 4
     assert config.parse(["--config", str(path)]).run.train.max_train_steps is None  # a file stands for itself
     assert config.parse(["--num_train_epochs", "2"]).run.train.max_train_steps is None
-    assert config.parse([]).run.train.max_train_steps == 180
+    assert (
+        config.parse([]).run.train.max_train_steps
+        == tomllib.loads(shipped.recipe("starter").read_text())["max_train_steps"]
+    )
 
 
 @pytest.mark.parametrize(
