@@ -14,6 +14,7 @@ LONG_DASHES = ("\N{EN DASH}", "\N{EM DASH}", "\N{MINUS SIGN}")  # that word proc
 
 # What kohya's scripts, diffusers' DreamBooth, ai-toolkit and OneTrainer call options that are here by another name.
 OF_OTHERS = {
+    "alpha_mask": "--masked_loss, which reads transparency too",
     "caption_dropout_rate": "--caption_dropout",
     "caption_tag_dropout_rate": "--tag_dropout",
     "class_data_dir": "not offered: --preservation_weight keeps the class without images of it",

@@ -46,6 +46,12 @@ class Cache:
         key = digest(f"{VERSION}\n{example.image_id}\n{view.key}\n{alpha_background}\n{self.image_encoder}".encode())
         return self.folder / "latents" / key[:2] / f"{key}.safetensors"
 
+    def mask_path(self, example: Example, view: images.View) -> Path:
+        """Where the mask of one view is kept, at the size of its latents."""
+        of = f"{example.mask_id or example.image_id}\n{example.size}"
+        key = digest(f"{VERSION}\nmask\n{of}\n{view.key}\n{self.image_encoder}".encode())
+        return self.folder / "masks" / key[:2] / f"{key}.safetensors"
+
     def text_path(self, caption: str | None) -> Path:
         """Where the embeddings of one caption are kept, or with None the unconditional ones."""
         text = "unconditional" if caption is None else f"caption {caption}"

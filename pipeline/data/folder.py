@@ -29,6 +29,7 @@ class Contents:
     root: Path
     images: dict[str, Path] = field(default_factory=dict)
     captions: dict[str, list[str]] = field(default_factory=dict)  # name without its extension -> caption files
+    masks: dict[str, Path] = field(default_factory=dict)  # of images, by the images' names, once they are taken
     tables: dict[str, list[str]] = field(default_factory=dict)  # folder, '' for the root -> its metadata files
     unread: list[str] = field(default_factory=list)  # images in formats that are not decoded
     others: list[str] = field(default_factory=list)
@@ -77,6 +78,35 @@ def orphans(captions: Mapping[str, list[str]], names: Iterable[str]) -> list[str
     """The caption files that belong to none of these images."""
     keys = keys_of(names)
     return sorted(file for key, files in captions.items() if key not in keys for file in files)
+
+
+def mask_of(name: str) -> str:
+    """What the image is called that a mask of this name belongs to, without extension; '' where it names no mask.
+
+    x.mask.png and x-masklabel.png lie beside x.png, masks/x.png beside it or at the top of the dataset.
+    """
+    path = PurePosixPath(name)
+    for ending in (".mask", "-masklabel"):
+        if path.stem.endswith(ending):
+            return str(path.with_name(path.stem.removesuffix(ending)))
+    rest = list(path.parts[:-1])
+    if "masks" not in rest:
+        return ""
+    rest.remove("masks")
+    return str(PurePosixPath(*rest, path.stem))
+
+
+def take_masks(contents: Contents, findings: Findings) -> None:
+    """Put masks apart from images; a mask of no image, or the second of one, is a problem."""
+    owners = {stem_of(name): name for name in contents.images if not mask_of(name)}
+    for name in [name for name in contents.images if mask_of(name)]:
+        path, owner = contents.images.pop(name), owners.get(mask_of(name))
+        if owner is None:
+            findings.problems.append(f"{name} is the mask of an image that is not there ({mask_of(name)}.png, say)")
+        elif owner in contents.masks:
+            findings.problems.append(f"{name} and {contents.masks[owner].name} are two masks of {owner}; keep one")
+        else:
+            contents.masks[owner] = path
 
 
 def _scan(root: Path, caption_extensions: frozenset[str], findings: Findings) -> Contents:
@@ -162,6 +192,10 @@ def hints(contents: Contents) -> list[str]:
             found.append(f"if {name} holds the captions, make it metadata.jsonl: one object a line, file_name and text")
         elif extension in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
             found.append(f"{name} is not opened; unpack it")
+    stems = {stem_of(name) for name in contents.images}
+    found += [
+        f"{name} looks like a mask; --masked_loss reads it as one" for name in contents.images if mask_of(name) in stems
+    ]
     tables = [name for name in contents.others if extension_of(name) in (".parquet", ".arrow")]
     if tables:
         found.append(f"{tables[0]} is a table; give the folder as --dataset_name instead")

@@ -90,6 +90,13 @@ def examine(
     return picture.convert("RGB"), remark
 
 
+def alpha_of(content: bytes) -> Image.Image | None:
+    """The transparency of an upright picture, mode L, 255 where it is opaque; None where it has none."""
+    with _opened(without_texts(content), None) as opened:
+        picture = ImageOps.exif_transpose(opened)
+    return picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
+
+
 def reason_of(error: Exception) -> str:
     """Why an image cannot be used, in a few words."""
     if isinstance(error, UnidentifiedImageError):

@@ -30,6 +30,7 @@ class Row(TypedDict):
     latents: Tensor
     noise: Tensor
     u: Tensor
+    mask: Tensor | None
     seed: int
     caption: str | None
     conditions: Embeddings
@@ -43,14 +44,16 @@ class Batch:
     latents: Float[Tensor, "b c h w"]  # a sample of the autoencoder's posterior
     noise: Float[Tensor, "b c h w"]
     u: Float[Tensor, " b"]  # uniform in [0, 1), to become times
+    mask: Float[Tensor, "b 1 h w"] | None  # what of each picture the loss looks at; None: all
     captions: tuple[str | None, ...]  # None: trained without one
     conditioning: Conditioning  # without the prompt embeddings, where these are computed in the step
     seeds: tuple[int, ...]  # one for each example, for what is random inside the model
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch with its pictures and their noise on a device."""
+        """The same batch with its pictures, their noise and their masks on a device."""
         latents, noise = (value.to(device, non_blocking=True) for value in (self.latents, self.noise))
-        return dataclasses.replace(self, latents=latents, noise=noise)
+        mask = None if self.mask is None else self.mask.to(device, non_blocking=True)
+        return dataclasses.replace(self, latents=latents, noise=noise, mask=mask)
 
 
 class CachedExamples(Dataset[Row]):
@@ -97,6 +100,7 @@ class CachedExamples(Dataset[Row]):
             "latents": latents,
             "noise": noise,
             "u": torch.tensor(u, dtype=torch.float64),  # 1 - 1e-9 is 1 in float32
+            "mask": caches.load(self.cache.mask_path(example, view))["mask"] if self.options.masked_loss else None,
             "seed": rng.number_for(seed, epoch, example.id, "model"),
             "caption": caption,
             "conditions": {**self._embeddings(caption), **self.size_states(pixels.geometry_of(example.size, view))},
@@ -114,6 +118,7 @@ class CachedExamples(Dataset[Row]):
             latents=torch.stack([row["latents"] for row in rows]),
             noise=torch.stack([row["noise"] for row in rows]),
             u=torch.stack([row["u"] for row in rows]),
+            mask=torch.stack(masks) if (masks := [row["mask"] for row in rows if row["mask"] is not None]) else None,
             captions=tuple(row["caption"] for row in rows),
             conditioning=conditioning.stack([row["conditions"] for row in rows], self.ragged),
             seeds=tuple(row["seed"] for row in rows),

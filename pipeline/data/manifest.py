@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import PIL
 
@@ -22,7 +23,8 @@ from pipeline.progress import Progress
 from pipeline.remembered import Remembered, cache_folder, remembered
 
 MAX_HINTS = 4  # in one sentence
-VERSION = 1  # raise it when other things are found out about an image
+MASK_SHAPE_TOLERANCE = 0.02  # of width / height
+VERSION = 2  # raise it when other things are found out about an image
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Example:
     captions: tuple[str, ...]  # at least one; '' where none was demanded
     size: Size  # upright
     copy: int = 0  # which of equal examples it is, from 0
+    mask: Source | None = None
+    mask_id: str = ""  # hash of the mask's bytes
 
     @property
     def views_id(self) -> str:
@@ -95,6 +99,8 @@ def read_manifest(place: Path, options: DataOptions, flag: str = "--train_data_d
         raise DataError(printable(f"{flag} {place} {what}; {step}."))
     findings = Findings()
     contents = folder.look(place, flag, options.caption_extensions, findings)
+    if options.masked_loss:
+        folder.take_masks(contents, findings)
     findings.hints = folder.hints(contents)
     rows = layouts.folder_rows(contents, options, findings)
     return _checked(str(contents.root), rows, len(contents.images), options, findings)
@@ -245,21 +251,37 @@ def _read_example(
 ) -> Example | str:
     """The example, or in a few words why its image cannot be used."""
     try:
-        name, signature = row.source.known_as()
-        facts = known.recall(name, signature)
-        if facts is None:
-            content = row.source.content()
-            if not content:
-                return "there is nothing in it"
-            picture, remark = images.examine(
-                io.BytesIO(content), options.alpha_background, options.max_image_megapixels
-            )
-            facts = [digest(content), picture.width, picture.height, remark]
-            known.keep(name, row.source.settled(signature), facts)
+        image_id, width, height, remark, _ = _facts(row.source, options, known)
+        mask_id = "" if row.mask is None else _mask_facts(row.mask, width / height, options, known)
     except Exception as error:  # Pillow raises many kinds; each means the same to the user
         return images.reason_of(error)
-    image_id, width, height, remark = facts
     if remark is not None:
         findings.notes.append(Note(remark, row.name))
-    identity = digest("\n".join([image_id, *found]).encode())
-    return Example(identity, image_id, printable(row.name), row.source, found, Size(width, height))
+    identity = digest("\n".join([image_id, *found, *([mask_id] if mask_id else [])]).encode())
+    size = Size(width, height)
+    return Example(identity, image_id, printable(row.name), row.source, found, size, mask=row.mask, mask_id=mask_id)
+
+
+def _facts(source: Source, options: DataOptions, known: Remembered) -> list[Any]:
+    """Hash, width, height, what is to be said of the colours, and the brightest value of an image."""
+    name, signature = source.known_as()
+    facts: list[Any] | None = known.recall(name, signature)
+    if facts is None:
+        content = source.content()
+        if not content:
+            raise ValueError("there is nothing in it")
+        picture, remark = images.examine(io.BytesIO(content), options.alpha_background, options.max_image_megapixels)
+        brightest = picture.convert("L").getextrema()[1]
+        facts = [digest(content), picture.width, picture.height, remark, brightest]
+        known.keep(name, source.settled(signature), facts)
+    return facts
+
+
+def _mask_facts(mask: Source, shape: float, options: DataOptions, known: Remembered) -> str:
+    """The hash of a mask. Raises ValueError for one of another shape than its image, or without anything to look at."""
+    mask_id, width, height, _, brightest = _facts(mask, options, known)
+    if abs(width / height / shape - 1) > MASK_SHAPE_TOLERANCE:
+        raise ValueError(f"its mask is {width} x {height}, which is another shape")
+    if not brightest:
+        raise ValueError("its mask is black all over, so nothing of it would be learnt; remove the image or the mask")
+    return str(mask_id)

@@ -110,6 +110,10 @@ class DataOptions:
     missing_caption: Literal["error", "skip", "empty"] = "error"
     """What to do with an image without a caption; skipped or emptied ones are counted and listed."""
 
+    masked_loss: bool = False
+    """Look only at the white part of a mask: x.mask.png or x-masklabel.png beside x.png, masks/x.png, or else the
+    transparency of the image itself. Images without either count whole."""
+
     caption_dropout: float | None = None
     """Share of examples, chosen anew each epoch, trained without their caption, so that guidance keeps working. Not
     given: 0.1, or 0 for a model whose sampler has no classifier-free guidance (FLUX)."""

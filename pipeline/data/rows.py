@@ -74,6 +74,7 @@ class Row:
     source: Source
     description: Columns | str | None
     repeats: int = 1  # how often it counts in an epoch
+    mask: Source | None = None
 
 
 @dataclass

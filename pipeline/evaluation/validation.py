@@ -35,6 +35,7 @@ class ValidationExample:
     std: Float[Tensor, "c h w"]
     caption: str
     size: dict[str, Tensor]  # what the family conditions on of the picture's size
+    counts: Float[Tensor, "1 h w"] | None = None  # what each place counts; None: all the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,9 @@ class LossEvaluator:
                 torch.stack([_noise(example, level) for example, level in batch]).to(self.device),
                 self.path.validation_time(u).to(self.device),
             )
-            rows.append(squared_error(predict(sample.x_t, sample.t, conditioning), sample.target).cpu())
+            counts = [example.counts for example, _ in batch if example.counts is not None]
+            weights = torch.stack(counts).to(self.device) if counts else None
+            rows.append(squared_error(predict(sample.x_t, sample.t, conditioning), sample.target, weights).cpu())
         return torch.cat(rows).reshape(len(examples), NUM_LEVELS)
 
 

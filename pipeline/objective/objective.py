@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.objective.losses import squared_error
+from pipeline.objective.losses import counted, squared_error
 from pipeline.objective.paths import DiffusionPath
 from pipeline.objective.weighting import Weighting
 
@@ -44,6 +44,10 @@ class Examples(Protocol):
         """Standard normal."""
 
     @property
+    def mask(self) -> Float[Tensor, "b 1 h w"] | None:
+        """What of each picture counts, in [0, 1]; None: all of it."""
+
+    @property
     def u(self) -> Float[Tensor, " b"]:
         """Uniform in [0, 1)."""
 
@@ -55,6 +59,8 @@ class Objective:
     path: DiffusionPath
     weighting: Weighting
     preservation_weight: float = 0.0  # of the distance to the base under the `preserved` conditioning
+    unmasked_weight: float = 0.0  # of the error where a mask is black
+    unmasked_preservation: float = 0.0  # of the distance to the base there
 
     def __call__(
         self,
@@ -67,7 +73,13 @@ class Objective:
         t = self.path.time(batch.u, denoiser.num_tokens(batch.latents)).to(batch.latents.device)
         sample = self.path.sample(batch.latents, batch.noise, t)
         prediction = denoiser(sample.x_t, sample.t, conditioning)
-        error = squared_error(prediction, sample.target)
+        if batch.mask is None:
+            error = squared_error(prediction, sample.target)
+        else:
+            error = squared_error(prediction, sample.target, counted(batch.mask, self.unmasked_weight))
+            if self.unmasked_preservation:
+                before = denoiser.base(sample.x_t, sample.t, conditioning)
+                error = error + self.unmasked_preservation * squared_error(prediction, before, 1 - batch.mask)
         if preserved is not None:
             before = denoiser.base(sample.x_t, sample.t, preserved)
             drift = squared_error(denoiser(sample.x_t, sample.t, preserved), before)

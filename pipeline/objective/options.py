@@ -46,6 +46,12 @@ class ObjectiveOptions:
     """The prompt for which the model shall stay what it was, as in 'a dog' where one dog is learnt. Not given: no
     prompt, as in guidance."""
 
+    unmasked_weight: float = 0.0
+    """With --masked_loss: what the loss counts where a mask is black; 1 is as much as where it is white."""
+
+    unmasked_preservation: float = 0.0
+    """With --masked_loss: weight of a second loss that keeps what the base predicts where a mask is black."""
+
     @property
     def preserved(self) -> str:
         """What is kept, for the plan."""
@@ -64,6 +70,8 @@ class ObjectiveOptions:
             mode_scale=(-1, MAX_MODE_SCALE),
             timestep_shift=(1e-3, infinity),
             preservation_weight=(0, 1000),
+            unmasked_weight=(0, 1),
+            unmasked_preservation=(0, 1000),
         )
         if self.preservation_prompt is not None and not self.preservation_prompt.strip():
             problems.append("--preservation_prompt is empty; leave it out for no prompt.")

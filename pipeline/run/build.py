@@ -25,6 +25,7 @@ from pipeline.evaluation.validation import (
     build_validation,
 )
 from pipeline.families import fit
+from pipeline.objective.losses import counted
 from pipeline.objective.objective import Objective
 from pipeline.objective.weighting import build_weighting
 from pipeline.run.context import RunContext
@@ -108,7 +109,9 @@ def build_loss_validation(context: RunContext, models: Models) -> Validation | N
     def encoded(example: Example) -> ValidationExample:
         entry = caches.load(context.cache.latent_path(example, view, data.alpha_background))
         size = family.size_states(pixels.geometry_of(example.size, view))
-        return ValidationExample(example.id, entry["mean"], entry["std"], example.caption, size)
+        mask = caches.load(context.cache.mask_path(example, view))["mask"] if data.masked_loss else None
+        counts = None if mask is None else counted(mask[None], context.run.objective.unmasked_weight)[0]
+        return ValidationExample(example.id, entry["mean"], entry["std"], example.caption, size, counts)
 
     evaluator = LossEvaluator(
         path=context.path,
@@ -151,7 +154,13 @@ def build_task(context: RunContext, models: Models, state: TrainState) -> Task:
     """What is trained: the method, the stream of examples, and when something is due."""
     run, plan, path = context.run, context.plan, context.path
     options = run.objective
-    objective = Objective(path, build_weighting(options, path.prediction), options.preservation_weight)
+    objective = Objective(
+        path,
+        build_weighting(options, path.prediction),
+        options.preservation_weight,
+        options.unmasked_weight,
+        options.unmasked_preservation,
+    )
     dropouts = tuple(dropout.installed(models.adapted.denoiser))
     preserved = models.prompts(options.preservation_prompt) if options.preservation_weight else None
     return Task(

@@ -9,6 +9,7 @@ import torch
 
 from pipeline.console import tell
 from pipeline.data import cache as caches
+from pipeline.data import masks
 from pipeline.data.images import View
 from pipeline.data.manifest import Example
 from pipeline.data.views import captions_to_keep, centre_view, distinct_views
@@ -32,7 +33,10 @@ def encode(context: RunContext) -> None:
     """
     run, family, cache, engine = context.run, context.family, context.cache, context.engine
     share = slice(engine.rank, None, engine.num_processes)
-    views = caches.missing_views(cache, views_to_encode(context)[share], run.data)
+    looked_at = views_to_encode(context)[share]
+    if run.data.masked_loss:
+        masks.store(cache, looked_at, family.latent_shape(context.plan.size)[1:])
+    views = caches.missing_views(cache, looked_at, run.data)
     captions = caches.missing_captions(cache, captions_to_encode(context)[share])
     if not views and not captions:
         return

@@ -45,6 +45,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "caption_template": (None, "a {text}"),
     "trigger_word": (None, "square"),
     "shuffle_tags": (None, *ON),
+    "masked_loss": (None, *ON),
     "caption_prefix": (None, "ohwx,"),
     "missing_caption": (None, "skip"),
     "lr_warmup_steps": (None, "1"),

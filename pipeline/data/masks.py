@@ -1,0 +1,36 @@
+"""Masks: which part of a picture the loss looks at, from a file beside it or from its transparency."""
+
+import io
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from pipeline import atomic
+from pipeline.data import cache as caches
+from pipeline.data import images, pixels
+from pipeline.data.manifest import Example
+
+
+def mask_of(example: Example, view: images.View, latent: tuple[int, int]) -> Float[Tensor, "1 h w"]:
+    """The share of each latent (height, width) that counts, in [0, 1]: by area, cut and mirrored as the picture is."""
+    if example.mask is None:
+        found = images.alpha_of(example.source.content())
+    else:
+        found = images.decode(io.BytesIO(example.mask.content()), "black").convert("L")
+    size = (example.size.width, example.size.height)
+    if found is None:
+        return torch.ones(1, *latent)
+    same = found if found.size == size else found.resize(size, Image.Resampling.BILINEAR)
+    shown = pixels.to_pixels(same.convert("RGB"), view)[:1] / 2 + 0.5
+    pooled: Tensor = torch.nn.functional.adaptive_avg_pool2d(shown.clamp(0, 1), latent)
+    return pooled
+
+
+def store(cache: caches.Cache, views: list[caches.Looks], latent: tuple[int, int]) -> None:
+    """Work out and keep the masks that are not there yet."""
+    for example, view in views:
+        path = cache.mask_path(example, view)
+        if not path.is_file():
+            atomic.write_tensors(path, {"mask": mask_of(example, view, latent)})
