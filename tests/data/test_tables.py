@@ -71,7 +71,7 @@ def test_a_path_without_a_file_names_its_row(tmp_path):
     with pytest.raises(DataError) as error:
         read_table(options_of(tmp_path / "x.parquet", tmp_path))
     assert f"row 0: there is no file {tmp_path / 'gone.png'}" in str(error.value)
-    assert "row 1: there is nothing in it" in str(error.value)
+    assert "row 1: cannot be used: there is nothing in it" in str(error.value)
     assert "row 2: cannot be used: https://example.org/a.png is an address" in str(error.value)
 
 
