@@ -28,9 +28,13 @@ def mask_of(example: Example, view: images.View, latent: tuple[int, int]) -> Flo
     return pooled
 
 
+def missing(cache: caches.Cache, views: list[caches.Looks]) -> list[caches.Looks]:
+    """The views whose masks still have to be worked out, each once."""
+    paths = {cache.mask_path(*looks): looks for looks in views}
+    return [looks for path, looks in paths.items() if not path.is_file()]
+
+
 def store(cache: caches.Cache, views: list[caches.Looks], latent: tuple[int, int]) -> None:
-    """Work out and keep the masks that are not there yet."""
+    """Work out and keep the masks of views."""
     for example, view in views:
-        path = cache.mask_path(example, view)
-        if not path.is_file():
-            atomic.write_tensors(path, {"mask": mask_of(example, view, latent)})
+        atomic.write_tensors(cache.mask_path(example, view), {"mask": mask_of(example, view, latent)})

@@ -35,7 +35,9 @@ def encode(context: RunContext) -> None:
     share = slice(engine.rank, None, engine.num_processes)
     looked_at = views_to_encode(context)[share]
     if run.data.masked_loss:
-        masks.store(cache, looked_at, family.latent_shape(context.plan.size)[1:])
+        unknown = masks.missing(cache, looked_at)
+        for some in counted(caches.batches(unknown, MAX_PICTURES), len(unknown), "mask"):
+            masks.store(cache, some, family.latent_shape(context.plan.size)[1:])
     views = caches.missing_views(cache, looked_at, run.data)
     captions = caches.missing_captions(cache, captions_to_encode(context)[share])
     if not views and not captions:

@@ -104,7 +104,7 @@ def make_plan(
     )
     rows = (
         ("model", plan_text.model_text(family, path.prediction)),
-        ("data", f"{manifest.origin}: {num_examples} examples at {size} pixels ({size_reason})"),
+        ("data", plan_text.data_text(manifest, size, size_reason, masked=run.data.masked_loss)),
         ("steps", f"{num_steps} of {plan_text.batch_text(run, num_processes)}"),
         ("epochs", f"{num_steps * global_batch / num_examples:.1f} ({length_reason})"),
         *plan_text.training_rows(run, family, schedule, chosen),

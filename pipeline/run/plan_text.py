@@ -9,6 +9,7 @@ from pipeline.data import tags
 from pipeline.data.manifest import Manifest
 from pipeline.data.split import MIN_IMAGES
 from pipeline.families.base import Family
+from pipeline.geometry import Size
 from pipeline.remembered import cache_folder
 from pipeline.run.disk import Needed
 from pipeline.training.schedule import Schedule
@@ -35,6 +36,13 @@ def training_rows(run: Run, family: Family, schedule: Schedule, chosen: list[Tar
         *([("preserved", run.objective.preserved)] if run.objective.preservation_weight else []),
         *([("tags", tags.said(run.data, kept=not run.adapter.train_text_encoder))] if run.data.varies_tags else []),
     )
+
+
+def data_text(manifest: Manifest, size: Size, reason: str, *, masked: bool) -> str:
+    """What is trained on, at which size."""
+    number = sum(example.mask is not None for example in manifest.examples)
+    more = f", {number} with a mask beside them" if masked else ""
+    return f"{manifest.origin}: {len(manifest.examples)} examples at {size} pixels ({reason}){more}"
 
 
 def disk_rows(run: Run, needed: Needed, output_dir: Path) -> Rows:

@@ -169,6 +169,7 @@ def test_a_run_with_masks_ends_and_differs_from_one_without(trainer, small, colo
     split = ["--validation_split", "0.5", "--validation_steps", "2"]
     ended = trainer(*flags, *more, *split, "--unmasked_weight", "0.1", "--output_dir", tmp_path / "masked")
     assert ended.code == 0, ended.output
+    assert "4 examples at 64 x 64 pixels (--resolution), 4 with a mask beside them" in ended.output
     for path in colours.glob("*.mask.png"):
         path.unlink()
     assert trainer(*flags, *more[1:], *split, "--output_dir", tmp_path / "plain").code == 0
