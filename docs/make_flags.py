@@ -8,7 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from pipeline import config, shipped
+from pipeline import argv, config, shipped
 from pipeline.help_text import MEANINGS, documented, shown
 
 TARGET = Path(__file__).parent / "flags.md"
@@ -67,7 +67,7 @@ def page() -> str:
         "| flag | instead |",
         "|---|---|",
     ]
-    lines += [f"| `--{name}` | {sentence} |" for name, sentence in config.REFUSED.items()]
+    lines += [f"| `--{name}` | {sentence} |" for name, sentence in argv.REFUSED.items()]
     return "\n".join(lines) + "\n"
 
 

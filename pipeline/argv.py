@@ -54,6 +54,16 @@ OF_OTHERS = {
 }
 
 
+# Flags of diffusers' training scripts that are refused, each with its alternative.
+REFUSED = {
+    "cache_latents": "latents are always kept, as mean and deviation: leave it out.",
+    "upcast_before_saving": "the adapter is trained and saved in float32 anyway: leave it out.",
+    "proportion_empty_prompts": "say it with --caption_dropout.",
+    "local_rank": "accelerate launch tells each process its rank: leave it out.",
+    "enable_xformers_memory_efficient_attention": "PyTorch's own efficient attention is always on: leave it out.",
+}
+
+
 def without(argv: Sequence[str], flag: str) -> list[str]:
     """The same words without the first use of a flag and what follows it; all of them where it is not there."""
     place = next((place for place, word in enumerate(argv) if word.split("=")[0] == flag), None)
@@ -62,6 +72,18 @@ def without(argv: Sequence[str], flag: str) -> list[str]:
     rest = list(argv[place + 1 :])
     _take(rest)
     return [*argv[:place], *rest]
+
+
+def value_of(argv: Sequence[str], name: str) -> str | None:
+    """The value of a flag, None where it is not given. Raises ConfigError for a flag without one."""
+    for position, word in enumerate(argv):
+        if word == f"--{name}":
+            if position + 1 == len(argv):
+                raise ConfigError(f"--{name} needs a value after it.")
+            return argv[position + 1]
+        if word.startswith(f"--{name}="):
+            return word.split("=", 1)[1]
+    return None
 
 
 def spelled(argv: Sequence[str]) -> list[str]:

@@ -34,15 +34,6 @@ from pipeline.training.options import OptimOptions, TrainOptions
 GROUPS = {"optim": "optimizer", "train": "run", "preview": "previews", "share": "sharing"}  # where they differ
 SECRETS = ("hub_token",)  # never written anywhere
 
-# Flags of diffusers' training scripts that are refused, each with its alternative.
-REFUSED = {
-    "cache_latents": "latents are always kept, as mean and deviation: leave it out.",
-    "upcast_before_saving": "the adapter is trained and saved in float32 anyway: leave it out.",
-    "proportion_empty_prompts": "say it with --caption_dropout.",
-    "local_rank": "accelerate launch tells each process its rank: leave it out.",
-    "enable_xformers_memory_efficient_attention": "PyTorch's own efficient attention is always on: leave it out.",
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -72,6 +63,13 @@ class Run:
         problems = [problem for section in self.sections for problem in section.problems()]
         if self.optim.text_encoder_lr is not None and not self.adapter.train_text_encoder:
             problems.append("--text_encoder_lr has an effect only with --train_text_encoder.")
+        if self.objective.preservation_weight and self.adapter.train_text_encoder:
+            problems.append(
+                "--preservation_weight keeps the denoiser, not text encoders; leave --train_text_encoder out."
+            )
+        for name in ("unmasked_weight", "unmasked_preservation"):
+            if getattr(self.objective, name) and not self.data.masked_loss:
+                problems.append(f"--{name} has an effect only with --masked_loss.")
         return problems
 
     def flat(self) -> dict[str, Any]:
@@ -158,11 +156,11 @@ def parse(argv: list[str]) -> Command | None:
         place = next(index for index, word in enumerate(argv) if word in ("--help", "-h"))
         say(help_text.help_text(Run().groups, next(iter(argv[place + 1 :]), None)))
         return None
-    config, recipe = _path_of(argv, "config"), _value_of(argv, "recipe")
+    config, recipe = _path_of(argv, "config"), command_line.value_of(argv, "recipe")
     table = _table_of(config) if config is not None else {}
     on_line = {word.removeprefix("--no-").removeprefix("--").split("=")[0] for word in argv if word.startswith("--")}
     given = table.keys() | on_line
-    refusals = [f"--{name}: {REFUSED[name]}" for name in sorted(given & REFUSED.keys())]
+    refusals = [f"--{name}: {command_line.REFUSED[name]}" for name in sorted(given & command_line.REFUSED.keys())]
     refusals = refusals or command_line.problems(argv, KINDS)
     refusals += [
         f"{config}: {name} = {value} must be a whole number."
@@ -258,19 +256,8 @@ def _app(configs: list[Any]) -> App:
     return app
 
 
-def _value_of(argv: list[str], name: str) -> str | None:
-    for position, word in enumerate(argv):
-        if word == f"--{name}":
-            if position + 1 == len(argv):
-                raise ConfigError(f"--{name} needs a value after it.")
-            return argv[position + 1]
-        if word.startswith(f"--{name}="):
-            return word.split("=", 1)[1]
-    return None
-
-
 def _path_of(argv: list[str], name: str) -> Path | None:
-    value = _value_of(argv, name)
+    value = command_line.value_of(argv, name)
     return None if value is None else Path(os.path.expanduser(value))
 
 

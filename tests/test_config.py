@@ -6,6 +6,7 @@ import tomllib
 
 import pytest
 
+from pipeline import argv as command_line
 from pipeline import config, shipped
 from pipeline.errors import ConfigError
 
@@ -67,10 +68,10 @@ DIFFUSERS = [
 
 
 def test_every_flag_of_diffusers_script_is_taken_or_refused_with_an_alternative():
-    known = config.Run().flat().keys() | config.REFUSED.keys()
+    known = config.Run().flat().keys() | command_line.REFUSED.keys()
     assert set(DIFFUSERS) <= known
-    assert not config.Run().flat().keys() & config.REFUSED.keys()
-    for name, sentence in config.REFUSED.items():
+    assert not config.Run().flat().keys() & command_line.REFUSED.keys()
+    for name, sentence in command_line.REFUSED.items():
         with pytest.raises(ConfigError, match=re.escape(sentence)):
             config.parse([f"--{name}", "x"])
 

@@ -109,10 +109,6 @@ def clashes(run: Run, family: Family, path: DiffusionPath, data: RunData) -> lis
     found = run.objective.clashes(is_flow=path.prediction == "flow")
     if run.adapter.train_text_encoder and not family.trainable_encoders:
         found.append(f"--train_text_encoder: {family.name} has no CLIP text encoder; leave it out.")
-    unmasked = [name for name in ("unmasked_weight", "unmasked_preservation") if getattr(run.objective, name)]
-    found += [f"--{name} has an effect only with --masked_loss." for name in unmasked if not run.data.masked_loss]
-    if run.adapter.train_text_encoder and run.objective.preservation_weight:
-        found.append("--preservation_weight keeps the denoiser what it was, and not text encoders: leave one out.")
     if run.adapter.comfyui_rank is not None:
         found += comfyui_clashes(family, run.adapter.comfyui_rank)
     if data.held_out is None and run.train.early_stopping_patience is not None:
