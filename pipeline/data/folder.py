@@ -192,7 +192,6 @@ def hints(contents: Contents) -> list[str]:
             found.append(f"if {name} holds the captions, make it metadata.jsonl: one object a line, file_name and text")
         elif extension in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
             found.append(f"{name} is not opened; unpack it")
-    stems = {stem_of(name) for name in contents.images}
     found += [
         f"{name} looks like a mask; --masked_loss reads it as one" for name in contents.images if mask_of(name) in stems
     ]

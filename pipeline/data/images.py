@@ -90,6 +90,11 @@ def examine(
     return picture.convert("RGB"), remark
 
 
+def mask(content: bytes, max_megapixels: int | None = None) -> Image.Image:
+    """A mask as people see it, mode L, transparency black. Raises as `examine`."""
+    return examine(io.BytesIO(content), "black", max_megapixels)[0].convert("L")
+
+
 def alpha_of(content: bytes) -> Image.Image | None:
     """The transparency of an upright picture, mode L, 255 where it is opaque; None where it has none."""
     with _opened(without_texts(content), None) as opened:

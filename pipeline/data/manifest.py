@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from pipeline.remembered import Remembered, cache_folder, remembered
 
 MAX_HINTS = 4  # in one sentence
 MASK_SHAPE_TOLERANCE = 0.02  # of width / height
-VERSION = 2  # raise it when other things are found out about an image
+VERSION = 1  # raise it when other things are found out about an image
 
 
 @dataclass(frozen=True)
@@ -250,9 +250,14 @@ def _read_example(
     row: Row, found: tuple[str, ...], options: DataOptions, findings: Findings, known: Remembered
 ) -> Example | str:
     """The example, or in a few words why its image cannot be used."""
+
+    def look(content: bytes) -> list[Any]:
+        picture, remark = images.examine(io.BytesIO(content), options.alpha_background, options.max_image_megapixels)
+        return [digest(content), picture.width, picture.height, remark]
+
     try:
-        image_id, width, height, remark, _ = _facts(row.source, options, known)
-        mask_id = "" if row.mask is None else _mask_facts(row.mask, width / height, options, known)
+        image_id, width, height, remark = _facts(row.source, "", look, known)
+        mask_id = "" if row.mask is None else _mask_id(row.mask, width / height, options, known)
     except Exception as error:  # Pillow raises many kinds; each means the same to the user
         return images.reason_of(error)
     if remark is not None:
@@ -262,24 +267,27 @@ def _read_example(
     return Example(identity, image_id, printable(row.name), row.source, found, size, mask=row.mask, mask_id=mask_id)
 
 
-def _facts(source: Source, options: DataOptions, known: Remembered) -> list[Any]:
-    """Hash, width, height, what is to be said of the colours, and the brightest value of an image."""
+def _facts(source: Source, kind: str, look: Callable[[bytes], list[Any]], known: Remembered) -> list[Any]:
+    """What `look` finds out about the bytes of an image, remembered as facts of this kind; ValueError without bytes."""
     name, signature = source.known_as()
-    facts: list[Any] | None = known.recall(name, signature)
+    facts: list[Any] | None = known.recall(kind + name, signature)
     if facts is None:
         content = source.content()
         if not content:
             raise ValueError("there is nothing in it")
-        picture, remark = images.examine(io.BytesIO(content), options.alpha_background, options.max_image_megapixels)
-        brightest = picture.convert("L").getextrema()[1]
-        facts = [digest(content), picture.width, picture.height, remark, brightest]
-        known.keep(name, source.settled(signature), facts)
+        facts = look(content)
+        known.keep(kind + name, source.settled(signature), facts)
     return facts
 
 
-def _mask_facts(mask: Source, shape: float, options: DataOptions, known: Remembered) -> str:
+def _mask_id(mask: Source, shape: float, options: DataOptions, known: Remembered) -> str:
     """The hash of a mask. Raises ValueError for one of another shape than its image, or without anything to look at."""
-    mask_id, width, height, _, brightest = _facts(mask, options, known)
+
+    def look(content: bytes) -> list[Any]:
+        picture = images.mask(content, options.max_image_megapixels)
+        return [digest(content), picture.width, picture.height, picture.getextrema()[1]]
+
+    mask_id, width, height, brightest = _facts(mask, "mask ", look, known)
     if abs(width / height / shape - 1) > MASK_SHAPE_TOLERANCE:
         raise ValueError(f"its mask is {width} x {height}, which is another shape")
     if not brightest:

@@ -1,7 +1,5 @@
 """Masks: which part of a picture the loss looks at, from a file beside it or from its transparency."""
 
-import io
-
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -14,14 +12,17 @@ from pipeline.data.manifest import Example
 
 
 def mask_of(example: Example, view: images.View, latent: tuple[int, int]) -> Float[Tensor, "1 h w"]:
-    """The share of each latent (height, width) that counts, in [0, 1]: by area, cut and mirrored as the picture is."""
-    if example.mask is None:
-        found = images.alpha_of(example.source.content())
-    else:
-        found = images.decode(io.BytesIO(example.mask.content()), "black").convert("L")
-    size = (example.size.width, example.size.height)
+    """The share of each latent (height, width) that counts, in [0, 1]: by area, cut and mirrored as the picture is.
+
+    Raises ValueError for a picture without anything to look at.
+    """
+    source, mask = example.source, example.mask
+    found = images.alpha_of(source.content()) if mask is None else images.mask(mask.content())
     if found is None:
         return torch.ones(1, *latent)
+    if not found.getextrema()[1]:
+        raise ValueError("nothing of it would be learnt, because it is transparent all over; remove it")
+    size = (example.size.width, example.size.height)
     same = found if found.size == size else found.resize(size, Image.Resampling.BILINEAR)
     shown = pixels.to_pixels(same.convert("RGB"), view)[:1] / 2 + 0.5
     pooled: Tensor = torch.nn.functional.adaptive_avg_pool2d(shown.clamp(0, 1), latent)
@@ -34,7 +35,12 @@ def missing(cache: caches.Cache, views: list[caches.Looks]) -> list[caches.Looks
     return [looks for path, looks in paths.items() if not path.is_file()]
 
 
-def store(cache: caches.Cache, views: list[caches.Looks], latent: tuple[int, int]) -> None:
-    """Work out and keep the masks of views."""
+def store(cache: caches.Cache, views: list[caches.Looks], latent: tuple[int, int]) -> list[str]:
+    """Work out and keep the masks of views; a sentence for each image without anything to look at."""
+    bad = []
     for example, view in views:
-        atomic.write_tensors(cache.mask_path(example, view), {"mask": mask_of(example, view, latent)})
+        try:
+            atomic.write_tensors(cache.mask_path(example, view), {"mask": mask_of(example, view, latent)})
+        except ValueError as error:
+            bad.append(f"{example.name}: {error}")
+    return bad

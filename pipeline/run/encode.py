@@ -13,7 +13,7 @@ from pipeline.data import masks
 from pipeline.data.images import View
 from pipeline.data.manifest import Example
 from pipeline.data.views import captions_to_keep, centre_view, distinct_views
-from pipeline.errors import DataError
+from pipeline.errors import DataError, listed
 from pipeline.evaluation.previews import preview_prompts
 from pipeline.evaluation.sample import SampleRequest
 from pipeline.evaluation.validation import MAX_EXAMPLES
@@ -35,9 +35,7 @@ def encode(context: RunContext) -> None:
     share = slice(engine.rank, None, engine.num_processes)
     looked_at = views_to_encode(context)[share]
     if run.data.masked_loss:
-        unknown = masks.missing(cache, looked_at)
-        for some in counted(caches.batches(unknown, MAX_PICTURES), len(unknown), "mask"):
-            masks.store(cache, some, family.latent_shape(context.plan.size)[1:])
+        keep_masks(cache, looked_at, family.latent_shape(context.plan.size)[1:])
     views = caches.missing_views(cache, looked_at, run.data)
     captions = caches.missing_captions(cache, captions_to_encode(context)[share])
     if not views and not captions:
@@ -63,6 +61,17 @@ def encode(context: RunContext) -> None:
                 )
             except ValueError as error:
                 raise DataError(f"{error}.") from error
+
+
+def keep_masks(cache: caches.Cache, views: list[caches.Looks], latent: tuple[int, int]) -> None:
+    """Work out the masks that are not kept yet. Raises DataError with every image without anything to look at."""
+    unknown = masks.missing(cache, views)
+    problems: list[str] = []
+    for some in counted(caches.batches(unknown, MAX_PICTURES), len(unknown), "mask"):
+        problems += masks.store(cache, some, latent)
+    if problems:
+        named = list(dict.fromkeys(problems))
+        raise DataError(f"--masked_loss: {len(named)} image(s) cannot be used.\n{listed(named)}")
 
 
 @dataclass(frozen=True)

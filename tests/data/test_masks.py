@@ -1,11 +1,13 @@
 """Masks: where they lie, what they must be, and that what a mask leaves out moves nothing."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from pipeline.data import masks
+from pipeline.data import masks, views
 from pipeline.data.images import View
 from pipeline.data.manifest import read_manifest
 from pipeline.data.options import DataOptions
@@ -124,11 +126,12 @@ def test_the_loss_is_the_mean_over_what_counts():
 
 
 def masked(colours):
-    for path in sorted(colours.glob("*.png")):
+    """Masks of one half of each image, the left and the right in turn."""
+    for number, path in enumerate(sorted(colours.glob("*.png"))):
         with Image.open(path) as opened:
             mask = np.zeros((opened.height, opened.width))
         mask[:, : mask.shape[1] // 2] = 255
-        save(path.with_suffix(".mask.png"), mask)
+        save(path.with_suffix(".mask.png"), mask[:, ::-1] if number % 2 else mask)
     return ["--masked_loss", "--caption_dropout", "0", "--center_crop"]
 
 
@@ -139,6 +142,11 @@ def test_nothing_outside_a_mask_has_a_gradient_and_the_pull_to_the_base_has_one_
     task = build.build_task(context, models, build.build_state(context, models))
     batch = task.examples.collate([task.examples[Position(index, 0)] for index in range(2)])
     assert batch.mask.shape == (2, 1, *batch.latents.shape[2:])
+    for index, example in enumerate(context.data.manifest.examples):
+        view, latent = views.centre_view(context.plan.size, context.run.data), batch.mask.shape[2:]
+        row = task.examples[Position(index, 0)]
+        assert torch.equal(row["mask"], masks.mask_of(example, view, tuple(latent)))
+    assert len({task.examples[Position(index, 0)]["mask"].numpy().tobytes() for index in range(8)}) == 2
     outside = batch.mask.expand_as(batch.latents) == 0
     assert 0.2 < outside.float().mean() < 0.8
     leaf = torch.randn(batch.latents.shape, requires_grad=True)
@@ -161,6 +169,38 @@ def test_nothing_outside_a_mask_has_a_gradient_and_the_pull_to_the_base_has_one_
     assert (alone[batch.mask.expand_as(alone) == 1] != 0).all()
     assert (pulled[outside] < 0).all()  # towards the base, which lies above
     torch.testing.assert_close(pulled[batch.mask.expand_as(pulled) == 1], alone[batch.mask.expand_as(alone) == 1])
+
+
+def test_the_held_out_loss_looks_where_the_mask_does(small, colours, tmp_path):
+    """An image whose other half is exchanged has the same loss within its mask, and another without one."""
+    flags = [*small, *masked(colours), "--validation_split", "0.5", "--validation_steps", "2"]
+    context = prepared(flags, tmp_path / "out")
+    encode(context)
+    models = build.load_models(context)
+    validation = build.build_loss_validation(context, models)
+    (example, *_), evaluator = validation.held_out, validation.evaluator
+    hidden = torch.where(example.counts == 0, example.mean + 3, example.mean)
+    exchanged = dataclasses.replace(example, mean=hidden)
+
+    def error(one):  # of a prediction that depends on each place alone
+        return evaluator.errors(lambda x_t, t, conditioning: x_t, [one])
+
+    assert (example.counts == 0).any()
+    torch.testing.assert_close(error(exchanged), error(example))
+    whole, other = (dataclasses.replace(one, counts=None) for one in (example, exchanged))
+    assert not torch.allclose(error(whole), error(other))
+
+
+def test_an_image_that_is_transparent_all_over_is_named_before_anything_is_encoded(trainer, small, colours, tmp_path):
+    for name in ("red", "green"):
+        with Image.open(colours / f"{name}.png") as opened:
+            values = np.array(opened.convert("RGBA"))
+        values[..., 3] = 0
+        save(colours / f"{name}.png", values)
+    ended = trainer(*small, "--masked_loss", "--output_dir", tmp_path / "out")
+    assert ended.code == 2
+    for name in ("red", "green"):
+        assert f"{name}.png: nothing of it would be learnt, because it is transparent all over" in ended.output
 
 
 def test_a_run_with_masks_ends_and_differs_from_one_without(trainer, small, colours, tmp_path):
