@@ -88,14 +88,16 @@ def build_previews(context: RunContext, models: Models) -> Previews | None:
     preview, device, dtype = context.run.preview, context.engine.device, context.engine.precision.dtype
     family, denoiser = context.family, models.adapted.denoiser
     pipe = family.around(denoiser, dtype=dtype).to(device)
-
-    def embed(prompt: str | None) -> Embeddings:
-        return stack([models.prompts(prompt)]).to(device, dtype).row(0)
-
     length = context.run.model.max_sequence_length
     settings = SampleSettings(preview.guidance, preview.num_inference_steps, context.plan.size, length)
+    embed = functools.partial(embedded, context, models)
     sampler = Sampler(pipe, denoiser, embed, settings, supports_cfg=family.supports_cfg)
     return Previews(context.folder / "samples", sampler, models.adapted, requests)
+
+
+def embedded(context: RunContext, models: Models, prompt: str | None) -> Embeddings:
+    """The embeddings of a prompt as the denoiser takes them: on its device, in its precision."""
+    return stack([models.prompts(prompt)]).to(context.engine.device, context.engine.precision.dtype).row(0)
 
 
 def build_loss_validation(context: RunContext, models: Models) -> Validation | None:
@@ -157,12 +159,12 @@ def build_task(context: RunContext, models: Models, state: TrainState) -> Task:
     objective = Objective(
         path,
         build_weighting(options, path.prediction),
-        options.preservation_weight,
-        options.unmasked_weight,
-        options.unmasked_preservation,
+        preservation_weight=options.preservation_weight,
+        unmasked_weight=options.unmasked_weight,
+        unmasked_preservation=options.unmasked_preservation,
     )
     dropouts = tuple(dropout.installed(models.adapted.denoiser))
-    preserved = models.prompts(options.preservation_prompt) if options.preservation_weight else None
+    preserved = embedded(context, models, options.preservation_prompt) if options.preservation_weight else None
     return Task(
         method=Method(models.denoiser, objective, models.live, dropouts, preserved),
         adapted=models.adapted,

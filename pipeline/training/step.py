@@ -28,7 +28,7 @@ class Method:
     objective: Objective
     prompts: LivePrompts | None
     dropouts: tuple[ExampleDropout, ...]  # of the denoiser
-    preserved: Embeddings | None = None  # the prompt for which the model shall stay what it was
+    preserved: Embeddings | None = None  # of the prompt for which the model shall stay what it was, on the device
 
     def __call__(self, batch: Batch, device: torch.device) -> Float[Tensor, " b"]:
         """The loss of each example of a batch."""
@@ -41,8 +41,7 @@ class Method:
             conditioning = conditioning.joined(live.to(device, self.denoiser.dtype))
         preserved = None
         if self.preserved is not None:
-            rows = stack([self.preserved] * len(batch.ids)).to(device, self.denoiser.dtype)
-            preserved = conditioning.joined(rows)
+            preserved = conditioning.joined(stack([self.preserved] * len(batch.ids)))
         return self.objective(self.denoiser, batch.to(device), conditioning, preserved)
 
 
