@@ -36,17 +36,26 @@ def variant_of(example: Example, epoch: int, seed: int, options: DataOptions) ->
 def caption_in(example: Example, epoch: int, seed: int, options: DataOptions, *, kept: bool) -> str:
     """Which of its captions an example shows in an epoch; of tags, which arrangement: where they are `kept` encoded,
     one of --caption_variants, else one of this epoch's own."""
-    caption = example.caption
-    if len(example.captions) > 1:
-        caption = example.captions[rng.integer(seed, epoch, example.id, "caption", len(example.captions))]
+    caption, variant = _drawn(example, epoch, seed, options, kept=kept)
     if not options.varies_tags:
         return caption
-    variant = rng.integer(seed, epoch, example.id, "tags", options.caption_variants) if kept else epoch
     return arranged(caption, options, seed=seed, variant=variant, example_id=example.id)
+
+
+def _drawn(example: Example, epoch: int, seed: int, options: DataOptions, *, kept: bool) -> tuple[str, int]:
+    """Which caption, and which arrangement of it."""
+    caption, variant = example.caption, epoch
+    if len(example.captions) > 1:
+        caption = example.captions[rng.integer(seed, epoch, example.id, "caption", len(example.captions))]
+    if kept and options.varies_tags:
+        variant = rng.integer(seed, epoch, example.id, "tags", options.caption_variants)
+    return caption, variant
 
 
 def arranged(caption: str, options: DataOptions, *, seed: int, variant: int, example_id: str) -> str:
     """One arrangement of a caption: tags after the first --keep_tokens left out and shuffled at random."""
+    if not caption:
+        return caption  # an image that is trained without one
     kept, loose = tags.parted(caption, options)
     if options.tag_dropout:
         draws = rng.uniforms(seed, variant, example_id, "tag dropout", (len(loose),)).tolist()
@@ -62,12 +71,13 @@ def captions_to_keep(examples: Iterable[Example], num_epochs: int, seed: int, op
     for example in examples:
         if options.varies_tags:
             most = len(example.captions) * options.caption_variants
-            own: set[str] = set()
+            own: set[tuple[str, int]] = set()
             for epoch in range(num_epochs):
-                own.add(caption_in(example, epoch, seed, options, kept=True))
+                own.add(_drawn(example, epoch, seed, options, kept=True))
                 if len(own) == most:
                     break
-            found |= dict.fromkeys(sorted(own))
+            for caption, variant in sorted(own):
+                found[arranged(caption, options, seed=seed, variant=variant, example_id=example.id)] = None
         else:
             found |= dict.fromkeys(example.captions)
     return list(found)

@@ -62,6 +62,7 @@ def test_one_tag_and_none():
     options = DataOptions(shuffle_tags=True, keep_tokens=5)
     assert shown(options, "ohwx") == {"ohwx"}
     assert shown(options, "") == {""}
+    assert shown(DataOptions(shuffle_tags=True, caption_prefix="ohwx,"), "") == {""}  # --missing_caption empty
 
 
 def test_prefix_and_suffix_are_part_of_what_is_read(tmp_path):
