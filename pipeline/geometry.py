@@ -1,5 +1,6 @@
 """Sizes of pictures in pixels, and where in its original a picture was cut. Imports no torch."""
 
+import re
 from dataclasses import dataclass
 
 
@@ -14,6 +15,12 @@ class Size:
     def square(cls, side: int) -> "Size":
         """A square picture."""
         return cls(side, side)
+
+    @classmethod
+    def parsed(cls, text: str) -> "Size | None":
+        """A size as people write it, '832x1216' or '832 x 1216'; None where it is none."""
+        found = re.fullmatch(r"\s*([0-9]+)\s*[xX×]\s*([0-9]+)\s*", text)
+        return None if found is None else cls(int(found[1]), int(found[2]))
 
     @property
     def area(self) -> int:

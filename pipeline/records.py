@@ -33,7 +33,7 @@ def from_json(kind: type[Record], found: Any, where: str) -> Record:
     if not isinstance(found, dict):
         raise CheckpointError(f"{where} holds no JSON object; {REMEDY}.")
     fields = {field.name: field for field in dataclasses.fields(kind)}
-    lacking = sorted(n for n, field in fields.items() if n not in found and field.default is dataclasses.MISSING)
+    lacking = sorted(name for name, field in fields.items() if name not in found and _is_required(field))
     if lacking:
         raise CheckpointError(f"{where} lacks {', '.join(lacking)}; {REMEDY}.")
     if strange := sorted(found.keys() - fields):
@@ -54,6 +54,10 @@ def parse(kind: type[Record], text: str, where: str) -> Record:
     except ValueError as error:
         raise CheckpointError(f"{where} is damaged ({error}); {REMEDY}.") from error
     return from_json(kind, found, where)
+
+
+def _is_required(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _is_told(field: "dataclasses.Field[Any]", value: Any) -> bool:

@@ -71,9 +71,9 @@ def permutation(seed: int, epoch: int, example_id: str, purpose: str, number: in
     return places
 
 
-def order(seed: int, epoch: int, num_examples: int) -> list[int]:
-    """The order in which one epoch visits the examples."""
-    return permutation(seed, epoch, "", "order", num_examples)
+def order(seed: int, epoch: int, part: str, number: int) -> list[int]:
+    """The order in which one epoch visits a part of the dataset; the whole has no name."""
+    return permutation(seed, epoch, part, "order", number)
 
 
 def hashed_uniforms(seeds: Int[Tensor, " b"], count: int) -> Float[Tensor, "b n"]:

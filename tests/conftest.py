@@ -112,6 +112,19 @@ def make_colours(folder: Path) -> Path:
     return folder
 
 
+def make_shapes(folder: Path, number: int = 18) -> Path:
+    """Captioned pictures of six shapes, upright, wide and square, each with something that tells it apart."""
+    folder.mkdir(parents=True)
+    chance = np.random.default_rng(0)
+    for index in range(number):
+        width, height = ((80, 64), (64, 64), (48, 80), (120, 60), (60, 120), (96, 90))[index % 6]
+        pixels = np.full((height, width, 3), chance.integers(0, 256, 3), dtype=np.uint8)
+        pixels[10:30, 5 : 15 + index] = chance.integers(0, 256, 3)
+        Image.fromarray(pixels).save(folder / f"{index:02d}.png")
+        (folder / f"{index:02d}.txt").write_text(f"a picture with number {index}", encoding="utf-8")
+    return folder
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[..., Running]:
     """Start train_lora.main(argv) in a process of its own."""

@@ -23,6 +23,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from pipeline import rng, shipped
 from pipeline.adapter.names import is_a
+from pipeline.data.buckets import together
 from pipeline.data.manifest import Example, read_manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.rows import FileSource
@@ -48,7 +49,7 @@ def main(folder: Path, num_steps: int) -> None:
     optimizer = torch.optim.AdamW(trained.values(), lr=RATE, weight_decay=0.01)
     rates = get_scheduler("constant", optimizer, num_warmup_steps=0, num_training_steps=num_steps)
     examples = read_manifest(shipped.TRAIN, DataOptions()).examples
-    sampler = StepSampler(len(examples), BATCH, SEED)
+    sampler = StepSampler(together(len(examples), examples[0].size), BATCH, SEED)
     losses = []
     unet.train()
     for step in range(num_steps):

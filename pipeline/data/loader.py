@@ -18,7 +18,7 @@ from pipeline.data import pixels, views
 from pipeline.data.manifest import Manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.sampler import MicroBatches, Position
-from pipeline.geometry import Geometry, Size
+from pipeline.geometry import Geometry
 
 SizeStates = Callable[[Geometry], Embeddings]  # of a family
 
@@ -66,14 +66,13 @@ class CachedExamples(Dataset[Row]):
         options: DataOptions,
         *,
         seed: int,
-        size: Size,
         noise_offset: float,
         size_states: SizeStates,
         ragged: Ragged,
         live_prompts: bool,
     ) -> None:
         self.manifest, self.cache, self.options = manifest, cache, options
-        self.seed, self.size, self.noise_offset = seed, size, noise_offset
+        self.seed, self.noise_offset = seed, noise_offset
         self.size_states, self.ragged, self.live_prompts = size_states, ragged, live_prompts
 
     @functools.cached_property
@@ -85,7 +84,7 @@ class CachedExamples(Dataset[Row]):
         """The tensors of one example in one epoch."""
         example, epoch, seed = self.manifest.examples[position.index], position.epoch, self.seed
         variant = views.variant_of(example, epoch, seed, self.options)
-        view = views.view_of(example, variant, seed=seed, size=self.size, options=self.options)
+        view = views.view_of(example, variant, seed=seed, size=position.size, options=self.options)
         entry = caches.load(self.cache.latent_path(example, view, self.options.alpha_background))
         shape = tuple(entry["mean"].shape)
         latents = entry["mean"] + entry["std"] * rng.normal(seed, epoch, example.id, "posterior", shape)

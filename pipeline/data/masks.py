@@ -1,5 +1,7 @@
 """Masks: which part of a picture the loss looks at, from a file beside it or from its transparency."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -9,6 +11,9 @@ from pipeline import atomic
 from pipeline.data import cache as caches
 from pipeline.data import images, pixels
 from pipeline.data.manifest import Example
+from pipeline.geometry import Size
+
+LatentOf = Callable[[Size], tuple[int, int]]
 
 
 def mask_of(example: Example, view: images.View, latent: tuple[int, int]) -> Float[Tensor, "1 h w"]:
@@ -35,12 +40,16 @@ def missing(cache: caches.Cache, views: list[caches.Looks]) -> list[caches.Looks
     return [looks for path, looks in paths.items() if not path.is_file()]
 
 
-def store(cache: caches.Cache, views: list[caches.Looks], latent: tuple[int, int]) -> list[str]:
-    """Work out and keep the masks of views; a sentence for each image without anything to look at."""
+def store(cache: caches.Cache, views: list[caches.Looks], latent_of: LatentOf) -> list[str]:
+    """Work out and keep the masks of views; a sentence for each image without anything to look at.
+
+    `latent_of` gives the height and width of the latents of a size.
+    """
     bad = []
     for example, view in views:
         try:
-            atomic.write_tensors(cache.mask_path(example, view), {"mask": mask_of(example, view, latent)})
+            mask = mask_of(example, view, latent_of(view.size))
+            atomic.write_tensors(cache.mask_path(example, view), {"mask": mask})
         except ValueError as error:
             bad.append(f"{example.name}: {error}")
     return bad

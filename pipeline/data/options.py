@@ -82,11 +82,24 @@ class DataOptions:
     max_train_samples: int | None = None
     """Train on this many examples, chosen by content, the same ones every time."""
 
-    resolution: int | None = None
-    """Side in pixels of the square the model sees. Not given: the model's own size."""
+    resolution: int | str | None = None
+    """Side in pixels of the square that has as many pixels as the model sees of a picture, or several, as in
+    512,768,1024: then each picture is shown at each for which it has the pixels. Not given: the model's own size."""
+
+    buckets: bool = True
+    """Show pictures in about their own shape, those of one size together. --no-buckets cuts all to the square."""
+
+    bucket_step: int | None = None
+    """Pixels between two lengths of a side. Not given: a sixteenth of the square's, in steps the model can take."""
+
+    max_aspect: float = 2.5
+    """The longest shape: how many times the shorter side the longer one may be. What is longer is cut."""
+
+    upscale: bool = False
+    """Enlarge pictures with fewer pixels than the model sees, instead of showing them smaller."""
 
     center_crop: bool = False
-    """Cut the square from the centre instead of a random place."""
+    """Cut what does not fit the shape evenly from both edges instead of at random."""
 
     random_flip: bool = False
     """Mirror half of the views from left to right."""
@@ -142,7 +155,8 @@ class DataOptions:
         problems = out_of_bounds(
             self,
             max_train_samples=(1, infinity),
-            resolution=(8, infinity),
+            bucket_step=(SIZE_MULTIPLE, infinity),
+            max_aspect=(1, 16),
             validation_split=(0, 0.9),
             cache_variants=(1, infinity),
             caption_variants=(1, infinity),
@@ -153,9 +167,7 @@ class DataOptions:
             dataloader_num_workers=(0, infinity),
         )
         problems += not_utf8(self, "train_data_dir", "dataset_name", "evaluation_data_dir", "cache_dir")
-        if self.resolution is not None and self.resolution % SIZE_MULTIPLE:
-            near = round(self.resolution / SIZE_MULTIPLE) * SIZE_MULTIPLE
-            problems.append(f"--resolution {self.resolution} must be a multiple of {SIZE_MULTIPLE}; {near} is near.")
+        problems += self._size_problems()
         if self.alpha_background != "white":
             from PIL import ImageColor
 
@@ -170,6 +182,32 @@ class DataOptions:
         if self.dataset_config_name is not None and self.dataset_name is None:
             problems.append("--dataset_config_name has an effect only with --dataset_name.")
         return problems + self._caption_problems() + self._tag_problems()
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The sides of --resolution in pixels, the smallest first; none where the model decides."""
+        return tuple(sorted({int(side) for side in _words_of(self.resolution)}))
+
+    def _size_problems(self) -> list[str]:
+        """What is wrong with the options of sizes."""
+        words = _words_of(self.resolution)
+        if not all(re.fullmatch("[0-9]+", word) for word in words):
+            return [f"--resolution {self.resolution} is no whole number of pixels, or several as in 512,768,1024."]
+        problems = [
+            f"--resolution {side} must be a multiple of {SIZE_MULTIPLE}; {_near(side, SIZE_MULTIPLE)} is near."
+            for side in map(int, words)
+            if side % SIZE_MULTIPLE or not side
+        ]
+        if self.bucket_step is not None and self.bucket_step % SIZE_MULTIPLE:
+            near = _near(self.bucket_step, SIZE_MULTIPLE)
+            problems.append(f"--bucket_step {self.bucket_step} must be a multiple of {SIZE_MULTIPLE}; {near} is near.")
+        idle = {"bucket_step": None, "max_aspect": 2.5, "upscale": False}
+        problems += [
+            f"--{name} has an effect only with buckets; leave out --no-buckets or it."
+            for name, default in idle.items()
+            if not self.buckets and getattr(self, name) != default
+        ]
+        return problems
 
     def _caption_problems(self) -> list[str]:
         """What is wrong with the options of captions."""
@@ -226,3 +264,11 @@ class DataOptions:
     def variants(self) -> int:
         """Views kept per image: one where crop and flip leave nothing to chance."""
         return 1 if self.center_crop and not self.random_flip else self.cache_variants
+
+
+def _words_of(resolution: int | str | None) -> list[str]:
+    return [] if resolution is None else [word.strip() for word in str(resolution).split(",")]
+
+
+def _near(number: int, multiple: int) -> int:
+    return max(multiple, round(number / multiple) * multiple)

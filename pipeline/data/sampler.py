@@ -1,10 +1,12 @@
 """Which examples an optimizer step sees: addressed by step, so that resuming at step N is starting at N."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from pipeline import rng
+from pipeline.data.buckets import Bucket
+from pipeline.geometry import Size
 
 
 @dataclass(frozen=True)
@@ -12,29 +14,84 @@ class Position:
     """One place in the endless stream of examples."""
 
     index: int  # of the example in the manifest
-    epoch: int  # how often the stream has been through the dataset before
+    epoch: int  # how often the example was shown before
+    size: Size  # at which it is shown
 
 
 @dataclass(frozen=True)
 class StepSampler:
-    """The stream of examples, cut into optimizer steps.
+    """The stream of examples, cut into optimizer steps, each of one bucket.
 
-    Every epoch visits every example once, in an order of its own; a step that spans the border
-    of two epochs takes from both. So no batch is ever ragged, and one image is enough.
+    A bucket is gone through again and again, each time in an order of its own; a step that spans the border of two
+    such passes takes from both. So no batch is ever ragged, and one image is enough. An epoch holds the steps that
+    each bucket needs to show every example once more, in a random order: what its last step shows beyond that, the
+    next epoch need not show again.
     """
 
-    num_examples: int
+    buckets: tuple[Bucket, ...]
     batch_size: int  # of one optimizer step, over all processes and micro-steps
     seed: int
 
+    @cached_property
+    def num_entries(self) -> int:
+        """What an epoch shows."""
+        return sum(self._lengths)
+
+    @cached_property
+    def _lengths(self) -> tuple[int, ...]:
+        return tuple(len(bucket.entries) for bucket in self.buckets)
+
+    @cached_property
+    def _turns(self) -> int:
+        return 1 + max(entry.turn for bucket in self.buckets for entry in bucket.entries)
+
+    @cached_property
+    def _order(self) -> Callable[[int, int, str, int], list[int]]:
+        """In which order a bucket is gone through, after so many times; what is needed again soon is kept."""
+        return lru_cache(maxsize=4 * len(self.buckets))(rng.order)
+
     def step(self, step: int) -> list[Position]:
         """The `batch_size` positions of optimizer step `step`, counted from 0."""
-        first = step * self.batch_size
-        return [self._position(first + offset) for offset in range(self.batch_size)]
+        number, batch = self._batch(step)
+        first = batch * self.batch_size
+        return [self._position(number, first + offset) for offset in range(self.batch_size)]
 
-    def _position(self, place: int) -> Position:
-        epoch, within = divmod(place, self.num_examples)
-        return Position(_order(self.seed, epoch, self.num_examples)[within], epoch)
+    def num_steps(self, num_epochs: int) -> int:
+        """The steps after which every example has been shown so often."""
+        return sum(-(-num_epochs * length // self.batch_size) for length in self._lengths)
+
+    def num_epochs(self, num_steps: int) -> int:
+        """A number that no position of so many steps reaches with its epoch."""
+        if len(self.buckets) == 1:
+            batches = [num_steps]
+        else:
+            epochs = self._epoch_of(max(0, num_steps - 1)) + 1
+            batches = [-(-epochs * length // self.batch_size) for length in self._lengths]
+        passes = [-(-number * self.batch_size // length) for number, length in zip(batches, self._lengths, strict=True)]
+        return max(passes) * self._turns
+
+    def _batch(self, step: int) -> tuple[int, int]:
+        """The bucket of a step, and which of its batches."""
+        if len(self.buckets) == 1:
+            return 0, step
+        epoch = self._epoch_of(step)
+        return _batches(self.seed, epoch, self._lengths, self.batch_size)[step - self.num_steps(epoch)]
+
+    def _epoch_of(self, step: int) -> int:
+        low, high = 0, step + 1  # every epoch has a step, or else so many have none that few steps are looked at
+        while self.num_steps(high) <= step:
+            high *= 2
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.num_steps(middle) <= step else (low, middle)
+        return low
+
+    def _position(self, number: int, place: int) -> Position:
+        bucket = self.buckets[number]
+        times, within = divmod(place, len(bucket.entries))
+        name = str(bucket.size) if len(self.buckets) > 1 else ""
+        entry = bucket.entries[self._order(self.seed, times, name, len(bucket.entries))[within]]
+        return Position(entry.index, times * self._turns + entry.turn, bucket.size)
 
 
 @dataclass(frozen=True)
@@ -65,5 +122,11 @@ class MicroBatches:
 
 
 @lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, num_examples: int) -> list[int]:
-    return rng.order(seed, epoch, num_examples)
+def _batches(seed: int, epoch: int, lengths: tuple[int, ...], batch_size: int) -> list[tuple[int, int]]:
+    """The steps of an epoch: the number of the bucket, and which of its batches, counted from the run's start."""
+    found = [
+        (number, batch)
+        for number, length in enumerate(lengths)
+        for batch in range(-(-epoch * length // batch_size), -(-(epoch + 1) * length // batch_size))
+    ]
+    return [found[place] for place in rng.order(seed, epoch, "steps", len(found))]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pipeline.errors import out_of_bounds
+from pipeline.geometry import Size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,9 @@ class PreviewOptions:
     """Optimizer steps between validations, previews and held-out loss alike. Neither given: previews at the end only,
     the held-out loss as often as a tenth of the run's work allows, at most ten times."""
 
+    validation_size: str | None = None
+    """Width and height of the previews in pixels, as in 832x1216. Not given: the square of --resolution."""
+
     guidance_scale: float | None = None
     """Guidance of the previews. Not given: the default of the model's pipeline."""
 
@@ -38,6 +42,11 @@ class PreviewOptions:
         assert self.guidance_scale is not None
         return self.guidance_scale
 
+    @property
+    def size(self) -> Size | None:
+        """The size of the previews, where one is asked for."""
+        return None if self.validation_size is None else Size.parsed(self.validation_size)
+
     def problems(self) -> list[str]:
         """What is wrong with these values, one sentence each."""
         infinity = float("inf")
@@ -49,6 +58,8 @@ class PreviewOptions:
             guidance_scale=(0, infinity),
             num_inference_steps=(1, 1000),
         )
+        if self.validation_size is not None and (self.size is None or not self.size.area):
+            problems.append(f"--validation_size {self.validation_size} is no width x height, as in 832x1216.")
         if not all(prompt.strip() for prompt in self.validation_prompt):
             problems.append("--validation_prompt is empty; say what to draw, or leave it out.")
         if self.num_validation_images == 0 and (self.validation_prompt or self.clip_model_name_or_path):

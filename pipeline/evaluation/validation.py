@@ -6,7 +6,7 @@ differences of the model. As many training examples, measured in the same way, m
 generalisation gap a difference of two like things.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -53,12 +53,11 @@ class LossEvaluator:
         self, predict: Predict, examples: list[ValidationExample], *, conditioned: bool = True
     ) -> Float[Tensor, "n k"]:
         """Squared error of each example at each noise level, with its caption or unconditionally."""
-        places = [(example, level) for example in examples for level in range(NUM_LEVELS)]
         captions = [example.caption if conditioned else None for example in examples]
         prompts = {caption: self.prompts(caption) for caption in dict.fromkeys(captions)}
-        rows = []
-        for first in range(0, len(places), self.batch_size):
-            batch = places[first : first + self.batch_size]
+        found = torch.empty(len(examples), NUM_LEVELS)
+        for places in self._batches(examples):
+            batch = [(examples[number], level) for number, level in places]
             conditions = [{**prompts[e.caption if conditioned else None], **e.size} for e, _ in batch]
             conditioning = stack(conditions, self.ragged).to(self.device, self.dtype)
             u = torch.tensor([(level + 0.5) / NUM_LEVELS for _, level in batch], dtype=torch.float64)
@@ -69,8 +68,19 @@ class LossEvaluator:
             )
             counts = [example.counts for example, _ in batch if example.counts is not None]
             weights = torch.stack(counts).to(self.device) if counts else None
-            rows.append(squared_error(predict(sample.x_t, sample.t, conditioning), sample.target, weights).cpu())
-        return torch.cat(rows).reshape(len(examples), NUM_LEVELS)
+            errors = squared_error(predict(sample.x_t, sample.t, conditioning), sample.target, weights)
+            found[tuple(zip(*places, strict=True))] = errors.cpu()
+        return found
+
+    def _batches(self, examples: list[ValidationExample]) -> Iterator[list[tuple[int, int]]]:
+        """The number of an example and its noise level, for all of them, in batches of one size."""
+        by_size: dict[torch.Size, list[tuple[int, int]]] = {}
+        for number, example in enumerate(examples):
+            places = by_size.setdefault(example.mean.shape, [])
+            places += [(number, level) for level in range(NUM_LEVELS)]
+        for places in by_size.values():
+            for first in range(0, len(places), self.batch_size):
+                yield places[first : first + self.batch_size]
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,11 @@ class Family(ABC):
         return Size.square(int(self.part_config(self.denoiser)["sample_size"]) * self.pixels_per_latent)
 
     @property
+    def longest_side(self) -> int | None:
+        """The longest side in pixels that the denoiser has positions for; None where it takes any."""
+        return None
+
+    @property
     def pixels_per_latent(self) -> int:
         """The side in pixels of one latent."""
         return pixels_per_latent(self.part_config("vae"))

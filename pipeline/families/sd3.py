@@ -36,6 +36,11 @@ class StableDiffusion3(Family):
     architecture = "stable-diffusion-3"
 
     @property
+    def longest_side(self) -> int:
+        """What the transformer's table of positions covers."""
+        return int(self.part_config("transformer")["pos_embed_max_size"]) * self.patch_size * self.pixels_per_latent
+
+    @property
     def targets(self) -> TargetModules:
         """Both streams of each block; of the last block's text stream nothing goes on, so its queries learn nothing."""
         last = int(self.part_config("transformer")["num_layers"]) - 1

@@ -4,6 +4,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from pipeline.data.buckets import LITTLE, Bucket, is_enlarged, share_cropped, shown
 from pipeline.data.manifest import Manifest, by_name
 from pipeline.data.options import DataOptions
 from pipeline.evaluation.picture_sets import INDEX, keep, kept
@@ -16,19 +17,21 @@ FOLDER = "data"  # of samples/
 MAX_SHOWN = 24
 
 
-def keep_examples(manifest: Manifest, samples: Path, size: Size, options: DataOptions) -> None:
+def keep_examples(manifest: Manifest, buckets: tuple[Bucket, ...], samples: Path, options: DataOptions) -> None:
     """Write some training pictures as the model sees them, cut from the centre, with their captions."""
-    examples = by_name(manifest)
-    chosen = spread(examples, MAX_SHOWN)
+    sizes = {example.id: size for example, size in shown(manifest.examples, buckets)}
+    chosen = spread(by_name(manifest), MAX_SHOWN)
     rows = [
         {"file": f"{number:04d}.png", "name": example.name, "captions": list(example.captions)}
         for number, example in enumerate(chosen)
     ]
-    keep(samples / FOLDER, [reference_picture(example, size, options) for example in chosen], rows, drawn=False)
+    pictures = [reference_picture(example, sizes[example.id], options) for example in chosen]
+    keep(samples / FOLDER, pictures, rows, drawn=False)
 
 
-def facts(manifest: Manifest, held_out: Manifest | None) -> DataFacts:
+def facts(manifest: Manifest, held_out: Manifest | None, buckets: tuple[Bucket, ...]) -> DataFacts:
     """The dataset in numbers, for result.json."""
+    seen = [(example.size, size) for example, size in shown(manifest.examples, buckets)]
     sides = sorted(min(example.size.width, example.size.height) for example in manifest.examples)
     captions = [caption for example in manifest.examples for caption in example.captions]
     return DataFacts(
@@ -40,6 +43,9 @@ def facts(manifest: Manifest, held_out: Manifest | None) -> DataFacts:
         side=Sides(sides[0], sides[len(sides) // 2], sides[-1]),
         skipped=len(manifest.skipped),
         copies=len(manifest.duplicates),
+        sizes={str(bucket.size): len(bucket.entries) for bucket in buckets},
+        enlarged=sum(is_enlarged(original, size) for original, size in seen),
+        cropped=share_cropped(seen),
     )
 
 
@@ -56,14 +62,17 @@ def words(found: DataFacts, size: Size) -> list[str]:
     sizes = f"{side.smallest} to {side.largest} pixels (median {side.median})"
     if side.smallest == side.largest:
         sizes = f"{side.median} pixels"
+    shown_at = f"the model sees {', '.join(f'{number} at {size}' for size, number in found.sizes.items())}"
+    if len(found.sizes) < 2:
+        shown_at = f"the model sees {next(iter(found.sizes), size)}"
+    if found.cropped >= LITTLE:
+        shown_at += f", for which {found.cropped:.0%} of all pixels are cut off"
     sentences = [
-        f"{found.examples} examples to train on, {found.held_out} held out. Their shorter side is {sizes}; "
-        f"the model sees {size}.",
+        f"{found.examples} examples to train on, {found.held_out} held out. Their shorter side is {sizes}; {shown_at}.",
         f"{found.captions} captions, {found.distinct_captions} of them different, {found.words:g} words in the median.",
     ]
-    shorter = min(size.width, size.height)
-    if side.smallest < shorter:
-        sentences.append(f"Some are smaller than {shorter} pixels and are enlarged: their softness is learnt too.")
+    if found.enlarged:
+        sentences.append(f"{found.enlarged} are too small for this and are enlarged: their softness is learnt too.")
     if found.distinct_captions < found.captions / 2:
         sentences.append("Most captions are alike, so the adapter cannot learn what tells the pictures apart.")
     if found.skipped:

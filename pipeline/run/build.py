@@ -13,7 +13,6 @@ from pipeline.data import cache as caches
 from pipeline.data import pixels
 from pipeline.data.loader import CachedExamples
 from pipeline.data.manifest import Example
-from pipeline.data.sampler import StepSampler
 from pipeline.data.views import centre_view
 from pipeline.evaluation.previews import Previews
 from pipeline.evaluation.sample import Sampler, SampleSettings
@@ -89,7 +88,7 @@ def build_previews(context: RunContext, models: Models) -> Previews | None:
     family, denoiser = context.family, models.adapted.denoiser
     pipe = family.around(denoiser, dtype=dtype).to(device)
     length = context.run.model.max_sequence_length
-    settings = SampleSettings(preview.guidance, preview.num_inference_steps, context.plan.size, length)
+    settings = SampleSettings(preview.guidance, preview.num_inference_steps, context.plan.preview_size, length)
     embed = functools.partial(embedded, context, models)
     sampler = Sampler(pipe, denoiser, embed, settings, supports_cfg=family.supports_cfg)
     return Previews(context.folder / "samples", sampler, models.adapted, requests)
@@ -106,9 +105,9 @@ def build_loss_validation(context: RunContext, models: Models) -> Validation | N
     if not held_out:
         return None
     data, engine, family = context.run.data, context.engine, context.family
-    view = centre_view(context.plan.size, data)
 
     def encoded(example: Example) -> ValidationExample:
+        view = centre_view(context.plan.shapes.size_for(example.size), data)
         entry = caches.load(context.cache.latent_path(example, view, data.alpha_background))
         size = family.size_states(pixels.geometry_of(example.size, view))
         mask = caches.load(context.cache.mask_path(example, view))["mask"] if data.masked_loss else None
@@ -144,7 +143,6 @@ def build_examples(context: RunContext) -> CachedExamples:
         context.cache,
         run.data,
         seed=run.train.seed,
-        size=context.plan.size,
         noise_offset=run.objective.noise_offset,
         size_states=context.family.size_states,
         ragged=context.family.ragged,
@@ -169,7 +167,7 @@ def build_task(context: RunContext, models: Models, state: TrainState) -> Task:
         method=Method(models.denoiser, objective, models.live, dropouts, preserved),
         adapted=models.adapted,
         examples=build_examples(context),
-        sampler=StepSampler(plan.num_examples, plan.global_batch, run.train.seed),
+        sampler=plan.sampler,
         schedule=plan.schedule,
         state=state,
         intervals=Intervals(

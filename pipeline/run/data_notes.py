@@ -2,7 +2,6 @@
 
 from pipeline.data import captions
 from pipeline.data.manifest import Manifest, by_name
-from pipeline.geometry import Size
 from pipeline.notes import Note
 
 
@@ -11,16 +10,6 @@ def found(manifest: Manifest) -> list[str]:
     notes: list[str] = [Note("left out", problem) for problem in manifest.skipped]
     notes += [Note("the same image and caption", names) for names in manifest.duplicates]
     return notes + list(manifest.notes)
-
-
-def enlarged(manifest: Manifest, size: Size) -> list[str]:
-    """The images that have to be scaled up to cover this size."""
-    kind = f"smaller than {size}, so enlarged"
-    return [
-        Note(kind, f"{example.name} ({example.size})")
-        for example in by_name(manifest.distinct())
-        if example.size.width < size.width or example.size.height < size.height
-    ]
 
 
 def mirrored(manifest: Manifest) -> list[str]:

@@ -1,5 +1,6 @@
 """What a run will write, and whether there is room for it."""
 
+import collections
 import math
 import shutil
 from dataclasses import dataclass
@@ -7,7 +8,9 @@ from pathlib import Path
 
 from pipeline.atomic import nearest_existing
 from pipeline.config import Run
+from pipeline.data.buckets import Shapes, shown
 from pipeline.data.manifest import Manifest
+from pipeline.data.sampler import StepSampler
 from pipeline.data.views import captions_to_keep, distinct_views
 from pipeline.engine import Precision
 from pipeline.errors import ConfigError, listed
@@ -42,9 +45,9 @@ def needed(
     manifest: Manifest,
     held_out: Manifest | None,
     *,
-    size: Size,
+    sampler: StepSampler,
+    measured: Shapes,
     num_steps: int,
-    num_epochs: int,
     num_trainable: int,
     precision: Precision,
 ) -> Needed:
@@ -52,17 +55,21 @@ def needed(
     train, data = run.train, run.data
     num_checkpoints = math.ceil(num_steps / train.checkpointing_steps)
     kept = min(num_checkpoints, train.checkpoints_total_limit or num_checkpoints) + 1
-    views = sum(len(distinct_views(e, seed=train.seed, size=size, options=data)) for e in manifest.examples)
-    views += 2 * num_measured(held_out)
+    views: collections.Counter[Size] = collections.Counter()
+    for example, size in shown(manifest.examples, sampler.buckets):
+        views[size] += len(distinct_views(example, seed=train.seed, size=size, options=data))
+    if held_out is not None:
+        for part in (held_out, manifest):
+            views.update(measured.size_for(example.size) for example in part.limited(num_measured(held_out)).examples)
     embeddings, captions = 0, set[str]()
     if not run.adapter.train_text_encoder:
-        shown = captions_to_keep(manifest.examples, num_epochs, train.seed, data)
-        captions = {*shown, *(example.caption for example in (held_out.examples if held_out else ()))}
+        trained = captions_to_keep(manifest.examples, sampler.num_epochs(num_steps), train.seed, data)
+        captions = {*trained, *(example.caption for example in (held_out.examples if held_out else ()))}
         embeddings = (len(captions) + 1) * num_embedding_values(family) * precision.dtype.itemsize
     return Needed(
-        views,
+        views.total(),
         len(captions),
-        views * 2 * BYTES_PER_WEIGHT * math.prod(family.latent_shape(size)),
+        sum(2 * BYTES_PER_WEIGHT * math.prod(family.latent_shape(size)) * number for size, number in views.items()),
         embeddings,
         kept * WEIGHTS_PER_CHECKPOINT * BYTES_PER_WEIGHT * num_trainable,
     )

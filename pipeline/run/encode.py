@@ -2,16 +2,19 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from pipeline.console import tell
 from pipeline.data import cache as caches
 from pipeline.data import masks
+from pipeline.data.buckets import shown
 from pipeline.data.images import View
 from pipeline.data.manifest import Example
+from pipeline.data.options import DataOptions
 from pipeline.data.views import captions_to_keep, centre_view, distinct_views
 from pipeline.errors import DataError, listed
 from pipeline.evaluation.previews import preview_prompts
@@ -35,7 +38,7 @@ def encode(context: RunContext) -> None:
     share = slice(engine.rank, None, engine.num_processes)
     looked_at = views_to_encode(context)[share]
     if run.data.masked_loss:
-        keep_masks(cache, looked_at, family.latent_shape(context.plan.size)[1:])
+        keep_masks(cache, looked_at, lambda size: family.latent_shape(size)[1:])
     views = caches.missing_views(cache, looked_at, run.data)
     captions = caches.missing_captions(cache, captions_to_encode(context)[share])
     if not views and not captions:
@@ -46,46 +49,52 @@ def encode(context: RunContext) -> None:
     fit.require_there(loaded, family.source.folder)
     pipe = pipe.to(engine.device)
     fit.require_finite(loaded, family.source.folder)
-    sizes = batch_sizes(engine.device, context.plan.size)
+    num_captions = captions_at_once(engine.device)
     with torch.no_grad():
         if None in captions:
             caches.store_unconditional(cache, family.embed(pipe, None))
         texts = [caption for caption in captions if caption is not None]
-        for batch in counted(caches.batches(texts, sizes.captions), len(texts), "caption"):
-            caches.store_texts(cache, batch, sizes.captions, lambda rows: family.encode_text(pipe, rows))
-        pictures = caches.decoded(views, run.data)
-        for looks in counted(caches.batches(pictures, sizes.pictures), len(views), "view"):
+        for batch in counted(caches.batches(texts, num_captions), len(texts), "caption"):
+            caches.store_texts(cache, batch, num_captions, lambda rows: family.encode_text(pipe, rows))
+        for looks in counted(of_one_size(views, run.data, engine.device), len(views), "view"):
+            most = pictures_at_once(engine.device, looks[0][0][1].size)
             try:
-                caches.store_latents(
-                    cache, looks, sizes.pictures, run.data, lambda pixels: family.encode_image(pipe, pixels)
-                )
+                caches.store_latents(cache, looks, most, run.data, lambda pixels: family.encode_image(pipe, pixels))
             except ValueError as error:
                 raise DataError(f"{error}.") from error
 
 
-def keep_masks(cache: caches.Cache, views: list[caches.Looks], latent: tuple[int, int]) -> None:
+def of_one_size(
+    views: list[caches.Looks], options: DataOptions, device: torch.device
+) -> Iterator[list[tuple[caches.Looks, Float[Tensor, "3 h w"]]]]:
+    """What the views show, in batches of one size, the pictures of each as many as an encoder is given at once."""
+    by_size: dict[Size, list[caches.Looks]] = {}
+    for looks in views:
+        by_size.setdefault(looks[1].size, []).append(looks)
+    for size, some in by_size.items():
+        yield from caches.batches(caches.decoded(some, options), pictures_at_once(device, size))
+
+
+def keep_masks(cache: caches.Cache, views: list[caches.Looks], latent_of: masks.LatentOf) -> None:
     """Work out the masks that are not kept yet. Raises DataError with every image without anything to look at."""
     unknown = masks.missing(cache, views)
     problems: list[str] = []
     for some in counted(caches.batches(unknown, MAX_PICTURES), len(unknown), "mask"):
-        problems += masks.store(cache, some, latent)
+        problems += masks.store(cache, some, latent_of)
     if problems:
         named = list(dict.fromkeys(problems))
         raise DataError(f"--masked_loss: {len(named)} image(s) cannot be used.\n{listed(named)}")
 
 
-@dataclass(frozen=True)
-class BatchSizes:
-    """How many rows an encoder is given at once."""
-
-    pictures: int
-    captions: int
+def captions_at_once(device: torch.device) -> int:
+    """How many captions an encoder is given: what keeps a device busy and fits a small one."""
+    return 4 if device.type == "cpu" else 16
 
 
-def batch_sizes(device: torch.device, size: Size) -> BatchSizes:
-    """What keeps a device busy and fits a small one: on a CPU larger batches of larger pictures are slower."""
-    pixels, captions = (2**16, 4) if device.type == "cpu" else (2**20, 16)
-    return BatchSizes(min(MAX_PICTURES, max(1, pixels // size.area)), captions)
+def pictures_at_once(device: torch.device, size: Size) -> int:
+    """How many pictures of a size an encoder is given: on a CPU larger batches of larger pictures are slower."""
+    pixels: int = 2**16 if device.type == "cpu" else 2**20
+    return min(MAX_PICTURES, max(1, pixels // size.area))
 
 
 def counted(batches: Iterable[list[Item]], total: int, unit: str) -> Iterator[list[Item]]:
@@ -100,13 +109,14 @@ def counted(batches: Iterable[list[Item]], total: int, unit: str) -> Iterator[li
 
 def views_to_encode(context: RunContext) -> list[tuple[Example, View]]:
     """Every view the run will look at: what it trains on, and what it is measured on."""
-    data, seed, size = context.run.data, context.run.train.seed, context.plan.size
+    data, seed, shapes = context.run.data, context.run.train.seed, context.plan.shapes
     views = [
         (example, view)
-        for example in context.data.manifest.examples
+        for example, size in shown(context.data.manifest.examples, context.plan.buckets)
         for view in distinct_views(example, seed=seed, size=size, options=data)
     ]
-    return views + [(example, centre_view(size, data)) for example in sum(measured_examples(context), ())]
+    measured = sum(measured_examples(context), ())
+    return views + [(example, centre_view(shapes.size_for(example.size), data)) for example in measured]
 
 
 def captions_to_encode(context: RunContext) -> list[str | None]:

@@ -93,7 +93,7 @@ def facts_of(context: RunContext, exported: Exported, timer: PhaseTimer) -> RunR
         rank=exported.rank,
         alpha=exported.alpha,
         comfyui=exported.comfyui.relative_to(context.folder).as_posix() if exported.comfyui else None,
-        data=dataset.facts(context.data.manifest, context.data.held_out),
+        data=dataset.facts(context.data.manifest, context.data.held_out, context.plan.buckets),
         seconds=timer.seconds,
         peak_memory=context.engine.peak_memory,
     )
@@ -119,8 +119,8 @@ def share(context: RunContext) -> None:
 
 def draw(context: RunContext, previews: Previews | None, kept_step: int, trackers: Trackers) -> None:
     """Every picture of the page, and what is measured on them."""
-    run, size, reference = context.run, context.plan.size, context.data.test_set
-    dataset.keep_examples(context.data.manifest, context.folder / "samples", size, run.data)
+    run, reference = context.run, context.data.test_set
+    dataset.keep_examples(context.data.manifest, context.plan.buckets, context.folder / "samples", run.data)
     if previews is None:
         return
     previews.draw_base()

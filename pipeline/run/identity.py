@@ -33,6 +33,7 @@ NOT_IDENTITY = frozenset(
         "early_stopping_patience",
         "validation_split",
         "validation_prompt",
+        "validation_size",
         "num_validation_images",
         "validation_epochs",
         "validation_steps",
@@ -77,5 +78,5 @@ def identity_of(context: RunContext) -> dict[str, Any]:
         "start": fingerprint_of_adapter(context.run.adapter.init_lora),
         "num_steps": plan.num_steps,
         "global_batch": plan.global_batch,
-        "size": [plan.size.width, plan.size.height],
+        "buckets": [[str(bucket.size), len(bucket.entries)] for bucket in plan.buckets],
     }

@@ -10,9 +10,10 @@ from pipeline.adapter.layers import TargetModule
 from pipeline.config import Run
 from pipeline.console import columns
 from pipeline.data import captions
+from pipeline.data.buckets import Bucket, Shapes
 from pipeline.data.manifest import Manifest
+from pipeline.data.sampler import StepSampler
 from pipeline.engine import Precision
-from pipeline.errors import ConfigError
 from pipeline.evaluation import validation
 from pipeline.families.base import Family
 from pipeline.families.meta import on_meta
@@ -20,7 +21,7 @@ from pipeline.geometry import Size
 from pipeline.notes import Note, all_shown, grouped
 from pipeline.objective.paths import DiffusionPath
 from pipeline.remembered import cache_folder
-from pipeline.run import data_notes, disk, plan_text
+from pipeline.run import data_notes, disk, plan_text, shapes
 from pipeline.training.schedule import Schedule, build_schedule
 
 VALIDATION_SHARE, MAX_VALIDATIONS = 0.1, 10  # of a run's work, and in number, where no interval is asked for
@@ -33,9 +34,9 @@ PASSES_PER_EXAMPLE = 3  # of the denoiser: forward once, backward about twice
 class Plan:
     """What a run will do, in numbers."""
 
-    num_examples: int
-    size: Size
-    global_batch: int
+    preview_size: Size
+    shapes: Shapes  # for pictures that are measured and not trained on
+    sampler: StepSampler
     num_steps: int
     num_epochs: int  # of which the last may be cut short
     schedule: Schedule
@@ -45,6 +46,21 @@ class Plan:
     room: list[tuple[Path, int]]  # a folder on each disk that is written to, and the bytes that go there
     notes: tuple[str, ...]
     rows: tuple[tuple[str, str], ...] = ()  # for the terminal
+
+    @property
+    def size(self) -> Size:
+        """The square of --resolution, of several the largest."""
+        return Size.square(self.shapes.side)
+
+    @property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """Which examples are shown at which size."""
+        return self.sampler.buckets
+
+    @property
+    def global_batch(self) -> int:
+        """Examples of an optimizer step."""
+        return self.sampler.batch_size
 
     def text(self) -> str:
         """The plan for a terminal."""
@@ -66,15 +82,11 @@ def make_plan(
     output_dir: Path,
 ) -> Plan:
     """Work out the run. Raises ConfigError where the numbers do not fit together."""
-    size, size_reason = _size(run.data.resolution, family)
-    num_examples = len(manifest.examples)
-    global_batch = run.train.train_batch_size * run.train.gradient_accumulation_steps * num_processes
-    num_steps, length_reason = length_of(run, num_examples, global_batch)
-    num_epochs = math.ceil(num_steps * global_batch / num_examples)
-    schedule = build_schedule(run.optim, num_steps, global_batch)
-    interval, interval_reason = _validation_interval(
-        run, held_out, num_examples=num_examples, global_batch=global_batch, num_steps=num_steps
-    )
+    *_, measured = possible = shapes.offered(run, family)
+    sampler = shapes.sampler_for(run, manifest, possible, num_processes)
+    num_steps, length_reason = length_of(run, sampler)
+    schedule = build_schedule(run.optim, num_steps, sampler.batch_size)
+    interval, interval_reason = _validation_interval(run, held_out, sampler, num_steps)
     chosen = all_target_modules(run, family)
     num_trainable = sum(module.num_weights for module in chosen)
     needed = disk.needed(
@@ -82,31 +94,36 @@ def make_plan(
         family,
         manifest,
         held_out,
-        size=size,
+        sampler=sampler,
+        measured=measured,
         num_steps=num_steps,
-        num_epochs=num_epochs,
         num_trainable=num_trainable,
         precision=precision,
     )
     disk.require_space(needed, room := disk.room_for(needed, output_dir, cache_folder(run.data.cache_dir)))
     plan = Plan(
-        num_examples=num_examples,
-        size=size,
-        global_batch=global_batch,
+        preview_size=shapes.preview_size(run, family, measured),
+        shapes=measured,
+        sampler=sampler,
         num_steps=num_steps,
-        num_epochs=num_epochs,
+        num_epochs=sampler.num_epochs(num_steps),
         schedule=schedule,
         validation_steps=interval,
-        preview_steps=_asked_interval(run, num_examples, global_batch),
+        preview_steps=_asked_interval(run, sampler),
         num_trainable=num_trainable,
         room=room,
-        notes=_notes(run, manifest, size) + _schedule_notes(schedule) + _dora_notes(run, chosen),
+        notes=(
+            *_notes(run, manifest, shapes.notes(manifest, sampler, possible)),
+            *_schedule_notes(schedule),
+            *_dora_notes(run, chosen),
+        ),
     )
     rows = (
         ("model", plan_text.model_text(family, path.prediction)),
-        ("data", plan_text.data_text(manifest, size, size_reason, masked=run.data.masked_loss)),
+        ("data", plan_text.data_text(run, manifest, shapes.size_text(sampler.buckets, measured))),
+        *shapes.rows(manifest, sampler.buckets),
         ("steps", f"{num_steps} of {plan_text.batch_text(run, num_processes)}"),
-        ("epochs", f"{num_steps * global_batch / num_examples:.1f} ({length_reason})"),
+        ("epochs", f"{num_steps * sampler.batch_size / sampler.num_entries:.1f} ({length_reason})"),
         *plan_text.training_rows(run, family, schedule, chosen),
         ("precision", f"{precision.name} ({precision.reason})"),
         *plan_text.kept_rows(run, held_out, interval, interval_reason),
@@ -115,35 +132,23 @@ def make_plan(
     return dataclasses.replace(plan, rows=rows)
 
 
-def _size(asked: int | None, family: Family) -> tuple[Size, str]:
-    """The size of the pictures, and why; ConfigError where the model cannot take it."""
-    if asked is None:
-        return family.native_size, "the model's own size"
-    if asked % family.size_multiple:
-        near = round(asked / family.size_multiple) * family.size_multiple
-        raise ConfigError(f"--resolution {asked} must be a multiple of {family.size_multiple}; {near} is near.")
-    return Size.square(asked), "--resolution"
-
-
-def _asked_interval(run: Run, num_examples: int, global_batch: int) -> int:
+def _asked_interval(run: Run, sampler: StepSampler) -> int:
     """Optimizer steps between validations as the flags say; 0 where they say nothing."""
     preview = run.preview
     if preview.validation_epochs is not None:
-        return max(1, round(preview.validation_epochs * num_examples / global_batch))
+        return max(1, round(preview.validation_epochs * sampler.num_entries / sampler.batch_size))
     return preview.validation_steps or 0
 
 
-def _validation_interval(
-    run: Run, held_out: Manifest | None, *, num_examples: int, global_batch: int, num_steps: int
-) -> tuple[int, str]:
+def _validation_interval(run: Run, held_out: Manifest | None, sampler: StepSampler, num_steps: int) -> tuple[int, str]:
     """Optimizer steps between held-out losses, and why."""
     if held_out is None:
         return 0, ""
-    asked = _asked_interval(run, num_examples, global_batch)
+    asked = _asked_interval(run, sampler)
     if asked:
         return asked, "asked for"
     passes = validation.num_passes(disk.num_measured(held_out), disk.num_measured(held_out))
-    affordable = math.ceil(passes / (VALIDATION_SHARE * PASSES_PER_EXAMPLE * global_batch))
+    affordable = math.ceil(passes / (VALIDATION_SHARE * PASSES_PER_EXAMPLE * sampler.batch_size))
     tenth = math.ceil(num_steps / MAX_VALIDATIONS)
     if affordable > tenth:
         return min(affordable, num_steps), f"as often as {VALIDATION_SHARE:.0%} of the run's work allows"
@@ -157,14 +162,14 @@ def all_target_modules(run: Run, family: Family) -> list[TargetModule]:
     return [module for modules in found.values() for module in modules]
 
 
-def length_of(run: Run, num_examples: int, global_batch: int) -> tuple[int, str]:
+def length_of(run: Run, sampler: StepSampler) -> tuple[int, str]:
     """Optimizer steps in all, and why."""
-    train = run.train
+    train, num_examples, global_batch = run.train, sampler.num_entries, sampler.batch_size
     if train.max_train_steps is not None:
         unused = train.num_train_epochs is not None
         return train.max_train_steps, "--max_train_steps" + (", which wins over --num_train_epochs" if unused else "")
     if train.num_train_epochs is not None:
-        return math.ceil(train.num_train_epochs * num_examples / global_batch), "--num_train_epochs"
+        return sampler.num_steps(train.num_train_epochs), "--num_train_epochs"
     seen = PASSES_OF_FEW * FEW_EXAMPLES * math.sqrt(num_examples / FEW_EXAMPLES)
     if num_examples <= FEW_EXAMPLES:
         seen = PASSES_OF_FEW * num_examples
@@ -186,8 +191,8 @@ def _dora_notes(run: Run, chosen: list[TargetModule]) -> tuple[str, ...]:
     return ("ComfyUI computes DoRA differently: --comfyui_rank writes a file for it, `export --kind comfyui` later",)
 
 
-def _notes(run: Run, manifest: Manifest, size: Size) -> tuple[str, ...]:
-    notes = data_notes.found(manifest) + data_notes.enlarged(manifest, size)
+def _notes(run: Run, manifest: Manifest, of_shapes: list[str]) -> tuple[str, ...]:
+    notes = data_notes.found(manifest) + of_shapes
     notes += data_notes.mirrored(manifest) if run.data.random_flip else []
     trigger = run.data.trigger_word
     notes += [

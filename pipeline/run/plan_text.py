@@ -9,7 +9,6 @@ from pipeline.data import tags
 from pipeline.data.manifest import Manifest
 from pipeline.data.split import MIN_IMAGES
 from pipeline.families.base import Family
-from pipeline.geometry import Size
 from pipeline.remembered import cache_folder
 from pipeline.run.disk import Needed
 from pipeline.training.schedule import Schedule
@@ -38,11 +37,12 @@ def training_rows(run: Run, family: Family, schedule: Schedule, chosen: list[Tar
     )
 
 
-def data_text(manifest: Manifest, size: Size, reason: str, *, masked: bool) -> str:
-    """What is trained on, at which size."""
+def data_text(run: Run, manifest: Manifest, sizes: str) -> str:
+    """What is trained on, at which sizes."""
     number = sum(example.mask is not None for example in manifest.examples)
-    more = f", {number} with a mask beside them" if masked else ""
-    return f"{manifest.origin}: {len(manifest.examples)} examples at {size} pixels ({reason}){more}"
+    more = f", {number} with a mask beside them" if run.data.masked_loss else ""
+    reason = "--resolution" if run.data.sides else "the model's own size"
+    return f"{manifest.origin}: {len(manifest.examples)} examples at {sizes} ({reason}){more}"
 
 
 def disk_rows(run: Run, needed: Needed, output_dir: Path) -> Rows:

@@ -158,7 +158,8 @@ class Reporter:
         with self.timer.section("step"):
             numbers = taken.result.read()
         seconds = self._took if taken.step < done else self.timer.seconds_of("step", "data") - self._started
-        ids = [self.task.examples.manifest.examples[place.index].id for place in self.task.sampler.step(taken.step - 1)]
+        places = self.task.sampler.step(taken.step - 1)
+        ids = [self.task.examples.manifest.examples[place.index].id for place in places]
         self.guard.look(numbers.reached, last=taken.step == self.task.intervals.num_steps)
         require_finite(
             taken.step,
@@ -179,6 +180,7 @@ class Reporter:
                 adapted_rate=taken.adapted_rate,
                 validation=self.outputs.evaluator(taken.step),
                 ids=tuple(ids),
+                size=places[0].size if len(self.task.sampler.buckets) > 1 else None,
                 ranks=self._ranks(ids),
             )
             self.outputs.metrics.write(row)

@@ -1,7 +1,7 @@
 """result.json: what is known of a finished run and its adapter."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline import atomic, records
@@ -32,6 +32,9 @@ class DataFacts:
     side: Sides
     skipped: int  # left out, as was asked
     copies: int  # pictures that exist more than once
+    sizes: dict[str, int] = field(default_factory=dict)  # at which they are shown, and how many
+    enlarged: int = 0  # pictures that are scaled up for it
+    cropped: float = 0.0  # share of all their pixels that is cut off
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -140,13 +140,23 @@ def test_nothing_outside_a_mask_has_a_gradient_and_the_pull_to_the_base_has_one_
     encode(context)
     models = build.load_models(context)
     task = build.build_task(context, models, build.build_state(context, models))
-    batch = task.examples.collate([task.examples[Position(index, 0)] for index in range(2)])
+    batch = task.examples.collate(
+        [task.examples[Position(index, 0, context.plan.buckets[0].size)] for index in range(2)]
+    )
     assert batch.mask.shape == (2, 1, *batch.latents.shape[2:])
     for index, example in enumerate(context.data.manifest.examples):
-        view, latent = views.centre_view(context.plan.size, context.run.data), batch.mask.shape[2:]
-        row = task.examples[Position(index, 0)]
+        view, latent = views.centre_view(context.plan.buckets[0].size, context.run.data), batch.mask.shape[2:]
+        row = task.examples[Position(index, 0, context.plan.buckets[0].size)]
         assert torch.equal(row["mask"], masks.mask_of(example, view, tuple(latent)))
-    assert len({task.examples[Position(index, 0)]["mask"].numpy().tobytes() for index in range(8)}) == 2
+    assert (
+        len(
+            {
+                task.examples[Position(index, 0, context.plan.buckets[0].size)]["mask"].numpy().tobytes()
+                for index in range(8)
+            }
+        )
+        == 2
+    )
     outside = batch.mask.expand_as(batch.latents) == 0
     assert 0.2 < outside.float().mean() < 0.8
     leaf = torch.randn(batch.latents.shape, requires_grad=True)
@@ -209,7 +219,7 @@ def test_a_run_with_masks_ends_and_differs_from_one_without(trainer, small, colo
     split = ["--validation_split", "0.5", "--validation_steps", "2"]
     ended = trainer(*flags, *more, *split, "--unmasked_weight", "0.1", "--output_dir", tmp_path / "masked")
     assert ended.code == 0, ended.output
-    assert "4 examples at 64 x 64 pixels (--resolution), 4 with a mask beside them" in ended.output
+    assert "4 examples at 72 x 56 pixels (--resolution), 4 with a mask beside them" in ended.output
     for path in colours.glob("*.mask.png"):
         path.unlink()
     assert trainer(*flags, *more[1:], *split, "--output_dir", tmp_path / "plain").code == 0

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 from pipeline.data import views
 from pipeline.families import registry
-from pipeline.geometry import Size
 from tests.conftest import (
     largest_difference,
     make_colours,
+    make_shapes,
     metrics,
     next_argv,
     prepared,
@@ -44,7 +44,7 @@ def flags(request, miniature_of, tmp_path):
 
 def test_ten_steps_move_every_target_and_a_killed_run_ends_with_the_same_bytes(start, trainer, flags, tmp_path):
     more = ["--random_flip", "--checkpointing_steps", "3", "--validation_split", "0.5", "--validation_steps", "5"]
-    flags = replaced(flags, num_validation_images=0)
+    flags = replaced(flags, num_validation_images=0, train_data_dir=make_shapes(tmp_path / "shapes"))
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     ended = trainer(*flags, *more, "--output_dir", whole)
     assert ended.code == 0, ended.output
@@ -58,9 +58,10 @@ def test_ten_steps_move_every_target_and_a_killed_run_ends_with_the_same_bytes(s
     ended = trainer(*next_argv(cut))
     assert ended.code == 0, ended.output
     assert (cut / FILE).read_bytes() == (whole / FILE).read_bytes()
-    kept = ("step", "loss", "ids", "validation")
+    kept = ("step", "loss", "ids", "size", "validation")
     first, second = ([[row.get(name) for name in kept] for row in metrics(out)] for out in (whole, cut))
     assert first == second
+    assert len({tuple(row["size"].values()) for row in metrics(whole)}) >= 3
 
 
 ENCODERS = ["--train_text_encoder", "--text_encoder_lr", "3e-2"]
@@ -142,22 +143,25 @@ def test_cached_is_live(flags, tmp_path):
     from pipeline.data import images, pixels
     from pipeline.data.sampler import Position
     from pipeline.run import build
-    from pipeline.run.encode import batch_sizes, encode
+    from pipeline.run.encode import captions_at_once, encode, pictures_at_once
 
     context = prepared([*flags, "--random_flip", "--caption_dropout", "0.5"], tmp_path / "out")
     encode(context)
-    sizes = batch_sizes(torch.device("cpu"), Size.square(64))
+    (bucket,), cpu = context.plan.buckets, torch.device("cpu")
     examples, family = build.build_examples(context), context.family
     pipe = family.load_encoders()
     for index, example in enumerate(context.data.manifest.examples[:4]):
-        row = examples[Position(index, 1)]
+        row = examples[Position(index, 1, bucket.size)]
         variant = views.variant_of(example, 1, 0, context.run.data)
-        view = views.view_of(example, variant, seed=0, size=Size.square(64), options=context.run.data)
+        view = views.view_of(example, variant, seed=0, size=bucket.size, options=context.run.data)
         square = pixels.to_pixels(images.decode(io.BytesIO(example.source.content()), "white"), view)
         dropped = rng.uniform(0, 1, example.id, "caption dropout") < 0.5
         with torch.no_grad():
-            mean, std = (value[0] for value in family.encode_image(pipe, torch.stack([square] * sizes.pictures)))
-            texts = family.encode_text(pipe, [example.caption] * sizes.captions)
+            mean, std = (
+                value[0]
+                for value in family.encode_image(pipe, torch.stack([square] * pictures_at_once(cpu, bucket.size)))
+            )
+            texts = family.encode_text(pipe, [example.caption] * captions_at_once(cpu))
             text = family.embed(pipe, None) if dropped else {name: value[0] for name, value in texts.items()}
         shape = tuple(mean.shape)
         assert torch.equal(row["latents"], mean + std * rng.normal(0, 1, example.id, "posterior", shape))

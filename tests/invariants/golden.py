@@ -67,7 +67,7 @@ def norm(values: Iterator[Tensor]) -> float:
 def run_family(family: str, folder: Path) -> Trajectory:
     """Five steps of a family's miniature, nulls, crops and flips among them."""
     miniature.write(family, folder / "model")
-    flags = small_flags(folder / "model", make_colours(folder / "data"), folder / "cache")
+    flags = [*small_flags(folder / "model", make_colours(folder / "data"), folder / "cache"), "--no-buckets"]
     more = ["--random_flip", "--caption_dropout", "0.3", "--output_dir", str(folder / "out")]
     ended = Running([*replaced(flags, max_train_steps=NUM_STEPS), *more], folder / "log").wait()
     assert ended.code == 0, ended.output

@@ -13,7 +13,7 @@ from pipeline.data import views
 from pipeline.data.sampler import Position
 from pipeline.geometry import Size
 from pipeline.run import build
-from pipeline.run.encode import batch_sizes, encode
+from pipeline.run.encode import captions_at_once, encode, pictures_at_once
 from tests.conftest import COLOURS, metrics, prepared, replaced
 
 pytestmark = pytest.mark.invariant
@@ -54,22 +54,24 @@ def test_every_view_and_caption_of_every_epoch_is_what_live_encoding_gives(small
     examples = build.build_examples(context)
     pipe = StableDiffusionPipeline.from_pretrained(miniature)
     family, options = context.family, context.run.data
-    sizes = batch_sizes(torch.device("cpu"), Size.square(64))
+    (bucket,), cpu = context.plan.buckets, torch.device("cpu")
+    size, num_captions = bucket.size, captions_at_once(cpu)
+    assert size == Size(72, 56)
     seen = set()
     for epoch in range(6):
         for index, example in enumerate(context.data.manifest.examples):
-            row = examples[Position(index, epoch)]
+            row = examples[Position(index, epoch, size)]
             colour = example.name.removesuffix(".png")
             assert all(colour in caption for caption in example.captions)
             caption = views.caption_in(example, epoch, 5, options, kept=True)
             dropped = is_dropped(5, epoch, example.id, 0.3)
-            texts = [""] if dropped else [caption] * sizes.captions
+            texts = [""] if dropped else [caption] * num_captions
             states = pipe.encode_prompt(texts, torch.device("cpu"), 1, False)[0][0]
             assert torch.equal(row["conditions"]["prompt_embeds"], states)
             view = views.view_of(
-                example, views.variant_of(example, epoch, 5, options), seed=5, size=Size.square(64), options=options
+                example, views.variant_of(example, epoch, 5, options), seed=5, size=size, options=options
             )
-            mean, std = family.encode_image(pipe, torch.stack([pixels_of(example, view)] * sizes.pictures))
+            mean, std = family.encode_image(pipe, torch.stack([pixels_of(example, view)] * pictures_at_once(cpu, size)))
             posterior = rng.normal(5, epoch, example.id, "posterior", tuple(mean.shape[1:]))
             assert torch.equal(row["latents"], mean[0] + std[0] * posterior)
             seen.add((example.id, view, "" if dropped else caption))
@@ -82,11 +84,11 @@ def pixels_of(example, view):
     import numpy as np
     from PIL import Image, ImageOps
 
-    picture = Image.open(example.source.path).convert("RGB")  # 80 x 64: only the left edge moves
-    left = round(16 * view.left)
-    square = picture.crop((left, 0, left + 64, 64))
-    square = ImageOps.mirror(square) if view.flip else square
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 127.5 - 1
+    picture = Image.open(example.source.path).convert("RGB")  # 80 x 64, in a bucket of 72 x 56
+    top = round(2 * view.top)  # so only the upper edge moves
+    shown = picture.resize((72, 58), Image.Resampling.LANCZOS).crop((0, top, 72, top + 56))
+    shown = ImageOps.mirror(shown) if view.flip else shown
+    return torch.from_numpy(np.array(shown)).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def test_a_table_and_a_folder_train_the_same_adapter(trainer, small, colours, tmp_path):

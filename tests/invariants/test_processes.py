@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import dedupe, metrics, replaced, status
+from tests.conftest import dedupe, make_shapes, metrics, replaced, status
 from tests.running import World, wait_until
 
 pytestmark = pytest.mark.invariant
@@ -39,7 +39,8 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_do_bit_for_bit_what_one_does_in_two_micro_steps(trainer, world, small, tmp_path, kind):
-    flags = dedupe([*small, "--random_flip", "--caption_dropout", "0.3", *KINDS[kind]])
+    data = ["--train_data_dir", make_shapes(tmp_path / "shapes")]
+    flags = dedupe([*small, *data, "--random_flip", "--caption_dropout", "0.3", *KINDS[kind]])
     two, one = tmp_path / "two", tmp_path / "one"
     first, second = world(2, *flags, "--output_dir", two)
     assert (first.code, second.code) == (0, 0), first.output + second.output
@@ -48,12 +49,13 @@ def test_two_processes_do_bit_for_bit_what_one_does_in_two_micro_steps(trainer, 
     assert trainer(*flags, "--gradient_accumulation_steps", "2", "--output_dir", one).code == 0
     assert (two / FILE).read_bytes() == (one / FILE).read_bytes()
     assert losses(two) == losses(one)
+    assert len({tuple(row["size"].values()) for row in metrics(two)}) >= 3  # one in each step, over all processes
+    parts = [[set(rank["ids"]) for rank in row["ranks"]] for row in metrics(two)]
+    assert sum(first != second for first, second in parts) > len(parts) / 2  # a bucket of two may show both to both
     for row in metrics(two):
-        parts = [set(rank["ids"]) for rank in row["ranks"]]
         assert len({rank["pid"] for rank in row["ranks"]}) == 2
         assert [len(rank["ids"]) for rank in row["ranks"]] == [2, 2]
         assert sorted(row["ids"]) == sorted(name for rank in row["ranks"] for name in rank["ids"])
-        assert parts[0] != parts[1]
 
 
 def test_whatever_a_step_is_made_of_the_adapter_is_the_same(trainer, world, small, tmp_path):

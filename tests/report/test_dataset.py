@@ -35,7 +35,10 @@ def test_a_sound_dataset_gets_two_sentences():
 def test_what_stands_out_is_said():
     equal = Sides(64, 64, 64)
     assert "is 64 pixels; the model sees 64" in said(64, side=equal)[0]
-    assert "enlarged" in said(128, side=equal)[-1]
+    assert said(128, side=equal, enlarged=3)[-1].startswith("3 are too small for this and are enlarged")
+    several = said(64, sizes={"48 x 80": 60, "64 x 64": 30}, cropped=0.1)[0]
+    assert "the model sees 60 at 48 x 80, 30 at 64 x 64, for which 10% of all pixels are cut off." in several
+    assert "the model sees 48 x 80." in said(64, sizes={"48 x 80": 90})[0]
     assert "captions are alike" in said(512, distinct_captions=2)[-1]
     assert "3 were left out" in said(512, skipped=3)[-1]
     assert "2 exist more than once" in said(512, copies=2)[-1]

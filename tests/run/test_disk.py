@@ -8,7 +8,6 @@ import pytest
 from pipeline.engine import Precision
 from pipeline.errors import ConfigError
 from pipeline.families import miniature, registry
-from pipeline.geometry import Size
 from pipeline.run import disk
 from tests.conftest import make_colours, prepared, replaced, small_flags
 
@@ -32,9 +31,9 @@ def test_the_cache_takes_what_the_plan_says(family, tmp_path):
         context.family,
         context.data.manifest,
         None,
-        size=Size.square(128),
+        sampler=context.plan.sampler,
+        measured=context.plan.shapes,
         num_steps=12,
-        num_epochs=context.plan.num_epochs,
         num_trainable=context.plan.num_trainable,
         precision=context.engine.precision,
     )
@@ -45,7 +44,8 @@ def test_the_cache_takes_what_the_plan_says(family, tmp_path):
 
 def test_half_precision_halves_the_text_states_and_learning_encoders_need_none(small, tmp_path):
     context = prepared(small, tmp_path / "out")
-    sizes = {"size": Size.square(64), "num_steps": 12, "num_epochs": 3, "num_trainable": 1000}
+    plan = context.plan
+    sizes = {"sampler": plan.sampler, "measured": plan.shapes, "num_steps": 12, "num_trainable": 1000}
 
     def said(precision, **values):
         data = context.family, context.data.manifest, context.data.held_out

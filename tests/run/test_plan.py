@@ -7,12 +7,19 @@ import pytest
 import torch
 
 from pipeline.config import Run
+from pipeline.data.buckets import together
+from pipeline.data.sampler import StepSampler
 from pipeline.engine import _precision
 from pipeline.errors import ConfigError
+from pipeline.geometry import Size
 from pipeline.run.plan import length_of
 from tests.conftest import prepared
 
 pytestmark = pytest.mark.unit
+
+
+def stream_of(num_examples):
+    return StepSampler(together(num_examples, Size.square(64)), 4, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -20,23 +27,24 @@ pytestmark = pytest.mark.unit
 )
 def test_the_length_follows_the_size_of_the_dataset(num_examples, num_steps):
     """A hundred passes over a few pictures; four times the pictures are seen twice as often in all."""
-    found, why = length_of(Run(), num_examples, 4)
+    found, why = length_of(Run(), stream_of(num_examples))
     assert found == num_steps
     assert why == f"chosen for {num_examples} examples; --max_train_steps decides otherwise"
 
 
 def test_what_is_given_wins_and_is_named():
-    assert length_of(Run().replaced(num_train_epochs=3), 10, 4) == (8, "--num_train_epochs")
-    assert length_of(Run().replaced(max_train_steps=7), 10, 4) == (7, "--max_train_steps")
+    assert length_of(Run().replaced(num_train_epochs=3), stream_of(10)) == (8, "--num_train_epochs")
+    assert length_of(Run().replaced(max_train_steps=7), stream_of(10)) == (7, "--max_train_steps")
     both = Run().replaced(max_train_steps=7, num_train_epochs=3)
-    assert length_of(both, 10, 4) == (7, "--max_train_steps, which wins over --num_train_epochs")
+    assert length_of(both, stream_of(10)) == (7, "--max_train_steps, which wins over --num_train_epochs")
 
 
 def test_every_choice_of_the_plan_stands_with_its_reason(miniature, colours, tmp_path):
     flags = ["--pretrained_model_name_or_path", str(miniature), "--train_data_dir", str(colours)]
     said = prepared([*flags, "--cache_dir", str(tmp_path / "cache")], tmp_path / "out").plan.text()
     for choice in (
-        "64 x 64 pixels (the model's own size)",
+        "8 examples at 72 x 56 pixels (the model's own size)",
+        "takes 2.8% of all pixels, at most 3% (yellow.png)",
         "chosen for 8 examples",
         "0.0001 (chosen for adamw), cosine",
         "nothing (chosen for fewer than 40 images)",
@@ -46,7 +54,12 @@ def test_every_choice_of_the_plan_stands_with_its_reason(miniature, colours, tmp
     given = ["--resolution", "32", "--learning_rate", "1e-3", "--validation_split", "0", "--optimizer", "prodigy"]
     given[given.index("1e-3")] = "0.5"
     said = prepared([*flags, *given], tmp_path / "out").plan.text()
-    for choice in ("32 x 32 pixels (--resolution)", "0.5, cosine", "nothing (--validation_split 0)", "prodigy"):
+    for choice in (
+        "8 examples at 32 x 32 pixels (--resolution)",
+        "0.5, cosine",
+        "nothing (--validation_split 0)",
+        "prodigy",
+    ):
         assert choice in said
 
 
@@ -94,12 +107,11 @@ def test_many_notes_are_counted_by_kind_and_each_is_kept(miniature, colours, tmp
     flags += ["--resolution", "72", "--cache_dir", str(tmp_path / "cache")]
     plan = prepared(flags, tmp_path / "out").plan
     said = [line.removeprefix("  note: ") for line in plan.text().splitlines() if " note" in line]
-    assert len(said) == 4
+    assert len(said) == 3
     assert said[0] == "left out: .mp4 files are neither images nor captions: clip.mp4"
-    assert said[1].startswith("smaller than 72 x 72, so enlarged (8): black.png (80 x 64); blue.png (80 x 64); ")
-    assert said[2].startswith("captions cut by the text encoder (8): 'a ")
-    assert said[2].endswith("; and 5 more")
-    assert said[3] == "  17 notes in all; a run writes each to notes.txt"
+    assert said[1].startswith("captions cut by the text encoder (8): 'a ")
+    assert said[1].endswith("; and 5 more")
+    assert said[2] == "  9 notes in all; a run writes each to notes.txt"
     short = ["--max_train_steps", "1", "--num_validation_images", "0", "--rank", "2"]
     ended = trainer(*flags, *short, "--output_dir", tmp_path / "out")
     assert ended.code == 0, ended.output
@@ -112,11 +124,11 @@ def test_an_output_folder_is_not_the_datasets_own(miniature, colours, tmp_path):
     with pytest.raises(ConfigError, match="is the folder of --train_data_dir; give another, for example"):
         prepared(flags, colours)
     inside = colours / "run"
-    assert prepared(flags, inside).plan.num_examples == 8
+    assert prepared(flags, inside).plan.sampler.num_entries == 8
     (inside / "samples").mkdir(parents=True)
     for name in ("run.toml", "status.json"):
         (inside / name).write_text("", encoding="utf-8")
     shutil.copy(colours / "red.png", inside / "samples" / "0.png")
     plan = prepared([*flags, "--overwrite_output_dir"], inside).plan
-    assert plan.num_examples == 8
+    assert plan.sampler.num_entries == 8
     assert list(plan.notes) == ["left out: the output folder of a run: run/"]

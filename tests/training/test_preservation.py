@@ -21,7 +21,7 @@ def made(flags, folder):
     encode(context)
     models = build.load_models(context)
     task = build.build_task(context, models, build.build_state(context, models))
-    rows = [task.examples[Position(index, 0)] for index in range(2)]
+    rows = [task.examples[Position(index, 0, context.plan.buckets[0].size)] for index in range(2)]
     return task.method, models.adapted, task.examples.collate(rows)
 
 

@@ -1,0 +1,191 @@
+"""Aspect-ratio buckets: pictures keep their shape, and those of one size are trained on together. Imports no torch."""
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.data.manifest import Example
+from pipeline.geometry import Size
+
+STEPS_PER_SIDE = 16  # of the square, where --bucket_step is not given
+SMALLEST_SHARE = 4  # no side is shorter than this part of the square's: what is smaller is enlarged
+LITTLE, MUCH = 0.01, 0.05  # of a picture's area, cut off: what is worth a word, and a note for each
+MAX_LOSS = 0.5  # of what a picture shows: a bucket in which one would lose more keeps to itself
+
+
+@dataclass(frozen=True, order=True)
+class Entry:
+    """One showing of an example: an epoch shows it once at each size."""
+
+    index: int  # of the example in the manifest
+    turn: int = 0  # of its sizes
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """What is shown at one size."""
+
+    size: Size
+    entries: tuple[Entry, ...]
+    joined: tuple[Size, ...] = ()  # sizes with too few pictures for a step, which are shown at this one
+
+
+def together(num_examples: int, size: Size) -> tuple[Bucket, ...]:
+    """All examples in one bucket."""
+    return (Bucket(size, tuple(Entry(index) for index in range(num_examples))),)
+
+
+def default_step(side: int, multiple: int) -> int:
+    """A sixteenth of the square's side, in steps that the model can take."""
+    return max(multiple, side // STEPS_PER_SIDE // multiple * multiple)
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The sizes that pictures may get: about as many pixels as a square, and none more."""
+
+    side: int  # of the square, in pixels
+    step: int  # sides are multiples of it
+    max_aspect: float  # of the longer side to the shorter; 1: the square alone
+    enlarges: bool  # whether small pictures are scaled up to these sizes, instead of having smaller ones
+
+    @functools.cached_property
+    def ladder(self) -> tuple[Size, ...]:
+        """The sizes of large pictures: for each side the longest other one, either way up, and the square."""
+        found = {Size.square(self.side)}
+        if self.max_aspect == 1:
+            return tuple(found)
+        for width in range(self.step, self.side * self.side // self.step + 1, self.step):
+            height = self.side * self.side // width // self.step * self.step
+            if height and max(width, height) <= self.max_aspect * min(width, height):
+                found |= {Size(width, height), Size(height, width)}
+        return tuple(sorted(found))
+
+    def holds(self, original: Size) -> bool:
+        """Whether a picture has the pixels for one of these sizes."""
+        return any(_covers(original, size) for size in self.ladder)
+
+    def size_for(self, original: Size) -> Size:
+        """The size a picture is shown at: of the nearest shape, and one of its own where it is too small for these."""
+        fitting = [size for size in self.ladder if self.enlarges or _covers(original, size)]
+        if not fitting:
+            return self._own(original)
+        return min(fitting, key=lambda size: (_distance(original, size), -size.area, size))
+
+    def _own(self, original: Size) -> Size:
+        """What a small picture is cut to, so that nothing of it is scaled up."""
+        least = min(self.side, math.ceil(self.side / SMALLEST_SHARE / self.step) * self.step)
+        short, long = sorted(max(least, side // self.step * self.step) for side in (original.width, original.height))
+        long = min(long, max(short, int(short * self.max_aspect) // self.step * self.step))
+        return Size(short, long) if original.width <= original.height else Size(long, short)
+
+
+def make_buckets(originals: Sequence[Size], offered: Sequence[Shapes], batch_size: int) -> tuple[Bucket, ...]:
+    """Every picture, by its size in pixels, in a bucket for each of the `offered` resolutions it has the pixels for.
+
+    `batch_size` is that of an optimizer step over all processes and micro-steps: a bucket with fewer pictures joins
+    the one where these lose least.
+    """
+    by_side = sorted(offered, key=lambda shapes: shapes.side)
+
+    @functools.cache
+    def sizes_for(original: Size) -> tuple[Size, ...]:
+        fitting = [shapes for shapes in by_side if shapes.enlarges or shapes.holds(original)] or by_side[:1]
+        return tuple(dict.fromkeys(shapes.size_for(original) for shapes in fitting))
+
+    found: dict[Size, list[Entry]] = {}
+    for index, original in enumerate(originals):
+        for turn, size in enumerate(sizes_for(original)):
+            found.setdefault(size, []).append(Entry(index, turn))
+    merging = _Merging(found, originals, batch_size, enlarges=any(shapes.enlarges for shapes in offered))
+    merging.run()
+    return tuple(
+        Bucket(size, tuple(sorted(entries)), tuple(sorted(merging.joined[size])))
+        for size, entries in sorted(merging.entries.items())
+    )
+
+
+def shown(examples: Sequence[Example], buckets: Sequence[Bucket]) -> Iterator[tuple[Example, Size]]:
+    """Every example with each size that it is shown at."""
+    for bucket in buckets:
+        for entry in bucket.entries:
+            yield examples[entry.index], bucket.size
+
+
+def lost_by_cutting(original: Size, size: Size) -> float:
+    """The share of a picture's area that is cut off where it is scaled to cover a size."""
+    scale = max(size.width / original.width, size.height / original.height)
+    return 1 - size.area / (original.area * scale**2)
+
+
+def share_cropped(cases: Sequence[tuple[Size, Size]]) -> float:
+    """The share of the pixels of all pictures that is cut off, where each has its size and the one it is shown at."""
+    lost = sum(original.area * lost_by_cutting(original, size) for original, size in cases)
+    return lost / sum(original.area for original, _ in cases)
+
+
+def is_enlarged(original: Size, size: Size) -> bool:
+    """Whether a picture is scaled up to cover a size."""
+    return not _covers(original, size)
+
+
+class _Merging:
+    """Buckets of which each with less than a batch joins another, the smallest first, if that does not cost too much.
+
+    A neighbour takes pictures at its own size if none has to be scaled up for it. Two small ones may meet at the
+    sides that both have.
+    """
+
+    def __init__(
+        self, found: dict[Size, list[Entry]], originals: Sequence[Size], batch_size: int, *, enlarges: bool
+    ) -> None:
+        self.entries, self.joined = found, {size: set[Size]() for size in found}
+        self._own = {entry: size for size, entries in found.items() for entry in entries}
+        self._originals, self._batch_size, self._enlarges = originals, batch_size, enlarges
+
+    def run(self) -> None:
+        """Join what should be joined."""
+        alone: set[Size] = set()
+        while small := [size for size in self.entries if self._is_small(size) and size not in alone]:
+            size = min(small, key=lambda size: (len(self.entries[size]), size))
+            choices = [choice for other in sorted(self.entries) if (choice := self._choice(size, other))]
+            if not choices:
+                alone.add(size)
+                continue
+            _, both, other = min(choices)
+            entries = self.entries.pop(size) + self.entries.pop(other)
+            sizes = self.joined.pop(size) | self.joined.pop(other) | {size, other}
+            self.entries[both] = self.entries.get(both, []) + entries
+            self.joined[both] = (self.joined.get(both, set()) | sizes) - {both}
+
+    def _is_small(self, size: Size) -> bool:
+        return len(self.entries[size]) < self._batch_size
+
+    def _choice(self, size: Size, other: Size) -> tuple[float, Size, Size] | None:
+        """What each picture would lose in the mean, the size of both together, and the other; None for no choice."""
+        if other == size:
+            return None
+        moved, both = self.entries[size], other
+        if not (self._enlarges or all(_covers(self._originals[entry.index], other) for entry in moved)):
+            if not self._is_small(other):
+                return None
+            both = Size(min(size.width, other.width), min(size.height, other.height))
+            moved = moved + self.entries[other]
+        losses = [self._loss(entry, both) for entry in moved]
+        return None if max(losses) > MAX_LOSS else (sum(losses) / len(losses), both, other)
+
+    def _loss(self, entry: Entry, size: Size) -> float:
+        """The share of what a picture shows at its own size that it no longer shows at this one."""
+        original, own = self._originals[entry.index], self._own[entry]
+        kept = (1 - lost_by_cutting(original, size)) / (1 - lost_by_cutting(original, own))
+        return 1 - kept * min(1.0, size.area / own.area)
+
+
+def _covers(original: Size, size: Size) -> bool:
+    return size.width <= original.width and size.height <= original.height
+
+
+def _distance(original: Size, size: Size) -> float:
+    """How far two shapes are apart: the logarithm of how much longer one is."""
+    return abs(math.log(original.width * size.height / (original.height * size.width)))

@@ -1,0 +1,130 @@
+"""At which sizes a run shows its pictures, and what that costs them."""
+
+from pipeline.config import Run
+from pipeline.data.buckets import (
+    LITTLE,
+    MUCH,
+    Bucket,
+    Shapes,
+    default_step,
+    is_enlarged,
+    lost_by_cutting,
+    make_buckets,
+    share_cropped,
+    shown,
+)
+from pipeline.data.manifest import Manifest
+from pipeline.data.sampler import StepSampler
+from pipeline.errors import ConfigError
+from pipeline.families.base import Family
+from pipeline.geometry import Size
+from pipeline.notes import Note
+
+
+def offered(run: Run, family: Family) -> tuple[Shapes, ...]:
+    """The shapes for each resolution, the smallest first. Raises ConfigError for what the model cannot take."""
+    data, multiple = run.data, family.size_multiple
+    given = [("resolution", side) for side in data.sides]
+    given += [("bucket_step", data.bucket_step)] if data.bucket_step is not None else []
+    _require_multiples(family, given)
+    found = tuple(
+        Shapes(
+            side,
+            data.bucket_step or default_step(side, multiple),
+            data.max_aspect if data.buckets else 1.0,
+            enlarges=data.upscale or not data.buckets,
+        )
+        for side in data.sides or (family.native_size.width,)
+    )
+    longest = max(max(size.width, size.height) for shapes in found for size in shapes.ladder)
+    _require_no_longer(family, longest, "lower --resolution, or --max_aspect" if data.buckets else "lower --resolution")
+    return found
+
+
+def preview_size(run: Run, family: Family, shapes: Shapes) -> Size:
+    """The size of previews: as asked, or the square. Raises ConfigError for one that the model cannot take."""
+    size = run.preview.size or Size.square(shapes.side)
+    if run.preview.size is not None:
+        _require_multiples(family, [("validation_size", size.width), ("validation_size", size.height)])
+        _require_no_longer(family, max(size.width, size.height), "lower --validation_size")
+    return size
+
+
+def sampler_for(run: Run, manifest: Manifest, possible: tuple[Shapes, ...], num_processes: int) -> StepSampler:
+    """The stream of examples, those of one size together."""
+    train = run.train
+    batch_size = train.train_batch_size * train.gradient_accumulation_steps * num_processes
+    buckets = make_buckets([example.size for example in manifest.examples], possible, batch_size)
+    return StepSampler(buckets, batch_size, train.seed)
+
+
+def size_text(buckets: tuple[Bucket, ...], shapes: Shapes) -> str:
+    """At which sizes the examples are shown, in a few words."""
+    if len(buckets) == 1:
+        return f"{buckets[0].size} pixels"
+    return f"{len(buckets)} sizes with about the pixels of {Size.square(shapes.side)}"
+
+
+def rows(manifest: Manifest, buckets: tuple[Bucket, ...]) -> list[tuple[str, str]]:
+    """The buckets and what cropping takes, for the plan."""
+    found = []
+    if len(buckets) > 1:
+        found.append(("buckets", ", ".join(map(_bucket_text, buckets))))
+    cases = list(shown(manifest.examples, buckets))
+    most, worst = max((lost_by_cutting(example.size, size), example.name) for example, size in cases)
+    if most >= LITTLE:
+        share = share_cropped([(example.size, size) for example, size in cases])
+        found.append(("cropping", f"takes {share:.1%} of all pixels, at most {most:.0%} ({worst})"))
+    return found
+
+
+def notes(manifest: Manifest, sampler: StepSampler, possible: tuple[Shapes, ...]) -> list[str]:
+    """What happens to pictures that do not fit, the worst first."""
+    buckets, batch_size, square = sampler.buckets, sampler.batch_size, Size.square(possible[0].side)
+    cases = sorted({(example.name, example.size, size) for example, size in shown(manifest.examples, buckets)})
+    found: list[str] = [
+        Note(f"smaller than {size}, so enlarged", f"{name} ({original})")
+        for name, original, size in cases
+        if is_enlarged(original, size)
+    ]
+    found += [
+        Note(f"with fewer pixels than {square}, so shown smaller (--upscale enlarges them)", f"{name} ({original})")
+        for name, original, _ in cases
+        if not (possible[0].enlarges or possible[0].holds(original))
+    ]
+    cuts = sorted((-lost_by_cutting(original, size), name, size) for name, original, size in cases)
+    found += [Note("cropped", f"{name} by {-cut:.0%} to {size}") for cut, name, size in cuts if -cut >= MUCH]
+    found += [
+        Note(
+            f"fewer pictures than the {batch_size} of a step, so a step shows them more than once",
+            f"{len(bucket.entries)} of {bucket.size}",
+        )
+        for bucket in buckets
+        if len(bucket.entries) < batch_size and len(buckets) > 1
+    ]
+    return found
+
+
+def _require_multiples(family: Family, given: list[tuple[str, int]]) -> None:
+    """Raise ConfigError for lengths of sides that the model cannot take, with the nearest that it can."""
+    multiple = family.size_multiple
+    problems = [
+        f"--{name} {value} must be a multiple of {multiple}; {max(multiple, round(value / multiple) * multiple)} "
+        "is near."
+        for name, value in given
+        if value % multiple
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _require_no_longer(family: Family, side: int, step: str) -> None:
+    """Raise ConfigError for a side, in pixels, beyond what the model has positions for."""
+    limit = family.longest_side
+    if limit is not None and side > limit:
+        raise ConfigError(f"The model takes sides of up to {limit} pixels, and one would have {side}; {step}.")
+
+
+def _bucket_text(bucket: Bucket) -> str:
+    joined = f" (with {', '.join(map(str, bucket.joined))})" if bucket.joined else ""
+    return f"{len(bucket.entries)} of {bucket.size}{joined}"
