@@ -1,0 +1,1 @@
+"""What the command line of each verb takes; `commands/` is what they do. Light until a verb is called."""

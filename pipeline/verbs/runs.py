@@ -1,0 +1,125 @@
+"""The verbs of runs: train one, draw with it, make its page again, share it, measure the trainer."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from pipeline import console
+
+
+def train(*flags: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
+    """Train, with the flags of train_lora.py; `train --help` shows them.
+
+    Example: t2i-lora train --pretrained_model_name_or_path user/model --train_data_dir photos
+    """
+
+
+def sample(
+    output_dir: Path,
+    *,
+    prompt: list[str],
+    seed: int = 0,
+    num_images: int = 1,
+    scale: float = 1.0,
+    guidance_scale: float | None = None,
+    num_inference_steps: int | None = None,
+    to: Path | None = None,
+) -> None:
+    """Draw pictures with a trained adapter, beside those of the base.
+
+    Example: python -m pipeline sample outputs/demo --prompt "a large fox on a blue background" --num_images 4
+
+    Parameters
+    ----------
+    output_dir
+        The output folder of a run, or one of its checkpoints.
+    prompt
+        What to draw; may be given several times.
+    seed
+        Seed of the first picture of each prompt; the next ones count up from it.
+    num_images
+        Pictures per prompt.
+    scale
+        Scale of the adapter: 0 is the base model, 1 what was trained.
+    guidance_scale
+        Classifier-free guidance. Not given: the run's.
+    num_inference_steps
+        Sampling steps. Not given: the run's.
+    to
+        Folder for the pictures, which must not exist yet. Not given: OUTPUT_DIR/drawn.
+    """
+    from pipeline.commands import sample as sampling
+
+    sampling.sample(
+        output_dir,
+        prompts=prompt,
+        seed=seed,
+        num_images=num_images,
+        scale=scale,
+        guidance_scale=guidance_scale,
+        num_inference_steps=num_inference_steps,
+        to=to or output_dir / "drawn",
+    )
+
+
+def report(output_dir: Path) -> None:
+    """Make the page of a finished run again from what lies in its folder.
+
+    Example: python -m pipeline report outputs/demo
+
+    Parameters
+    ----------
+    output_dir
+        The output folder of a finished run.
+    """
+    from pipeline.report import page
+
+    console.say(f"Report  {page.write(output_dir)}")
+
+
+def publish(
+    output_dir: Path, *, repo: str | None = None, token: str | None = None, allow_undocumented_data: str | None = None
+) -> None:
+    """Share the adapter of a finished run on the Hub, in one commit: adapter, card, settings and the card's pictures.
+
+    Example: python -m pipeline publish outputs/demo --repo user/stickers
+
+    Parameters
+    ----------
+    output_dir
+        The output folder of a finished run.
+    repo
+        Repository on the Hub, user/name. Not given: the folder's name, under your account.
+    token
+        Token of the Hub. Not given: that of HF_TOKEN or `hf auth login`.
+    allow_undocumented_data
+        Why data without a card may be shared; the reason is shown.
+    """
+    from pipeline.sharing import publish as sharing
+
+    for line in sharing.publish(output_dir, repo, token, allow_undocumented_data):
+        console.say(line)
+
+
+def bench(kind: Literal["cpu"], *, rounds: int = 3, to: Path | None = None) -> None:
+    """Measure this trainer against a plain loop of diffusers' pieces, in CPU seconds on one thread.
+
+    Example: python -m pipeline bench cpu --to docs/benchmarks.md
+
+    Parameters
+    ----------
+    kind
+        What to measure: cpu.
+    rounds
+        How often both are run in turn; a round takes about two minutes.
+    to
+        File for the page. Not given: the terminal.
+    """
+    from pipeline import atomic
+    from pipeline.bench import cpu, table
+
+    page = table.page(cpu.compare(rounds))
+    if to is not None:
+        atomic.write_text(to, page)
+    console.say(page if to is None else f"Page  {to}")
