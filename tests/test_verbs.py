@@ -19,7 +19,7 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture(scope="session")
 def finished(finished_run):
-    return finished_run("--validation_prompt", "a red square")
+    return finished_run("--validation_prompt", "a red square", "--validation_size", "72x56")
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_sample_draws_what_the_preview_drew_and_what_plain_diffusers_draws(train
     pipe = StableDiffusionPipeline.from_pretrained(miniature)
     pipe.load_lora_weights(trained, weight_name="pytorch_lora_weights.safetensors")
     plain = pipe(
-        "a red square", guidance_scale=preview["guidance_scale"], num_inference_steps=2, height=64, width=64,
+        "a red square", guidance_scale=preview["guidance_scale"], num_inference_steps=2, height=56, width=72,
         generator=torch.Generator().manual_seed(preview["seed"]),
     ).images[0]  # fmt: skip
     assert largest_difference(plain, ours) <= 1
@@ -54,9 +54,13 @@ def test_the_grid_shows_strengths_and_guidance_scales(trained):
     assert len({path.read_bytes() for path in cells.values()}) == len(cells) == 12
 
 
-def test_strength_zero_is_the_base(trained, tmp_path):
+def test_strength_zero_is_the_base_at_any_size(trained, tmp_path, capsys):
     words = ["sample", str(trained), "--prompt", "a red square", "--scale", "0", "--to", str(tmp_path / "drawn")]
-    assert main(words) == 0
+    for size, said in (("832", "--size 832 is no width x height"), ("60x48", "--size 60 must be a multiple of 8; 64")):
+        assert main([*words, "--size", size]) == 2
+        assert said in capsys.readouterr().err
+    assert main([*words, "--size", "48x80"]) == 0
+    assert Image.open(tmp_path / "drawn" / "base" / "0000.png").size == (48, 80)
     base, tuned = (Image.open(tmp_path / "drawn" / name / "0000.png") for name in ("base", "adapted"))
     assert largest_difference(base, tuned) == 0
     assert all(png_metadata.is_marked(path) for path in (tmp_path / "drawn").glob("*/*.png"))

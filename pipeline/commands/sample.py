@@ -9,11 +9,13 @@ import torch
 
 from pipeline.adapter.names import FILE
 from pipeline.console import quiet_libraries, say
+from pipeline.data.options import DataOptions
 from pipeline.engine import DTYPES
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.evaluation.picture_sets import INDEX, index_of, keep
 from pipeline.evaluation.sample import Sampler, SampleRequest, SampleSettings
-from pipeline.families import registry
+from pipeline.families import registry, sizes
+from pipeline.families.base import Family
 from pipeline.families.options import ModelOptions
 from pipeline.geometry import Size
 
@@ -27,6 +29,7 @@ def sample(
     scale: float,
     guidance_scale: float | None,
     num_inference_steps: int | None,
+    size: str | None,
     to: Path,
 ) -> None:
     """Pictures of prompts through the stock pipeline and the stock loader, kept with their index.
@@ -40,11 +43,10 @@ def sample(
         raise ConfigError(f"--num_images {num_images} must be at least 1.")
     options = ModelOptions(**{field.name: run.get(field.name) for field in dataclasses.fields(ModelOptions)})
     family = registry.find(options, run.get("cache_dir"))
-    resolution = run.get("resolution")
     settings = SampleSettings(
         run["guidance_scale"] if guidance_scale is None else guidance_scale,
         run["num_inference_steps"] if num_inference_steps is None else num_inference_steps,
-        family.native_size if resolution is None else Size.square(resolution),
+        size_of(run, family) if size is None else parsed_size(size, family),
         options.max_sequence_length,
     )
     requests = [SampleRequest(prompt, seed + number) for prompt in prompts for number in range(num_images)]
@@ -68,6 +70,22 @@ def sample(
     keep(to / "base", base, rows, drawn=True)
     keep(to / "adapted", adapted, rows, drawn=True)
     say(f"Pictures  {to / 'base'} and {to / 'adapted'}")
+
+
+def parsed_size(text: str, family: Family) -> Size:
+    """A size as --size gives it. Raises ConfigError for none, and for one that the model cannot take."""
+    size = Size.parsed(text)
+    if size is None:
+        raise ConfigError(f"--size {text} is no width x height, as in 832x1216.")
+    sizes.require_size(family, size, "size")
+    return size
+
+
+def size_of(run: dict[str, Any], family: Family) -> Size:
+    """The size of a run's previews."""
+    asked = Size.parsed(run.get("validation_size", ""))
+    sides = DataOptions(resolution=run.get("resolution")).sides
+    return asked or (Size.square(sides[-1]) if sides else family.native_size)
 
 
 def run_of(folder: Path) -> dict[str, Any]:

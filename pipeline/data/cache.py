@@ -6,6 +6,7 @@ there are fewer: a row's bits depend on that shape, but neither on its neighbour
 entry is the same whatever else was missing.
 """
 
+import functools
 import io
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -15,17 +16,16 @@ from typing import TypeVar
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline import atomic
 from pipeline.conditioning import Embeddings
 from pipeline.data import images, pixels
 from pipeline.data.manifest import Example
 from pipeline.data.options import DataOptions
+from pipeline.data.shards import Shards
 from pipeline.hashing import digest
 
-VERSION = "5"  # raise it when the meaning of a cached value changes
+VERSION = "6"  # raise it when the meaning of a cached value changes
 
 EncodeImage = Callable[[Float[Tensor, "b 3 h w"]], tuple[Tensor, Tensor]]
 EncodeText = Callable[[list[str]], Embeddings]
@@ -41,37 +41,72 @@ class Cache:
     image_encoder: str  # content hash of the autoencoder and its precision
     text_encoder: str  # the same of tokenizer and text encoders
 
-    def latent_path(self, example: Example, view: images.View, alpha_background: str) -> Path:
-        """Where the latents of one view of one image are kept."""
-        key = digest(f"{VERSION}\n{example.image_id}\n{view.key}\n{alpha_background}\n{self.image_encoder}".encode())
-        return self.folder / "latents" / key[:2] / f"{key}.safetensors"
+    @functools.cached_property
+    def latents(self) -> Shards:
+        """The latents of views of images."""
+        return Shards(self.folder / "latents" / self._of(self.image_encoder))
 
-    def mask_path(self, example: Example, view: images.View) -> Path:
-        """Where the mask of one view is kept, at the size of its latents."""
-        of = f"{example.mask_id or example.image_id}\n{example.size}"
-        key = digest(f"{VERSION}\nmask\n{of}\n{view.key}\n{self.image_encoder}".encode())
-        return self.folder / "masks" / key[:2] / f"{key}.safetensors"
+    @functools.cached_property
+    def masks(self) -> Shards:
+        """The masks of views, at the size of their latents."""
+        return Shards(self.folder / "masks" / self._of(self.image_encoder))
 
-    def text_path(self, caption: str | None) -> Path:
-        """Where the embeddings of one caption are kept, or with None the unconditional ones."""
-        text = "unconditional" if caption is None else f"caption {caption}"
-        key = digest(f"{VERSION}\n{text}\n{self.text_encoder}".encode())
-        return self.folder / "text" / key[:2] / f"{key}.safetensors"
+    @functools.cached_property
+    def texts(self) -> Shards:
+        """The embeddings of captions."""
+        return Shards(self.folder / "text" / self._of(self.text_encoder))
+
+    def _of(self, encoder: str) -> str:
+        return digest(f"{VERSION}\n{encoder}".encode())[:16]
+
+    def flush(self) -> None:
+        """Write what waits for a shard to fill."""
+        for shards in (self.latents, self.masks, self.texts):
+            shards.flush()
+
+    def latents_of(self, example: Example, view: images.View, alpha_background: str) -> dict[str, Tensor]:
+        """{'mean': [c h w], 'std': [c h w]} of one view of one image. Raises KeyError where it was never encoded."""
+        return self.latents.load(latent_key(example, view, alpha_background))
+
+    def mask_of(self, example: Example, view: images.View) -> Tensor:
+        """The mask of one view, [1 h w]. Raises KeyError where it was never worked out."""
+        return self.masks.load(mask_key(example, view))["mask"]
+
+    def text_of(self, caption: str | None) -> Embeddings:
+        """The embeddings of a caption, or with None the unconditional ones. Raises KeyError as the others do."""
+        return self.texts.load(text_key(caption))
+
+
+def latent_key(example: Example, view: images.View, alpha_background: str) -> str:
+    """By which the latents of one view of one image are kept."""
+    return digest(f"{example.image_id}\n{view.key}\n{alpha_background}".encode())
+
+
+def mask_key(example: Example, view: images.View) -> str:
+    """By which the mask of one view is kept."""
+    return digest(f"{example.mask_id or example.image_id}\n{example.size}\n{view.key}".encode())
+
+
+def text_key(caption: str | None) -> str:
+    """By which the embeddings of one caption are kept, or with None the unconditional ones."""
+    return digest(("unconditional" if caption is None else f"caption {caption}").encode())
 
 
 def missing_views(cache: Cache, views: Iterable[Looks], options: DataOptions) -> list[Looks]:
     """The views that still have to be encoded, each once, those of one image together."""
-    missing: dict[str, dict[Path, Looks]] = {}
+    missing: dict[str, dict[str, Looks]] = {}
+    cache.latents.look()
     for example, view in views:
-        path = cache.latent_path(example, view, options.alpha_background)
-        if not path.is_file():
-            missing.setdefault(example.image_id, {})[path] = (example, view)
+        key = latent_key(example, view, options.alpha_background)
+        if key not in cache.latents:
+            missing.setdefault(example.image_id, {})[key] = (example, view)
     return [looks for of_image in missing.values() for looks in of_image.values()]
 
 
 def missing_captions(cache: Cache, captions: Iterable[str | None]) -> list[str | None]:
     """The captions that still have to be encoded, each once."""
-    return [caption for caption in dict.fromkeys(captions) if not cache.text_path(caption).is_file()]
+    cache.texts.look()
+    return [caption for caption in dict.fromkeys(captions) if text_key(caption) not in cache.texts]
 
 
 def decoded(views: Iterable[Looks], options: DataOptions) -> Iterator[tuple[Looks, Float[Tensor, "3 h w"]]]:
@@ -106,8 +141,7 @@ def store_latents(
     bad = []
     for ((example, view), _), mean, std in zip(batch, means, stds, strict=False):  # without what fills the batch
         if torch.isfinite(mean).all() and torch.isfinite(std).all():
-            path = cache.latent_path(example, view, options.alpha_background)
-            atomic.write_tensors(path, {"mean": mean, "std": std})
+            cache.latents.put(latent_key(example, view, options.alpha_background), {"mean": mean, "std": std})
         else:
             bad.append(example.name)
     if bad:
@@ -119,19 +153,14 @@ def store_texts(cache: Cache, captions: list[str], size: int, encode: EncodeText
     """Encode at most `size` captions at once and keep their embeddings."""
     rows = encode(_filled(captions, size))
     for place, caption in enumerate(captions):
-        atomic.write_tensors(cache.text_path(caption), {name: value[place] for name, value in rows.items()})
+        cache.texts.put(text_key(caption), {name: value[place] for name, value in rows.items()})
 
 
 def store_unconditional(cache: Cache, embeddings: Embeddings) -> None:
     """Keep what guidance compares with, encoded alone as the pipeline does for one prompt."""
-    atomic.write_tensors(cache.text_path(None), embeddings)
+    cache.texts.put(text_key(None), embeddings)
 
 
 def _filled(rows: list[Item], size: int) -> list[Item]:
     """As many rows as a batch has: the last one stands for those that are missing."""
     return [*rows, *rows[-1:] * (size - len(rows))]
-
-
-def load(path: Path) -> dict[str, Tensor]:
-    """One cached entry."""
-    return load_file(path)

@@ -78,14 +78,14 @@ class CachedExamples(Dataset[Row]):
     @functools.cached_property
     def unconditional(self) -> Embeddings:
         """The unconditional embeddings, for examples whose caption is dropped; read once."""
-        return caches.load(self.cache.text_path(None))
+        return self.cache.text_of(None)
 
     def __getitem__(self, position: Position) -> Row:
         """The tensors of one example in one epoch."""
         example, epoch, seed = self.manifest.examples[position.index], position.epoch, self.seed
         variant = views.variant_of(example, epoch, seed, self.options)
         view = views.view_of(example, variant, seed=seed, size=position.size, options=self.options)
-        entry = caches.load(self.cache.latent_path(example, view, self.options.alpha_background))
+        entry = self.cache.latents_of(example, view, self.options.alpha_background)
         shape = tuple(entry["mean"].shape)
         latents = entry["mean"] + entry["std"] * rng.normal(seed, epoch, example.id, "posterior", shape)
         noise = rng.normal(seed, epoch, example.id, "noise", shape)
@@ -99,7 +99,7 @@ class CachedExamples(Dataset[Row]):
             "latents": latents,
             "noise": noise,
             "u": torch.tensor(u, dtype=torch.float64),  # 1 - 1e-9 is 1 in float32
-            "mask": caches.load(self.cache.mask_path(example, view))["mask"] if self.options.masked_loss else None,
+            "mask": self.cache.mask_of(example, view) if self.options.masked_loss else None,
             "seed": rng.number_for(seed, epoch, example.id, "model"),
             "caption": caption,
             "conditions": {**self._embeddings(caption), **self.size_states(pixels.geometry_of(example.size, view))},
@@ -108,7 +108,7 @@ class CachedExamples(Dataset[Row]):
     def _embeddings(self, caption: str | None) -> Embeddings:
         if self.live_prompts:
             return {}  # text encoders that learn encode the captions in the step (adapter/text_encoders.py)
-        return self.unconditional if caption is None else caches.load(self.cache.text_path(caption))
+        return self.unconditional if caption is None else self.cache.text_of(caption)
 
     def collate(self, rows: list[Row]) -> Batch:
         """Rows as one batch."""

@@ -7,7 +7,6 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from pipeline import atomic
 from pipeline.data import cache as caches
 from pipeline.data import images, pixels
 from pipeline.data.manifest import Example
@@ -36,8 +35,9 @@ def mask_of(example: Example, view: images.View, latent: tuple[int, int]) -> Flo
 
 def missing(cache: caches.Cache, views: list[caches.Looks]) -> list[caches.Looks]:
     """The views whose masks still have to be worked out, each once."""
-    paths = {cache.mask_path(*looks): looks for looks in views}
-    return [looks for path, looks in paths.items() if not path.is_file()]
+    cache.masks.look()
+    wanted = {caches.mask_key(*looks): looks for looks in views}
+    return [looks for key, looks in wanted.items() if key not in cache.masks]
 
 
 def store(cache: caches.Cache, views: list[caches.Looks], latent_of: LatentOf) -> list[str]:
@@ -49,7 +49,7 @@ def store(cache: caches.Cache, views: list[caches.Looks], latent_of: LatentOf) -
     for example, view in views:
         try:
             mask = mask_of(example, view, latent_of(view.size))
-            atomic.write_tensors(cache.mask_path(example, view), {"mask": mask})
+            cache.masks.put(caches.mask_key(example, view), {"mask": mask})
         except ValueError as error:
             bad.append(f"{example.name}: {error}")
     return bad

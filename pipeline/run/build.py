@@ -9,7 +9,6 @@ from pipeline.adapter.adapted_models import AdaptedModels
 from pipeline.adapter.denoiser import AdaptedDenoiser
 from pipeline.adapter.text_encoders import LivePrompts
 from pipeline.conditioning import Embeddings, stack
-from pipeline.data import cache as caches
 from pipeline.data import pixels
 from pipeline.data.loader import CachedExamples
 from pipeline.data.manifest import Example
@@ -71,9 +70,7 @@ def load_models(context: RunContext) -> Models:
     denoiser = AdaptedDenoiser(family, adapted, engine.precision.dtype)
     if not encoders:
         # measured again and again: the captions of held-out and training examples, and none
-        kept = functools.lru_cache(maxsize=2 * MAX_EXAMPLES + 1)(
-            lambda caption: caches.load(context.cache.text_path(caption))
-        )
+        kept = functools.lru_cache(maxsize=2 * MAX_EXAMPLES + 1)(context.cache.text_of)
         return Models(denoiser, kept, None)
     live = LivePrompts(family, pipe, AdaptedModels({name: models[name] for name in encoders}))
     return Models(denoiser, live, live)
@@ -108,9 +105,9 @@ def build_loss_validation(context: RunContext, models: Models) -> Validation | N
 
     def encoded(example: Example) -> ValidationExample:
         view = centre_view(context.plan.shapes.size_for(example.size), data)
-        entry = caches.load(context.cache.latent_path(example, view, data.alpha_background))
+        entry = context.cache.latents_of(example, view, data.alpha_background)
         size = family.size_states(pixels.geometry_of(example.size, view))
-        mask = caches.load(context.cache.mask_path(example, view))["mask"] if data.masked_loss else None
+        mask = context.cache.mask_of(example, view) if data.masked_loss else None
         counts = None if mask is None else counted(mask[None], context.run.objective.unmasked_weight)[0]
         return ValidationExample(example.id, entry["mean"], entry["std"], example.caption, size, counts)
 

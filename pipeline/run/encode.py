@@ -32,8 +32,15 @@ Item = TypeVar("Item")
 def encode(context: RunContext) -> None:
     """Fill the cache with what it lacks, each process with its share; the encoders are gone again afterwards.
 
-    Raises DataError for a picture that the autoencoder cannot encode.
+    Raises DataError for a picture that the autoencoder cannot encode; what was encoded before it is kept.
     """
+    try:
+        _encode(context)
+    finally:
+        context.cache.flush()
+
+
+def _encode(context: RunContext) -> None:
     run, family, cache, engine = context.run, context.family, context.cache, context.engine
     share = slice(engine.rank, None, engine.num_processes)
     looked_at = views_to_encode(context)[share]

@@ -15,7 +15,7 @@ from pipeline.data.buckets import (
 )
 from pipeline.data.manifest import Manifest
 from pipeline.data.sampler import StepSampler
-from pipeline.errors import ConfigError
+from pipeline.families import sizes
 from pipeline.families.base import Family
 from pipeline.geometry import Size
 from pipeline.notes import Note
@@ -26,7 +26,7 @@ def offered(run: Run, family: Family) -> tuple[Shapes, ...]:
     data, multiple = run.data, family.size_multiple
     given = [("resolution", side) for side in data.sides]
     given += [("bucket_step", data.bucket_step)] if data.bucket_step is not None else []
-    _require_multiples(family, given)
+    sizes.require_multiples(family, given)
     found = tuple(
         Shapes(
             side,
@@ -37,7 +37,7 @@ def offered(run: Run, family: Family) -> tuple[Shapes, ...]:
         for side in data.sides or (family.native_size.width,)
     )
     longest = max(max(size.width, size.height) for shapes in found for size in shapes.ladder)
-    _require_no_longer(family, longest, "lower --resolution, or --max_aspect" if data.buckets else "lower --resolution")
+    sizes.require_no_longer(family, longest, "lower --resolution" + " or --max_aspect" * data.buckets)
     return found
 
 
@@ -45,8 +45,7 @@ def preview_size(run: Run, family: Family, shapes: Shapes) -> Size:
     """The size of previews: as asked, or the square. Raises ConfigError for one that the model cannot take."""
     size = run.preview.size or Size.square(shapes.side)
     if run.preview.size is not None:
-        _require_multiples(family, [("validation_size", size.width), ("validation_size", size.height)])
-        _require_no_longer(family, max(size.width, size.height), "lower --validation_size")
+        sizes.require_size(family, size, "validation_size")
     return size
 
 
@@ -103,26 +102,6 @@ def notes(manifest: Manifest, sampler: StepSampler, possible: tuple[Shapes, ...]
         if len(bucket.entries) < batch_size and len(buckets) > 1
     ]
     return found
-
-
-def _require_multiples(family: Family, given: list[tuple[str, int]]) -> None:
-    """Raise ConfigError for lengths of sides that the model cannot take, with the nearest that it can."""
-    multiple = family.size_multiple
-    problems = [
-        f"--{name} {value} must be a multiple of {multiple}; {max(multiple, round(value / multiple) * multiple)} "
-        "is near."
-        for name, value in given
-        if value % multiple
-    ]
-    if problems:
-        raise ConfigError("\n".join(problems))
-
-
-def _require_no_longer(family: Family, side: int, step: str) -> None:
-    """Raise ConfigError for a side, in pixels, beyond what the model has positions for."""
-    limit = family.longest_side
-    if limit is not None and side > limit:
-        raise ConfigError(f"The model takes sides of up to {limit} pixels, and one would have {side}; {step}.")
 
 
 def _bucket_text(bucket: Bucket) -> str:

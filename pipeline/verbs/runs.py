@@ -24,6 +24,7 @@ def sample(
     scale: float = 1.0,
     guidance_scale: float | None = None,
     num_inference_steps: int | None = None,
+    size: str | None = None,
     to: Path | None = None,
 ) -> None:
     """Draw pictures with a trained adapter, beside those of the base.
@@ -46,6 +47,8 @@ def sample(
         Classifier-free guidance. Not given: the run's.
     num_inference_steps
         Sampling steps. Not given: the run's.
+    size
+        Width and height of the pictures, as in 832x1216. Not given: that of the run's previews.
     to
         Folder for the pictures, which must not exist yet. Not given: OUTPUT_DIR/drawn.
     """
@@ -59,6 +62,7 @@ def sample(
         scale=scale,
         guidance_scale=guidance_scale,
         num_inference_steps=num_inference_steps,
+        size=size,
         to=to or output_dir / "drawn",
     )
 
