@@ -17,6 +17,7 @@ VERBS = (
     runs.sample,
     runs.report,
     runs.publish,
+    data.check,
     data.card,
     adapters.inspect,
     adapters.export,
@@ -47,14 +48,14 @@ def main(argv: list[str] | None = None) -> int:
 
             return run_and_report(words[1:])
         command_line.require_text(words)
-        app(command_line.with_home(words), exit_on_error=False, print_error=False)
+        code = app(command_line.with_home(words), exit_on_error=False, print_error=False)
     except (cyclopts.CycloptsError, UserError, HubError) as error:
         console.say_error(f"Error: {str(error).strip()}")
         return EXIT_USER
     except OSError as error:  # a place that cannot be read or written
         console.say_error(f"Error: {error.filename or 'A file'} cannot be used: {error.strerror or error}.")
         return EXIT_USER
-    return EXIT_DONE
+    return code if isinstance(code, int) else EXIT_DONE
 
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from pipeline import rng, shipped
 from pipeline.adapter.names import is_a
 from pipeline.data.buckets import together
-from pipeline.data.manifest import Example, read_manifest
+from pipeline.data.manifest import Example
 from pipeline.data.options import DataOptions
+from pipeline.data.reading import read_manifest
 from pipeline.data.rows import FileSource
 from pipeline.data.sampler import StepSampler
 

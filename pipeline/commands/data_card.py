@@ -4,8 +4,8 @@ from pathlib import Path
 
 from pipeline import atomic
 from pipeline.data import card
-from pipeline.data.manifest import read_manifest
 from pipeline.data.options import DataOptions
+from pipeline.data.reading import read_manifest
 from pipeline.errors import ConfigError
 
 

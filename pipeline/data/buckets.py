@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeline.data.manifest import Example
+from pipeline.data.options import DataOptions
 from pipeline.geometry import Size
 
 STEPS_PER_SIDE = 16  # of the square, where --bucket_step is not given
@@ -81,13 +82,26 @@ class Shapes:
         return Size(short, long) if original.width <= original.height else Size(long, short)
 
 
-def make_buckets(originals: Sequence[Size], offered: Sequence[Shapes], batch_size: int) -> tuple[Bucket, ...]:
-    """Every picture, by its size in pixels, in a bucket for each of the `offered` resolutions it has the pixels for.
+def offered(options: DataOptions, native_side: int, multiple: int) -> tuple[Shapes, ...]:
+    """The shapes for each resolution, the smallest first, for a model of this own side whose sides have a multiple."""
+    return tuple(
+        Shapes(
+            side,
+            options.bucket_step or default_step(side, multiple),
+            options.max_aspect if options.buckets else 1.0,
+            enlarges=options.upscale or not options.buckets,
+        )
+        for side in options.sides or (native_side,)
+    )
+
+
+def make_buckets(originals: Sequence[Size], possible: Sequence[Shapes], batch_size: int) -> tuple[Bucket, ...]:
+    """Every picture, by its size in pixels, in a bucket for each of the `possible` resolutions it has the pixels for.
 
     `batch_size` is that of an optimizer step over all processes and micro-steps: a bucket with fewer pictures joins
     the one where these lose least.
     """
-    by_side = sorted(offered, key=lambda shapes: shapes.side)
+    by_side = sorted(possible, key=lambda shapes: shapes.side)
 
     @functools.cache
     def sizes_for(original: Size) -> tuple[Size, ...]:
@@ -98,7 +112,7 @@ def make_buckets(originals: Sequence[Size], offered: Sequence[Shapes], batch_siz
     for index, original in enumerate(originals):
         for turn, size in enumerate(sizes_for(original)):
             found.setdefault(size, []).append(Entry(index, turn))
-    merging = _Merging(found, originals, batch_size, enlarges=any(shapes.enlarges for shapes in offered))
+    merging = _Merging(found, originals, batch_size, enlarges=any(shapes.enlarges for shapes in possible))
     merging.run()
     return tuple(
         Bucket(size, tuple(sorted(entries)), tuple(sorted(merging.joined[size])))

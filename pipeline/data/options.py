@@ -7,6 +7,7 @@ from typing import Literal
 from pipeline.data import captions
 from pipeline.errors import not_utf8, out_of_bounds
 
+DROPOUT = 0.1  # of captions, where the sampler has classifier-free guidance (Ho & Salimans 2022, table 1)
 SIZE_MULTIPLE = 8  # pixels: what every model needs; a family may need more
 
 
@@ -142,6 +143,10 @@ class DataOptions:
         """The extensions of caption files, with their dot, in small letters."""
         given = self.caption_extension
         return frozenset({".txt", ".caption"} if given is None else {f".{given.lower().lstrip('.')}"})
+
+    def dropout_for(self, *, supports_cfg: bool) -> float:
+        """The caption dropout for a model whose sampler has classifier-free guidance, or has not."""
+        return DROPOUT * supports_cfg if self.caption_dropout is None else self.caption_dropout
 
     @property
     def dropout_share(self) -> float:

@@ -22,8 +22,6 @@ from pipeline.run import data_notes
 from pipeline.run.plan import Plan, make_plan
 from pipeline.run.preflight import MAX_DRAWN, RunData
 
-DROPOUT = 0.1  # of captions, where the sampler has classifier-free guidance (Ho & Salimans 2022, table 1)
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
@@ -95,11 +93,11 @@ def prepare(
 
 def resolved(run: Run, family: Family, engine: Engine, folder: Path) -> Run:
     """The run with the values that only the model and the machine decide."""
-    dropout, guidance = run.data.caption_dropout, run.preview.guidance_scale
+    guidance = run.preview.guidance_scale
     return run.replaced(
         mixed_precision=engine.precision.name,
         output_dir=str(folder),
-        caption_dropout=DROPOUT * family.supports_cfg if dropout is None else dropout,
+        caption_dropout=run.data.dropout_for(supports_cfg=family.supports_cfg),
         guidance_scale=family.default_guidance if guidance is None else guidance,
     )
 

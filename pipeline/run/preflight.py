@@ -11,8 +11,9 @@ from pipeline.config import Run
 from pipeline.console import is_main_process
 from pipeline.data import card
 from pipeline.data.card import Card
-from pipeline.data.manifest import Manifest, read_manifest, read_table
+from pipeline.data.manifest import Manifest
 from pipeline.data.options import DataOptions
+from pipeline.data.reading import read_manifest, read_table
 from pipeline.data.split import split
 from pipeline.errors import CheckpointError, ConfigError, DataError, listed, printable
 from pipeline.hub_ids import may_be_hub_id

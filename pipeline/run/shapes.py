@@ -6,13 +6,13 @@ from pipeline.data.buckets import (
     MUCH,
     Bucket,
     Shapes,
-    default_step,
     is_enlarged,
     lost_by_cutting,
     make_buckets,
     share_cropped,
     shown,
 )
+from pipeline.data.buckets import offered as shapes_offered
 from pipeline.data.manifest import Manifest
 from pipeline.data.sampler import StepSampler
 from pipeline.families import sizes
@@ -23,19 +23,11 @@ from pipeline.notes import Note
 
 def offered(run: Run, family: Family) -> tuple[Shapes, ...]:
     """The shapes for each resolution, the smallest first. Raises ConfigError for what the model cannot take."""
-    data, multiple = run.data, family.size_multiple
+    data = run.data
     given = [("resolution", side) for side in data.sides]
     given += [("bucket_step", data.bucket_step)] if data.bucket_step is not None else []
     sizes.require_multiples(family, given)
-    found = tuple(
-        Shapes(
-            side,
-            data.bucket_step or default_step(side, multiple),
-            data.max_aspect if data.buckets else 1.0,
-            enlarges=data.upscale or not data.buckets,
-        )
-        for side in data.sides or (family.native_size.width,)
-    )
+    found = shapes_offered(data, family.native_size.width, family.size_multiple)
     longest = max(max(size.width, size.height) for shapes in found for size in shapes.ladder)
     sizes.require_no_longer(family, longest, "lower --resolution" + " or --max_aspect" * data.buckets)
     return found

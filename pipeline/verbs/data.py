@@ -1,6 +1,9 @@
 """The verbs of datasets."""
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from pipeline import console
 
@@ -20,3 +23,34 @@ def card(name: str, *, dataset: Path | None = None) -> None:
     from pipeline.commands import data_card
 
     console.say(f"Card  {data_card.begin(name, dataset)}: fill in what says TODO")
+
+
+def check(
+    *flags: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    page: Path | None = None,
+    json: bool = False,
+    preview_dataset: Path | None = None,
+) -> int:
+    """Look at a dataset before it is trained on: files, pictures, copies, captions, shapes, balance.
+
+    Takes every flag of train_lora.py, so that it sees what that run would; a folder or a name alone will do.
+    Exit code 2 where training would refuse the dataset.
+
+    Example: python -m pipeline check photos --pretrained_model_name_or_path user/model --page photos.html
+
+    Parameters
+    ----------
+    flags
+        The dataset, or the flags of the training.
+    page
+        File for a page with the pictures of each finding.
+    json
+        The same for programs, with every case.
+    preview_dataset
+        New folder for the very crops, masks and captions of the first epoch.
+    """
+    from pipeline.commands import check as checking
+
+    words = list(flags)
+    dataset = words.pop(0) if words and not words[0].startswith("-") else None
+    return checking.check(dataset, words, page=page, as_json=json, preview=preview_dataset)

@@ -3,8 +3,8 @@
 import pytest
 from PIL import Image
 
-from pipeline.data.manifest import read_manifest
 from pipeline.data.options import DataOptions
+from pipeline.data.reading import read_manifest
 from pipeline.data.split import split
 from pipeline.data.views import distinct_views
 from pipeline.errors import DataError

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from pipeline.data.images import decode, examine
-from pipeline.data.manifest import read_manifest
 from pipeline.data.options import DataOptions
+from pipeline.data.reading import read_manifest
 from pipeline.errors import DataError
 
 pytestmark = pytest.mark.unit

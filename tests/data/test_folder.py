@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from pipeline.data import images
-from pipeline.data.manifest import read_manifest
 from pipeline.data.options import DataOptions
+from pipeline.data.reading import read_manifest
 from pipeline.errors import DataError
 from pipeline.notes import grouped
 from tests.conftest import make_colours

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from pipeline.data.images import View, decode
-from pipeline.data.manifest import read_manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.pixels import geometry_of, to_picture, to_pixels
+from pipeline.data.reading import read_manifest
 from pipeline.errors import DataError
 from pipeline.geometry import Size
 

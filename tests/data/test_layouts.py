@@ -8,8 +8,8 @@ import datasets
 import pytest
 
 from pipeline.data import views
-from pipeline.data.manifest import read_manifest, read_table
 from pipeline.data.options import DataOptions
+from pipeline.data.reading import read_manifest, read_table
 from pipeline.errors import DataError
 from tests.conftest import COLOURS
 

@@ -4,8 +4,8 @@ import shutil
 import pytest
 from PIL import Image
 
-from pipeline.data.manifest import read_manifest
 from pipeline.data.options import DataOptions
+from pipeline.data.reading import read_manifest
 from pipeline.errors import DataError
 from tests.conftest import make_colours
 

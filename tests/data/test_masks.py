@@ -9,8 +9,8 @@ from PIL import Image
 
 from pipeline.data import masks, views
 from pipeline.data.images import View
-from pipeline.data.manifest import read_manifest
 from pipeline.data.options import DataOptions
+from pipeline.data.reading import read_manifest
 from pipeline.data.sampler import Position
 from pipeline.errors import DataError
 from pipeline.geometry import Size

@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
-from pipeline.data.manifest import Example, Manifest, read_manifest
+from pipeline.data.manifest import Example, Manifest
 from pipeline.data.options import DataOptions
+from pipeline.data.reading import read_manifest
 from pipeline.data.rows import FileSource
 from pipeline.data.split import split
 from pipeline.errors import ConfigError

@@ -7,8 +7,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from pipeline.data.manifest import read_manifest, read_table
 from pipeline.data.options import DataOptions
+from pipeline.data.reading import read_manifest, read_table
 from pipeline.errors import DataError
 
 pytestmark = pytest.mark.unit

@@ -3,8 +3,8 @@
 import pytest
 
 from pipeline.data import tags, views
-from pipeline.data.manifest import read_manifest
 from pipeline.data.options import DataOptions
+from pipeline.data.reading import read_manifest
 from pipeline.errors import DataError
 from tests.conftest import metrics, prepared, replaced
 from tests.data.test_caption_files import picture, write

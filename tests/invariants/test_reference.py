@@ -16,8 +16,8 @@ from pipeline import rng
 from pipeline.adapter import lora
 from pipeline.adapter.options import AdapterOptions
 from pipeline.data.buckets import together
-from pipeline.data.manifest import read_manifest
 from pipeline.data.options import DataOptions
+from pipeline.data.reading import read_manifest
 from pipeline.data.sampler import StepSampler
 from pipeline.families import parts, registry
 from pipeline.geometry import Size

@@ -106,8 +106,8 @@ def test_undocumented_data_is_refused_before_anything_is_done(run, server, flags
 
 def test_a_card_of_the_data_is_shown_and_one_of_other_data_refused(run, server, flags, colours, tmp_path):
     from pipeline.data.card import template
-    from pipeline.data.manifest import read_manifest
     from pipeline.data.options import DataOptions
+    from pipeline.data.reading import read_manifest
 
     text = template("colours", read_manifest(colours, DataOptions()).fingerprint)
     path = tmp_path / "card.md"

@@ -14,8 +14,8 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from pipeline import shipped
-from pipeline.data.manifest import read_manifest
 from pipeline.data.options import DataOptions
+from pipeline.data.reading import read_manifest
 from pipeline.starter import judge, world
 from tests.conftest import largest_difference
 

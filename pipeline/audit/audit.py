@@ -1,0 +1,103 @@
+"""A whole audit: everything that is looked at, in the order of the method."""
+
+import statistics
+from dataclasses import dataclass
+
+from pipeline.audit import balance, files, likeness, sizes, texts
+from pipeline.audit.balance import Column
+from pipeline.audit.findings import Finding, Weight, findings_of
+from pipeline.audit.survey import Survey, survey
+from pipeline.data.buckets import Bucket, Shapes, make_buckets
+from pipeline.data.manifest import Manifest
+from pipeline.data.options import DataOptions
+from pipeline.data.sampler import StepSampler
+from pipeline.data.split import split
+from pipeline.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Model:
+    """What an audit has to know of the model and the run."""
+
+    possible: tuple[Shapes, ...]
+    batch_size: int  # examples of an optimizer step
+    seed: int
+    lost: texts.Lost | None  # captions that are cut, with what is lost
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A dataset in numbers, and what was found."""
+
+    origin: str
+    manifest: Manifest | None  # None where nothing of it can be used
+    trained: Manifest | None  # of it, what would be trained on
+    held_out: Manifest | None
+    stream: StepSampler | None  # in what order it would be shown
+    columns: tuple[Column, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """Which examples would be shown at which size."""
+        return self.stream.buckets if self.stream is not None else ()
+
+    @property
+    def num_errors(self) -> int:
+        """Cases that training refuses."""
+        return sum(len(found.cases) for found in self.findings if found.weight == "error")
+
+    def numbers(self) -> dict[str, int | float]:
+        """The dataset in numbers."""
+        if self.manifest is None:
+            return {"pictures": 0}
+        captions = [text for example in self.manifest.examples for text in example.captions if text]
+        return {
+            "pictures": len({example.image_id for example in self.manifest.examples}),
+            "examples": len(self.manifest.examples),
+            "held out": len(self.held_out.examples) if self.held_out is not None else 0,
+            "captions": len(captions),
+            "different captions": len(set(captions)),
+            "words in the median caption": statistics.median(len(text.split()) for text in captions) if captions else 0,
+        }
+
+
+def audit(options: DataOptions, model: Model, validation_split: float | None) -> Audit:
+    """Look at a dataset as a run with these options would. Raises DataError where there is none."""
+    found = survey(options)
+    of_files = files.of_files(found)
+    if found.manifest is None:
+        return Audit(_origin(options), None, None, None, None, (), tuple(findings_of(of_files)))
+    trained, held_out = _split(found, validation_split)
+    trained = trained.limited(options.max_train_samples)
+    buckets = make_buckets([example.size for example in trained.examples], model.possible, model.batch_size)
+    stream = StepSampler(buckets, model.batch_size, model.seed)
+    texts_of_rows = frozenset({options.caption_column, options.image_column or "file_name", "image"})
+    columns = balance.columns_of(found.columns, texts_of_rows)
+    lighter: dict[str, Weight] = {}
+    if options.on_bad_image == "skip":
+        lighter |= {"unreadable": "warning", "unread": "warning"}
+    if options.missing_caption != "error" or options.instance_prompt is not None:
+        lighter["no-caption"] = "warning"
+    findings = findings_of(
+        of_files,
+        files.of_pictures(found),
+        likeness.of_likeness(found, held_out),
+        texts.of_captions(found.manifest.distinct().examples, options, model.lost),
+        sizes.of_sizes(trained, held_out, stream, model.possible),
+        balance.of_balance(found.columns, columns),
+        lighter=lighter,
+    )
+    return Audit(found.manifest.origin, found.manifest, trained, held_out, stream, tuple(columns), tuple(findings))
+
+
+def _split(found: Survey, share: float | None) -> tuple[Manifest, Manifest | None]:
+    assert found.manifest is not None
+    try:
+        return split(found.manifest, share)
+    except ConfigError:  # too few to hold any out, which a run says before anything else
+        return found.manifest, None
+
+
+def _origin(options: DataOptions) -> str:
+    return options.train_data_dir or options.dataset_name or ""

@@ -1,0 +1,163 @@
+"""What is looked at: the whole dataset, read without refusing anything, and a few facts about each picture."""
+
+import base64
+import dataclasses
+import io
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+from jaxtyping import UInt8
+from PIL import ExifTags, Image, ImageOps
+
+from pipeline.data.images import formats, without_texts
+from pipeline.data.manifest import Example, Manifest
+from pipeline.data.options import DataOptions
+from pipeline.data.reading import gather, gather_table, in_order
+from pipeline.data.rows import FileSource, Findings, Row
+from pipeline.errors import DataError
+from pipeline.progress import Progress
+from pipeline.remembered import Remembered, cache_folder, remembered
+
+VERSION = 1  # raise it when other facts are found out about a picture
+SKETCH = 8  # a side of the sketch that pictures are compared by, in pixels
+HASH_SIDE = 32  # what a perceptual hash is made from
+AT_ONCE = 256  # pictures in memory
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a picture file is, and what it shows in short."""
+
+    format: str
+    mode: str  # Pillow's, as stored
+    frames: int
+    turned: bool  # stored lying, and said to be so
+    has_profile: bool
+    has_alpha: bool
+    spread: float  # standard deviation of its grey values, of 255
+    mean: float  # of its grey values
+    hash: int | None  # perceptual, 64 bits (ImageHash's phash); None where imagehash is not installed
+    mirrored_hash: int | None  # of the mirrored picture
+    sketch: UInt8[np.ndarray, "8 8 3"]  # the picture, very small
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A dataset as it is."""
+
+    manifest: Manifest | None  # None where nothing of it can be used
+    findings: Findings  # what reading it had to say
+    bad: tuple[tuple[str, str], ...]  # pictures that cannot be used: name, reason
+    columns: dict[str, dict[str, Any]]  # the cells of each example's row, by its name
+    looks: dict[str, Look]  # by the picture's hash
+
+
+def survey(options: DataOptions) -> Survey:
+    """Look at everything. Raises DataError where there is no dataset at all."""
+    lenient = dataclasses.replace(options, on_bad_image="skip", missing_caption="empty")
+    findings, bad, columns = Findings(), list[tuple[str, str]](), dict[str, dict[str, Any]]()
+
+    def on_row(row: Row, example: Example | str) -> None:
+        if isinstance(example, str):
+            bad.append((row.name, example))
+        elif isinstance(row.description, dict):
+            columns[example.name] = row.description
+
+    if options.dataset_name is not None:
+        gathered = gather_table(lenient, findings, on_row)
+    else:
+        gathered = gather(Path(options.train_data_dir or "."), lenient, findings, on_row=on_row)
+    try:
+        manifest = in_order(*gathered)
+    except DataError as error:
+        findings.problems.append(str(error))
+        return Survey(None, findings, tuple(bad), columns, {})
+    return Survey(manifest, findings, tuple(bad), columns, look_at(manifest, options))
+
+
+def look_at(manifest: Manifest, options: DataOptions) -> dict[str, Look]:
+    """A look at each picture, on all cores; what an earlier audit saw of an unchanged file is remembered."""
+    distinct = list({example.image_id: example for example in manifest.examples}.values())
+    kind = f"looks {VERSION}, Pillow {PIL.__version__}, hashes {_hasher() is not None}"
+    found: dict[str, Look] = {}
+    with (
+        remembered(cache_folder(options.cache_dir), os.path.realpath(manifest.origin), kind, whole=True) as known,
+        closing(Progress(len(distinct), "picture")) as progress,
+        ThreadPoolExecutor(os.cpu_count()) as threads,
+    ):
+        for first in range(0, len(distinct), AT_ONCE):
+            some = distinct[first : first + AT_ONCE]
+            for example, facts in zip(some, _facts_of(some, known, threads), strict=True):
+                found[example.image_id] = _look_from(facts)
+            progress.update(first + len(some))
+    return found
+
+
+def _facts_of(some: list[Example], known: Remembered, threads: ThreadPoolExecutor) -> Iterator[list[Any]]:
+    """The facts of some pictures as JSON holds them."""
+    keys = [example.source.known_as() for example in some]
+    recalled = [known.recall(name, signature) for name, signature in keys]
+    new = [example for example, facts in zip(some, recalled, strict=True) if facts is None]
+    made = iter(threads.map(facts_of, (example.source.content() for example in new)))
+    for example, (name, signature), facts in zip(some, keys, recalled, strict=True):
+        if facts is not None:
+            yield facts
+            continue
+        fresh = next(made)
+        known.keep(name, example.source.settled(signature), fresh)
+        yield fresh
+
+
+def facts_of(content: bytes) -> list[Any]:
+    """What a look finds out about the bytes of a picture that is known to be one."""
+    hasher = _hasher()
+    with Image.open(io.BytesIO(without_texts(content)), formats=formats()) as opened:
+        opened.draft("RGB", (8 * HASH_SIDE, 8 * HASH_SIDE))  # of a large JPEG only what is needed is decoded
+        turned = opened.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        stored = [opened.format or "", opened.mode, getattr(opened, "n_frames", 1), turned]
+        stored += [bool(opened.info.get("icc_profile")), opened.has_transparency_data]
+        upright = ImageOps.exif_transpose(opened)
+    if upright.mode.startswith(("I", "F")):
+        upright = upright.convert("F").point(lambda value: value / 257)
+        upright = upright.convert("L")
+    small = upright.convert("RGBA" if upright.has_transparency_data else "RGB").convert("RGB")
+    small = small.resize((HASH_SIDE * 2, HASH_SIDE * 2), Image.Resampling.BOX, reducing_gap=2.0)
+    grey = np.asarray(small.convert("L"), dtype=np.float64)
+    sketch = np.asarray(small.resize((SKETCH, SKETCH), Image.Resampling.BOX))
+    hashes: list[str | None] = [None, None]
+    if hasher is not None:
+        hashes = [str(hasher.phash(picture)) for picture in (small, ImageOps.mirror(small))]
+    return [*stored, round(float(grey.std()), 2), round(float(grey.mean()), 2), *hashes, _packed(sketch)]
+
+
+def _look_from(facts: list[Any]) -> Look:
+    plain, mirrored = (None if text is None else int(text, 16) for text in facts[-3:-1])
+    sketch = np.frombuffer(base64.b64decode(facts[-1]), np.uint8).reshape(SKETCH, SKETCH, 3)
+    return Look(*facts[:-3], hash=plain, mirrored_hash=mirrored, sketch=sketch)  # type: ignore[misc]  # JSON has no types
+
+
+def _packed(sketch: UInt8[np.ndarray, "8 8 3"]) -> str:
+    return base64.b64encode(sketch.tobytes()).decode()
+
+
+def _hasher() -> Any:
+    """imagehash, or None where it is not installed."""
+    try:
+        import imagehash
+    except ImportError:
+        return None
+    return imagehash
+
+
+def links(examples: Iterable[Example]) -> Iterator[tuple[str, Path]]:
+    """The pictures that are links to files elsewhere, each with the file."""
+    for example in examples:
+        if isinstance(example.source, FileSource) and example.source.path.is_symlink():
+            yield example.name, example.source.path.resolve()

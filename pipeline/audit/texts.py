@@ -1,0 +1,109 @@
+"""What is wrong with captions: missing, alike, cut, in other scripts, made of one word or another."""
+
+import collections
+import html
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+
+from pipeline.audit.findings import Case, Cases
+from pipeline.data import captions
+from pipeline.data.manifest import Example
+from pipeline.data.options import DataOptions
+
+COMMON = frozenset(
+    """a an and are as at be by for from has have he her his in into is it its of on one or over she that the their
+    there they this to two three under up was were which while who with""".split()  # noqa: SIM905  # easier to read
+)
+DOMINANT = 0.8  # of the captions hold a word that then says nothing
+ALIKE = 0.05  # of the pictures share a caption, and at least so many:
+FEW, MANY = 3, 10  # captions that are too few to speak of, and cases of a finding about shares
+SHORT_WORDS, LONG_WORDS = 2, 150
+LONGEST_SHOWN = 80  # letters
+MARKUP = re.compile(r"<[a-z/!][^>]*>|&[a-z]+;|&#\d+;|https?://|[{}]|\\[nrt]", re.IGNORECASE)
+OF_A_CAMERA = re.compile(r"(?:img|dsc|dscn|pxl|image|photo|screenshot|whatsapp image)?[\W_]*\d[\d\W_]*", re.IGNORECASE)
+
+Lost = Callable[[Iterable[str]], dict[str, str]]  # captions that are cut by the text encoder, each with what is lost
+
+
+def of_captions(examples: Iterable[Example], options: DataOptions, lost: Lost | None) -> Cases:
+    """What is wrong with single captions, and with all of them together."""
+    pictures = sorted(examples, key=lambda example: example.name)
+    texts = [(example, text) for example in pictures for text in example.captions if text]
+    cut = lost(dict.fromkeys(text for _, text in texts)) if lost is not None else {}
+    return {
+        "no-caption": [Case(example.name, (example.name,)) for example in pictures if not example.caption],
+        "cut": [_case(example, f"loses {_shortened(cut[text])!r}") for example, text in texts if text in cut],
+        "file-name": [_case(example, repr(text)) for example, text in texts if _is_file_name(example, text)],
+        "markup": [_case(example, repr(_marked(text))) for example, text in texts if MARKUP.search(text)],
+        "long": [_case(e, f"{n} words") for e, text in texts if (n := len(text.split())) > LONG_WORDS],
+        **(_of_shares(texts, pictures, options) if len(pictures) >= FEW else {}),
+    }
+
+
+def _of_shares(texts: list[tuple[Example, str]], pictures: list[Example], options: DataOptions) -> Cases:
+    """What only all captions together show."""
+    by_text: dict[str, list[str]] = collections.defaultdict(list)
+    for example, text in texts:
+        by_text[text.lower()].append(example.name)
+    alike = sorted(by_text.items(), key=lambda pair: -len(pair[1]))
+    enough = max(FEW, ALIKE * len(pictures))
+    short = [_case(example, repr(text)) for example, text in texts if len(text.split()) < SHORT_WORDS]
+    scripts = collections.Counter(script for _, text in texts for script in scripts_of(text))
+    usual = {script for script, _ in scripts.most_common(1)}
+    mirrored = [
+        _case(example, repr(text))
+        for example, text in texts
+        if options.random_flip and any(captions.has_word(text, word) for word in ("left", "right"))
+    ]
+    return {
+        "alike": [
+            Case(f"{text!r}: {len(names)} pictures", tuple(names)) for text, names in alike if len(names) > enough
+        ],
+        "dominant": _dominant(texts, options),
+        "short": short if len(short) < len(texts) else [],
+        "script": [_case(example, repr(text)) for example, text in texts if scripts_of(text) - usual],
+        "sides": mirrored,
+    }
+
+
+def _dominant(texts: list[tuple[Example, str]], options: DataOptions) -> list[Case]:
+    """Words in nearly all captions, but for those that every English sentence has and the trigger word."""
+    trigger = set((options.trigger_word or "").lower().split())
+    counts = collections.Counter(word for _, text in texts for word in set(words_of(text)) - COMMON - trigger)
+    return [
+        Case(f"{word!r} in {number / len(texts):.0%} of the captions")
+        for word, number in counts.most_common(MANY)
+        if len(texts) >= MANY and number >= DOMINANT * len(texts)
+    ]
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a caption, in small letters."""
+    return re.findall(r"[^\W_]+(?:'[^\W_]+)?", text.lower())
+
+
+def scripts_of(text: str) -> set[str]:
+    """The scripts of a caption's letters by their Unicode names: LATIN, CYRILLIC, CJK, ..."""
+    return {unicodedata.name(letter, "?").split()[0] for letter in text if letter.isalpha()}
+
+
+def _is_file_name(example: Example, text: str) -> bool:
+    stem = example.name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    bare = {"".join(words_of(name)) for name in (stem, example.name.rsplit("/", 1)[-1])}
+    is_name = bool(re.search(r"\d", text)) and "".join(words_of(text)) in bare
+    return is_name or bool(OF_A_CAMERA.fullmatch(text)) or bool(re.fullmatch(r"\S+\.(?:png|jpe?g|webp)", text.lower()))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} ..."
+
+
+def _marked(text: str) -> str:
+    found = MARKUP.search(text)
+    assert found is not None
+    return html.unescape(text[max(0, found.start() - 12) : found.end() + 12]) if len(text) > LONGEST_SHOWN else text
+
+
+def _case(example: Example, text: str) -> Case:
+    return Case(f"{example.name}: {text}", (example.name,))

@@ -1,0 +1,101 @@
+"""A look at a dataset before it is trained on, with the flags of the training it is for."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import config, shipped
+from pipeline.audit.audit import Audit, Model, audit
+from pipeline.audit.findings import MEANINGS, Finding
+from pipeline.console import columns, quiet_libraries, say, tell
+from pipeline.data.buckets import offered
+from pipeline.errors import EXIT_DONE, EXIT_USER
+from pipeline.families import registry
+from pipeline.families.truncation import truncated
+
+MAX_CASES = 5  # of a finding, at the terminal
+
+
+def check(dataset: str | None, flags: Sequence[str], *, page: Path | None, as_json: bool, preview: Path | None) -> int:
+    """Say what is found; the exit code is 2 if training would refuse the dataset, else 0.
+
+    Raises ConfigError for flags that training does not take, DataError where there is no dataset.
+    """
+    words = list(flags)
+    if dataset is not None:
+        words += ["--train_data_dir" if Path(dataset).is_dir() else "--dataset_name", dataset]
+    command = config.parse(words)
+    if command is None:
+        return EXIT_DONE  # it asked for help
+    run = command.run
+    if run.data.train_data_dir is None and run.data.dataset_name is None:
+        run = run.replaced(train_data_dir=str(shipped.TRAIN))
+    data = run.data
+    with quiet_libraries():
+        family = registry.find(run.model, data.cache_dir, weights=False)
+        side = family.native_size.width
+        batch_size = run.train.train_batch_size * run.train.gradient_accumulation_steps
+        possible = offered(data, side, family.size_multiple)
+        model = Model(possible, batch_size, run.train.seed, functools.partial(truncated, family))
+        found = audit(data, model, data.validation_split)
+    if preview is not None:
+        from pipeline.commands import preview_dataset
+
+        resolved = dataclasses.replace(data, caption_dropout=data.dropout_for(supports_cfg=family.supports_cfg))
+        tell(f"Preview  {preview_dataset.write(found, resolved, preview)}")
+    if page is not None:
+        from pipeline.report import data_page
+
+        tell(f"Page  {data_page.write(found, data, page)}")
+    say(json.dumps(as_record(found), indent=1, ensure_ascii=False) if as_json else as_text(found))
+    return EXIT_USER if found.num_errors else EXIT_DONE
+
+
+def as_text(found: Audit) -> str:
+    """An audit for a terminal."""
+    numbers = ", ".join(f"{value:g} {name}" for name, value in found.numbers().items() if value)
+    rows = [(str(bucket.size), f"{len(bucket.entries)} pictures") for bucket in found.buckets]
+    rows += [
+        (column.name, ", ".join(f"{value} {number}" for value, number in list(column.counts.items())[:8]))
+        for column in found.columns
+    ]
+    lines = [f"{found.origin}: {numbers}", *columns(rows)]
+    for one in found.findings:
+        lines += ["", *finding_lines(one)]
+    if not found.findings:
+        lines += ["", "Nothing was found that should be looked at."]
+    return "\n".join(lines)
+
+
+def finding_lines(one: Finding) -> list[str]:
+    """A finding for a terminal: what, the first cases, what to do."""
+    lines = [f"{one.weight.upper()} {one.title} ({len(one.cases)}): {MEANINGS[one.weight]}"]
+    lines += [f"  {case.text}" for case in one.cases[:MAX_CASES]]
+    if len(one.cases) > MAX_CASES:
+        lines.append(f"  ... and {len(one.cases) - MAX_CASES} more")
+    return [*lines, f"  -> {one.advice}"]
+
+
+def as_record(found: Audit) -> dict[str, Any]:
+    """An audit for programs, with every case."""
+    return {
+        "origin": found.origin,
+        "numbers": found.numbers(),
+        "sizes": {str(bucket.size): len(bucket.entries) for bucket in found.buckets},
+        "columns": {
+            column.name: {"counts": column.counts, "evenness": round(column.evenness, 4)} for column in found.columns
+        },
+        "findings": [
+            {
+                "kind": one.kind,
+                "weight": one.weight,
+                "title": one.title,
+                "advice": one.advice,
+                "cases": [{"text": case.text, "examples": list(case.examples)} for case in one.cases],
+            }
+            for one in found.findings
+        ],
+    }

@@ -1,0 +1,93 @@
+"""The page of an audit, one self-contained file: what was found, the gravest first, with pictures and what to do."""
+
+import base64
+import functools
+import io
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from pipeline import atomic
+from pipeline.audit.audit import Audit
+from pipeline.audit.findings import MEANINGS, Finding
+from pipeline.data import images
+from pipeline.data.manifest import Example
+from pipeline.data.options import DataOptions
+
+MAX_CASES, MAX_PICTURES = 24, 3  # of a finding, and of a case
+THUMBNAIL = 220  # pixels
+MAX_VALUES = 12  # of a column
+
+
+def write(found: Audit, options: DataOptions, path: Path) -> Path:
+    """Make the page."""
+    loader = jinja2.PackageLoader("pipeline.report", "templates")
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    atomic.write_text(path, environment.get_template("data.html").render(**content(found, options)))
+    return path
+
+
+def content(found: Audit, options: DataOptions) -> dict[str, Any]:
+    """Everything the page says."""
+    examples = {e.name: e for e in found.manifest.examples} if found.manifest is not None else {}
+
+    @functools.cache
+    def thumbnail(name: str) -> str:
+        return thumbnail_of(examples[name], options)
+
+    def cases_of(one: Finding) -> list[dict[str, Any]]:
+        return [
+            {"text": case.text, "pictures": [thumbnail(n) for n in case.examples if n in examples][:MAX_PICTURES]}
+            for case in one.cases[:MAX_CASES]
+        ]
+
+    return {
+        "name": found.origin,
+        "headline": headline(found),
+        "numbers": [(f"{value:g}", name) for name, value in found.numbers().items()],
+        "sizes": _bars({str(bucket.size): len(bucket.entries) for bucket in found.buckets}),
+        "columns": [
+            {"name": column.name, "evenness": f"{column.evenness:.2f}", "bars": _bars(column.counts)}
+            for column in found.columns
+        ],
+        "findings": [
+            {"one": one, "meaning": MEANINGS[one.weight], "cases": cases_of(one), "more": len(one.cases) - MAX_CASES}
+            for one in found.findings
+        ],
+    }
+
+
+def headline(found: Audit) -> str:
+    """One sentence for somebody who reads no further."""
+    numbers = {weight: [one.weight for one in found.findings].count(weight) for weight in MEANINGS}
+    pictures = found.numbers()["pictures"]
+    if numbers["error"]:
+        kinds = "one kind" if numbers["error"] == 1 else f"{numbers['error']} kinds"
+        return f"Training refuses this dataset for {kinds} of mistakes, in {found.num_errors} places."
+    if numbers["warning"]:
+        kinds = "One thing" if numbers["warning"] == 1 else f"{numbers['warning']} things"
+        return f"{pictures:g} pictures can be trained on. {kinds} will be seen in what is learnt."
+    return f"{pictures:g} pictures can be trained on, and nothing was found that speaks against it."
+
+
+def thumbnail_of(example: Example, options: DataOptions) -> str:
+    """A picture of the dataset as a data URL, small."""
+    picture = images.decode(io.BytesIO(example.source.content()), options.alpha_background)
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _bars(counts: dict[str, int]) -> list[dict[str, Any]]:
+    """Rows of a bar chart: a name, a number, and its length in percent of the longest."""
+    most = max(counts.values(), default=1)
+    rows: list[dict[str, Any]] = [
+        {"name": n, "number": count, "length": f"{100 * count / most:.1f}"} for n, count in counts.items()
+    ]
+    rest = rows[MAX_VALUES:]
+    if rest:
+        together = {"name": f"{len(rest)} more", "number": sum(row["number"] for row in rest), "length": "0"}
+        rows = [*rows[:MAX_VALUES], together]
+    return rows
