@@ -1,5 +1,6 @@
 """Commands in processes forked from one warmed parent: what would cost seconds of imports starts in milliseconds."""
 
+import contextlib
 import importlib
 import multiprocessing
 import os
@@ -9,10 +10,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 
 import torch
 
+ROOT = Path(__file__).parent.parent
 SPAWNER = multiprocessing.get_context("forkserver")
 SPAWNER.set_forkserver_preload([] if torch.cuda.is_available() else ["tests.warm"])  # forks cannot share CUDA
 
@@ -43,6 +46,8 @@ class Running:
         self._log = log
         words = [*program, *argv]
         self._process = SPAWNER.Process(target=_child, args=(words, str(log), os.getcwd(), environment or {}, prepared))
+        with contextlib.chdir(ROOT):  # where the fork server, once started, finds the tests to import
+            forkserver.ensure_running()
         self._process.start()
 
     @property

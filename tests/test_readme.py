@@ -115,7 +115,9 @@ def test_the_tree_in_the_readme_is_the_real_one():
     assert rooms <= named, rooms - named
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/adding-a-family.md", "docs/starter.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/adding-a-family.md", "docs/data.md", "docs/starter.md"]
+)
 def test_what_a_page_links_to_or_names_is_there(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     links = {(ROOT / page).parent / link for link in re.findall(r"\]\(([^)#:]+)\)", text)}
