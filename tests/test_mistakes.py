@@ -87,6 +87,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "hub_model_id": ("a b", "no name of a repository"),
     "hub_token": ("hf_x", "only with --push_to_hub"),
     "data_card": ("nowhere.md", "nowhere.md"),
+    "require_data_card": ("=maybe", "maybe"),
     "allow_undocumented_data": ("", "is empty"),
     "init_lora": ("nowhere.safetensors", "does not exist"),
     "rank_pattern": ("to_k=2.5", "whole number"),

@@ -19,7 +19,15 @@ from pipeline.families.truncation import truncated
 MAX_CASES = 5  # of a finding, at the terminal
 
 
-def check(dataset: str | None, flags: Sequence[str], *, page: Path | None, as_json: bool, preview: Path | None) -> int:
+def check(
+    dataset: str | None,
+    flags: Sequence[str],
+    *,
+    page: Path | None,
+    as_json: bool,
+    preview: Path | None,
+    card: Path | None,
+) -> int:
     """Say what is found; the exit code is 2 if training would refuse the dataset, else 0.
 
     Raises ConfigError for flags that training does not take, DataError where there is no dataset.
@@ -50,6 +58,10 @@ def check(dataset: str | None, flags: Sequence[str], *, page: Path | None, as_js
         from pipeline.report import data_page
 
         tell(f"Page  {data_page.write(found, data, page)}")
+    if card is not None:
+        from pipeline.commands import data_card
+
+        tell(f"Card  {data_card.fill(found, card)}")
     say(json.dumps(as_record(found), indent=1, ensure_ascii=False) if as_json else as_text(found))
     return EXIT_USER if found.num_errors else EXIT_DONE
 

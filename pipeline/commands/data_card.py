@@ -1,12 +1,17 @@
-"""Beginning the card of a dataset."""
+"""Beginning the card of a dataset, and the part of it that is counted."""
 
+import re
 from pathlib import Path
 
 from pipeline import atomic
+from pipeline.audit.audit import Audit
 from pipeline.data import card
 from pipeline.data.options import DataOptions
 from pipeline.data.reading import read_manifest
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
+
+BEGIN = "<!-- counted by `python -m pipeline check --card`: what stands here is written anew -->"
+END = "<!-- end of what was counted -->"
 
 
 def begin(name: str, dataset: Path | None) -> Path:
@@ -24,3 +29,43 @@ def begin(name: str, dataset: Path | None) -> Path:
     fingerprint = read_manifest(dataset, DataOptions()).fingerprint if dataset is not None else "null"
     atomic.write_text(path, card.template(name, fingerprint))
     return path
+
+
+def fill(found: Audit, path: Path) -> str:
+    """Put what an audit counted into a card, begun where there is none; returns what is left to do.
+
+    What people wrote stays as it is. A fingerprint is filled in where there is none, and never exchanged: that is for
+    somebody who has seen that the card is still true. Raises ConfigError for a dataset of which nothing can be used.
+    """
+    if found.manifest is None:
+        raise ConfigError(f"--card {path}: nothing of the dataset can be used.")
+    fingerprint = found.manifest.fingerprint
+    text = path.read_text(encoding="utf-8") if path.is_file() else card.template(path.stem, fingerprint)
+    text = re.sub(r"^fingerprint: *(?:null|~|\"null\")? *$", f'fingerprint: "{fingerprint}"', text, count=1, flags=re.M)
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    block = "\n".join([BEGIN, "", *block_lines(found), "", END])
+    atomic.write_text(
+        path, f"{before.rstrip()}\n\n{block}\n{after.lstrip()}" if rest else f"{text.rstrip()}\n\n{block}\n"
+    )
+    try:
+        card.require_same_data(card.read(path), path, fingerprint)
+    except DataError as error:
+        return str(error)
+    return f"{path} is complete."
+
+
+def block_lines(found: Audit) -> list[str]:
+    """The counts of an audit as Markdown."""
+    rows = [(name, f"{value:g}") for name, value in found.numbers().items()]
+    rows += [("sizes shown", ", ".join(f"{len(b.entries)} of {b.size}" for b in found.buckets))]
+    rows += [
+        (f"{column.name} (evenness {column.evenness:.2f})", ", ".join(f"{v} {n}" for v, n in column.counts.items()))
+        for column in found.columns
+    ]
+    rows += [(f"{one.weight}: {one.title}", str(len(one.cases))) for one in found.findings]
+    return [
+        "| counted | |",
+        "|---|---|",
+        *(f"| {name.replace('|', '/')} | {value.replace('|', '/')} |" for name, value in rows),
+    ]

@@ -60,6 +60,7 @@ NOT_IDENTITY = frozenset(
         "hub_model_id",
         "hub_token",
         "data_card",
+        "require_data_card",
         "allow_undocumented_data",
     }
 )

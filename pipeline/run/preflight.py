@@ -141,16 +141,18 @@ def training_data(options: DataOptions) -> Manifest:
 def card_of(options: ShareOptions, name: str, folder: Path | None, manifest: Manifest) -> Card | None:
     """The card of the dataset, checked against it; None where there is none and nobody asks for one.
 
-    Raises DataError for one that --data_card names or that sharing needs and that is missing, incomplete
+    Raises DataError for one that --data_card names or that is needed and that is missing, incomplete
     or of other data.
     """
-    required = options.push_to_hub and options.allow_undocumented_data is None
+    required = options.require_data_card or (options.push_to_hub and options.allow_undocumented_data is None)
     path = Path(options.data_card) if options.data_card is not None else card.find(name, folder)
     if path is None:
         if required:
+            who = "--require_data_card" if options.require_data_card else "Sharing"
+            other = "" if options.require_data_card else ', or say why with --allow_undocumented_data "reason"'
             raise DataError(
-                f"Sharing needs a card of the dataset: write data_cards/{name}.md (`python -m pipeline card {name}` "
-                'begins it), name one with --data_card, or say why with --allow_undocumented_data "reason".'
+                f"{who} needs a card of the dataset: write data_cards/{name}.md (`python -m pipeline card {name}` "
+                f"begins it), or name one with --data_card{other}."
             )
         return None
     try:

@@ -23,6 +23,9 @@ class ShareOptions:
     """The dataset's card: who made it, whether it may be trained on, who is in it. Not given: data_cards/<dataset
     name>.md, or README.md in the dataset's folder."""
 
+    require_data_card: bool = False
+    """Do not train on data without a complete card that was written for these very data."""
+
     allow_undocumented_data: str | None = None
     """Share without a card of the dataset, for this reason, which the adapter's card will show."""
 
@@ -36,6 +39,7 @@ class ShareOptions:
                 problems.append(f"--{name} has an effect only with --push_to_hub.")
         if self.allow_undocumented_data is not None and not self.allow_undocumented_data.strip():
             problems.append("--allow_undocumented_data is empty; give the reason, which will be shown.")
-        if self.allow_undocumented_data is not None and self.data_card is not None:
-            problems.append("--data_card and --allow_undocumented_data say opposite things; give one.")
+        for name in ("data_card", "require_data_card"):
+            if self.allow_undocumented_data is not None and getattr(self, name):
+                problems.append(f"--{name} and --allow_undocumented_data say opposite things; give one.")
         return problems

@@ -30,6 +30,7 @@ def check(
     page: Path | None = None,
     json: bool = False,
     preview_dataset: Path | None = None,
+    card: Path | None = None,
 ) -> int:
     """Look at a dataset before it is trained on: files, pictures, copies, captions, shapes, balance.
 
@@ -48,9 +49,11 @@ def check(
         The same for programs, with every case.
     preview_dataset
         New folder for the very crops, masks and captions of the first epoch.
+    card
+        The dataset's card, data_cards/photos.md say, to put what was counted into; begun where there is none.
     """
     from pipeline.commands import check as checking
 
     words = list(flags)
     dataset = words.pop(0) if words and not words[0].startswith("-") else None
-    return checking.check(dataset, words, page=page, as_json=json, preview=preview_dataset)
+    return checking.check(dataset, words, page=page, as_json=json, preview=preview_dataset, card=card)

@@ -1,6 +1,7 @@
 """`check`, as typed: every planted flaw is found and named, none is invented, and the page shows the pictures."""
 
 import json
+import re
 import time
 
 import numpy as np
@@ -17,6 +18,13 @@ from tests.audit import flaws
 from tests.conftest import prepared
 
 pytestmark = pytest.mark.unit
+CARD = {
+    "license": "cc-by-4.0",
+    "source": "drawn by a test",
+    "rights_basis": "own work",
+    "sensitive_content": "none",
+    "intended_use": "tests",
+}
 
 
 @pytest.fixture
@@ -199,3 +207,39 @@ def test_hashes_that_differ_in_few_bits_are_found_and_no_others():
     }
     assert found == every
     assert len(found) == 50
+
+
+def test_a_card_gets_what_was_counted_and_keeps_what_people_wrote(flags, tmp_path, capsys, trainer):
+    data, card = flaws.clean(tmp_path / "data"), tmp_path / "photos.md"
+    words = ["check", str(data), *flags, "--card", str(card)]
+    assert main(words) == 0
+    assert "license is still" in capsys.readouterr().err
+    text = card.read_text(encoding="utf-8")
+    assert "| pictures | 40 |" in text
+    assert "| season (evenness 1.00) | summer 20, winter 20 |" in text
+    required = [*flags, "--train_data_dir", data, "--require_data_card", "--data_card", card, "--dry_run"]
+    assert trainer(*required).code == 2
+    for name, value in CARD.items():
+        text = re.sub(rf"^{name}:.*$", f"{name}: {value}", text, flags=re.M)
+    text = text.replace("  identifiable: TODO", "  identifiable: false").replace("What the pictures show", "Old boats")
+    card.write_text(text + "\nWritten by hand.\n", encoding="utf-8")
+    assert main(words) == 0
+    assert "photos.md is complete." in capsys.readouterr().err
+    assert trainer(*required).code == 0
+    (data / "000.png").write_bytes((data / "001.png").read_bytes())
+    assert main(words) == 0
+    assert "was written for other data" in capsys.readouterr().err
+    again = card.read_text(encoding="utf-8")
+    assert "| pictures | 39 |" in again
+    assert "| warning: The same picture with several captions" in again
+    assert again.count("| pictures |") == 1
+    assert "Old boats" in again
+    assert again.endswith("\nWritten by hand.\n")
+
+
+def test_training_without_a_card_is_refused_where_one_is_required(flags, tmp_path, trainer):
+    data = flaws.clean(tmp_path / "data", 8)
+    ended = trainer(*flags, "--train_data_dir", data, "--require_data_card", "--output_dir", tmp_path / "out")
+    assert ended.code == 2
+    assert "--require_data_card needs a card of the dataset: write data_cards/data.md" in ended.output
+    assert not (tmp_path / "out").exists()
