@@ -35,6 +35,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "validation_split": ("1.5", "between 0 and 0.9"),
     "image_column": ("photo", "there is file_name"),
     "caption_column": ("title", "there is text"),
+    "caption_weights": ("3,many", "holds no numbers, as in 3,1"),
     "caption_template": ("a {colour", "cannot be read"),
     "caption_extension": ("txt.", "as in '.txt'"),
     "caption_lines": ("split", "split"),

@@ -72,7 +72,7 @@ def audit(options: DataOptions, model: Model, validation_split: float | None) ->
     trained = trained.limited(options.max_train_samples)
     buckets = make_buckets([example.size for example in trained.examples], model.possible, model.batch_size)
     stream = StepSampler(buckets, model.batch_size, model.seed)
-    texts_of_rows = frozenset({options.caption_column, options.image_column or "file_name", "image"})
+    texts_of_rows = frozenset({*options.caption_columns, options.image_column or "file_name", "image"})
     columns = balance.columns_of(found.columns, texts_of_rows)
     lighter: dict[str, Weight] = {}
     if options.on_bad_image == "skip":

@@ -3,7 +3,7 @@
 import codecs
 import math
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,30 +32,63 @@ def read_text(path: Path) -> str:
         ) from error
 
 
-def captions_of(
-    description: Mapping[str, Any] | str | None, column: str, template: str | None, *, separate_lines: bool = False
-) -> tuple[str, ...]:
-    """The captions of a picture, white space evened out, none twice; () where there is no text.
+def texts_of(
+    description: Mapping[str, Any] | str | None,
+    columns: Sequence[str],
+    template: str | None,
+    *,
+    separate_lines: bool = False,
+) -> list[str]:
+    """The captions of a picture, white space evened out, '' where one is missing.
 
     `description` is the text beside the picture, where several lines are one caption unless they are separate, or
-    the cells of its row. There a template makes one caption, else the column holds one or a list of several.
+    the cells of its row. There a template makes one caption, else each column holds one or a list of several.
     Raises NoColumn if the row lacks a column, ValueError if a cell holds something else than text.
     """
     if description is None or isinstance(description, str):
         found = (description or "").splitlines() if separate_lines else [description or ""]
     elif template is not None:
         found = [_filled(template, description)]
-    elif column not in description:
-        raise NoColumn((column,), tuple(sorted(description)))
+    elif lacking := tuple(column for column in columns if column not in description):
+        raise NoColumn(lacking, tuple(sorted(description)))
     else:
-        value = description[column]
-        found = value if isinstance(value, list) else [value or ""]
+        cells = [description[column] for column in columns]
+        found = [text for cell in cells for text in (cell if isinstance(cell, list) else [cell or ""])]
         odd = next((type(text).__name__ for text in found if not isinstance(text, str)), None)
         if odd is not None:
             raise ValueError(f"the caption is {odd}, not text")
     if any("\ud800" <= letter <= "\udfff" for text in found for letter in text):
         raise ValueError("the caption holds half a character (a lone surrogate); write the character whole")
-    return tuple(dict.fromkeys(caption for text in found if (caption := " ".join(text.split()))))
+    return [" ".join(text.split()) for text in found]
+
+
+def weights_of(text: str) -> tuple[float, ...]:
+    """The weights in '3,1'. Raises ValueError for what are none."""
+    try:
+        weights = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise ValueError("holds no numbers, as in 3,1") from None
+    if not (all(0 <= weight < math.inf for weight in weights) and sum(weights) > 0):
+        raise ValueError("needs numbers from 0 on, not all of them 0")
+    return weights
+
+
+def weighed(texts: Sequence[str], weights: Sequence[float]) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """The captions that say something, each once, and how often each is shown: by the weights of their places.
+
+    Without weights all are shown alike, which is (). Raises ValueError for another number of texts than of weights.
+    """
+    if not weights:
+        return tuple(dict.fromkeys(text for text in texts if text)), ()
+    if len(texts) != len(weights):
+        raise ValueError(f"it has {len(texts)} caption(s), and --caption_weights {len(weights)}")
+    found: dict[str, float] = {}
+    for text, weight in zip(texts, weights, strict=True):
+        if text:
+            found[text] = found.get(text, 0.0) + weight
+    if found and not any(found.values()):
+        raise ValueError("it has only captions that --caption_weights shows never")
+    return tuple(found), tuple(found.values())
 
 
 def fields_of(template: str) -> tuple[str, ...]:

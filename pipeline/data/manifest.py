@@ -20,6 +20,7 @@ class Example:
     size: Size  # upright
     copy: int = 0  # which of equal examples it is, from 0
     mask: Source | None = None
+    weights: tuple[float, ...] = ()  # how often each caption is shown; (): all alike
     mask_id: str = ""  # hash of the mask's bytes
 
     @property

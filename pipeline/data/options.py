@@ -40,7 +40,10 @@ class DataOptions:
     dataset."""
 
     caption_column: str = "text"
-    """Column of the caption. It may hold a list of captions; one of them is drawn for each epoch."""
+    """Column of the caption, or several, as in text,short; it may hold a list. Of several one is drawn each epoch."""
+
+    caption_weights: str | None = None
+    """How often each of an image's captions is drawn, in their order, as in 3,1. Not given: all alike."""
 
     caption_template: str | None = None
     """Makes captions from columns, as in 'a {colour} {kind}': the values of categories become the condition."""
@@ -235,9 +238,25 @@ class DataOptions:
                 captions.fields_of(self.caption_template)
             except ValueError as error:
                 problems.append(f"--caption_template {error}.")
-        if self.caption_column == "":
+        if not all(self.caption_columns):
             problems.append("--caption_column is empty; name the column that holds the caption.")
+        try:
+            _ = self.weights
+        except ValueError as error:
+            problems.append(f"--caption_weights {self.caption_weights} {error}.")
+        if len(self.caption_columns) > 1 and self.caption_template is not None:
+            problems.append("--caption_column names several and --caption_template makes one of columns; give one.")
         return problems
+
+    @property
+    def caption_columns(self) -> tuple[str, ...]:
+        """The columns that hold captions."""
+        return tuple(name.strip() for name in self.caption_column.split(","))
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Those of --caption_weights; () where there are none. Raises ValueError for what are none."""
+        return () if self.caption_weights is None else captions.weights_of(self.caption_weights)
 
     def _around(self, prompt: str) -> str:
         return f"{self.caption_prefix or ''} {prompt} {self.caption_suffix or ''}"

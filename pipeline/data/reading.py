@@ -105,7 +105,7 @@ def _examined(
         num_rows += 1
         progress.update(num_rows)
         try:
-            found = _captions(row, options)
+            found, weights = _captions(row, options)
         except captions.NoColumn as error:
             lacking.setdefault(str(error), []).append(row.where)
             continue
@@ -125,6 +125,8 @@ def _examined(
         found = tuple(tags.dressed(caption, options) for caption in found)
         findings.problems += _without_trigger(row.where, found, options)
         example = _read_example(row, found or ("",), options, findings, known)
+        if isinstance(example, Example):
+            example = dataclasses.replace(example, weights=weights)
         if on_row is not None:
             on_row(row, example)
         if isinstance(example, Example):
@@ -142,19 +144,21 @@ def _examined(
     return examples
 
 
-def _captions(row: Row, options: DataOptions) -> tuple[str, ...]:
-    """The captions of a row. Raises as `captions_of`, but for a lacking column where there is --instance_prompt."""
+def _captions(row: Row, options: DataOptions) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """The captions of a row and their weights.
+
+    Raises as `texts_of` and `weighed`, but for a lacking column where there is --instance_prompt.
+    """
+    separate = options.caption_lines == "separate"
     try:
-        return captions.captions_of(
-            row.description,
-            options.caption_column,
-            options.caption_template,
-            separate_lines=options.caption_lines == "separate",
+        texts = captions.texts_of(
+            row.description, options.caption_columns, options.caption_template, separate_lines=separate
         )
     except captions.NoColumn:
         if options.instance_prompt is None:
             raise
-        return ()
+        return (), ()
+    return captions.weighed(texts if any(texts) else [], options.weights if any(texts) else ())
 
 
 def _without_captions(names: list[str], num_rows: int, options: DataOptions, hints: list[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Which crop, flip and caption of an example an epoch shows: chosen by (seed, epoch, id), so by nothing that runs."""
 
+import itertools
 from collections.abc import Iterable
 
 from pipeline import rng
@@ -46,10 +47,19 @@ def _drawn(example: Example, epoch: int, seed: int, options: DataOptions, *, kep
     """Which caption, and which arrangement of it."""
     caption, variant = example.caption, epoch
     if len(example.captions) > 1:
-        caption = example.captions[rng.integer(seed, epoch, example.id, "caption", len(example.captions))]
+        caption = example.captions[_place_of_caption(example, epoch, seed)]
     if kept and options.varies_tags:
         variant = rng.integer(seed, epoch, example.id, "tags", options.caption_variants)
     return caption, variant
+
+
+def _place_of_caption(example: Example, epoch: int, seed: int) -> int:
+    """Which of an example's captions an epoch shows."""
+    if not example.weights:
+        return rng.integer(seed, epoch, example.id, "caption", len(example.captions))
+    drawn = rng.uniform(seed, epoch, example.id, "caption") * sum(example.weights)
+    sums = itertools.accumulate(example.weights)
+    return next(place for place, reached in enumerate(sums) if drawn < reached or reached == sum(example.weights))
 
 
 def arranged(caption: str, options: DataOptions, *, seed: int, variant: int, example_id: str) -> str:

@@ -22,7 +22,10 @@ from pipeline.run.preflight import RunData
 LIBRARIES = ("accelerate", "datasets", "diffusers", "peft", "torch", "transformers")
 ENVIRONMENT = ("ACCELERATE_", "CUDA", "FORCE_", "HIP_", "HSA_", "MASTER_", "NVIDIA_", "PYTORCH_", "ROCR_")
 DEVICES = ("nvidia*", "kfd", "dri/render*", "accel*")  # below /dev
-DONE = "Dry run: everything checked; nothing encoded, trained or put into the output folder."
+DONE = (
+    "Dry run: everything checked; nothing encoded, trained or put into the output folder.\n"
+    "More about the data: python -m pipeline check, with the same flags."
+)
 AGAIN = "Dry run: nothing has changed since the last one, which found everything right; this is its plan."
 
 
