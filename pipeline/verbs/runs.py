@@ -106,24 +106,24 @@ def publish(
         console.say(line)
 
 
-def bench(kind: Literal["cpu"], *, rounds: int = 3, to: Path | None = None) -> None:
-    """Measure this trainer against a plain loop of diffusers' pieces, in CPU seconds on one thread.
+def bench(kind: Literal["cpu", "data"], *, rounds: int = 3, to: Path | None = None) -> None:
+    """Measure this trainer: against a plain loop of diffusers' pieces, or what datasets cost. CPU seconds.
 
     Example: python -m pipeline bench cpu --to docs/benchmarks.md
 
     Parameters
     ----------
     kind
-        What to measure: cpu.
+        What to measure: cpu (against the plain loop) or data (reading, cache and loader for 1,000 to 100,000 pictures).
     rounds
-        How often both are run in turn; a round takes about two minutes.
+        For cpu: how often both are run in turn; a round takes about two minutes.
     to
         File for the page. Not given: the terminal.
     """
     from pipeline import atomic
-    from pipeline.bench import cpu, table
+    from pipeline.bench import cpu, data, data_table, table
 
-    page = table.page(cpu.compare(rounds))
+    page = table.page(cpu.compare(rounds)) if kind == "cpu" else data_table.page(data.compare(data.NUMBERS))
     if to is not None:
         atomic.write_text(to, page)
     console.say(page if to is None else f"Page  {to}")
