@@ -19,7 +19,7 @@ from pipeline.hashing import digest, digest_of_file
 
 FOLDER = "known"  # in the cache
 FRESH_NS = 2_000_000_000  # what changed less than this ago may change again without its time telling
-SAVE_EVERY_FACTS = 1000
+SAVE_EVERY_FACTS = 1000  # at first, and later whenever a fifth is new: each time all are written
 
 
 def cache_folder(cache_dir: str | None) -> Path:
@@ -52,7 +52,7 @@ class Remembered:
             return
         self._asked[name] = signature, fact
         self._num_unsaved += 1
-        if self._num_unsaved >= SAVE_EVERY_FACTS:
+        if self._num_unsaved >= max(SAVE_EVERY_FACTS, len(self._asked) // 5):
             self.save(everything=True)
 
     def digest_of(self, path: Path) -> str:

@@ -2,10 +2,13 @@
 
 import codecs
 import math
+import re
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+HALF = re.compile("[\ud800-\udfff]")  # a lone surrogate
 
 
 class NoColumn(ValueError):
@@ -57,7 +60,7 @@ def texts_of(
         odd = next((type(text).__name__ for text in found if not isinstance(text, str)), None)
         if odd is not None:
             raise ValueError(f"the caption is {odd}, not text")
-    if any("\ud800" <= letter <= "\udfff" for text in found for letter in text):
+    if any(HALF.search(text) for text in found):
         raise ValueError("the caption holds half a character (a lone surrogate); write the character whole")
     return [" ".join(text.split()) for text in found]
 

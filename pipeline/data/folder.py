@@ -1,8 +1,9 @@
 """What lies in a dataset folder: images, caption files, metadata files, and everything that is left out."""
 
+import functools
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -58,6 +59,7 @@ def look(root: Path, flag: str, caption_extensions: frozenset[str], findings: Fi
     return contents
 
 
+@functools.lru_cache(maxsize=2**17)  # of each file it is asked several times
 def extension_of(name: str) -> str:
     """The extension of a file in small letters, with its dot; '' where what follows the last dot is none."""
     extension = PurePosixPath(name).suffix.lower()
@@ -85,6 +87,8 @@ def mask_of(name: str) -> str:
 
     x.mask.png and x-masklabel.png lie beside x.png, masks/x.png beside it or at the top of the dataset.
     """
+    if "mask" not in name:
+        return ""
     path = PurePosixPath(name)
     for ending in (".mask", "-masklabel"):
         if path.stem.endswith(ending):
@@ -112,13 +116,14 @@ def take_masks(contents: Contents, findings: Findings) -> None:
 def _scan(root: Path, caption_extensions: frozenset[str], findings: Findings) -> Contents:
     contents = Contents(root)
     for folder in _folders(root, findings):
+        prefix = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            name = Path(entry.path).relative_to(root).as_posix()
+            name = f"{prefix}{entry.name}"
             low = entry.name.lower()
-            if os.path.isdir(entry.path) or low.startswith(".") or low in JUNK or low in DOCUMENTS:
+            if _is(entry.is_dir) or low.startswith(".") or low in JUNK or low in DOCUMENTS:
                 continue
             extension = extension_of(entry.name)
-            if not os.path.isfile(entry.path) and not entry.is_symlink():
+            if not _is(entry.is_file) and not entry.is_symlink():
                 contents.others.append(name)  # a pipe, say, which would never end
             elif low in METADATA:
                 contents.tables.setdefault(_parent(name), []).append(name)
@@ -132,6 +137,14 @@ def _scan(root: Path, caption_extensions: frozenset[str], findings: Findings) ->
                 contents.others.append(name)
     contents.images = dict(sorted(contents.images.items()))
     return contents
+
+
+def _is(what: Callable[[], bool]) -> bool:
+    """What an entry of a folder says it is; nothing, where links lead round in circles."""
+    try:
+        return what()
+    except OSError:
+        return False
 
 
 def _folders(root: Path, findings: Findings) -> Iterator[Path]:
@@ -151,7 +164,7 @@ def _folders(root: Path, findings: Findings) -> Iterator[Path]:
         else:
             seen.add(real)
             try:
-                entries = [Path(entry.path) for entry in os.scandir(folder) if os.path.isdir(entry.path)]
+                entries = [Path(entry.path) for entry in os.scandir(folder) if _is(entry.is_dir)]
             except OSError as error:
                 findings.problems.append(f"{name} cannot be opened ({error.strerror})")
                 continue

@@ -125,7 +125,7 @@ def _examined(
         found = tuple(tags.dressed(caption, options) for caption in found)
         findings.problems += _without_trigger(row.where, found, options)
         example = _read_example(row, found or ("",), options, findings, known)
-        if isinstance(example, Example):
+        if isinstance(example, Example) and weights:
             example = dataclasses.replace(example, weights=weights)
         if on_row is not None:
             on_row(row, example)
@@ -211,8 +211,8 @@ def in_order(origin: str, examples: list[Counted], findings: Findings) -> Manife
             copy = counts[example.id]
             counts[example.id] += 1
             # An exact copy keeps its own draws, or it would merely double the weight of one.
-            name = f"{example.id}-{copy + 1}" if copy else example.id
-            all_of_them.append(dataclasses.replace(example, id=name, copy=copy))
+            name = f"{example.id}-{copy + 1}"
+            all_of_them.append(dataclasses.replace(example, id=name, copy=copy) if copy else example)
     return Manifest(
         origin,
         tuple(all_of_them),
