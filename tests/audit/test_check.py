@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pipeline.__main__ import main
 from pipeline.audit.findings import KINDS
@@ -118,6 +118,19 @@ def test_a_near_copy_across_the_split_is_a_leak_and_flips_make_left_wrong(flags,
     assert sorted(case["text"] for case in cases["near"]) == [f"00{n}.png ~ again-{n}.png" for n in range(10)]
     assert 1 <= len(cases["leak"]) < 10
     assert cases["sides"][0]["examples"] == ["020.png"]
+
+
+def test_pictures_that_differ_in_their_colours_alone_are_not_near(flags, tmp_path, capsys):
+    data = flaws.clean(tmp_path / "data", 12)
+    rows = flaws.rows_of(data)
+    grey = flaws.picture(50).convert("L")
+    for number, colour in enumerate(["red", "green"]):
+        name = f"tinted-{number}.png"
+        ImageOps.colorize(grey, "black", colour).save(data / name)
+        rows.append({**rows[number], "file_name": name, "text": flaws.caption(60 + number)})
+    flaws.write_rows(data, rows)
+    _, found = found_by(capsys, data, *flags)
+    assert [one["kind"] for one in found["findings"] if one["kind"] == "near"] == []
 
 
 def test_values_that_always_come_together(flags, tmp_path, capsys):

@@ -51,6 +51,17 @@ def test_it_is_the_loss_diffusers_own_parts_give(measured, miniature):
 
 
 @pytest.mark.unit
+def test_examples_of_several_sizes_are_measured_together_as_each_alone(measured):
+    _, denoiser, found = measured
+    cut = [dataclasses.replace(e, mean=e.mean[:, :, :8], std=e.std[:, :, :8]) for e in found.held_out[:2]]
+    mixed = [cut[0], found.held_out[2], cut[1], found.held_out[3]]
+    errors = found.evaluator.errors(denoiser.base, mixed)
+    alone = torch.cat([found.evaluator.errors(denoiser.base, [example]) for example in mixed])
+    torch.testing.assert_close(errors, alone)
+    assert len(errors.unique()) == errors.numel() == 4 * NUM_LEVELS
+
+
+@pytest.mark.unit
 def test_an_adapter_that_adds_nothing_changes_nothing_at_all(measured):
     _, denoiser, found = measured
     row = found.measure(denoiser)
