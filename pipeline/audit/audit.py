@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from pipeline.audit import balance, files, likeness, sizes, texts
 from pipeline.audit.balance import Column
-from pipeline.audit.findings import Finding, Weight, findings_of
-from pipeline.audit.survey import Survey, survey
+from pipeline.audit.findings import Case, Finding, Weight, findings_of
+from pipeline.audit.survey import survey
 from pipeline.data.buckets import Bucket, Shapes, make_buckets
 from pipeline.data.manifest import Manifest
 from pipeline.data.options import DataOptions
@@ -55,6 +55,7 @@ class Audit:
         return {
             "pictures": len({example.image_id for example in self.manifest.examples}),
             "examples": len(self.manifest.examples),
+            "to train on": len(self.trained.examples) if self.trained is not None else 0,
             "held out": len(self.held_out.examples) if self.held_out is not None else 0,
             "captions": len(captions),
             "different captions": len(set(captions)),
@@ -66,9 +67,14 @@ def audit(options: DataOptions, model: Model, validation_split: float | None) ->
     """Look at a dataset as a run with these options would. Raises DataError where there is none."""
     found = survey(options)
     of_files = files.of_files(found)
+    of_files["no-caption"] = [Case(name, (name,)) for name in sorted(found.uncaptioned)]
     if found.manifest is None:
         return Audit(_origin(options), None, None, None, None, (), tuple(findings_of(of_files)))
-    trained, held_out = _split(found, validation_split)
+    try:
+        trained, held_out = split(found.manifest, validation_split)
+    except ConfigError as error:  # too few to hold any out
+        trained, held_out = found.manifest, None
+        of_files["layout"] = [*of_files["layout"], Case(str(error))]
     trained = trained.limited(options.max_train_samples)
     buckets = make_buckets([example.size for example in trained.examples], model.possible, model.batch_size)
     stream = StepSampler(buckets, model.batch_size, model.seed)
@@ -81,7 +87,7 @@ def audit(options: DataOptions, model: Model, validation_split: float | None) ->
         lighter["no-caption"] = "warning"
     findings = findings_of(
         of_files,
-        files.of_pictures(found),
+        files.of_pictures(found, options),
         likeness.of_likeness(found, held_out),
         texts.of_captions(found.manifest.distinct().examples, options, model.lost),
         sizes.of_sizes(trained, held_out, stream, model.possible),
@@ -89,14 +95,6 @@ def audit(options: DataOptions, model: Model, validation_split: float | None) ->
         lighter=lighter,
     )
     return Audit(found.manifest.origin, found.manifest, trained, held_out, stream, tuple(columns), tuple(findings))
-
-
-def _split(found: Survey, share: float | None) -> tuple[Manifest, Manifest | None]:
-    assert found.manifest is not None
-    try:
-        return split(found.manifest, share)
-    except ConfigError:  # too few to hold any out, which a run says before anything else
-        return found.manifest, None
 
 
 def _origin(options: DataOptions) -> str:

@@ -32,6 +32,9 @@ KINDS = {
     "remarks": Kind("note", "Remarks on files", "Look whether that is meant."),
     "outside": Kind("warning", "Links that lead out of the folder", "A copy of the folder would lack them."),
     # Pictures
+    "hidden": Kind(
+        "error", "Pictures that are transparent all over", "--masked_loss would learn nothing of them; remove them."
+    ),
     "one-colour": Kind("warning", "Pictures of one colour", "There is nothing to learn from; remove them."),
     "dark-or-white": Kind(
         "warning",

@@ -1,5 +1,6 @@
 """Pictures that are alike: the same file, the same picture in other bytes, or mirrored."""
 
+import bisect
 import collections
 import itertools
 from collections.abc import Iterable
@@ -24,7 +25,10 @@ def of_likeness(found: Survey, held_out: Manifest | None) -> Cases:
     groups: dict[str, list[Example]] = collections.defaultdict(list)
     for example in examples:
         groups[example.image_id].append(example)
-    same = [Case(names, tuple(names.split(" = "))) for names in found.manifest.duplicates]
+    equal: dict[str, set[str]] = collections.defaultdict(set)
+    for example in found.manifest.examples:
+        equal[example.views_id].add(example.name)
+    same = [_case(sorted(names), " = ") for names in equal.values() if len(names) > 1]
     twice = [group for group in groups.values() if len(group) > 1]
     near, mirrored = near_copies([group[0] for group in groups.values()], found.looks)
     apart = {example.image_id for example in held_out.examples} if held_out is not None else set()
@@ -70,7 +74,9 @@ def _candidates(first: list[int], second: list[int]) -> Iterable[tuple[int, int]
         for place, value in enumerate(second):
             by_band[value >> low & mask].append(place)
         for place, value in enumerate(first):
-            for other in by_band[value >> low & mask][:MOST_IN_A_BAND]:
+            alike = by_band[value >> low & mask]
+            nearest = bisect.bisect(alike, place - MOST_IN_A_BAND // 2)
+            for other in alike[nearest : nearest + MOST_IN_A_BAND]:
                 if (value ^ second[other]).bit_count() <= MOST_BITS and (place, other) not in seen:
                     seen.add((place, other))
                     yield place, other

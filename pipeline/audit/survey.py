@@ -2,7 +2,7 @@
 
 import base64
 import dataclasses
-import io
+import functools
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import PIL
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 
-from pipeline.data.images import formats, without_texts
+from pipeline.data.images import Stored, described
 from pipeline.data.manifest import Example, Manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.reading import gather, gather_table, in_order
@@ -25,22 +25,18 @@ from pipeline.errors import DataError
 from pipeline.progress import Progress
 from pipeline.remembered import Remembered, cache_folder, remembered
 
-VERSION = 1  # raise it when other facts are found out about a picture
+VERSION = 2  # raise it when other facts are found out about a picture
 SKETCH = 8  # a side of the sketch that pictures are compared by, in pixels
 HASH_SIDE = 32  # what a perceptual hash is made from
 AT_ONCE = 256  # pictures in memory
+NOT_ONE = "not one of the "  # images has a caption: each is named anyway
 
 
 @dataclass(frozen=True)
 class Look:
     """What a picture file is, and what it shows in short."""
 
-    format: str
-    mode: str  # Pillow's, as stored
-    frames: int
-    turned: bool  # stored lying, and said to be so
-    has_profile: bool
-    has_alpha: bool
+    stored: Stored
     spread: float  # standard deviation of its grey values, of 255
     mean: float  # of its grey values
     hash: int | None  # perceptual, 64 bits (ImageHash's phash); None where imagehash is not installed
@@ -55,6 +51,7 @@ class Survey:
     manifest: Manifest | None  # None where nothing of it can be used
     findings: Findings  # what reading it had to say
     bad: tuple[tuple[str, str], ...]  # pictures that cannot be used: name, reason
+    uncaptioned: tuple[str, ...]  # names of pictures without a caption
     columns: dict[str, dict[str, Any]]  # the cells of each example's row, by its name
     looks: dict[str, Look]  # by the picture's hash
 
@@ -63,29 +60,38 @@ def survey(options: DataOptions) -> Survey:
     """Look at everything. Raises DataError where there is no dataset at all."""
     lenient = dataclasses.replace(options, on_bad_image="skip", missing_caption="empty")
     findings, bad, columns = Findings(), list[tuple[str, str]](), dict[str, dict[str, Any]]()
+    uncaptioned = list[str]()
 
     def on_row(row: Row, example: Example | str) -> None:
         if isinstance(example, str):
             bad.append((row.name, example))
-        elif isinstance(row.description, dict):
+            return
+        if not example.caption:
+            uncaptioned.append(example.name)
+        if isinstance(row.description, dict):
             columns[example.name] = row.description
 
     if options.dataset_name is not None:
         gathered = gather_table(lenient, findings, on_row)
     else:
         gathered = gather(Path(options.train_data_dir or "."), lenient, findings, on_row=on_row)
+    origin, counted, _ = gathered
+    if options.missing_caption == "skip":
+        counted = [(example, repeats) for example, repeats in counted if example.caption]
+    findings.problems = [problem for problem in findings.problems if not problem.startswith(NOT_ONE)]
     try:
-        manifest = in_order(*gathered)
+        manifest = in_order(origin, counted, findings)
     except DataError as error:
-        findings.problems.append(str(error))
-        return Survey(None, findings, tuple(bad), columns, {})
-    return Survey(manifest, findings, tuple(bad), columns, look_at(manifest, options))
+        if not (findings.problems or bad or uncaptioned):
+            findings.problems.append(str(error))
+        return Survey(None, findings, tuple(bad), tuple(uncaptioned), columns, {})
+    return Survey(manifest, findings, tuple(bad), tuple(uncaptioned), columns, look_at(manifest, options))
 
 
 def look_at(manifest: Manifest, options: DataOptions) -> dict[str, Look]:
     """A look at each picture, on all cores; what an earlier audit saw of an unchanged file is remembered."""
     distinct = list({example.image_id: example for example in manifest.examples}.values())
-    kind = f"looks {VERSION}, Pillow {PIL.__version__}, hashes {_hasher() is not None}"
+    kind = f"looks {VERSION}, Pillow {PIL.__version__}, {options.alpha_background}, hashes {_hasher() is not None}"
     found: dict[str, Look] = {}
     with (
         remembered(cache_folder(options.cache_dir), os.path.realpath(manifest.origin), kind, whole=True) as known,
@@ -94,18 +100,22 @@ def look_at(manifest: Manifest, options: DataOptions) -> dict[str, Look]:
     ):
         for first in range(0, len(distinct), AT_ONCE):
             some = distinct[first : first + AT_ONCE]
-            for example, facts in zip(some, _facts_of(some, known, threads), strict=True):
+            for example, facts in zip(some, _facts_of(some, known, threads, options.alpha_background), strict=True):
                 found[example.image_id] = _look_from(facts)
             progress.update(first + len(some))
     return found
 
 
-def _facts_of(some: list[Example], known: Remembered, threads: ThreadPoolExecutor) -> Iterator[list[Any]]:
+def _facts_of(
+    some: list[Example], known: Remembered, threads: ThreadPoolExecutor, background: str
+) -> Iterator[list[Any]]:
     """The facts of some pictures as JSON holds them."""
     keys = [example.source.known_as() for example in some]
     recalled = [known.recall(name, signature) for name, signature in keys]
     new = [example for example, facts in zip(some, recalled, strict=True) if facts is None]
-    made = iter(threads.map(facts_of, (example.source.content() for example in new)))
+    made = iter(
+        threads.map(functools.partial(facts_of, alpha_background=background), (e.source.content() for e in new))
+    )
     for example, (name, signature), facts in zip(some, keys, recalled, strict=True):
         if facts is not None:
             yield facts
@@ -115,36 +125,25 @@ def _facts_of(some: list[Example], known: Remembered, threads: ThreadPoolExecuto
         yield fresh
 
 
-def facts_of(content: bytes) -> list[Any]:
+def facts_of(content: bytes, alpha_background: str) -> list[Any]:
     """What a look finds out about the bytes of a picture that is known to be one."""
     hasher = _hasher()
-    with Image.open(io.BytesIO(without_texts(content)), formats=formats()) as opened:
-        opened.draft("RGB", (8 * HASH_SIDE, 8 * HASH_SIDE))  # of a large JPEG only what is needed is decoded
-        turned = opened.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        stored = [opened.format or "", opened.mode, getattr(opened, "n_frames", 1), turned]
-        stored += [bool(opened.info.get("icc_profile")), opened.has_transparency_data]
-        upright = ImageOps.exif_transpose(opened)
-    if upright.mode.startswith(("I", "F")):
-        upright = upright.convert("F").point(lambda value: value / 257)
-        upright = upright.convert("L")
-    small = upright.convert("RGBA" if upright.has_transparency_data else "RGB").convert("RGB")
-    small = small.resize((HASH_SIDE * 2, HASH_SIDE * 2), Image.Resampling.BOX, reducing_gap=2.0)
+    picture, stored = described(content, alpha_background)
+    small = picture.resize((HASH_SIDE * 2, HASH_SIDE * 2), Image.Resampling.BOX, reducing_gap=2.0)
     grey = np.asarray(small.convert("L"), dtype=np.float64)
     sketch = np.asarray(small.resize((SKETCH, SKETCH), Image.Resampling.BOX))
     hashes: list[str | None] = [None, None]
     if hasher is not None:
-        hashes = [str(hasher.phash(picture)) for picture in (small, ImageOps.mirror(small))]
-    return [*stored, round(float(grey.std()), 2), round(float(grey.mean()), 2), *hashes, _packed(sketch)]
+        hashes = [str(hasher.phash(shown)) for shown in (small, ImageOps.mirror(small))]
+    numbers = [round(float(grey.std()), 2), round(float(grey.mean()), 2)]
+    return [list(vars(stored).values()), *numbers, *hashes, base64.b64encode(sketch.tobytes()).decode()]
 
 
 def _look_from(facts: list[Any]) -> Look:
-    plain, mirrored = (None if text is None else int(text, 16) for text in facts[-3:-1])
-    sketch = np.frombuffer(base64.b64decode(facts[-1]), np.uint8).reshape(SKETCH, SKETCH, 3)
-    return Look(*facts[:-3], hash=plain, mirrored_hash=mirrored, sketch=sketch)  # type: ignore[misc]  # JSON has no types
-
-
-def _packed(sketch: UInt8[np.ndarray, "8 8 3"]) -> str:
-    return base64.b64encode(sketch.tobytes()).decode()
+    stored, spread, mean, plain, mirrored, sketch = facts
+    values = np.frombuffer(base64.b64decode(sketch), np.uint8).reshape(SKETCH, SKETCH, 3)
+    hashes = [None if text is None else int(text, 16) for text in (plain, mirrored)]
+    return Look(Stored(*stored), spread, mean, hashes[0], hashes[1], values)
 
 
 def _hasher() -> Any:

@@ -32,10 +32,9 @@ def of_captions(examples: Iterable[Example], options: DataOptions, lost: Lost | 
     texts = [(example, text) for example in pictures for text in example.captions if text]
     cut = lost(dict.fromkeys(text for _, text in texts)) if lost is not None else {}
     return {
-        "no-caption": [Case(example.name, (example.name,)) for example in pictures if not example.caption],
-        "cut": [_case(example, f"loses {_shortened(cut[text])!r}") for example, text in texts if text in cut],
-        "file-name": [_case(example, repr(text)) for example, text in texts if _is_file_name(example, text)],
-        "markup": [_case(example, repr(_marked(text))) for example, text in texts if MARKUP.search(text)],
+        "cut": [_case(example, f"loses {_told(cut[text])}") for example, text in texts if text in cut],
+        "file-name": [_case(example, _told(text)) for example, text in texts if _is_file_name(example, text)],
+        "markup": [_case(example, _told(_marked(text))) for example, text in texts if MARKUP.search(text)],
         "long": [_case(e, f"{n} words") for e, text in texts if (n := len(text.split())) > LONG_WORDS],
         **(_of_shares(texts, pictures, options) if len(pictures) >= FEW else {}),
     }
@@ -48,11 +47,11 @@ def _of_shares(texts: list[tuple[Example, str]], pictures: list[Example], option
         by_text[text.lower()].append(example.name)
     alike = sorted(by_text.items(), key=lambda pair: -len(pair[1]))
     enough = max(FEW, ALIKE * len(pictures))
-    short = [_case(example, repr(text)) for example, text in texts if len(text.split()) < SHORT_WORDS]
+    short = [_case(example, _told(text)) for example, text in texts if len(text.split()) < SHORT_WORDS]
     scripts = collections.Counter(script for _, text in texts for script in scripts_of(text))
     usual = {script for script, _ in scripts.most_common(1)}
     mirrored = [
-        _case(example, repr(text))
+        _case(example, _told(text))
         for example, text in texts
         if options.random_flip and any(captions.has_word(text, word) for word in ("left", "right"))
     ]
@@ -62,7 +61,7 @@ def _of_shares(texts: list[tuple[Example, str]], pictures: list[Example], option
         ],
         "dominant": _dominant(texts, options),
         "short": short if len(short) < len(texts) else [],
-        "script": [_case(example, repr(text)) for example, text in texts if scripts_of(text) - usual],
+        "script": [_case(example, _told(text)) for example, text in texts if scripts_of(text) - usual],
         "sides": mirrored,
     }
 
@@ -95,8 +94,8 @@ def _is_file_name(example: Example, text: str) -> bool:
     return is_name or bool(OF_A_CAMERA.fullmatch(text)) or bool(re.fullmatch(r"\S+\.(?:png|jpe?g|webp)", text.lower()))
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} ..."
+def _told(text: str) -> str:
+    return repr(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} ...")
 
 
 def _marked(text: str) -> str:

@@ -11,10 +11,10 @@ from pipeline import config, shipped
 from pipeline.audit.audit import Audit, Model, audit
 from pipeline.audit.findings import MEANINGS, Finding
 from pipeline.console import columns, quiet_libraries, say, tell
-from pipeline.data.buckets import offered
-from pipeline.errors import EXIT_DONE, EXIT_USER
+from pipeline.errors import EXIT_DONE, EXIT_USER, ConfigError
 from pipeline.families import registry
 from pipeline.families.truncation import truncated
+from pipeline.run import shapes
 
 MAX_CASES = 5  # of a finding, at the terminal
 
@@ -38,22 +38,24 @@ def check(
     command = config.parse(words)
     if command is None:
         return EXIT_DONE  # it asked for help
+    for flag, path in (("page", page), ("card", card)):
+        if path is not None and path.is_dir():
+            raise ConfigError(f"--{flag} {path} is a folder; give the name of a file.")
     run = command.run
     if run.data.train_data_dir is None and run.data.dataset_name is None:
         run = run.replaced(train_data_dir=str(shipped.TRAIN))
     data = run.data
     with quiet_libraries():
         family = registry.find(run.model, data.cache_dir, weights=False)
-        side = family.native_size.width
         batch_size = run.train.train_batch_size * run.train.gradient_accumulation_steps
-        possible = offered(data, side, family.size_multiple)
+        possible = shapes.offered(run, family)
         model = Model(possible, batch_size, run.train.seed, functools.partial(truncated, family))
         found = audit(data, model, data.validation_split)
     if preview is not None:
         from pipeline.commands import preview_dataset
 
         resolved = dataclasses.replace(data, caption_dropout=data.dropout_for(supports_cfg=family.supports_cfg))
-        tell(f"Preview  {preview_dataset.write(found, resolved, preview)}")
+        tell(f"Preview  {preview_dataset.write(found, resolved, preview, kept=not run.adapter.train_text_encoder)}")
     if page is not None:
         from pipeline.report import data_page
 

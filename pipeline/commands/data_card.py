@@ -1,16 +1,18 @@
 """Beginning the card of a dataset, and the part of it that is counted."""
 
+import html
 import re
 from pathlib import Path
 
 from pipeline import atomic
 from pipeline.audit.audit import Audit
-from pipeline.data import card
+from pipeline.data import captions, card
 from pipeline.data.options import DataOptions
 from pipeline.data.reading import read_manifest
 from pipeline.errors import ConfigError, DataError
 
 BEGIN = "<!-- counted by `python -m pipeline check --card`: what stands here is written anew -->"
+NO_FINGERPRINT = re.compile(r'^fingerprint: *(?:null|~|"null")? *$', re.MULTILINE)
 END = "<!-- end of what was counted -->"
 
 
@@ -40,8 +42,16 @@ def fill(found: Audit, path: Path) -> str:
     if found.manifest is None:
         raise ConfigError(f"--card {path}: nothing of the dataset can be used.")
     fingerprint = found.manifest.fingerprint
-    text = path.read_text(encoding="utf-8") if path.is_file() else card.template(path.stem, fingerprint)
-    text = re.sub(r"^fingerprint: *(?:null|~|\"null\")? *$", f'fingerprint: "{fingerprint}"', text, count=1, flags=re.M)
+    try:
+        text = captions.read_text(path) if path.is_file() else card.template(path.stem, "null")
+    except ValueError as error:
+        raise ConfigError(f"--card {error}.") from error
+    if BEGIN in text and END not in text.partition(BEGIN)[2]:
+        raise ConfigError(f"--card {path} lacks the line {END!r} after what was counted; put it back.")
+    if not found.num_errors:  # or it would be that of data which nobody trains on
+        text = re.sub(
+            r"^fingerprint: *(?:null|~|\"null\")? *$", f'fingerprint: "{fingerprint}"', text, count=1, flags=re.M
+        )
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
     block = "\n".join([BEGIN, "", *block_lines(found), "", END])
@@ -64,8 +74,5 @@ def block_lines(found: Audit) -> list[str]:
         for column in found.columns
     ]
     rows += [(f"{one.weight}: {one.title}", str(len(one.cases))) for one in found.findings]
-    return [
-        "| counted | |",
-        "|---|---|",
-        *(f"| {name.replace('|', '/')} | {value.replace('|', '/')} |" for name, value in rows),
-    ]
+    cells = [[html.escape(" ".join(text.split()), quote=False).replace("|", "\\|") for text in row] for row in rows]
+    return ["| counted | |", "|---|---|", *(f"| {name} | {value} |" for name, value in cells)]

@@ -16,29 +16,35 @@ from pipeline.errors import ConfigError
 FILE = "metadata.jsonl"
 
 
-def write(found: Audit, options: DataOptions, folder: Path) -> Path:
+def write(found: Audit, options: DataOptions, folder: Path, *, kept: bool) -> Path:
     """A picture for each example of the first epoch, a mask beside it with --masked_loss, and what is said of it.
 
-    Raises ConfigError for a folder that is not empty, and for a dataset of which nothing can be used.
+    `kept`: arrangements of tags are those of the cache. Raises ConfigError for a folder that is not empty, and for
+    data of which nothing can be shown.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"--preview_dataset {folder} is not empty; give a new folder.")
     sampler = found.stream
     if sampler is None:
         raise ConfigError("--preview_dataset: nothing of the dataset can be used.")
-    rows = []
-    folder.mkdir(parents=True, exist_ok=True)
-    for step in range(sampler.num_steps(1)):
-        for number, position in enumerate(sampler.step(step)):
-            name = f"step-{step + 1:05d}-{number + 1:03d}.png"
-            shown = _shown(found, position, options, sampler.seed, folder / name)
-            rows.append({"file_name": name, **shown, "step": step + 1})
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    atomic.write_text(folder / FILE, lines)
+
+    def fill(temp: Path) -> None:
+        rows = []
+        for step in range(sampler.num_steps(1)):
+            for number, position in enumerate(sampler.step(step)):
+                name = f"step-{step + 1:05d}-{number + 1:03d}.png"
+                shown = _shown(found, position, options, sampler.seed, temp / name, kept=kept)
+                rows.append({"file_name": name, **shown, "step": step + 1})
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        atomic.write_text(temp / FILE, lines)
+
+    atomic.commit_folder(folder, fill)
     return folder
 
 
-def _shown(found: Audit, position: Position, options: DataOptions, seed: int, path: Path) -> dict[str, object]:
+def _shown(
+    found: Audit, position: Position, options: DataOptions, seed: int, path: Path, *, kept: bool
+) -> dict[str, object]:
     """Write what is shown at one position; returns its row."""
     assert found.trained is not None
     example, epoch = found.trained.examples[position.index], position.epoch
@@ -48,8 +54,11 @@ def _shown(found: Audit, position: Position, options: DataOptions, seed: int, pa
     pixels.to_picture(pixels.to_pixels(picture, view)).save(path)
     if options.masked_loss:
         latent = (view.size.height, view.size.width)  # unlike the run's, by pixels
-        mask = masks.mask_of(example, view, latent)[0]
+        try:
+            mask = masks.mask_of(example, view, latent)[0]
+        except ValueError as error:
+            raise ConfigError(f"--preview_dataset: {example.name}: {error}.") from error
         Image.fromarray((mask * 255).round().byte().numpy()).save(path.with_suffix(".mask.png"))
     dropped = conditioning.is_dropped(seed, epoch, example.id, options.caption_dropout or 0.0)
-    caption = views.caption_in(example, epoch, seed, options, kept=True)
+    caption = views.caption_in(example, epoch, seed, options, kept=kept)
     return {"text": "" if dropped else caption, "of": example.name, "size": str(view.size), "flipped": view.flip}

@@ -115,9 +115,15 @@ def make_buckets(originals: Sequence[Size], possible: Sequence[Shapes], batch_si
     merging = _Merging(found, originals, batch_size, enlarges=any(shapes.enlarges for shapes in possible))
     merging.run()
     return tuple(
-        Bucket(size, tuple(sorted(entries)), tuple(sorted(merging.joined[size])))
+        Bucket(size, _each_once(entries), tuple(sorted(merging.joined[size])))
         for size, entries in sorted(merging.entries.items())
     )
+
+
+def _each_once(entries: list[Entry]) -> tuple[Entry, ...]:
+    """The entries in order; of a picture that came to one size from two, the first."""
+    first = {entry.index: entry for entry in sorted(entries, reverse=True)}
+    return tuple(sorted(first.values()))
 
 
 def shown(examples: Sequence[Example], buckets: Sequence[Bucket]) -> Iterator[tuple[Example, Size]]:
@@ -190,10 +196,10 @@ class _Merging:
         return None if max(losses) > MAX_LOSS else (sum(losses) / len(losses), both, other)
 
     def _loss(self, entry: Entry, size: Size) -> float:
-        """The share of what a picture shows at its own size that it no longer shows at this one."""
+        """The share of what a picture shows at its own size that it no longer shows, or shows at another resolution."""
         original, own = self._originals[entry.index], self._own[entry]
         kept = (1 - lost_by_cutting(original, size)) / (1 - lost_by_cutting(original, own))
-        return 1 - kept * min(1.0, size.area / own.area)
+        return 1 - kept * min(size.area / own.area, own.area / size.area)
 
 
 def _covers(original: Size, size: Size) -> bool:

@@ -49,7 +49,9 @@ def texts_of(
     Raises NoColumn if the row lacks a column, ValueError if a cell holds something else than text.
     """
     if description is None or isinstance(description, str):
-        found = (description or "").splitlines() if separate_lines else [description or ""]
+        found = [description or ""]
+        if separate_lines:
+            found = [line for line in (description or "").splitlines() if line.strip()]
     elif template is not None:
         found = [_filled(template, description)]
     elif lacking := tuple(column for column in columns if column not in description):
@@ -91,7 +93,8 @@ def weighed(texts: Sequence[str], weights: Sequence[float]) -> tuple[tuple[str, 
             found[text] = found.get(text, 0.0) + weight
     if found and not any(found.values()):
         raise ValueError("it has only captions that --caption_weights shows never")
-    return tuple(found), tuple(found.values())
+    shown = {text: weight for text, weight in found.items() if weight}
+    return tuple(shown), tuple(shown.values())
 
 
 def fields_of(template: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageColor, ImageOps, UnidentifiedImageError
 
 from pipeline.data import colours
 from pipeline.geometry import Size
@@ -37,6 +37,18 @@ class View:
     def key(self) -> str:
         """The view in words that stay the same, for cache keys."""
         return f"{self.size} {self.interpolation} {self.left!r} {self.top!r} {self.flip}"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How a picture lies in its file."""
+
+    mode: str  # Pillow's
+    frames: int
+    turned: bool  # lying, and said to be so
+    has_profile: bool
+    has_alpha: bool
+    hidden: bool  # transparent all over
 
 
 @functools.cache
@@ -79,7 +91,24 @@ def examine(
     """The picture, and what has to be said about its colours. Raises as `decode`, and ValueError above the limit."""
     content = without_texts(file.read_bytes() if isinstance(file, Path) else file.getvalue())
     with _opened(content, max_megapixels) as opened:
-        picture = ImageOps.exif_transpose(opened)
+        return _shown(opened, alpha_background)
+
+
+def described(content: bytes, alpha_background: str) -> tuple[Image.Image, Stored]:
+    """The picture, and how it is stored. Raises as `decode`."""
+    with _opened(without_texts(content), None) as opened:
+        is_turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+        frames = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)  # a phone's JPEG with a preview in it
+        has_alpha = opened.has_transparency_data
+        is_hidden = has_alpha and not opened.convert("RGBA").getchannel("A").getextrema()[1]
+        has_profile = bool(opened.info.get("icc_profile"))
+        stored = Stored(opened.mode, frames, is_turned, has_profile, has_alpha, bool(is_hidden))
+        return _shown(opened, alpha_background)[0], stored
+
+
+def _shown(opened: Image.Image, alpha_background: str) -> tuple[Image.Image, str | None]:
+    """An open image as people see it, and what has to be said about its colours."""
+    picture = ImageOps.exif_transpose(opened)
     if picture.mode.startswith(("I", "F")):  # which convert("RGB") would clip at 255
         picture = colours.in_8_bits(picture)
     picture, remark = colours.to_srgb(picture)

@@ -8,6 +8,7 @@ from pipeline.data import captions
 from pipeline.errors import not_utf8, out_of_bounds
 
 DROPOUT = 0.1  # of captions, where the sampler has classifier-free guidance (Ho & Salimans 2022, table 1)
+MAX_SIDE = 32768  # pixels
 SIZE_MULTIPLE = 8  # pixels: what every model needs; a family may need more
 
 
@@ -206,6 +207,7 @@ class DataOptions:
             for side in map(int, words)
             if side % SIZE_MULTIPLE or not side
         ]
+        problems += [f"--resolution {side} is more than {MAX_SIDE}." for side in map(int, words) if side > MAX_SIDE]
         if self.bucket_step is not None and self.bucket_step % SIZE_MULTIPLE:
             near = _near(self.bucket_step, SIZE_MULTIPLE)
             problems.append(f"--bucket_step {self.bucket_step} must be a multiple of {SIZE_MULTIPLE}; {near} is near.")

@@ -4,6 +4,7 @@ A shard is named after the entries in it. Two processes that keep the same ones 
 which either serves; a kill leaves shards that are whole, and loses what was not yet in one.
 """
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -45,7 +46,8 @@ class Shards:
         """Learn of the shards that were written since the last look. Raises DataError for a damaged one."""
         for path in sorted(self.folder.glob(PATTERN)):
             if path.name not in self._read:
-                self._note(path.name, _names_in(path))
+                with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                    self._note(path.name, _names_in(path))
 
     def put(self, key: str, tensors: dict[str, Tensor]) -> None:
         """Keep an entry, with others as soon as they fill a shard; `flush` writes the rest."""
@@ -94,10 +96,15 @@ class Shards:
 
 def _names_in(path: Path) -> list[str]:
     """The names of a file's tensors, from its header alone. Raises DataError for a damaged one."""
+    damaged = f"{path} is damaged: remove it, and what it held is encoded again."
     with path.open("rb") as file:  # eight bytes say how long the header is, which is JSON
-        length = int.from_bytes(file.read(8), "little")
+        length, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
         try:
-            header = json.loads(file.read(min(length, path.stat().st_size)))
-        except ValueError as error:
-            raise DataError(f"{path} is damaged: remove it, and what it held is encoded again.") from error
-    return [name for name in header if name != "__metadata__"]
+            header = json.loads(file.read(min(length, size)))
+            names = [name for name in header if name != "__metadata__"]
+            end = max(header[name]["data_offsets"][1] for name in names)
+        except (ValueError, TypeError, LookupError) as error:
+            raise DataError(damaged) from error
+    if 8 + length + end != size:
+        raise DataError(damaged)
+    return names

@@ -37,10 +37,8 @@ def content(found: Audit, options: DataOptions) -> dict[str, Any]:
         return thumbnail_of(examples[name], options)
 
     def cases_of(one: Finding) -> list[dict[str, Any]]:
-        return [
-            {"text": case.text, "pictures": [thumbnail(n) for n in case.examples if n in examples][:MAX_PICTURES]}
-            for case in one.cases[:MAX_CASES]
-        ]
+        shown = [(case, [name for name in case.examples if name in examples]) for case in one.cases[:MAX_CASES]]
+        return [{"text": case.text, "pictures": list(map(thumbnail, names[:MAX_PICTURES]))} for case, names in shown]
 
     return {
         "name": found.origin,

@@ -48,7 +48,8 @@ def test_columns_are_captions_of_one_picture(data):
 
 def test_each_is_shown_as_often_as_its_weight_says(data):
     options, found = read(data, caption_column="text,short,tags", caption_weights="3,1,0,1")
-    assert found["a.png"].weights == (3.0, 1.0, 0.0, 1.0)
+    assert found["a.png"].captions == ("a long sentence about boats", "boats", "sail")
+    assert found["a.png"].weights == (3.0, 1.0, 1.0)
     parts = shown(found["a.png"], options)
     assert parts.keys() == {"a long sentence about boats", "boats", "sail"}
     assert parts["a long sentence about boats"] == pytest.approx(0.6, abs=0.04)

@@ -94,6 +94,8 @@ def test_a_killed_writer_leaves_nothing_half_and_a_damaged_file_is_named(tmp_pat
     assert list(tmp_path.iterdir()) == []
     made.flush()
     (path,) = tmp_path.iterdir()
-    path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(DataError, match=f"{path.name} is damaged: remove it"):
-        Shards(tmp_path).look()
+    whole = path.read_bytes()
+    for damaged in (whole[:20], whole[:-5], (4).to_bytes(8, "little") + b"null", b""):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=f"{path.name} is damaged: remove it"):
+            Shards(tmp_path).look()
