@@ -14,6 +14,8 @@ from pipeline.data.sampler import StepSampler
 from pipeline.data.split import split
 from pipeline.errors import ConfigError
 
+NO_HASHES = 'near copies were not looked for: that needs ImageHash (pip install "t2i-lora[check]")'
+
 
 @dataclass(frozen=True)
 class Model:
@@ -79,6 +81,8 @@ def audit(options: DataOptions, model: Model, validation_split: float | None) ->
     buckets = make_buckets([example.size for example in trained.examples], model.possible, model.batch_size)
     stream = StepSampler(buckets, model.batch_size, model.seed)
     texts_of_rows = frozenset({*options.caption_columns, options.image_column or "file_name", "image"})
+    if any(look.hash is None for look in found.looks.values()):
+        of_files["remarks"] = [*of_files["remarks"], Case(NO_HASHES)]
     columns = balance.columns_of(found.columns, texts_of_rows)
     lighter: dict[str, Weight] = {}
     if options.on_bad_image == "skip":

@@ -1,6 +1,7 @@
 """What people have that a tidy dataset has not: odd cells, drawings on nothing, edited cards, names with signs."""
 
 import json
+import sys
 
 import numpy as np
 import pyarrow
@@ -70,6 +71,17 @@ def test_drawings_on_nothing_are_looked_at_as_they_are_shown(flags, tmp_path, ca
     flaws.write_rows(data, rows)
     _, found = found_by(capsys, data, *flags)
     assert kinds_of(found).keys() == {"transparent", "mode"}
+
+
+def test_without_imagehash_it_says_that_near_copies_were_not_looked_for(flags, tmp_path, capsys, monkeypatch):
+    data = flaws.clean(tmp_path / "data", 6)
+    flaws.noisy(flaws.picture(0)).save(data / "001.png")
+    monkeypatch.setitem(sys.modules, "imagehash", None)
+    code, found = found_by(capsys, data, *flags)
+    assert (code, list(kinds_of(found))) == (0, ["remarks"])
+    assert "near copies were not looked for" in kinds_of(found)["remarks"][0]
+    monkeypatch.delitem(sys.modules, "imagehash")
+    assert "near" in kinds_of(found_by(capsys, data, *flags)[1])
 
 
 def test_what_is_transparent_all_over_is_an_error_with_masked_loss_alone(flags, tmp_path, capsys):
