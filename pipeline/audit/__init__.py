@@ -1,4 +1,4 @@
 """A look at a dataset before it costs a night: what is wrong with its files, pictures, captions, shapes and balance.
 
-Nothing here needs torch or a model, but the count of tokens, which asks the model's own tokenizer.
+Of the model nothing is asked but its sizes and its tokenizers: no weights are loaded.
 """

@@ -1,4 +1,4 @@
-"""What is wrong with captions: missing, alike, cut, in other scripts, made of one word or another."""
+"""What is wrong with captions: alike, cut, in other scripts, names of files, markup, one word."""
 
 import collections
 import html
@@ -57,7 +57,7 @@ def _of_shares(texts: list[tuple[Example, str]], pictures: list[Example], option
     ]
     return {
         "alike": [
-            Case(f"{text!r}: {len(names)} pictures", tuple(names)) for text, names in alike if len(names) > enough
+            Case(f"{_told(text)}: {len(names)} pictures", tuple(names)) for text, names in alike if len(names) > enough
         ],
         "dominant": _dominant(texts, options),
         "short": short if len(short) < len(texts) else [],

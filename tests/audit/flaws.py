@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image, ImageCms, ImageDraw
 
 NOUNS = """boat house tree river bridge tower garden castle mountain meadow harbour market street window
-lantern""".split()  # noqa: SIM905
+lantern""".split()  # noqa: SIM905  # easier to read
 LOOKS = """old quiet red foggy bright snowy wooden narrow tall lonely painted broken sunny distant
-empty""".split()  # noqa: SIM905
+empty""".split()  # noqa: SIM905  # easier to read
 PLACES = """by the sea,in the woods,at dawn,under heavy clouds,behind a fence,after the rain,on a hill,
 near a lake""".replace("\n", "").split(",")
 
