@@ -17,7 +17,7 @@ from PIL import Image
 import pipeline.run.main
 import pipeline.run.stages
 from pipeline.families import registry
-from pipeline.report import page
+from pipeline.report import page, rendering
 from pipeline.sharing import card
 from tests.offline import guard
 
@@ -33,7 +33,7 @@ for library, names in ((diffusers, PARTS), (transformers, ENCODERS)):
 Image.init()  # every format
 for module in ("peft.tuners.lora.bnb", *(f"pipeline.families.{name}" for name in registry.NAMES)):
     importlib.import_module(module)
-page.template(), card.template()  # compiled
+rendering.template("run.html"), card.template()  # compiled
 gc.collect()
 gc.freeze()  # or each fork's collector copies every page of the parent: a third of a short run
-__all__ = ["datasets", "diffusers", "pipeline"]
+__all__ = ["datasets", "diffusers", "page", "pipeline"]

@@ -6,14 +6,13 @@ import io
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from pipeline import atomic
 from pipeline.audit.audit import Audit
 from pipeline.audit.findings import MEANINGS, Finding
 from pipeline.data import images
 from pipeline.data.manifest import Example
 from pipeline.data.options import DataOptions
+from pipeline.report.rendering import template
 
 MAX_CASES, MAX_PICTURES = 24, 3  # of a finding, and of a case
 THUMBNAIL = 220  # pixels
@@ -22,9 +21,7 @@ MAX_VALUES = 12  # of a column
 
 def write(found: Audit, options: DataOptions, path: Path) -> Path:
     """Make the page."""
-    loader = jinja2.PackageLoader("pipeline.report", "templates")
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    atomic.write_text(path, environment.get_template("data.html").render(**content(found, options)))
+    atomic.write_text(path, template("data.html").render(**content(found, options)))
     return path
 
 

@@ -1,13 +1,10 @@
 """report.html: one self-contained page made from what a run left in its output folder, and from nothing else."""
 
-import functools
 import json
 import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from pipeline import atomic
 from pipeline.adapter.names import FILE as ADAPTER
@@ -19,6 +16,7 @@ from pipeline.evaluation.results import Evaluation
 from pipeline.geometry import Size
 from pipeline.report import charts, dataset, heldout, pictures
 from pipeline.report.advice import advice
+from pipeline.report.rendering import template
 from pipeline.training import result, tracking
 from pipeline.training.tracking import StepRow
 
@@ -40,16 +38,8 @@ def write(folder: Path) -> Path:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} does not exist; give the output folder of a run.")
     path = folder / FILE
-    atomic.write_text(path, template().render(**content(folder)))
+    atomic.write_text(path, template("run.html").render(**content(folder)))
     return path
-
-
-@functools.cache
-def template() -> jinja2.Template:
-    """The page's."""
-    loader = jinja2.PackageLoader("pipeline.report", "templates")
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.get_template("run.html")
 
 
 def content(folder: Path) -> dict[str, Any]:
