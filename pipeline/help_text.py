@@ -1,13 +1,14 @@
 """The text of --help: every flag with its meaning and default, in the groups of the method."""
 
 import ast
+import dataclasses
 import inspect
 import itertools
 import shutil
 import textwrap
 from collections.abc import Mapping
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pipeline.errors import ConfigError
 
@@ -35,9 +36,10 @@ MIN_WIDTH, MAX_WIDTH = 79, 120  # of a terminal: nothing is broken at 80 columns
 
 def documented(section: object) -> dict[str, str]:
     """The string under each field of a dataclass, on one line."""
-    body = ast.parse(inspect.getsource(type(section))).body[0].body  # type: ignore[attr-defined]  # a class has one
     texts = {}
-    for field, text in itertools.pairwise(body):
+    kinds = (kind for kind in reversed(type(section).__mro__) if dataclasses.is_dataclass(kind))
+    bodies = (ast.parse(inspect.getsource(kind)).body[0].body for kind in kinds)  # type: ignore[attr-defined]  # a class
+    for field, text in itertools.chain.from_iterable(map(itertools.pairwise, bodies)):
         match field, text:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
                 texts[name] = " ".join(words.split())
@@ -76,7 +78,7 @@ def _group(name: str, section: object, width: int) -> str:
 
 
 def _flag(section: object, name: str, text: str, width: int) -> str:
-    annotation, default = inspect.get_annotations(type(section))[name], getattr(section, name)
+    annotation, default = get_type_hints(type(section))[name], getattr(section, name)
     word = _word(annotation)
     if len(f"  --{name} {word}") > MIN_WIDTH:
         word, text = "NAME", f"{text} One of {word.replace('|', ', ')}."

@@ -102,7 +102,7 @@ def fill(manifest: Any, options: Any, folder: Path) -> float:
     cache, text = cache_of(folder), torch.zeros(77, 32)
     for example, view in looks(manifest, options):
         latents = {"mean": torch.zeros(LATENT), "std": torch.ones(LATENT)}
-        cache.latents.put(caches.latent_key(example, view, options.alpha_background), latents)
+        cache.latents.put(caches.latent_key(example, view), latents)
         cache.texts.put(caches.text_key(example.caption), {"prompt_embeds": text})
     cache.texts.put(caches.text_key(None), {"prompt_embeds": text})
     cache.flush()
@@ -154,7 +154,7 @@ def looks(manifest: Any, options: Any) -> list[Any]:
     from pipeline.data.views import centre_view
 
     pairs = shown(manifest.examples, buckets_of(manifest, options))
-    return [(example, centre_view(size, options)) for example, size in pairs]
+    return [(example, centre_view(example, size)) for example, size in pairs]
 
 
 if __name__ == "__main__":

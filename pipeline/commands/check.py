@@ -59,7 +59,7 @@ def check(
     if page is not None:
         from pipeline.report import data_page
 
-        tell(f"Page  {data_page.write(found, data, page)}")
+        tell(f"Page  {data_page.write(found, page)}")
     if card is not None:
         from pipeline.commands import data_card
 

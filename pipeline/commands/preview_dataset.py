@@ -1,6 +1,5 @@
 """The first epoch of a run as files: the very crops, masks and captions that the model will see."""
 
-import io
 import json
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from PIL import Image
 
 from pipeline import atomic, conditioning
 from pipeline.audit.audit import Audit
-from pipeline.data import images, masks, pixels, views
+from pipeline.data import masks, pixels, views
 from pipeline.data.options import DataOptions
 from pipeline.data.sampler import Position
 from pipeline.errors import ConfigError
@@ -48,11 +47,9 @@ def _shown(
     """Write what is shown at one position; returns its row."""
     assert found.trained is not None
     example, epoch = found.trained.examples[position.index], position.epoch
-    variant = views.variant_of(example, epoch, seed, options)
-    view = views.view_of(example, variant, seed=seed, size=position.size, options=options)
-    picture = images.decode(io.BytesIO(example.source.content()), options.alpha_background)
-    pixels.to_picture(pixels.to_pixels(picture, view)).save(path)
-    if options.masked_loss:
+    view = views.view_of(example, views.variant_of(example, epoch, seed), seed=seed, size=position.size)
+    pixels.to_picture(pixels.to_pixels(example.picture(), view)).save(path)
+    if example.options.masked_loss:
         latent = (view.size.height, view.size.width)  # unlike the run's, by pixels
         try:
             mask = masks.mask_of(example, view, latent)[0]
@@ -60,5 +57,5 @@ def _shown(
             raise ConfigError(f"--preview_dataset: {example.name}: {error}.") from error
         Image.fromarray((mask * 255).round().byte().numpy()).save(path.with_suffix(".mask.png"))
     dropped = conditioning.is_dropped(seed, epoch, example.id, options.caption_dropout or 0.0)
-    caption = views.caption_in(example, epoch, seed, options, kept=kept)
+    caption = views.caption_in(example, epoch, seed, kept=kept)
     return {"text": "" if dropped else caption, "of": example.name, "size": str(view.size), "flipped": view.flip}

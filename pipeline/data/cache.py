@@ -7,7 +7,6 @@ entry is the same whatever else was missing.
 """
 
 import functools
-import io
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from torch import Tensor
 from pipeline.conditioning import Embeddings
 from pipeline.data import images, pixels
 from pipeline.data.manifest import Example
-from pipeline.data.options import DataOptions
 from pipeline.data.shards import Shards
 from pipeline.hashing import digest
 
@@ -64,9 +62,9 @@ class Cache:
         for shards in (self.latents, self.masks, self.texts):
             shards.flush()
 
-    def latents_of(self, example: Example, view: images.View, alpha_background: str) -> dict[str, Tensor]:
+    def latents_of(self, example: Example, view: images.View) -> dict[str, Tensor]:
         """{'mean': [c h w], 'std': [c h w]} of one view of one image. Raises KeyError where it was never encoded."""
-        return self.latents.load(latent_key(example, view, alpha_background))
+        return self.latents.load(latent_key(example, view))
 
     def mask_of(self, example: Example, view: images.View) -> Tensor:
         """The mask of one view, [1 h w]. Raises KeyError where it was never worked out."""
@@ -77,9 +75,9 @@ class Cache:
         return self.texts.load(text_key(caption))
 
 
-def latent_key(example: Example, view: images.View, alpha_background: str) -> str:
+def latent_key(example: Example, view: images.View) -> str:
     """By which the latents of one view of one image are kept."""
-    return digest(f"{example.image_id}\n{view.key}\n{alpha_background}".encode())
+    return digest(f"{example.image_id}\n{view.key}\n{example.options.alpha_background}".encode())
 
 
 def mask_key(example: Example, view: images.View) -> str:
@@ -92,12 +90,12 @@ def text_key(caption: str | None) -> str:
     return digest(("unconditional" if caption is None else f"caption {caption}").encode())
 
 
-def missing_views(cache: Cache, views: Iterable[Looks], options: DataOptions) -> list[Looks]:
+def missing_views(cache: Cache, views: Iterable[Looks]) -> list[Looks]:
     """The views that still have to be encoded, each once, those of one image together."""
     missing: dict[str, dict[str, Looks]] = {}
     cache.latents.look()
     for example, view in views:
-        key = latent_key(example, view, options.alpha_background)
+        key = latent_key(example, view)
         if key not in cache.latents:
             missing.setdefault(example.image_id, {})[key] = (example, view)
     return [looks for of_image in missing.values() for looks in of_image.values()]
@@ -109,12 +107,12 @@ def missing_captions(cache: Cache, captions: Iterable[str | None]) -> list[str |
     return [caption for caption in dict.fromkeys(captions) if text_key(caption) not in cache.texts]
 
 
-def decoded(views: Iterable[Looks], options: DataOptions) -> Iterator[tuple[Looks, Float[Tensor, "3 h w"]]]:
+def decoded(views: Iterable[Looks]) -> Iterator[tuple[Looks, Float[Tensor, "3 h w"]]]:
     """What each view shows; an image whose views follow one another is decoded once."""
-    for _, of_image in itertools.groupby(views, key=lambda looks: looks[0].image_id):
+    for _, of_image in itertools.groupby(views, key=lambda looks: (looks[0].image_id, looks[0].options)):
         picture = None
         for example, view in of_image:
-            picture = picture or images.decode(io.BytesIO(example.source.content()), options.alpha_background)
+            picture = picture or example.picture()
             yield (example, view), pixels.to_pixels(picture, view)
 
 
@@ -129,7 +127,6 @@ def store_latents(
     cache: Cache,
     batch: list[tuple[Looks, Float[Tensor, "3 h w"]]],
     size: int,
-    options: DataOptions,
     encode: EncodeImage,
 ) -> None:
     """Encode at most `size` views at once and keep them.
@@ -141,7 +138,7 @@ def store_latents(
     bad = []
     for ((example, view), _), mean, std in zip(batch, means, stds, strict=False):  # without what fills the batch
         if torch.isfinite(mean).all() and torch.isfinite(std).all():
-            cache.latents.put(latent_key(example, view, options.alpha_background), {"mean": mean, "std": std})
+            cache.latents.put(latent_key(example, view), {"mean": mean, "std": std})
         else:
             bad.append(example.name)
     if bad:

@@ -83,16 +83,15 @@ class CachedExamples(Dataset[Row]):
     def __getitem__(self, position: Position) -> Row:
         """The tensors of one example in one epoch."""
         example, epoch, seed = self.manifest.examples[position.index], position.epoch, self.seed
-        variant = views.variant_of(example, epoch, seed, self.options)
-        view = views.view_of(example, variant, seed=seed, size=position.size, options=self.options)
-        entry = self.cache.latents_of(example, view, self.options.alpha_background)
+        view = views.view_of(example, views.variant_of(example, epoch, seed), seed=seed, size=position.size)
+        entry = self.cache.latents_of(example, view)
         shape = tuple(entry["mean"].shape)
         latents = entry["mean"] + entry["std"] * rng.normal(seed, epoch, example.id, "posterior", shape)
         noise = rng.normal(seed, epoch, example.id, "noise", shape)
         if self.noise_offset:
             noise = noise + self.noise_offset * rng.normal(seed, epoch, example.id, "offset", (shape[0], 1, 1))
         dropped = conditioning.is_dropped(seed, epoch, example.id, self.options.dropout_share)
-        caption = None if dropped else views.caption_in(example, epoch, seed, self.options, kept=not self.live_prompts)
+        caption = None if dropped else views.caption_in(example, epoch, seed, kept=not self.live_prompts)
         u = rng.uniform(seed, epoch, example.id, "time")
         return {
             "id": example.id,

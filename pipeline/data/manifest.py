@@ -1,8 +1,13 @@
 """A dataset as a list of examples, in an order that content alone decides."""
 
 import dataclasses
+import io
 from dataclasses import dataclass
 
+from PIL import Image
+
+from pipeline.data import images
+from pipeline.data.options import DataOptions
 from pipeline.data.rows import Source
 from pipeline.geometry import Size
 from pipeline.hashing import digest
@@ -18,6 +23,7 @@ class Example:
     source: Source
     captions: tuple[str, ...]  # at least one; '' where none was demanded
     size: Size  # upright
+    options: DataOptions  # of its source: how it is shown, and what chance does to its captions
     copy: int = 0  # which of equal examples it is, from 0
     mask: Source | None = None
     weights: tuple[float, ...] = ()  # how often each caption is shown; (): all alike
@@ -27,6 +33,10 @@ class Example:
     def views_id(self) -> str:
         """What its views are drawn by: equal examples show the same ones, each in an order of its own."""
         return self.id.removesuffix(f"-{self.copy + 1}") if self.copy else self.id
+
+    def picture(self) -> Image.Image:
+        """The image as it is shown, decoded anew. Raises what Pillow does for one that has gone bad."""
+        return images.decode(io.BytesIO(self.source.content()), self.options.alpha_background)
 
     @property
     def caption(self) -> str:

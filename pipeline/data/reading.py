@@ -240,7 +240,8 @@ def _read_example(
         findings.notes.append(Note(remark, row.name))
     identity = digest("\n".join([image_id, *found, *([mask_id] if mask_id else [])]).encode())
     size = Size(width, height)
-    return Example(identity, image_id, printable(row.name), row.source, found, size, mask=row.mask, mask_id=mask_id)
+    name = printable(row.name)
+    return Example(identity, image_id, name, row.source, found, size, options, mask=row.mask, mask_id=mask_id)
 
 
 def _facts(source: Source, kind: str, look: Callable[[bytes], list[Any]], known: Remembered) -> list[Any]:

@@ -11,9 +11,9 @@ from pipeline.data.options import DataOptions
 from pipeline.geometry import Size
 
 
-def view_of(example: Example, variant: int, *, seed: int, size: Size, options: DataOptions) -> View:
+def view_of(example: Example, variant: int, *, seed: int, size: Size) -> View:
     """The crop and flip of one of an image's variants; they are the same in every epoch and resume."""
-    left, top, flip = 0.5, 0.5, False
+    options, left, top, flip = example.options, 0.5, 0.5, False
     if not options.center_crop:
         left = rng.uniform(seed, variant, example.views_id, "crop left")
         top = rng.uniform(seed, variant, example.views_id, "crop top")
@@ -24,28 +24,28 @@ def view_of(example: Example, variant: int, *, seed: int, size: Size, options: D
     return View(size, options.image_interpolation_mode, left, top, flip)
 
 
-def centre_view(size: Size, options: DataOptions) -> View:
+def centre_view(example: Example, size: Size) -> View:
     """The view that validation looks at: nothing of it is left to chance."""
-    return View(size, options.image_interpolation_mode)
+    return View(size, example.options.image_interpolation_mode)
 
 
-def variant_of(example: Example, epoch: int, seed: int, options: DataOptions) -> int:
+def variant_of(example: Example, epoch: int, seed: int) -> int:
     """Which of its variants an example shows in an epoch."""
-    return rng.integer(seed, epoch, example.id, "variant", options.variants)
+    return rng.integer(seed, epoch, example.id, "variant", example.options.variants)
 
 
-def caption_in(example: Example, epoch: int, seed: int, options: DataOptions, *, kept: bool) -> str:
+def caption_in(example: Example, epoch: int, seed: int, *, kept: bool) -> str:
     """Which of its captions an example shows in an epoch; of tags, which arrangement: where they are `kept` encoded,
     one of --caption_variants, else one of this epoch's own."""
-    caption, variant = _drawn(example, epoch, seed, options, kept=kept)
-    if not options.varies_tags:
+    caption, variant = _drawn(example, epoch, seed, kept=kept)
+    if not example.options.varies_tags:
         return caption
-    return arranged(caption, options, seed=seed, variant=variant, example_id=example.id)
+    return arranged(caption, example.options, seed=seed, variant=variant, example_id=example.id)
 
 
-def _drawn(example: Example, epoch: int, seed: int, options: DataOptions, *, kept: bool) -> tuple[str, int]:
+def _drawn(example: Example, epoch: int, seed: int, *, kept: bool) -> tuple[str, int]:
     """Which caption, and which arrangement of it."""
-    caption, variant = example.caption, epoch
+    options, caption, variant = example.options, example.caption, epoch
     if len(example.captions) > 1:
         caption = example.captions[_place_of_caption(example, epoch, seed)]
     if kept and options.varies_tags:
@@ -75,15 +75,16 @@ def arranged(caption: str, options: DataOptions, *, seed: int, variant: int, exa
     return tags.joined([*kept, *loose], options)
 
 
-def captions_to_keep(examples: Iterable[Example], num_epochs: int, seed: int, options: DataOptions) -> list[str]:
+def captions_to_keep(examples: Iterable[Example], num_epochs: int, seed: int) -> list[str]:
     """The captions that some epoch of a run shows, each once."""
     found: dict[str, None] = {}
     for example in examples:
+        options = example.options
         if options.varies_tags:
             most = len(example.captions) * options.caption_variants
             own: set[tuple[str, int]] = set()
             for epoch in range(num_epochs):
-                own.add(_drawn(example, epoch, seed, options, kept=True))
+                own.add(_drawn(example, epoch, seed, kept=True))
                 if len(own) == most:
                     break
             for caption, variant in sorted(own):
@@ -93,7 +94,7 @@ def captions_to_keep(examples: Iterable[Example], num_epochs: int, seed: int, op
     return list(found)
 
 
-def distinct_views(example: Example, *, seed: int, size: Size, options: DataOptions) -> list[View]:
+def distinct_views(example: Example, *, seed: int, size: Size) -> list[View]:
     """The views a run shows of an image; fewer than the variants where chance has nothing to choose."""
-    views = {view_of(example, variant, seed=seed, size=size, options=options) for variant in range(options.variants)}
+    views = {view_of(example, variant, seed=seed, size=size) for variant in range(example.options.variants)}
     return sorted(views, key=lambda view: view.key)

@@ -1,14 +1,13 @@
 """What was learnt, on a test set: base, adapted and reference pictures, caption by caption, and their metrics."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from pipeline.data import images, pixels
+from pipeline.data import pixels
 from pipeline.data.manifest import Example, Manifest, by_name
-from pipeline.data.options import DataOptions
+from pipeline.data.views import centre_view
 from pipeline.evaluation.extractors import Extractors
 from pipeline.evaluation.metrics import PictureSet, measure
 from pipeline.evaluation.picture_sets import index_of, keep
@@ -31,14 +30,14 @@ class DrawnTestSet:
     names: tuple[str, ...]  # of the reference's files in the dataset
 
 
-def draw(manifest: Manifest, previews: Previews, options: DataOptions, seed: int) -> DrawnTestSet:
+def draw(manifest: Manifest, previews: Previews, seed: int) -> DrawnTestSet:
     """Draw every caption with the adapter off and on, and copy the reference, cut as the model would see it."""
     examples = by_name(manifest)
     requests = tuple(
         SampleRequest(example.caption, seed + FIRST_SEED + number) for number, example in enumerate(examples)
     )
     size, reference = previews.sampler.settings.size, previews.folder / REFERENCE
-    pictures = [reference_picture(example, size, options) for example in examples]
+    pictures = [reference_picture(example, size) for example in examples]
     keep(reference, pictures, index_of(requests, previews.sampler), drawn=False)
     return DrawnTestSet(
         reference,
@@ -64,7 +63,6 @@ def evaluate(drawn: DrawnTestSet, extractors: Extractors | None) -> Evaluation |
     return Evaluation(len(drawn.names), extractors.names if extractors else {}, sets)
 
 
-def reference_picture(example: Example, size: Size, options: DataOptions) -> Image.Image:
+def reference_picture(example: Example, size: Size) -> Image.Image:
     """The image as the model would see it, cut from its centre."""
-    picture = images.decode(io.BytesIO(example.source.content()), options.alpha_background)
-    return pixels.to_picture(pixels.to_pixels(picture, images.View(size, options.image_interpolation_mode)))
+    return pixels.to_picture(pixels.to_pixels(example.picture(), centre_view(example, size)))

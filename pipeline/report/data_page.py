@@ -9,9 +9,7 @@ from typing import Any
 from pipeline import atomic
 from pipeline.audit.audit import Audit
 from pipeline.audit.findings import MEANINGS, Finding
-from pipeline.data import images
 from pipeline.data.manifest import Example
-from pipeline.data.options import DataOptions
 from pipeline.report.rendering import template
 
 MAX_CASES, MAX_PICTURES = 24, 3  # of a finding, and of a case
@@ -19,19 +17,19 @@ THUMBNAIL = 220  # pixels
 MAX_VALUES = 12  # of a column
 
 
-def write(found: Audit, options: DataOptions, path: Path) -> Path:
+def write(found: Audit, path: Path) -> Path:
     """Make the page."""
-    atomic.write_text(path, template("data.html").render(**content(found, options)))
+    atomic.write_text(path, template("data.html").render(**content(found)))
     return path
 
 
-def content(found: Audit, options: DataOptions) -> dict[str, Any]:
+def content(found: Audit) -> dict[str, Any]:
     """Everything the page says."""
     examples = {e.name: e for e in found.manifest.examples} if found.manifest is not None else {}
 
     @functools.cache
     def thumbnail(name: str) -> str:
-        return thumbnail_of(examples[name], options)
+        return thumbnail_of(examples[name])
 
     def cases_of(one: Finding) -> list[dict[str, Any]]:
         shown = [(case, [name for name in case.examples if name in examples]) for case in one.cases[:MAX_CASES]]
@@ -66,9 +64,9 @@ def headline(found: Audit) -> str:
     return f"{pictures:g} pictures can be trained on, and nothing was found that speaks against it."
 
 
-def thumbnail_of(example: Example, options: DataOptions) -> str:
+def thumbnail_of(example: Example) -> str:
     """A picture of the dataset as a data URL, small."""
-    picture = images.decode(io.BytesIO(example.source.content()), options.alpha_background)
+    picture = example.picture()
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)

@@ -6,7 +6,6 @@ from typing import Any
 
 from pipeline.data.buckets import LITTLE, Bucket, is_enlarged, share_cropped, shown
 from pipeline.data.manifest import Manifest, by_name
-from pipeline.data.options import DataOptions
 from pipeline.evaluation.picture_sets import INDEX, keep, kept
 from pipeline.evaluation.previews import spread
 from pipeline.evaluation.test_set import reference_picture
@@ -17,7 +16,7 @@ FOLDER = "data"  # of samples/
 MAX_SHOWN = 24
 
 
-def keep_examples(manifest: Manifest, buckets: tuple[Bucket, ...], samples: Path, options: DataOptions) -> None:
+def keep_examples(manifest: Manifest, buckets: tuple[Bucket, ...], samples: Path) -> None:
     """Write some training pictures as the model sees them, cut from the centre, with their captions."""
     sizes = {example.id: size for example, size in shown(manifest.examples, buckets)}
     chosen = spread(by_name(manifest), MAX_SHOWN)
@@ -25,7 +24,7 @@ def keep_examples(manifest: Manifest, buckets: tuple[Bucket, ...], samples: Path
         {"file": f"{number:04d}.png", "name": example.name, "captions": list(example.captions)}
         for number, example in enumerate(chosen)
     ]
-    pictures = [reference_picture(example, sizes[example.id], options) for example in chosen]
+    pictures = [reference_picture(example, sizes[example.id]) for example in chosen]
     keep(samples / FOLDER, pictures, rows, drawn=False)
 
 

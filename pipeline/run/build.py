@@ -104,8 +104,8 @@ def build_loss_validation(context: RunContext, models: Models) -> Validation | N
     data, engine, family = context.run.data, context.engine, context.family
 
     def encoded(example: Example) -> ValidationExample:
-        view = centre_view(context.plan.shapes.size_for(example.size), data)
-        entry = context.cache.latents_of(example, view, data.alpha_background)
+        view = centre_view(example, context.plan.shapes.size_for(example.size))
+        entry = context.cache.latents_of(example, view)
         size = family.size_states(pixels.geometry_of(example.size, view))
         mask = context.cache.mask_of(example, view) if data.masked_loss else None
         counts = None if mask is None else counted(mask[None], context.run.objective.unmasked_weight)[0]

@@ -52,18 +52,18 @@ def needed(
     precision: Precision,
 ) -> Needed:
     """What a run will write at most."""
-    train, data = run.train, run.data
+    train = run.train
     num_checkpoints = math.ceil(num_steps / train.checkpointing_steps)
     kept = min(num_checkpoints, train.checkpoints_total_limit or num_checkpoints) + 1
     views: collections.Counter[Size] = collections.Counter()
     for example, size in shown(manifest.examples, sampler.buckets):
-        views[size] += len(distinct_views(example, seed=train.seed, size=size, options=data))
+        views[size] += len(distinct_views(example, seed=train.seed, size=size))
     if held_out is not None:
         for part in (held_out, manifest):
             views.update(measured.size_for(example.size) for example in part.limited(num_measured(held_out)).examples)
     embeddings, captions = 0, set[str]()
     if not run.adapter.train_text_encoder:
-        trained = captions_to_keep(manifest.examples, sampler.num_epochs(num_steps), train.seed, data)
+        trained = captions_to_keep(manifest.examples, sampler.num_epochs(num_steps), train.seed)
         captions = {*trained, *(example.caption for example in (held_out.examples if held_out else ()))}
         embeddings = (len(captions) + 1) * num_embedding_values(family) * precision.dtype.itemsize
     return Needed(

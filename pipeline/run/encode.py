@@ -14,7 +14,6 @@ from pipeline.data import masks
 from pipeline.data.buckets import shown
 from pipeline.data.images import View
 from pipeline.data.manifest import Example
-from pipeline.data.options import DataOptions
 from pipeline.data.views import captions_to_keep, centre_view, distinct_views
 from pipeline.errors import DataError, listed
 from pipeline.evaluation.previews import preview_prompts
@@ -46,7 +45,7 @@ def _encode(context: RunContext) -> None:
     looked_at = views_to_encode(context)[share]
     if run.data.masked_loss:
         keep_masks(cache, looked_at, lambda size: family.latent_shape(size)[1:])
-    views = caches.missing_views(cache, looked_at, run.data)
+    views = caches.missing_views(cache, looked_at)
     captions = caches.missing_captions(cache, captions_to_encode(context)[share])
     if not views and not captions:
         return
@@ -63,23 +62,23 @@ def _encode(context: RunContext) -> None:
         texts = [caption for caption in captions if caption is not None]
         for batch in counted(caches.batches(texts, num_captions), len(texts), "caption"):
             caches.store_texts(cache, batch, num_captions, lambda rows: family.encode_text(pipe, rows))
-        for looks in counted(of_one_size(views, run.data, engine.device), len(views), "view"):
+        for looks in counted(of_one_size(views, engine.device), len(views), "view"):
             most = pictures_at_once(engine.device, looks[0][0][1].size)
             try:
-                caches.store_latents(cache, looks, most, run.data, lambda pixels: family.encode_image(pipe, pixels))
+                caches.store_latents(cache, looks, most, lambda pixels: family.encode_image(pipe, pixels))
             except ValueError as error:
                 raise DataError(f"{error}.") from error
 
 
 def of_one_size(
-    views: list[caches.Looks], options: DataOptions, device: torch.device
+    views: list[caches.Looks], device: torch.device
 ) -> Iterator[list[tuple[caches.Looks, Float[Tensor, "3 h w"]]]]:
     """What the views show, in batches of one size, the pictures of each as many as an encoder is given at once."""
     by_size: dict[Size, list[caches.Looks]] = {}
     for looks in views:
         by_size.setdefault(looks[1].size, []).append(looks)
     for size, some in by_size.items():
-        yield from caches.batches(caches.decoded(some, options), pictures_at_once(device, size))
+        yield from caches.batches(caches.decoded(some), pictures_at_once(device, size))
 
 
 def keep_masks(cache: caches.Cache, views: list[caches.Looks], latent_of: masks.LatentOf) -> None:
@@ -116,14 +115,14 @@ def counted(batches: Iterable[list[Item]], total: int, unit: str) -> Iterator[li
 
 def views_to_encode(context: RunContext) -> list[tuple[Example, View]]:
     """Every view the run will look at: what it trains on, and what it is measured on."""
-    data, seed, shapes = context.run.data, context.run.train.seed, context.plan.shapes
+    seed, shapes = context.run.train.seed, context.plan.shapes
     views = [
         (example, view)
         for example, size in shown(context.data.manifest.examples, context.plan.buckets)
-        for view in distinct_views(example, seed=seed, size=size, options=data)
+        for view in distinct_views(example, seed=seed, size=size)
     ]
     measured = sum(measured_examples(context), ())
-    return views + [(example, centre_view(shapes.size_for(example.size), data)) for example in measured]
+    return views + [(example, centre_view(example, shapes.size_for(example.size))) for example in measured]
 
 
 def captions_to_encode(context: RunContext) -> list[str | None]:
@@ -136,7 +135,7 @@ def captions_to_encode(context: RunContext) -> list[str | None]:
     measured += measured_examples(context)[1]
     return [
         None,
-        *captions_to_keep(data.manifest.examples, context.plan.num_epochs, context.run.train.seed, context.run.data),
+        *captions_to_keep(data.manifest.examples, context.plan.num_epochs, context.run.train.seed),
         *(example.caption for example in measured),
         *(request.prompt for request in preview_requests(context)),
         context.run.objective.preservation_prompt,

@@ -120,7 +120,7 @@ def share(context: RunContext) -> None:
 def draw(context: RunContext, previews: Previews | None, kept_step: int, trackers: Trackers) -> None:
     """Every picture of the page, and what is measured on them."""
     run, reference = context.run, context.data.test_set
-    dataset.keep_examples(context.data.manifest, context.plan.buckets, context.folder / "samples", run.data)
+    dataset.keep_examples(context.data.manifest, context.plan.buckets, context.folder / "samples")
     if previews is None:
         return
     previews.draw_base()
@@ -131,6 +131,6 @@ def draw(context: RunContext, previews: Previews | None, kept_step: int, tracker
     name = extractors.named(run.preview.clip_model_name_or_path, context.family.source)
     pictured = {example.name for example in reference.examples}
     found = extractors.load(name, pictured, run.data.cache_dir) if name is not None else None
-    evaluation = test_set.evaluate(test_set.draw(reference, previews, run.data, run.train.seed), found)
+    evaluation = test_set.evaluate(test_set.draw(reference, previews, run.train.seed), found)
     if evaluation is not None:
         evaluation.write(context.folder)

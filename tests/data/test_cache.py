@@ -110,11 +110,11 @@ def test_random_views_are_kept_and_chosen_by_epoch(small, tmp_path, calls):
     context = prepared(command, tmp_path / "out")
     encode(context)
     assert len(keys_in(context.cache.latents)) == 24
-    example, options = context.data.manifest.examples[0], context.run.data
-    chosen = {views.variant_of(example, epoch, 0, options) for epoch in range(40)}
+    example = context.data.manifest.examples[0]
+    chosen = {views.variant_of(example, epoch, 0) for epoch in range(40)}
     assert chosen == {0, 1, 2}
     flips = [
-        views.view_of(example, variant, seed=0, size=Size.square(64), options=options).flip
+        views.view_of(example, variant, seed=0, size=Size.square(64)).flip
         for example in context.data.manifest.examples
         for variant in range(40)
     ]
@@ -135,7 +135,7 @@ def test_latents_that_are_not_finite_name_the_image(small, tmp_path, monkeypatch
         encode(context)
     bad = [context.data.manifest.examples[place].name for place in (1, 4)]
     assert str(error.value).startswith(f"{bad[0]}, {bad[1]}: the autoencoder makes non-finite latents")
-    left = caches.missing_views(context.cache, views_to_encode(context), context.run.data)
+    left = caches.missing_views(context.cache, views_to_encode(context))
     assert [example.name for example, _ in left] == bad
 
 

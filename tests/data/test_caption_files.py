@@ -120,10 +120,10 @@ def test_folders_named_for_kohya_count_as_often_as_they_say(tmp_path):
 def test_copies_that_weigh_are_measured_once(tmp_path):
     for number in range(8):
         picture(tmp_path / "5_cat" / f"{number}.png", number)
-    whole = read_manifest(tmp_path, DataOptions())
+    whole = read_manifest(tmp_path, DataOptions(random_flip=True))
     assert len({example.image_id for example in whole.limited(6).examples}) == 6
-    size, options = Size.square(8), DataOptions(random_flip=True)
-    views = {view for example in whole.examples for view in distinct_views(example, seed=0, size=size, options=options)}
+    size = Size.square(8)
+    views = {view for example in whole.examples for view in distinct_views(example, seed=0, size=size)}
     assert len(views) <= 2  # of square images, mirrored or not
     train, held_out = split(whole, 0.5)
     assert len(train.examples) == 20

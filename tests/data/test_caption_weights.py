@@ -29,7 +29,7 @@ def data(tmp_path):
 
 
 def shown(example, options, epochs=2000):
-    found = collections.Counter(views.caption_in(example, e, 0, options, kept=True) for e in range(epochs))
+    found = collections.Counter(views.caption_in(example, e, 0, kept=True) for e in range(epochs))
     return {caption: number / epochs for caption, number in found.items()}
 
 

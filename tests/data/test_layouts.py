@@ -101,9 +101,9 @@ def test_several_captions_are_drawn_by_epoch_and_the_first_is_measured(colours, 
     example = next(e for e in read_manifest(colours, DataOptions()).examples if e.name == "red.png")
     assert example.captions == ("a red square", "something red")
     assert example.caption == "a red square"
-    drawn = [views.caption_in(example, epoch, 0, DataOptions(), kept=True) for epoch in range(200)]
+    drawn = [views.caption_in(example, epoch, 0, kept=True) for epoch in range(200)]
     assert 70 < drawn.count("something red") < 130
-    assert drawn == [views.caption_in(example, epoch, 0, DataOptions(), kept=True) for epoch in range(200)]
+    assert drawn == [views.caption_in(example, epoch, 0, kept=True) for epoch in range(200)]
     texts = [row["text"] if isinstance(row["text"], list) else [row["text"]] for row in rows]
     table = datasets.Dataset.from_dict({"image": [str(colours / row["file_name"]) for row in rows], "text": texts})
     table.cast_column("image", datasets.Image()).save_to_disk(tmp_path / "disk")

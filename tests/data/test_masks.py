@@ -145,7 +145,7 @@ def test_nothing_outside_a_mask_has_a_gradient_and_the_pull_to_the_base_has_one_
     )
     assert batch.mask.shape == (2, 1, *batch.latents.shape[2:])
     for index, example in enumerate(context.data.manifest.examples):
-        view, latent = views.centre_view(context.plan.buckets[0].size, context.run.data), batch.mask.shape[2:]
+        view, latent = views.centre_view(example, context.plan.buckets[0].size), batch.mask.shape[2:]
         row = task.examples[Position(index, 0, context.plan.buckets[0].size)]
         assert torch.equal(row["mask"], masks.mask_of(example, view, tuple(latent)))
     assert (

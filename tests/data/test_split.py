@@ -25,6 +25,7 @@ def manifest_of(tmp_path, num_images: int, captions: int = 1) -> Manifest:
             FileSource(tmp_path / f"{image}.png"),
             (f"caption {caption}",),
             Size(64, 64),
+            DataOptions(),
         )
         for image in range(num_images)
         for caption in range(captions)

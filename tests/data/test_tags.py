@@ -108,16 +108,16 @@ def test_what_some_epoch_shows_is_kept_and_no_more(small, colours, tmp_path):
     """The plan's number of captions is that of distinct texts in the log of the encoder; extending draws on."""
     flags = [*small, "--caption_separator", " ", "--shuffle_tags", "--caption_variants", "3"]
     context = prepared(replaced(flags, max_train_steps=4), tmp_path / "out")
-    examples, options, seed = context.data.manifest.examples, context.run.data, context.run.train.seed
+    examples, seed = context.data.manifest.examples, context.run.train.seed
     assert context.plan.num_epochs == -(-4 * context.plan.global_batch // len(examples))
-    kept = views.captions_to_keep(examples, context.plan.num_epochs, seed, options)
+    kept = views.captions_to_keep(examples, context.plan.num_epochs, seed)
     every = {
-        views.caption_in(example, epoch, seed, options, kept=True)
+        views.caption_in(example, epoch, seed, kept=True)
         for example in examples
         for epoch in range(context.plan.num_epochs)
     }
     assert set(kept) == every
-    more = views.captions_to_keep(examples, 200, seed, options)
+    more = views.captions_to_keep(examples, 200, seed)
     assert set(kept) < set(more)
     assert len(more) <= 3 * len(examples)
     assert "shuffled, in at most 3 ways for each caption (--caption_variants)" in context.plan.text()
@@ -126,9 +126,9 @@ def test_what_some_epoch_shows_is_kept_and_no_more(small, colours, tmp_path):
 def test_without_a_cache_every_epoch_has_its_own(small, colours, tmp_path):
     flags = [*small, "--caption_separator", " ", "--shuffle_tags", "--tag_dropout", "0.2", "--train_text_encoder"]
     context = prepared(flags, tmp_path / "out")
-    example, options = context.data.manifest.examples[0], context.run.data
-    found = {views.caption_in(example, epoch, 0, options, kept=False) for epoch in range(60)}
-    assert len(found) > 10 >= len({views.caption_in(example, epoch, 0, options, kept=True) for epoch in range(60)})
+    example = context.data.manifest.examples[0]
+    found = {views.caption_in(example, epoch, 0, kept=False) for epoch in range(60)}
+    assert len(found) > 10 >= len({views.caption_in(example, epoch, 0, kept=True) for epoch in range(60)})
     assert "shuffled and 20% left out, anew in every epoch" in context.plan.text()
 
 

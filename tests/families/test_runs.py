@@ -152,8 +152,8 @@ def test_cached_is_live(flags, tmp_path):
     pipe = family.load_encoders()
     for index, example in enumerate(context.data.manifest.examples[:4]):
         row = examples[Position(index, 1, bucket.size)]
-        variant = views.variant_of(example, 1, 0, context.run.data)
-        view = views.view_of(example, variant, seed=0, size=bucket.size, options=context.run.data)
+        variant = views.variant_of(example, 1, 0)
+        view = views.view_of(example, variant, seed=0, size=bucket.size)
         square = pixels.to_pixels(images.decode(io.BytesIO(example.source.content()), "white"), view)
         dropped = rng.uniform(0, 1, example.id, "caption dropout") < 0.5
         with torch.no_grad():

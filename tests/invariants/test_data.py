@@ -53,7 +53,7 @@ def test_every_view_and_caption_of_every_epoch_is_what_live_encoding_gives(small
     encode(context)
     examples = build.build_examples(context)
     pipe = StableDiffusionPipeline.from_pretrained(miniature)
-    family, options = context.family, context.run.data
+    family = context.family
     (bucket,), cpu = context.plan.buckets, torch.device("cpu")
     size, num_captions = bucket.size, captions_at_once(cpu)
     assert size == Size(72, 56)
@@ -63,14 +63,12 @@ def test_every_view_and_caption_of_every_epoch_is_what_live_encoding_gives(small
             row = examples[Position(index, epoch, size)]
             colour = example.name.removesuffix(".png")
             assert all(colour in caption for caption in example.captions)
-            caption = views.caption_in(example, epoch, 5, options, kept=True)
+            caption = views.caption_in(example, epoch, 5, kept=True)
             dropped = is_dropped(5, epoch, example.id, 0.3)
             texts = [""] if dropped else [caption] * num_captions
             states = pipe.encode_prompt(texts, torch.device("cpu"), 1, False)[0][0]
             assert torch.equal(row["conditions"]["prompt_embeds"], states)
-            view = views.view_of(
-                example, views.variant_of(example, epoch, 5, options), seed=5, size=size, options=options
-            )
+            view = views.view_of(example, views.variant_of(example, epoch, 5), seed=5, size=size)
             mean, std = family.encode_image(pipe, torch.stack([pixels_of(example, view)] * pictures_at_once(cpu, size)))
             posterior = rng.normal(5, epoch, example.id, "posterior", tuple(mean.shape[1:]))
             assert torch.equal(row["latents"], mean[0] + std[0] * posterior)
