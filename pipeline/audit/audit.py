@@ -7,7 +7,7 @@ from pipeline.audit import balance, files, likeness, sizes, texts
 from pipeline.audit.balance import Column
 from pipeline.audit.findings import Case, Finding, Weight, findings_of
 from pipeline.audit.survey import survey
-from pipeline.data.buckets import Bucket, Shapes, make_buckets
+from pipeline.data.buckets import Bucket, Offered, make_buckets
 from pipeline.data.manifest import Manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.sampler import StepSampler
@@ -21,7 +21,7 @@ NO_HASHES = 'near copies were not looked for: that needs ImageHash (pip install 
 class Model:
     """What an audit has to know of the model and the run."""
 
-    possible: tuple[Shapes, ...]
+    possible: Offered
     batch_size: int  # examples of an optimizer step
     seed: int
     lost: texts.Lost | None  # captions that are cut, with what is lost
@@ -78,7 +78,7 @@ def audit(options: DataOptions, model: Model, validation_split: float | None) ->
         trained, held_out = found.manifest, None
         of_files["layout"] = [*of_files["layout"], Case(str(error))]
     trained = trained.limited(options.max_train_samples)
-    buckets = make_buckets([example.size for example in trained.examples], model.possible, model.batch_size)
+    buckets = make_buckets(model.possible.pictures(trained.examples), model.batch_size)
     stream = StepSampler(buckets, model.batch_size, model.seed)
     texts_of_rows = frozenset({*options.caption_columns, options.image_column or "file_name", "image"})
     if any(look.hash is None for look in found.looks.values()):

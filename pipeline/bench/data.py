@@ -145,7 +145,7 @@ def buckets_of(manifest: Any, options: Any) -> Any:
     """Which pictures are shown at which size."""
     from pipeline.data.buckets import make_buckets, offered
 
-    return make_buckets([example.size for example in manifest.examples], offered(options, SIDE, 8), BATCH)
+    return make_buckets(offered(options, SIDE, 8).pictures(manifest.examples), BATCH)
 
 
 def looks(manifest: Any, options: Any) -> list[Any]:

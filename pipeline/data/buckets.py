@@ -1,8 +1,9 @@
 """Aspect-ratio buckets: pictures keep their shape, and those of one size are trained on together. Imports no torch."""
 
 import functools
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.data.manifest import Example
@@ -82,37 +83,71 @@ class Shapes:
         return Size(short, long) if original.width <= original.height else Size(long, short)
 
 
-def offered(options: DataOptions, native_side: int, multiple: int) -> tuple[Shapes, ...]:
-    """The shapes for each resolution, the smallest first, for a model of this own side whose sides have a multiple."""
-    return tuple(
-        Shapes(
-            side,
-            options.bucket_step or default_step(side, multiple),
-            options.max_aspect if options.buckets else 1.0,
-            enlarges=options.upscale or not options.buckets,
+@dataclass(frozen=True)
+class Offered:
+    """The shapes for each resolution that a source of the data asks for, the smallest first."""
+
+    by_sides: Mapping[tuple[int, ...], tuple[Shapes, ...]]  # by what --resolution says
+
+    def of(self, example: Example) -> tuple[Shapes, ...]:
+        """What its source asks for."""
+        return self.by_sides[example.options.sides]
+
+    def measured(self, example: Example) -> Size:
+        """The size at which an example is measured: of the largest resolution."""
+        return self.of(example)[-1].size_for(example.size)
+
+    @property
+    def every(self) -> tuple[Shapes, ...]:
+        """All of them, the smallest first."""
+        return tuple(sorted({*itertools.chain(*self.by_sides.values())}, key=lambda shapes: shapes.side))
+
+    @property
+    def square(self) -> Size:
+        """The square of the largest resolution."""
+        return Size.square(self.every[-1].side)
+
+    def pictures(self, examples: Iterable[Example]) -> list[tuple[Size, tuple[Shapes, ...]]]:
+        """Each example's size, and what its source asks for."""
+        return [(example.size, self.of(example)) for example in examples]
+
+
+def offered(options: DataOptions, native_side: int, multiple: int) -> Offered:
+    """The shapes of every source, for a model of this own side whose sides have a multiple."""
+
+    def of(sides: tuple[int, ...]) -> tuple[Shapes, ...]:
+        return tuple(
+            Shapes(
+                side,
+                options.bucket_step or default_step(side, multiple),
+                options.max_aspect if options.buckets else 1.0,
+                enlarges=options.upscale or not options.buckets,
+            )
+            for side in sides or (native_side,)
         )
-        for side in options.sides or (native_side,)
-    )
+
+    return Offered({source.sides: of(source.sides) for source in options.sources})
 
 
-def make_buckets(originals: Sequence[Size], possible: Sequence[Shapes], batch_size: int) -> tuple[Bucket, ...]:
-    """Every picture, by its size in pixels, in a bucket for each of the `possible` resolutions it has the pixels for.
+def make_buckets(pictures: Sequence[tuple[Size, Sequence[Shapes]]], batch_size: int) -> tuple[Bucket, ...]:
+    """Every picture, by its size in pixels, in a bucket for each of its possible resolutions it has the pixels for.
 
     `batch_size` is that of an optimizer step over all processes and micro-steps: a bucket with fewer pictures joins
     the one where these lose least.
     """
-    by_side = sorted(possible, key=lambda shapes: shapes.side)
 
     @functools.cache
-    def sizes_for(original: Size) -> tuple[Size, ...]:
+    def sizes_for(original: Size, possible: tuple[Shapes, ...]) -> tuple[Size, ...]:
+        by_side = sorted(possible, key=lambda shapes: shapes.side)
         fitting = [shapes for shapes in by_side if shapes.enlarges or shapes.holds(original)] or by_side[:1]
         return tuple(dict.fromkeys(shapes.size_for(original) for shapes in fitting))
 
     found: dict[Size, list[Entry]] = {}
-    for index, original in enumerate(originals):
-        for turn, size in enumerate(sizes_for(original)):
+    for index, (original, possible) in enumerate(pictures):
+        for turn, size in enumerate(sizes_for(original, tuple(possible))):
             found.setdefault(size, []).append(Entry(index, turn))
-    merging = _Merging(found, originals, batch_size, enlarges=any(shapes.enlarges for shapes in possible))
+    enlarges = any(shapes.enlarges for _, possible in pictures for shapes in possible)
+    merging = _Merging(found, [original for original, _ in pictures], batch_size, enlarges=enlarges)
     merging.run()
     return tuple(
         Bucket(size, _each_once(entries), tuple(sorted(merging.joined[size])))

@@ -52,6 +52,11 @@ class DataOptions(SourceOptions):
     dataloader_num_workers: int = 0
     """Processes that load cached examples; the result is the same for any number."""
 
+    @property
+    def sources(self) -> tuple["DataOptions", ...]:
+        """The options of each source of the data."""
+        return (self,)
+
     def dropout_for(self, *, supports_cfg: bool) -> float:
         """The caption dropout for a model whose sampler has classifier-free guidance, or has not."""
         return DROPOUT * supports_cfg if self.caption_dropout is None else self.caption_dropout

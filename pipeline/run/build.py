@@ -104,7 +104,7 @@ def build_loss_validation(context: RunContext, models: Models) -> Validation | N
     data, engine, family = context.run.data, context.engine, context.family
 
     def encoded(example: Example) -> ValidationExample:
-        view = centre_view(example, context.plan.shapes.size_for(example.size))
+        view = centre_view(example, context.plan.possible.measured(example))
         entry = context.cache.latents_of(example, view)
         size = family.size_states(pixels.geometry_of(example.size, view))
         mask = context.cache.mask_of(example, view) if data.masked_loss else None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.atomic import nearest_existing
 from pipeline.config import Run
-from pipeline.data.buckets import Shapes, shown
+from pipeline.data.buckets import Offered, shown
 from pipeline.data.manifest import Manifest
 from pipeline.data.sampler import StepSampler
 from pipeline.data.views import captions_to_keep, distinct_views
@@ -46,7 +46,7 @@ def needed(
     held_out: Manifest | None,
     *,
     sampler: StepSampler,
-    measured: Shapes,
+    possible: Offered,
     num_steps: int,
     num_trainable: int,
     precision: Precision,
@@ -60,7 +60,7 @@ def needed(
         views[size] += len(distinct_views(example, seed=train.seed, size=size))
     if held_out is not None:
         for part in (held_out, manifest):
-            views.update(measured.size_for(example.size) for example in part.limited(num_measured(held_out)).examples)
+            views.update(possible.measured(example) for example in part.limited(num_measured(held_out)).examples)
     embeddings, captions = 0, set[str]()
     if not run.adapter.train_text_encoder:
         trained = captions_to_keep(manifest.examples, sampler.num_epochs(num_steps), train.seed)

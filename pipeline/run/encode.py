@@ -115,14 +115,14 @@ def counted(batches: Iterable[list[Item]], total: int, unit: str) -> Iterator[li
 
 def views_to_encode(context: RunContext) -> list[tuple[Example, View]]:
     """Every view the run will look at: what it trains on, and what it is measured on."""
-    seed, shapes = context.run.train.seed, context.plan.shapes
+    seed, possible = context.run.train.seed, context.plan.possible
     views = [
         (example, view)
         for example, size in shown(context.data.manifest.examples, context.plan.buckets)
         for view in distinct_views(example, seed=seed, size=size)
     ]
     measured = sum(measured_examples(context), ())
-    return views + [(example, centre_view(example, shapes.size_for(example.size))) for example in measured]
+    return views + [(example, centre_view(example, possible.measured(example))) for example in measured]
 
 
 def captions_to_encode(context: RunContext) -> list[str | None]:

@@ -10,7 +10,7 @@ from pipeline.adapter.layers import TargetModule
 from pipeline.config import Run
 from pipeline.console import columns
 from pipeline.data import captions
-from pipeline.data.buckets import Bucket, Shapes
+from pipeline.data.buckets import Bucket, Offered
 from pipeline.data.manifest import Manifest
 from pipeline.data.sampler import StepSampler
 from pipeline.engine import Precision
@@ -35,7 +35,7 @@ class Plan:
     """What a run will do, in numbers."""
 
     preview_size: Size
-    shapes: Shapes  # for pictures that are measured and not trained on
+    possible: Offered  # the sizes of pictures
     sampler: StepSampler
     num_steps: int
     num_epochs: int  # of which the last may be cut short
@@ -50,7 +50,7 @@ class Plan:
     @property
     def size(self) -> Size:
         """The square of --resolution, of several the largest."""
-        return Size.square(self.shapes.side)
+        return self.possible.square
 
     @property
     def buckets(self) -> tuple[Bucket, ...]:
@@ -82,7 +82,7 @@ def make_plan(
     output_dir: Path,
 ) -> Plan:
     """Work out the run. Raises ConfigError where the numbers do not fit together."""
-    *_, measured = possible = shapes.offered(run, family)
+    possible = shapes.offered(run, family)
     sampler = shapes.sampler_for(run, manifest, possible, num_processes)
     num_steps, length_reason = length_of(run, sampler)
     schedule = build_schedule(run.optim, num_steps, sampler.batch_size)
@@ -95,15 +95,15 @@ def make_plan(
         manifest,
         held_out,
         sampler=sampler,
-        measured=measured,
+        possible=possible,
         num_steps=num_steps,
         num_trainable=num_trainable,
         precision=precision,
     )
     disk.require_space(needed, room := disk.room_for(needed, output_dir, cache_folder(run.data.cache_dir)))
     plan = Plan(
-        preview_size=shapes.preview_size(run, family, measured),
-        shapes=measured,
+        preview_size=shapes.preview_size(run, family, possible.square),
+        possible=possible,
         sampler=sampler,
         num_steps=num_steps,
         num_epochs=sampler.num_epochs(num_steps),
@@ -120,7 +120,7 @@ def make_plan(
     )
     rows = (
         ("model", plan_text.model_text(family, path.prediction)),
-        ("data", plan_text.data_text(run, manifest, shapes.size_text(sampler.buckets, measured))),
+        ("data", plan_text.data_text(run, manifest, shapes.size_text(sampler.buckets, possible))),
         *shapes.rows(manifest, sampler.buckets),
         ("steps", f"{num_steps} of {plan_text.batch_text(run, num_processes)}"),
         ("epochs", f"{num_steps * sampler.batch_size / sampler.num_entries:.1f} ({length_reason})"),

@@ -5,7 +5,7 @@ from pipeline.data.buckets import (
     LITTLE,
     MUCH,
     Bucket,
-    Shapes,
+    Offered,
     is_enlarged,
     lost_by_cutting,
     make_buckets,
@@ -21,39 +21,39 @@ from pipeline.geometry import Size
 from pipeline.notes import Note
 
 
-def offered(run: Run, family: Family) -> tuple[Shapes, ...]:
-    """The shapes for each resolution, the smallest first. Raises ConfigError for what the model cannot take."""
+def offered(run: Run, family: Family) -> Offered:
+    """The shapes for each resolution of each source. Raises ConfigError for what the model cannot take."""
     data = run.data
-    given = [("resolution", side) for side in data.sides]
+    given = [("resolution", side) for side in dict.fromkeys(side for source in data.sources for side in source.sides)]
     given += [("bucket_step", data.bucket_step)] if data.bucket_step is not None else []
     sizes.require_multiples(family, given)
     found = shapes_offered(data, family.native_size.width, family.size_multiple)
-    longest = max(max(size.width, size.height) for shapes in found for size in shapes.ladder)
+    longest = max(max(size.width, size.height) for shapes in found.every for size in shapes.ladder)
     sizes.require_no_longer(family, longest, "lower --resolution" + " or --max_aspect" * data.buckets)
     return found
 
 
-def preview_size(run: Run, family: Family, shapes: Shapes) -> Size:
+def preview_size(run: Run, family: Family, square: Size) -> Size:
     """The size of previews: as asked, or the square. Raises ConfigError for one that the model cannot take."""
-    size = run.preview.size or Size.square(shapes.side)
+    size = run.preview.size or square
     if run.preview.size is not None:
         sizes.require_size(family, size, "validation_size")
     return size
 
 
-def sampler_for(run: Run, manifest: Manifest, possible: tuple[Shapes, ...], num_processes: int) -> StepSampler:
+def sampler_for(run: Run, manifest: Manifest, possible: Offered, num_processes: int) -> StepSampler:
     """The stream of examples, those of one size together."""
     train = run.train
     batch_size = train.train_batch_size * train.gradient_accumulation_steps * num_processes
-    buckets = make_buckets([example.size for example in manifest.examples], possible, batch_size)
+    buckets = make_buckets(possible.pictures(manifest.examples), batch_size)
     return StepSampler(buckets, batch_size, train.seed)
 
 
-def size_text(buckets: tuple[Bucket, ...], shapes: Shapes) -> str:
+def size_text(buckets: tuple[Bucket, ...], possible: Offered) -> str:
     """At which sizes the examples are shown, in a few words."""
     if len(buckets) == 1:
         return f"{buckets[0].size} pixels"
-    return f"{len(buckets)} sizes with about the pixels of {Size.square(shapes.side)}"
+    return f"{len(buckets)} sizes with about the pixels of {possible.square}"
 
 
 def rows(manifest: Manifest, buckets: tuple[Bucket, ...]) -> list[tuple[str, str]]:
@@ -69,19 +69,23 @@ def rows(manifest: Manifest, buckets: tuple[Bucket, ...]) -> list[tuple[str, str
     return found
 
 
-def notes(manifest: Manifest, sampler: StepSampler, possible: tuple[Shapes, ...]) -> list[str]:
+def notes(manifest: Manifest, sampler: StepSampler, possible: Offered) -> list[str]:
     """What happens to pictures that do not fit, the worst first."""
-    buckets, batch_size, square = sampler.buckets, sampler.batch_size, Size.square(possible[0].side)
+    buckets, batch_size = sampler.buckets, sampler.batch_size
     cases = sorted({(example.name, example.size, size) for example, size in shown(manifest.examples, buckets)})
+    smallest = [(example, possible.of(example)[0]) for example in manifest.examples]
+    small = {(e.name, e.size, shapes.side) for e, shapes in smallest if not (shapes.enlarges or shapes.holds(e.size))}
     found: list[str] = [
         Note(f"smaller than {size}, so enlarged", f"{name} ({original})")
         for name, original, size in cases
         if is_enlarged(original, size)
     ]
     found += [
-        Note(f"with fewer pixels than {square}, so shown smaller (--upscale enlarges them)", f"{name} ({original})")
-        for name, original, _ in cases
-        if not (possible[0].enlarges or possible[0].holds(original))
+        Note(
+            f"with fewer pixels than {Size.square(side)}, so shown smaller (--upscale enlarges them)",
+            f"{name} ({original})",
+        )
+        for name, original, side in sorted(small)
     ]
     cuts = sorted((-lost_by_cutting(original, size), name, size) for name, original, size in cases)
     found += [Note("cropped", f"{name} by {-cut:.0%} to {size}") for cut, name, size in cuts if -cut >= MUCH]

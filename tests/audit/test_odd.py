@@ -165,7 +165,7 @@ def test_names_with_signs_and_long_captions(flags, tmp_path, capsys):
 
 def test_a_picture_is_once_in_a_bucket_though_two_resolutions_meet_there():
     shapes = [Shapes(side, 32, 2.5, enlarges=False) for side in (512, 640)]
-    found = make_buckets([Size(1500, 1500)] * 3, shapes, 4)
+    found = make_buckets([(Size(1500, 1500), shapes)] * 3, 4)
     for bucket in found:
         assert len({entry.index for entry in bucket.entries}) == len(bucket.entries)
 

@@ -13,8 +13,8 @@ from pipeline.data.buckets import (
     default_step,
     is_enlarged,
     lost_by_cutting,
-    make_buckets,
 )
+from pipeline.data.buckets import make_buckets as buckets_of
 from pipeline.data.sampler import MicroBatches, StepSampler
 from pipeline.geometry import Size
 
@@ -25,6 +25,10 @@ SMALL = Shapes(64, 8, 2.5, enlarges=False)
 
 def of(*sizes):
     return [Size(*size) for size in sizes]
+
+
+def make_buckets(originals, possible, batch_size):
+    return buckets_of([(original, possible) for original in originals], batch_size)
 
 
 def members(buckets):

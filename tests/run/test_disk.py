@@ -32,7 +32,7 @@ def test_the_cache_takes_what_the_plan_says(family, tmp_path):
         context.data.manifest,
         None,
         sampler=context.plan.sampler,
-        measured=context.plan.shapes,
+        possible=context.plan.possible,
         num_steps=12,
         num_trainable=context.plan.num_trainable,
         precision=context.engine.precision,
@@ -45,7 +45,7 @@ def test_the_cache_takes_what_the_plan_says(family, tmp_path):
 def test_half_precision_halves_the_text_states_and_learning_encoders_need_none(small, tmp_path):
     context = prepared(small, tmp_path / "out")
     plan = context.plan
-    sizes = {"sampler": plan.sampler, "measured": plan.shapes, "num_steps": 12, "num_trainable": 1000}
+    sizes = {"sampler": plan.sampler, "possible": plan.possible, "num_steps": 12, "num_trainable": 1000}
 
     def said(precision, **values):
         data = context.family, context.data.manifest, context.data.held_out
