@@ -56,6 +56,7 @@ OF_OTHERS = {
 
 # Flags of diffusers' training scripts that are refused, each with its alternative.
 REFUSED = {
+    "source": "sources are tables [[source]] in the file that --config names; see docs/data.md.",
     "cache_latents": "latents are always kept, as mean and deviation: leave it out.",
     "upcast_before_saving": "the adapter is trained and saved in float32 anyway: leave it out.",
     "proportion_empty_prompts": "say it with --caption_dropout.",

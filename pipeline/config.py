@@ -6,11 +6,11 @@ is the only place that knows the command line. It imports nothing heavy.
 
 import dataclasses
 import difflib
-import json
 import os
 import re
 import shlex
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -20,7 +20,7 @@ from cyclopts import App, Parameter
 
 import pipeline
 from pipeline import argv as command_line
-from pipeline import help_text, shipped
+from pipeline import help_text, run_toml, shipped
 from pipeline.adapter.options import SHAPING, AdapterOptions
 from pipeline.console import say
 from pipeline.data.options import DataOptions
@@ -68,7 +68,7 @@ class Run:
                 "--preservation_weight keeps the denoiser, not text encoders; leave --train_text_encoder out."
             )
         for name in ("unmasked_weight", "unmasked_preservation"):
-            if getattr(self.objective, name) and not self.data.masked_loss:
+            if getattr(self.objective, name) and not self.data.has_masks:
                 problems.append(f"--{name} has an effect only with --masked_loss.")
         return problems
 
@@ -78,12 +78,7 @@ class Run:
 
     def to_toml(self) -> str:
         """The run as run.toml; reading it back gives an equal Run."""
-        lines = [
-            f"{name} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")  # which TOML wants escaped
-            for name, value in self.flat().items()
-            if value is not None and value != () and name not in SECRETS
-        ]
-        return "\n".join(lines) + "\n"
+        return run_toml.text_of({name: value for name, value in self.flat().items() if name not in SECRETS})
 
     def replaced(self, **values: Any) -> "Run":
         """The run with some options changed, by flag name. Raises ConfigError for a name that no flag has."""
@@ -101,8 +96,7 @@ class Run:
 
     def expanded(self) -> "Run":
         """The run with ~ as the home folder in every path."""
-        values = {name: value for name, value in self.flat().items() if name in PATHS and str(value).startswith("~")}
-        return self.replaced(**{name: os.path.expanduser(value) for name, value in values.items()})
+        return self.replaced(**_expanded(self.flat()), source=tuple({**t, **_expanded(t)} for t in self.data.source))
 
 
 def _kind(annotation: Any) -> command_line.FlagKind:
@@ -125,6 +119,12 @@ KINDS: dict[str, command_line.FlagKind] = {
 PATHS = frozenset(  # options that may name a place on this machine
     name for name, kind in KINDS.items() if kind == "value" and name.endswith(("_dir", "_path"))
 ) | {"dataset_name", "init_lora", "single_file_config", "resume_from_checkpoint"}
+
+
+def _expanded(values: Mapping[str, Any]) -> dict[str, str]:
+    """The paths among some options that begin with ~, with the home folder in its place."""
+    wanted = {name: str(value) for name, value in values.items() if name in PATHS and str(value).startswith("~")}
+    return {name: os.path.expanduser(value) for name, value in wanted.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -157,7 +157,8 @@ def parse(argv: list[str]) -> Command | None:
         say(help_text.help_text(Run().groups, next(iter(argv[place + 1 :]), None)))
         return None
     config, recipe = _path_of(argv, "config"), command_line.value_of(argv, "recipe")
-    table = _table_of(config) if config is not None else {}
+    table = run_toml.read(config) if config is not None else {}
+    tables = table.pop("source", ())
     on_line = {word.removeprefix("--no-").removeprefix("--").split("=")[0] for word in argv if word.startswith("--")}
     given = table.keys() | on_line
     refusals = [f"--{name}: {command_line.REFUSED[name]}" for name in sorted(given & command_line.REFUSED.keys())]
@@ -171,12 +172,15 @@ def parse(argv: list[str]) -> Command | None:
         raise ConfigError("\n".join(refusals))
     if recipe is None and config is None and "pretrained_model_name_or_path" not in given:
         recipe = "starter"
-    sources = [config] if config is not None else []
-    sources += [shipped.recipe(recipe)] if recipe is not None else []
-    app = _app([cyclopts.config.Toml(path, allow_unknown=False, must_exist=True) for path in sources])
-    command = _parsed(app, argv)
+    given_in: list[Any] = []
+    if config is not None:
+        given_in.append(cyclopts.config.Dict(table, allow_unknown=False, source=str(config)))
+    if recipe is not None:
+        given_in.append(cyclopts.config.Toml(shipped.recipe(recipe), allow_unknown=False, must_exist=True))
+    command = _parsed(_app(given_in), argv)
     if not isinstance(command, Command):
         return None
+    command = dataclasses.replace(command, run=command.run.replaced(source=tables))
     if "num_train_epochs" in given and "max_train_steps" not in given:  # a recipe's length gives way
         command = dataclasses.replace(command, run=command.run.replaced(max_train_steps=None))
     command = dataclasses.replace(command, run=command.run.expanded())
@@ -237,7 +241,9 @@ def _app(configs: list[Any]) -> App:
         name="train_lora.py",
         help_flags=(),  # see help_text.py
         version=pipeline.__version__,
-        default_parameter=Parameter(name_transform=str, negative_iterable=(), show_env_var=False),
+        default_parameter=Parameter(
+            name_transform=str, negative_iterable=(), show_env_var=False, parse=re.compile("^(?!source$)")
+        ),
         config=configs,
         result_action="return_value",
     )
@@ -270,18 +276,3 @@ def _require_in_place(config: Path, run: Run) -> None:
             f"{config} says --output_dir {run.train.output_dir}, where there is nothing to go on from; its checkpoints "
             f"lie in {folder}. Add --output_dir {shlex.quote(str(folder))}"
         )
-
-
-def _table_of(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ConfigError(f"--config {path}: there is no such file.")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path} is not valid TOML: {error}") from error
-    nested = sorted(key for key, value in table.items() if isinstance(value, dict))
-    if nested:
-        raise ConfigError(
-            f"--config {path} has the table [{nested[0]}]; run.toml is flat: one key per flag, no tables."
-        )
-    return table

@@ -70,7 +70,7 @@ DIFFUSERS = [
 def test_every_flag_of_diffusers_script_is_taken_or_refused_with_an_alternative():
     known = config.Run().flat().keys() | command_line.REFUSED.keys()
     assert set(DIFFUSERS) <= known
-    assert not config.Run().flat().keys() & command_line.REFUSED.keys()
+    assert config.Run().flat().keys() & command_line.REFUSED.keys() == {"source"}  # only a table of run.toml
     for name, sentence in command_line.REFUSED.items():
         with pytest.raises(ConfigError, match=re.escape(sentence)):
             config.parse([f"--{name}", "x"])
@@ -138,7 +138,7 @@ def test_all_values_out_of_bounds_are_named_at_once():
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("ranks = 3", "--rank"), ("[lora]\nrank = 3", "no tables"), ("rank = ", "TOML"), ('rank = "many"', "many")],
+    [("ranks = 3", "--rank"), ("[lora]\nrank = 3", "flat"), ("rank = ", "TOML"), ('rank = "many"', "many")],
 )
 def test_mistakes_in_a_file_are_answered(tmp_path, text, said):
     path = tmp_path / "run.toml"
@@ -151,7 +151,7 @@ def test_mistakes_in_a_file_are_answered(tmp_path, text, said):
 def test_every_option_is_documented_and_unique():
     names = [field.name for section in config.Run().sections for field in dataclasses.fields(section)]
     assert len(names) == len(set(names))
-    assert len(names) < 120
+    assert len(names) < 126  # about 120 flags
 
 
 HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "huggingface_hub", "scipy"}

@@ -33,6 +33,8 @@ WRONG: dict[str, tuple[str, str]] = {
     "dataset_config_name": ("plain", "only with --dataset_name"),
     "evaluation_data_dir": ("nowhere", "does not exist"),
     "validation_split": ("1.5", "between 0 and 0.9"),
+    "source": ("photos", "tables [[source]] in the file that --config names"),
+    "repeats": ("0", "between 1 and"),
     "image_column": ("photo", "there is file_name"),
     "caption_column": ("title", "there is text"),
     "caption_weights": ("3,many", "holds no numbers, as in 3,1"),

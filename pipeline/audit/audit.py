@@ -11,6 +11,7 @@ from pipeline.data.buckets import Bucket, Offered, make_buckets
 from pipeline.data.manifest import Manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.sampler import StepSampler
+from pipeline.data.sources import names_of
 from pipeline.data.split import split
 from pipeline.errors import ConfigError
 
@@ -71,7 +72,7 @@ def audit(options: DataOptions, model: Model, validation_split: float | None) ->
     of_files = files.of_files(found)
     of_files["no-caption"] = [Case(name, (name,)) for name in sorted(found.uncaptioned)]
     if found.manifest is None:
-        return Audit(_origin(options), None, None, None, None, (), tuple(findings_of(of_files)))
+        return Audit(" + ".join(names_of(options)), None, None, None, None, (), tuple(findings_of(of_files)))
     try:
         trained, held_out = split(found.manifest, validation_split)
     except ConfigError as error:  # too few to hold any out
@@ -80,26 +81,23 @@ def audit(options: DataOptions, model: Model, validation_split: float | None) ->
     trained = trained.limited(options.max_train_samples)
     buckets = make_buckets(model.possible.pictures(trained.examples), model.batch_size)
     stream = StepSampler(buckets, model.batch_size, model.seed)
-    texts_of_rows = frozenset({*options.caption_columns, options.image_column or "file_name", "image"})
+    sources = options.sources
+    texts_of_rows = {"image", *(name for s in sources for name in (*s.caption_columns, s.image_column or "file_name"))}
     if any(look.hash is None for look in found.looks.values()):
         of_files["remarks"] = [*of_files["remarks"], Case(NO_HASHES)]
-    columns = balance.columns_of(found.columns, texts_of_rows)
+    columns = balance.columns_of(found.columns, frozenset(texts_of_rows))
     lighter: dict[str, Weight] = {}
-    if options.on_bad_image == "skip":
+    if all(source.on_bad_image == "skip" for source in sources):
         lighter |= {"unreadable": "warning", "unread": "warning"}
-    if options.missing_caption != "error" or options.instance_prompt is not None:
+    if all(source.missing_caption != "error" or source.instance_prompt is not None for source in sources):
         lighter["no-caption"] = "warning"
     findings = findings_of(
         of_files,
-        files.of_pictures(found, options),
+        files.of_pictures(found),
         likeness.of_likeness(found, held_out),
-        texts.of_captions(found.manifest.distinct().examples, options, model.lost),
+        texts.of_captions(found.manifest.distinct().examples, model.lost),
         sizes.of_sizes(trained, held_out, stream, model.possible),
         balance.of_balance(found.columns, columns),
         lighter=lighter,
     )
     return Audit(found.manifest.origin, found.manifest, trained, held_out, stream, tuple(columns), tuple(findings))
-
-
-def _origin(options: DataOptions) -> str:
-    return options.train_data_dir or options.dataset_name or ""

@@ -5,7 +5,6 @@ from pathlib import Path
 from pipeline.audit.findings import Case, Cases
 from pipeline.audit.survey import Look, Survey, links
 from pipeline.data.manifest import by_name
-from pipeline.data.options import DataOptions
 from pipeline.notes import Note
 
 PLAIN_MODES = ("RGB", "RGBA", "L", "P", "LA", "PA", "1")
@@ -28,19 +27,18 @@ def of_files(found: Survey) -> Cases:
     }
 
 
-def of_pictures(found: Survey, options: DataOptions) -> Cases:
+def of_pictures(found: Survey) -> Cases:
     """What pictures are like as files, and those that show nothing."""
     assert found.manifest is not None
-    root = Path(found.manifest.origin).resolve()
     cases: Cases = {
         "outside": [
-            Case(f"{name} is {place}", (name,))
-            for name, place in links(by_name(found.manifest.distinct()))
-            if root not in place.parents
+            Case(f"{example.name} is {place}", (example.name,))
+            for example, place in links(by_name(found.manifest.distinct()))
+            if Path(example.options.place).resolve() not in place.parents
         ]
     }
     for example in by_name(found.manifest.distinct()):
-        masked = options.masked_loss and example.mask is None
+        masked = example.options.masked_loss and example.mask is None
         for kind, text in said_of(found.looks[example.image_id], masked=masked).items():
             cases.setdefault(kind, []).append(Case(f"{example.name}{text}", (example.name,)))
     return cases

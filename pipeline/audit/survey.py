@@ -19,8 +19,9 @@ from PIL import Image, ImageOps
 from pipeline.data.images import Stored, described
 from pipeline.data.manifest import Example, Manifest
 from pipeline.data.options import DataOptions
-from pipeline.data.reading import gather, gather_table, in_order
+from pipeline.data.reading import in_order
 from pipeline.data.rows import FileSource, Findings, Row
+from pipeline.data.sources import gather_sources
 from pipeline.errors import DataError
 from pipeline.progress import Progress
 from pipeline.remembered import Remembered, cache_folder, remembered
@@ -58,7 +59,8 @@ class Survey:
 
 def survey(options: DataOptions) -> Survey:
     """Look at everything. Raises DataError where there is no dataset at all."""
-    lenient = dataclasses.replace(options, on_bad_image="skip", missing_caption="empty")
+    leniently: dict[str, Any] = {"on_bad_image": "skip", "missing_caption": "empty"}
+    lenient = dataclasses.replace(options, **leniently, source=tuple({**t, **leniently} for t in options.source))
     findings, bad, columns = Findings(), list[tuple[str, str]](), dict[str, dict[str, Any]]()
     uncaptioned = list[str]()
 
@@ -71,13 +73,9 @@ def survey(options: DataOptions) -> Survey:
         if isinstance(row.description, dict):
             columns[example.name] = row.description
 
-    if options.dataset_name is not None:
-        gathered = gather_table(lenient, findings, on_row)
-    else:
-        gathered = gather(Path(options.train_data_dir or "."), lenient, findings, on_row=on_row)
-    origin, counted, _ = gathered
-    if options.missing_caption == "skip":
-        counted = [(example, repeats) for example, repeats in counted if example.caption]
+    origin, counted, _ = gather_sources(lenient, findings, on_row)
+    skipping = {source.place for source in options.sources if source.missing_caption == "skip"}
+    counted = [pair for pair in counted if pair[0].caption or pair[0].options.place not in skipping]
     findings.problems = [problem for problem in findings.problems if not problem.startswith(NOT_ONE)]
     try:
         manifest = in_order(origin, counted, findings)
@@ -85,16 +83,26 @@ def survey(options: DataOptions) -> Survey:
         if not (findings.problems or bad or uncaptioned):
             findings.problems.append(str(error))
         return Survey(None, findings, tuple(bad), tuple(uncaptioned), columns, {})
-    return Survey(manifest, findings, tuple(bad), tuple(uncaptioned), columns, look_at(manifest, options))
+    return Survey(manifest, findings, tuple(bad), tuple(uncaptioned), columns, look_at(manifest))
 
 
-def look_at(manifest: Manifest, options: DataOptions) -> dict[str, Look]:
+def look_at(manifest: Manifest) -> dict[str, Look]:
     """A look at each picture, on all cores; what an earlier audit saw of an unchanged file is remembered."""
-    distinct = list({example.image_id: example for example in manifest.examples}.values())
+    by_place: dict[tuple[str, str], list[Example]] = {}
+    for example in {example.image_id: example for example in manifest.examples}.values():
+        by_place.setdefault((example.options.place, example.options.alpha_background), []).append(example)
+    found: dict[str, Look] = {}
+    for (place, _), distinct in by_place.items():
+        found |= _look_at(os.path.realpath(place), distinct, distinct[0].options)
+    return found
+
+
+def _look_at(place: str, distinct: list[Example], options: DataOptions) -> dict[str, Look]:
+    """The same for the pictures of one source."""
     kind = f"looks {VERSION}, Pillow {PIL.__version__}, {options.alpha_background}, hashes {_hasher() is not None}"
     found: dict[str, Look] = {}
     with (
-        remembered(cache_folder(options.cache_dir), os.path.realpath(manifest.origin), kind, whole=True) as known,
+        remembered(cache_folder(options.cache_dir), place, kind, whole=True) as known,
         closing(Progress(len(distinct), "picture")) as progress,
         ThreadPoolExecutor(os.cpu_count()) as threads,
     ):
@@ -155,8 +163,8 @@ def _hasher() -> Any:
     return imagehash
 
 
-def links(examples: Iterable[Example]) -> Iterator[tuple[str, Path]]:
+def links(examples: Iterable[Example]) -> Iterator[tuple[Example, Path]]:
     """The pictures that are links to files elsewhere, each with the file."""
     for example in examples:
         if isinstance(example.source, FileSource) and example.source.path.is_symlink():
-            yield example.name, example.source.path.resolve()
+            yield example, example.source.path.resolve()

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from pipeline.audit.findings import Case, Cases
 from pipeline.data import captions
 from pipeline.data.manifest import Example
-from pipeline.data.options import DataOptions
 
 COMMON = frozenset(
     """a an and are as at be by for from has have he her his in into is it its of on one or over she that the their
@@ -26,7 +25,7 @@ OF_A_CAMERA = re.compile(r"(?:img|dsc|dscn|pxl|image|photo|screenshot|whatsapp i
 Lost = Callable[[Iterable[str]], dict[str, str]]  # captions that are cut by the text encoder, each with what is lost
 
 
-def of_captions(examples: Iterable[Example], options: DataOptions, lost: Lost | None) -> Cases:
+def of_captions(examples: Iterable[Example], lost: Lost | None) -> Cases:
     """What is wrong with single captions, and with all of them together."""
     pictures = sorted(examples, key=lambda example: example.name)
     texts = [(example, text) for example in pictures for text in example.captions if text]
@@ -36,11 +35,11 @@ def of_captions(examples: Iterable[Example], options: DataOptions, lost: Lost | 
         "file-name": [_case(example, _told(text)) for example, text in texts if _is_file_name(example, text)],
         "markup": [_case(example, _told(_marked(text))) for example, text in texts if MARKUP.search(text)],
         "long": [_case(e, f"{n} words") for e, text in texts if (n := len(text.split())) > LONG_WORDS],
-        **(_of_shares(texts, pictures, options) if len(pictures) >= FEW else {}),
+        **(_of_shares(texts, pictures) if len(pictures) >= FEW else {}),
     }
 
 
-def _of_shares(texts: list[tuple[Example, str]], pictures: list[Example], options: DataOptions) -> Cases:
+def _of_shares(texts: list[tuple[Example, str]], pictures: list[Example]) -> Cases:
     """What only all captions together show."""
     by_text: dict[str, list[str]] = collections.defaultdict(list)
     for example, text in texts:
@@ -53,22 +52,22 @@ def _of_shares(texts: list[tuple[Example, str]], pictures: list[Example], option
     mirrored = [
         _case(example, _told(text))
         for example, text in texts
-        if options.random_flip and any(captions.has_word(text, word) for word in ("left", "right"))
+        if example.options.random_flip and any(captions.has_word(text, word) for word in ("left", "right"))
     ]
     return {
         "alike": [
             Case(f"{_told(text)}: {len(names)} pictures", tuple(names)) for text, names in alike if len(names) > enough
         ],
-        "dominant": _dominant(texts, options),
+        "dominant": _dominant(texts),
         "short": short if len(short) < len(texts) else [],
         "script": [_case(example, _told(text)) for example, text in texts if scripts_of(text) - usual],
         "sides": mirrored,
     }
 
 
-def _dominant(texts: list[tuple[Example, str]], options: DataOptions) -> list[Case]:
+def _dominant(texts: list[tuple[Example, str]]) -> list[Case]:
     """Words in nearly all captions, but for those that every English sentence has and the trigger word."""
-    trigger = set((options.trigger_word or "").lower().split())
+    trigger = {word for example, _ in texts for word in (example.options.trigger_word or "").lower().split()}
     counts = collections.Counter(word for _, text in texts for word in set(words_of(text)) - COMMON - trigger)
     return [
         Case(f"{word!r} in {number / len(texts):.0%} of the captions")

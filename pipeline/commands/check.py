@@ -42,7 +42,7 @@ def check(
         if path is not None and path.is_dir():
             raise ConfigError(f"--{flag} {path} is a folder; give the name of a file.")
     run = command.run
-    if run.data.train_data_dir is None and run.data.dataset_name is None:
+    if not (run.data.place or run.data.source):
         run = run.replaced(train_data_dir=str(shipped.TRAIN))
     data = run.data
     with quiet_libraries():

@@ -82,6 +82,8 @@ def latent_key(example: Example, view: images.View) -> str:
 
 def mask_key(example: Example, view: images.View) -> str:
     """By which the mask of one view is kept."""
+    if not example.options.masked_loss:
+        return digest(f"all of {view.size}".encode())
     return digest(f"{example.mask_id or example.image_id}\n{example.size}\n{view.key}".encode())
 
 

@@ -74,6 +74,7 @@ class CachedExamples(Dataset[Row]):
         self.manifest, self.cache, self.options = manifest, cache, options
         self.seed, self.noise_offset = seed, noise_offset
         self.size_states, self.ragged, self.live_prompts = size_states, ragged, live_prompts
+        self._has_masks = options.has_masks
 
     @functools.cached_property
     def unconditional(self) -> Embeddings:
@@ -98,7 +99,7 @@ class CachedExamples(Dataset[Row]):
             "latents": latents,
             "noise": noise,
             "u": torch.tensor(u, dtype=torch.float64),  # 1 - 1e-9 is 1 in float32
-            "mask": self.cache.mask_of(example, view) if self.options.masked_loss else None,
+            "mask": self.cache.mask_of(example, view) if self._has_masks else None,
             "seed": rng.number_for(seed, epoch, example.id, "model"),
             "caption": caption,
             "conditions": {**self._embeddings(caption), **self.size_states(pixels.geometry_of(example.size, view))},

@@ -21,6 +21,8 @@ def mask_of(example: Example, view: images.View, latent: tuple[int, int]) -> Flo
     Raises ValueError for a picture without anything to look at.
     """
     source, mask = example.source, example.mask
+    if not example.options.masked_loss:
+        return torch.ones(1, *latent)
     found = images.alpha_of(source.content()) if mask is None else images.mask(mask.content())
     if found is None:
         return torch.ones(1, *latent)

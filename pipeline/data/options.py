@@ -1,9 +1,10 @@
 """Options of the dataset."""
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from pipeline.data.source_options import SIZE_MULTIPLE, SourceOptions, nearest_multiple
+from pipeline.data.source_options import SIZE_MULTIPLE, SourceOptions, nearest_multiple, table_problems
 from pipeline.errors import not_utf8, out_of_bounds
 
 DROPOUT = 0.1  # of captions, where the sampler has classifier-free guidance (Ho & Salimans 2022, table 1)
@@ -12,6 +13,8 @@ DROPOUT = 0.1  # of captions, where the sampler has classifier-free guidance (Ho
 @dataclass(frozen=True, kw_only=True)
 class DataOptions(SourceOptions):
     """What is trained on, and how pictures become model input."""
+
+    source: tuple[dict[str, Any], ...] = ()  # the tables [[source]] of run.toml, each with fields of SourceOptions
 
     evaluation_data_dir: str | None = None
     """Folder of a test set, in the same layout: reference images that are never trained on. The report shows each
@@ -54,8 +57,13 @@ class DataOptions(SourceOptions):
 
     @property
     def sources(self) -> tuple["DataOptions", ...]:
-        """The options of each source of the data."""
-        return (self,)
+        """The options of each source of the data: what its own table says, else what the run says."""
+        return tuple(dataclasses.replace(self, source=(), **table) for table in self.source) or (self,)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the loss of some source looks only at parts of pictures."""
+        return any(source.masked_loss for source in self.sources)
 
     def dropout_for(self, *, supports_cfg: bool) -> float:
         """The caption dropout for a model whose sampler has classifier-free guidance, or has not."""
@@ -81,7 +89,27 @@ class DataOptions(SourceOptions):
             dataloader_num_workers=(0, infinity),
         )
         problems += not_utf8(self, "evaluation_data_dir", "cache_dir") + self._bucket_problems()
-        return super().problems() + problems
+        return super().problems() + problems + self._source_problems()
+
+    def _source_problems(self) -> list[str]:
+        """What is wrong with the tables of sources."""
+        if not self.source:
+            return []
+        problems = [
+            f"--{name} stands beside [[source]]; put it into a table of its own."
+            for name in ("train_data_dir", "dataset_name", "dataset_config_name")
+            if getattr(self, name) is not None
+        ]
+        for number, table in enumerate(self.source, start=1):
+            found = table_problems(table)
+            if not found:
+                (own,) = dataclasses.replace(self, source=(table,)).sources
+                shared = SourceOptions.problems(self)
+                found = [problem for problem in SourceOptions.problems(own) if problem not in shared]
+            problems += [f"[[source]] {number}: {problem}" for problem in found]
+        if not problems and len({source.own for source in self.sources}) < len(self.source):
+            problems.append("[[source]]: two of them are the same; keep one, with more repeats.")
+        return problems
 
     def _bucket_problems(self) -> list[str]:
         """What is wrong with the options of buckets."""

@@ -37,12 +37,7 @@ def read_manifest(place: Path, options: DataOptions, flag: str = "--train_data_d
     Raises DataError with every unreadable image, missing or undecodable caption, row without a
     file and file without a row at once, except for what the options say to skip.
     """
-    return _in_order(*gather(place, options, Findings(), flag))
-
-
-def read_table(options: DataOptions) -> Manifest:
-    """Read the dataset that --dataset_name names, under the same rules."""
-    return _in_order(*gather_table(options, Findings()))
+    return manifest_of(*gather(place, options, Findings(), flag))
 
 
 def gather(
@@ -130,7 +125,7 @@ def _examined(
         if on_row is not None:
             on_row(row, example)
         if isinstance(example, Example):
-            examples.append((example, row.repeats))
+            examples.append((example, row.repeats * options.repeats))
         elif options.on_bad_image == "skip":
             findings.skipped.append(f"{row.name}: {example}")
         else:
@@ -185,8 +180,8 @@ def _without_trigger(name: str, found: tuple[str, ...], options: DataOptions) ->
     return problems
 
 
-def _in_order(origin: str, examples: list[Counted], findings: Findings) -> Manifest:
-    """The manifest. Raises DataError with all that was found wrong."""
+def manifest_of(origin: str, examples: list[Counted], findings: Findings) -> Manifest:
+    """The manifest of what was gathered. Raises DataError with all that was found wrong."""
     origin = printable(origin)
     if findings.problems:
         problems = [printable(problem) for problem in findings.problems]

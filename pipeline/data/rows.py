@@ -85,3 +85,9 @@ class Findings:
     skipped: list[str] = field(default_factory=list)  # left out because the options say so
     notes: list[Note] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)  # what may hold the captions or images that are not found
+
+    def take(self, other: "Findings", label: str) -> None:
+        """Add what was found out about one of several sources."""
+        for name in ("problems", "skipped", "hints"):
+            getattr(self, name).extend(f"{label}/{text}" for text in getattr(other, name))
+        self.notes += [Note(note.kind, f"{label}/{note.case}") for note in other.notes]

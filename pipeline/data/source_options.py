@@ -1,8 +1,11 @@
 """Options of one source of data: where it is, what its captions are, and how its pictures are shown."""
 
+import difflib
 import re
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
 
 from pipeline.data import captions
 from pipeline.errors import not_utf8, out_of_bounds
@@ -26,6 +29,9 @@ class SourceOptions:
 
     dataset_config_name: str | None = None
     """Configuration of dataset_name, where it has several."""
+
+    repeats: int = 1
+    """How often each image counts in an epoch, each time with a crop, noise and caption drawn anew."""
 
     image_column: str | None = None
     """Column of the image. Not given: file_name in a metadata file (where 'image' means the same), image in a
@@ -102,11 +108,22 @@ class SourceOptions:
     """Look only at the white part of a mask: x.mask.png or x-masklabel.png beside x.png, masks/x.png, or else the
     transparency of the image itself. Images without either count whole."""
 
+    @property
+    def own(self) -> tuple[Any, ...]:
+        """All that a source says for itself: equal for equal sources, whatever the run around them."""
+        return tuple(getattr(self, field.name) for field in fields(SourceOptions))
+
+    @property
+    def place(self) -> str:
+        """The folder, or the name of the dataset; '' for the starter dataset."""
+        return self.train_data_dir or self.dataset_name or ""
+
     def problems(self) -> list[str]:
         """What is wrong with these values, one sentence each."""
         infinity = float("inf")
         problems = out_of_bounds(
             self,
+            repeats=(1, 10000),
             cache_variants=(1, infinity),
             caption_variants=(1, infinity),
             keep_tokens=(0, infinity),
@@ -223,6 +240,29 @@ class SourceOptions:
     def variants(self) -> int:
         """Views kept per image: one where crop and flip leave nothing to chance."""
         return 1 if self.center_crop and not self.random_flip else self.cache_variants
+
+
+def table_problems(table: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the names and the types of a table of options, one sentence each."""
+    hints = {field.name: field.type for field in fields(SourceOptions)}
+    problems = []
+    for name, value in table.items():
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, n=1)
+            problems.append(f"{name} is no option of a source" + (f"; did you mean {near[0]}?" if near else "."))
+        elif not _accepts(hints[name], value):
+            problems.append(f"{name} cannot be {value!r}.")
+    places = {"train_data_dir", "dataset_name"} & table.keys()
+    return problems if places else [*problems, "it names no data; give train_data_dir or dataset_name."]
+
+
+def _accepts(hint: Any, value: object) -> bool:
+    """Whether a field of this type takes a value; numbers that are whole are numbers too."""
+    if isinstance(hint, UnionType):
+        return any(_accepts(part, value) for part in get_args(hint))
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    return type(value) is hint or (hint is float and type(value) is int)
 
 
 def _words_of(resolution: int | str | None) -> list[str]:

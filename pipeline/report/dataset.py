@@ -6,6 +6,8 @@ from typing import Any
 
 from pipeline.data.buckets import LITTLE, Bucket, is_enlarged, share_cropped, shown
 from pipeline.data.manifest import Manifest, by_name
+from pipeline.data.options import DataOptions
+from pipeline.data.sources import names_of, shown_by_source
 from pipeline.evaluation.picture_sets import INDEX, keep, kept
 from pipeline.evaluation.previews import spread
 from pipeline.evaluation.test_set import reference_picture
@@ -28,8 +30,11 @@ def keep_examples(manifest: Manifest, buckets: tuple[Bucket, ...], samples: Path
     keep(samples / FOLDER, pictures, rows, drawn=False)
 
 
-def facts(manifest: Manifest, held_out: Manifest | None, buckets: tuple[Bucket, ...]) -> DataFacts:
+def facts(
+    options: DataOptions, manifest: Manifest, held_out: Manifest | None, buckets: tuple[Bucket, ...]
+) -> DataFacts:
     """The dataset in numbers, for result.json."""
+    by_source = [examples for _, examples in shown_by_source(options, manifest)] if options.source else []
     seen = [(example.size, size) for example, size in shown(manifest.examples, buckets)]
     sides = sorted(min(example.size.width, example.size.height) for example in manifest.examples)
     captions = [caption for example in manifest.examples for caption in example.captions]
@@ -45,6 +50,7 @@ def facts(manifest: Manifest, held_out: Manifest | None, buckets: tuple[Bucket, 
         sizes={str(bucket.size): len(bucket.entries) for bucket in buckets},
         enlarged=sum(is_enlarged(original, size) for original, size in seen),
         cropped=share_cropped(seen),
+        sources=dict(zip(names_of(options), by_source, strict=False)),
     )
 
 
@@ -70,6 +76,9 @@ def words(found: DataFacts, size: Size) -> list[str]:
         f"{found.examples} examples to train on, {found.held_out} held out. Their shorter side is {sizes}; {shown_at}.",
         f"{found.captions} captions, {found.distinct_captions} of them different, {found.words:g} words in the median.",
     ]
+    if found.sources:
+        shares = (f"{name} {number / found.examples:.0%}" for name, number in found.sources.items())
+        sentences.append(f"Of what an epoch shows, {', '.join(shares)}.")
     if found.enlarged:
         sentences.append(f"{found.enlarged} are too small for this and are enlarged: their softness is learnt too.")
     if found.distinct_captions < found.captions / 2:

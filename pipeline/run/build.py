@@ -107,7 +107,7 @@ def build_loss_validation(context: RunContext, models: Models) -> Validation | N
         view = centre_view(example, context.plan.possible.measured(example))
         entry = context.cache.latents_of(example, view)
         size = family.size_states(pixels.geometry_of(example.size, view))
-        mask = context.cache.mask_of(example, view) if data.masked_loss else None
+        mask = context.cache.mask_of(example, view) if data.has_masks else None
         counts = None if mask is None else counted(mask[None], context.run.objective.unmasked_weight)[0]
         return ValidationExample(example.id, entry["mean"], entry["std"], example.caption, size, counts)
 

@@ -17,6 +17,7 @@ def mirrored(manifest: Manifest) -> list[str]:
     return [
         Note("captions with 'left' or 'right', while --random_flip mirrors their images", f"{e.name}: {caption!r}")
         for e in by_name(manifest.distinct())
+        if e.options.random_flip
         for caption in e.captions
         if captions.has_word(caption, "left") or captions.has_word(caption, "right")
     ]

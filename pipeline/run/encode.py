@@ -43,7 +43,7 @@ def _encode(context: RunContext) -> None:
     run, family, cache, engine = context.run, context.family, context.cache, context.engine
     share = slice(engine.rank, None, engine.num_processes)
     looked_at = views_to_encode(context)[share]
-    if run.data.masked_loss:
+    if run.data.has_masks:
         keep_masks(cache, looked_at, lambda size: family.latent_shape(size)[1:])
     views = caches.missing_views(cache, looked_at)
     captions = caches.missing_captions(cache, captions_to_encode(context)[share])

@@ -93,7 +93,7 @@ def facts_of(context: RunContext, exported: Exported, timer: PhaseTimer) -> RunR
         rank=exported.rank,
         alpha=exported.alpha,
         comfyui=exported.comfyui.relative_to(context.folder).as_posix() if exported.comfyui else None,
-        data=dataset.facts(context.data.manifest, context.data.held_out, context.plan.buckets),
+        data=dataset.facts(context.run.data, context.data.manifest, context.data.held_out, context.plan.buckets),
         seconds=timer.seconds,
         peak_memory=context.engine.peak_memory,
     )

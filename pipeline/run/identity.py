@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pipeline.data.sources import by_source
 from pipeline.hashing import digest, fingerprint_of_adapter
 from pipeline.run.context import RunContext
 
@@ -17,6 +18,8 @@ NOT_IDENTITY = frozenset(
         "train_data_dir",
         "dataset_name",
         "dataset_config_name",
+        "source",
+        "repeats",
         "evaluation_data_dir",
         "cache_dir",
         "dataloader_num_workers",
@@ -66,12 +69,28 @@ NOT_IDENTITY = frozenset(
 )
 
 
+def _deciding(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in NOT_IDENTITY}
+
+
+def _sources(context: RunContext) -> list[dict[str, Any]]:
+    """What each of several sources says for itself, and which examples it has; in no order of theirs."""
+    found = [
+        {**_deciding(dict(table)), "examples": digest("\n".join(example.id for example in examples).encode())}
+        for table, examples in zip(
+            context.run.data.source, by_source(context.run.data, context.data.manifest), strict=True
+        )
+    ]
+    return sorted(found, key=repr)
+
+
 def identity_of(context: RunContext) -> dict[str, Any]:
     """All that decides the trained weights, by name."""
     family, data, plan = context.family, context.data, context.plan
-    kept = {name: value for name, value in context.run.flat().items() if name not in NOT_IDENTITY}
+    kept = _deciding(context.run.flat())
     return {
         **kept,
+        **({"sources": _sources(context)} if context.run.data.source else {}),
         "dataset": data.manifest.fingerprint,
         "held_out": data.held_out.fingerprint if data.held_out else None,
         "base_model": family.source.fingerprint((family.denoiser, "scheduler")),

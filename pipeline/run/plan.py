@@ -120,7 +120,7 @@ def make_plan(
     )
     rows = (
         ("model", plan_text.model_text(family, path.prediction)),
-        ("data", plan_text.data_text(run, manifest, shapes.size_text(sampler.buckets, possible))),
+        *plan_text.data_rows(run, manifest, shapes.size_text(sampler.buckets, possible)),
         *shapes.rows(manifest, sampler.buckets),
         ("steps", f"{num_steps} of {plan_text.batch_text(run, num_processes)}"),
         ("epochs", f"{num_steps * sampler.batch_size / sampler.num_entries:.1f} ({length_reason})"),
@@ -193,11 +193,12 @@ def _dora_notes(run: Run, chosen: list[TargetModule]) -> tuple[str, ...]:
 
 def _notes(run: Run, manifest: Manifest, of_shapes: list[str]) -> tuple[str, ...]:
     notes = data_notes.found(manifest) + of_shapes
-    notes += data_notes.mirrored(manifest) if run.data.random_flip else []
-    trigger = run.data.trigger_word
+    notes += data_notes.mirrored(manifest)
+    triggers = [source.trigger_word for source in run.data.sources if source.trigger_word is not None]
+    names = " or ".join(map(repr, dict.fromkeys(triggers)))
     notes += [
-        Note(f"previews without the trigger word {trigger!r}", repr(prompt))
+        Note(f"previews without the trigger word {names}", repr(prompt))
         for prompt in run.preview.validation_prompt
-        if trigger is not None and not captions.has_word(prompt, trigger)
+        if triggers and not any(captions.has_word(prompt, trigger) for trigger in triggers)
     ]
     return tuple(notes)

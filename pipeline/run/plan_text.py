@@ -1,5 +1,6 @@
 """The plan of a run in the words that a terminal shows."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from pipeline.adapter.layers import TargetModule
 from pipeline.config import Run
 from pipeline.data import tags
 from pipeline.data.manifest import Manifest
+from pipeline.data.sources import names_of, shown_by_source
 from pipeline.data.split import MIN_IMAGES
 from pipeline.families.base import Family
 from pipeline.remembered import cache_folder
@@ -33,16 +35,40 @@ def training_rows(run: Run, family: Family, schedule: Schedule, chosen: list[Tar
         ("adapter", _adapter_text(run, chosen)),
         ("caption dropout", f"{run.data.dropout_share:.0%} of examples{_dropout_text(family)}"),
         *([("preserved", run.objective.preserved)] if run.objective.preservation_weight else []),
-        *([("tags", tags.said(run.data, kept=not run.adapter.train_text_encoder))] if run.data.varies_tags else []),
+        *(
+            [("tags", tags.said(run.data, kept=not run.adapter.train_text_encoder))]
+            if run.data.varies_tags and not run.data.source
+            else []
+        ),
     )
 
 
-def data_text(run: Run, manifest: Manifest, sizes: str) -> str:
-    """What is trained on, at which sizes."""
+def data_rows(run: Run, manifest: Manifest, sizes: str) -> Rows:
+    """What is trained on, at which sizes; of several sources how often each is shown, and what it says for itself."""
     number = sum(example.mask is not None for example in manifest.examples)
-    more = f", {number} with a mask beside them" if run.data.masked_loss else ""
-    reason = "--resolution" if run.data.sides else "the model's own size"
-    return f"{manifest.origin}: {len(manifest.examples)} examples at {sizes} ({reason}){more}"
+    more = f", {number} with a mask beside them" if run.data.has_masks else ""
+    reason = "--resolution" if any(source.sides for source in run.data.sources) else "the model's own size"
+    text = f"{manifest.origin}: {len(manifest.examples)} examples at {sizes} ({reason}){more}"
+    return (("data", text), *_source_rows(run, manifest))
+
+
+def _source_rows(run: Run, manifest: Manifest) -> Rows:
+    if not run.data.source:
+        return ()
+    rows = []
+    counts, names = shown_by_source(run.data, manifest), names_of(run.data)
+    for number, table in enumerate(run.data.source):
+        images, examples = counts[number]
+        total = len(manifest.examples)
+        share = f"{examples} of {total} examples of an epoch ({examples / total:.0%})"
+        said = [_said(key, value) for key, value in table.items() if key not in ("train_data_dir", "dataset_name")]
+        rows.append((f"source {number + 1}", ", ".join([f"{names[number]}: {images} images", share, *said])))
+    return tuple(rows)
+
+
+def _said(name: str, value: Any) -> str:
+    """An option with its value, in a sentence."""
+    return name if value is True else f"no {name}" if value is False else f"{name} {json.dumps(value)}"
 
 
 def disk_rows(run: Run, needed: Needed, output_dir: Path) -> Rows:

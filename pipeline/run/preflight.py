@@ -13,7 +13,8 @@ from pipeline.data import card
 from pipeline.data.card import Card
 from pipeline.data.manifest import Manifest
 from pipeline.data.options import DataOptions
-from pipeline.data.reading import read_manifest, read_table
+from pipeline.data.reading import read_manifest
+from pipeline.data.sources import names_of, read_sources
 from pipeline.data.split import split
 from pipeline.errors import CheckpointError, ConfigError, DataError, listed, printable
 from pipeline.hub_ids import may_be_hub_id
@@ -46,7 +47,7 @@ def preflight(run: Run, folder: Path) -> RunData:
     _ = run.model.local_folder, run.model.local_vae  # raise for what can be none
     require_adapter(run.adapter.init_lora)
     require_clip(run.preview.clip_model_name_or_path)
-    everything = training_data(run.data)
+    everything = read_sources(run.data)
     declared = card_of(run.share, dataset_name(run.data), data_folder(run.data), everything)
     manifest, held_out = split(everything, run.data.validation_split)
     test_set = test_data(run.data)
@@ -80,8 +81,8 @@ def require_apart(folder: Path, options: DataOptions) -> None:
     """Raise ConfigError for an output folder that is the dataset's own, or whose name UTF-8 cannot hold."""
     if printable(str(folder)) != str(folder):
         raise ConfigError(f"The output folder {printable(str(folder))} is no UTF-8; give another --output_dir.")
-    for flag in ("train_data_dir", "evaluation_data_dir"):
-        data = getattr(options, flag)
+    places = [("train_data_dir", source.train_data_dir) for source in options.sources]
+    for flag, data in (*places, ("evaluation_data_dir", options.evaluation_data_dir)):
         if data is not None and Path(data).resolve() == folder.resolve():
             raise ConfigError(
                 f"--output_dir {folder} is the folder of --{flag}; give another, for example {folder / 'run'}."
@@ -131,13 +132,6 @@ def require_writable(folder: Path, flag: str) -> None:
         raise ConfigError(f"{flag} {folder} cannot be written: {existing} {reason}; give another folder.")
 
 
-def training_data(options: DataOptions) -> Manifest:
-    """The dataset that the options name, or the starter dataset."""
-    if options.dataset_name is not None:
-        return read_table(options)
-    return read_manifest(Path(options.train_data_dir) if options.train_data_dir else shipped.TRAIN, options)
-
-
 def card_of(options: ShareOptions, name: str, folder: Path | None, manifest: Manifest) -> Card | None:
     """The card of the dataset, checked against it; None where there is none and nobody asks for one.
 
@@ -166,20 +160,19 @@ def card_of(options: ShareOptions, name: str, folder: Path | None, manifest: Man
 
 
 def data_folder(options: DataOptions) -> Path | None:
-    """The folder of the dataset, where it is one."""
-    given = options.train_data_dir or options.dataset_name
+    """The folder of the dataset, where it is one and the only one."""
+    given = None if options.source else options.place
     return Path(given) if given and Path(given).is_dir() else None
 
 
 def dataset_name(options: DataOptions) -> str:
-    """What the dataset is called: the last part of its folder or Hub id."""
-    source = options.train_data_dir or options.dataset_name
-    return Path(source).resolve().name if source else "starter"
+    """What the dataset is called: the last part of its folder or Hub id, of several with 'and' between them."""
+    return "-and-".join(names_of(options))
 
 
 def test_data(options: DataOptions) -> Manifest | None:
     """The images to compare with that are never trained on; the starter dataset has some of its own."""
     if options.evaluation_data_dir is not None:
         return read_manifest(Path(options.evaluation_data_dir), options, "--evaluation_data_dir").distinct()
-    own = options.train_data_dir is None and options.dataset_name is None
+    own = not (options.place or options.source)
     return read_manifest(shipped.TEST, options) if own else None

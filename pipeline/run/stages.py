@@ -97,7 +97,7 @@ def _run_stages(
 def open_trackers(context: RunContext, first_step: int) -> Trackers:
     """What the main process reports to, opened before anything expensive; raises ConfigError where that fails."""
     train_options, opened = context.run.train, list[Trackers]()
-    told = {name: value for name, value in context.run.flat().items() if name not in (*SECRETS, *PATHS)}
+    told = {name: value for name, value in context.run.flat().items() if name not in (*SECRETS, *PATHS, "source")}
 
     def work() -> None:
         names, folder = tracker_names.named(train_options.report_to), context.folder / train_options.logging_dir

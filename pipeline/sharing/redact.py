@@ -2,17 +2,15 @@
 
 import functools
 import getpass
-import json
 import os
 import re
 import socket
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipeline import run_toml
 from pipeline.data.captions import has_word
-from pipeline.errors import ConfigError
 
 TOKEN = r"hf_[A-Za-z0-9]{20,}"
 NOTE = "  # shortened: it was private to the machine of the run"
@@ -34,21 +32,23 @@ def scrubbed_run_toml(text: str) -> str:
 
     Still a run.toml; doing it twice changes nothing more. Raises ConfigError for what is no run.toml.
     """
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"run.toml is not valid TOML: {error}.") from error
-    noted = {line.split(" = ")[0] for line in text.splitlines() if line.endswith(NOTE)}
-    lines = []
-    for key, value in table.items():
-        if isinstance(value, dict):
-            raise ConfigError(f"run.toml has the table [{key}]; it is flat: one key per flag, no tables.")
-        shared = redacted(value, functools.partial(_without_places, whole=not TEXTS.search(key)))
-        note = NOTE if shared != value or key in noted else ""
-        if key != "hub_token":
-            value = json.dumps(shared, ensure_ascii=False).replace("\x7f", "\\u007f")  # which TOML wants escaped
-            lines.append(f"{key} = {value}{note}\n")
-    return "".join(lines)
+    table, before = run_toml.parse(text, "run.toml"), set(text.splitlines())
+    table.pop("hub_token", None)
+
+    def shared(inner: dict[str, Any]) -> dict[str, Any]:
+        return {
+            key: redacted(value, functools.partial(_without_places, whole=not TEXTS.search(key)))
+            for key, value in inner.items()
+        }
+
+    sources = table.pop(run_toml.TABLES, ())
+    public = {**shared(table), run_toml.TABLES: tuple(map(shared, sources))}
+    unchanged = {run_toml.entry(*pair) for inner in (table, *sources) for pair in inner.items()}
+    lines = [
+        line + NOTE if " = " in line and (line not in unchanged or line + NOTE in before) else line
+        for line in run_toml.text_of(public).splitlines()
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def redactor(public: str) -> Callable[[str], str]:

@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.data import views
 from pipeline.data.options import DataOptions
-from pipeline.data.reading import read_manifest, read_table
+from pipeline.data.reading import read_manifest
+from pipeline.data.sources import read_sources
 from pipeline.errors import DataError
 from tests.conftest import COLOURS
 
@@ -46,13 +47,13 @@ def test_all_layouts_give_the_same_examples(colours, tmp_path):
     assert content(read_manifest(named_image, DataOptions(image_column="image"))) == expected
 
     table_of(colours).save_to_disk(tmp_path / "disk")
-    assert content(read_table(DataOptions(dataset_name=str(tmp_path / "disk")))) == expected
+    assert content(read_sources(DataOptions(dataset_name=str(tmp_path / "disk")))) == expected
     datasets.DatasetDict({"train": table_of(colours)}).save_to_disk(tmp_path / "dict")
-    assert content(read_table(DataOptions(dataset_name=str(tmp_path / "dict")))) == expected
+    assert content(read_sources(DataOptions(dataset_name=str(tmp_path / "dict")))) == expected
     (tmp_path / "hub" / "data").mkdir(parents=True)
     table_of(colours).to_parquet(tmp_path / "hub" / "data" / "train-00000-of-00001.parquet")
     options = DataOptions(dataset_name=str(tmp_path / "hub"), cache_dir=str(tmp_path / "cache"))
-    assert content(read_table(options)) == expected
+    assert content(read_sources(options)) == expected
 
 
 def test_a_template_turns_columns_into_conditions(colours, tmp_path):
@@ -66,7 +67,7 @@ def test_a_template_turns_columns_into_conditions(colours, tmp_path):
     kinds = datasets.ClassLabel(names=names)
     table = table_of(colours, colour=[names.index(row["colour"]) for row in rows], size=[3] * 8)
     table.cast_column("colour", kinds).save_to_disk(tmp_path / "disk")
-    found = read_table(DataOptions(dataset_name=str(tmp_path / "disk"), caption_template=options.caption_template))
+    found = read_sources(DataOptions(dataset_name=str(tmp_path / "disk"), caption_template=options.caption_template))
     assert {example.caption for example in found.examples} == expected
 
 
@@ -107,7 +108,7 @@ def test_several_captions_are_drawn_by_epoch_and_the_first_is_measured(colours, 
     texts = [row["text"] if isinstance(row["text"], list) else [row["text"]] for row in rows]
     table = datasets.Dataset.from_dict({"image": [str(colours / row["file_name"]) for row in rows], "text": texts})
     table.cast_column("image", datasets.Image()).save_to_disk(tmp_path / "disk")
-    same = read_table(DataOptions(dataset_name=str(tmp_path / "disk")))
+    same = read_sources(DataOptions(dataset_name=str(tmp_path / "disk")))
     assert content(same) == content(read_manifest(colours, DataOptions()))
 
 
@@ -141,14 +142,14 @@ def test_two_metadata_files_are_refused(colours, tmp_path):
 def test_a_table_without_images_says_what_there_is(colours, tmp_path):
     table_of(colours).rename_column("image", "picture").save_to_disk(tmp_path / "disk")
     with pytest.raises(DataError, match=r"no column of images called 'image' \(there is picture \(Image\), text"):
-        read_table(DataOptions(dataset_name=str(tmp_path / "disk")))
+        read_sources(DataOptions(dataset_name=str(tmp_path / "disk")))
 
 
 def test_an_unknown_class_is_no_class(colours, tmp_path):
     table = table_of(colours, kind=[0, 1, -1, 0, 1, 0, 1, 0]).cast_column("kind", datasets.ClassLabel(names=["a", "b"]))
     table.save_to_disk(tmp_path / "disk")
     with pytest.raises(DataError, match="row 2: 'kind' is empty") as error:
-        read_table(DataOptions(dataset_name=str(tmp_path / "disk"), caption_template="a {kind}"))
+        read_sources(DataOptions(dataset_name=str(tmp_path / "disk"), caption_template="a {kind}"))
     assert "1 problem" in str(error.value)
 
 
@@ -158,7 +159,7 @@ def test_other_pictures_of_a_table_are_left_alone(colours, tmp_path):
     data = {"image": [str(colours / row["file_name"]) for row in rows], "text": [row["text"] for row in rows]}
     table = datasets.Dataset.from_dict({**data, "mask": broken})
     table.cast_column("image", datasets.Image()).cast_column("mask", datasets.Image()).save_to_disk(tmp_path / "disk")
-    found = read_table(DataOptions(dataset_name=str(tmp_path / "disk")))
+    found = read_sources(DataOptions(dataset_name=str(tmp_path / "disk")))
     assert content(found) == content(read_manifest(colours, DataOptions()))
 
 
@@ -185,19 +186,19 @@ def test_a_broken_image_in_a_table_is_named_and_can_be_skipped(colours, tmp_path
     features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
     datasets.Dataset.from_list(rows, features=features).save_to_disk(tmp_path / "disk")
     with pytest.raises(DataError, match="row 3: cannot be decoded: it is not an image"):
-        read_table(DataOptions(dataset_name=str(tmp_path / "disk")))
-    manifest = read_table(DataOptions(dataset_name=str(tmp_path / "disk"), on_bad_image="skip"))
+        read_sources(DataOptions(dataset_name=str(tmp_path / "disk")))
+    manifest = read_sources(DataOptions(dataset_name=str(tmp_path / "disk"), on_bad_image="skip"))
     assert len(manifest.examples) == 7
 
 
 @pytest.mark.parametrize("name", ["./gone", "/gone/away", "a/b/c"])
 def test_a_dataset_that_is_not_there(name):
     with pytest.raises(DataError, match="does not exist"):
-        read_table(DataOptions(dataset_name=name))
+        read_sources(DataOptions(dataset_name=name))
 
 
 def test_a_dataset_that_the_hub_does_not_give(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     with pytest.raises(DataError, match="neither a folder here nor to be had from the Hub"):
-        read_table(DataOptions(dataset_name="nobody/nothing"))
+        read_sources(DataOptions(dataset_name="nobody/nothing"))

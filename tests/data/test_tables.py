@@ -8,7 +8,8 @@ import pytest
 from pyarrow import parquet
 
 from pipeline.data.options import DataOptions
-from pipeline.data.reading import read_manifest, read_table
+from pipeline.data.reading import read_manifest
+from pipeline.data.sources import read_sources
 from pipeline.errors import DataError
 
 pytestmark = pytest.mark.unit
@@ -33,7 +34,7 @@ def options_of(place, tmp_path, **more):
 
 
 def read(place, tmp_path, **more):
-    return content(read_table(options_of(place, tmp_path, **more)))
+    return content(read_sources(options_of(place, tmp_path, **more)))
 
 
 @pytest.mark.parametrize("kind", ["struct", "bytes", "large bytes", "paths", "paths in a struct", "absolute paths"])
@@ -69,7 +70,7 @@ def test_a_path_without_a_file_names_its_row(tmp_path):
     paths = ["gone.png", None, "https://example.org/a.png"]
     parquet.write_table(pyarrow.table({"image": paths, "text": ["a", "b", "c"]}), tmp_path / "x.parquet")
     with pytest.raises(DataError) as error:
-        read_table(options_of(tmp_path / "x.parquet", tmp_path))
+        read_sources(options_of(tmp_path / "x.parquet", tmp_path))
     assert f"row 0: there is no file {tmp_path / 'gone.png'}" in str(error.value)
     assert "row 1: cannot be used: there is nothing in it" in str(error.value)
     assert "row 2: cannot be used: https://example.org/a.png is an address" in str(error.value)
@@ -81,7 +82,7 @@ def test_a_path_without_a_file_names_its_row(tmp_path):
 def test_a_file_that_is_no_table_says_what_to_give(tmp_path, name, said):
     (tmp_path / name).write_text("x")
     with pytest.raises(DataError, match=said):
-        read_table(options_of(tmp_path / name, tmp_path))
+        read_sources(options_of(tmp_path / name, tmp_path))
 
 
 def test_a_column_of_another_kind_says_what_there_is(tmp_path):
@@ -89,14 +90,14 @@ def test_a_column_of_another_kind_says_what_there_is(tmp_path):
     with pytest.raises(
         DataError, match=r"no column of images called 'image' \(there is image \(int64\), text \(string\)"
     ):
-        read_table(options_of(tmp_path / "x.parquet", tmp_path))
+        read_sources(options_of(tmp_path / "x.parquet", tmp_path))
 
 
 def test_a_folder_of_images_with_caption_files_is_no_table(colours, tmp_path):
     (colours / "metadata.jsonl").unlink()
     (colours / "red.txt").write_text("red", encoding="utf-8")
     with pytest.raises(DataError, match="images with a caption file each are read by --train_data_dir"):
-        read_table(options_of(colours, tmp_path))
+        read_sources(options_of(colours, tmp_path))
 
 
 def test_without_a_train_split_the_splits_are_named(tmp_path):
@@ -106,7 +107,7 @@ def test_without_a_train_split_the_splits_are_named(tmp_path):
     table.to_parquet(tmp_path / "files" / "test-00000-of-00001.parquet")
     for place, there in (("disk", "test, extra"), ("files", "test")):
         with pytest.raises(DataError, match=rf"has no train split \(there is {there}\)"):
-            read_table(options_of(tmp_path / place, tmp_path))
+            read_sources(options_of(tmp_path / place, tmp_path))
 
 
 def test_a_saved_table_as_train_data_dir_says_which_flag_reads_it(tmp_path):
@@ -119,6 +120,6 @@ def test_a_table_without_captions_takes_the_instance_prompt(colours, rows, tmp_p
     table = pyarrow.table({"image": [(colours / row["file_name"]).read_bytes() for row in rows]})
     parquet.write_table(table, tmp_path / "x.parquet")
     with pytest.raises(DataError, match="no 'text'"):
-        read_table(options_of(tmp_path / "x.parquet", tmp_path))
-    found = read_table(options_of(tmp_path / "x.parquet", tmp_path, instance_prompt="a square"))
+        read_sources(options_of(tmp_path / "x.parquet", tmp_path))
+    found = read_sources(options_of(tmp_path / "x.parquet", tmp_path, instance_prompt="a square"))
     assert {example.caption for example in found.examples} == {"a square"}

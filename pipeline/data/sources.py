@@ -1,0 +1,84 @@
+"""All that a run is trained on: a folder, a table, or several sources, each with options of its own."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from pipeline import shipped
+from pipeline.data.manifest import Example, Manifest
+from pipeline.data.options import DataOptions
+from pipeline.data.reading import Counted, Gathered, OnRow, gather, gather_table, manifest_of
+from pipeline.data.rows import Findings, Row
+from pipeline.errors import DataError
+
+
+def read_sources(options: DataOptions) -> Manifest:
+    """Read all that is trained on, under the same rules: a folder, --dataset_name, or several sources."""
+    return manifest_of(*gather_sources(options, Findings()))
+
+
+def gather_sources(options: DataOptions, findings: Findings, on_row: OnRow | None = None) -> Gathered:
+    """What all sources hold; what is wrong goes to `findings`, and names begin with that of the source.
+
+    Raises DataError for what is no dataset; of several, that is a finding too.
+    """
+    sources = options.sources
+    if len(sources) == 1:
+        return _gather_source(sources[0], findings, on_row)
+    together: list[Counted] = []
+    for label, source in zip(names_of(options), sources, strict=True):
+        own = Findings()
+        told = None if on_row is None else _labelled(on_row, label)
+        try:
+            _, counted, _ = _gather_source(source, own, told)
+        except DataError as error:
+            own.problems.append(str(error))
+            counted = []
+        if not (counted or own.problems):
+            own.problems.append("there is no usable image in it")
+        findings.take(own, label)
+        together += [(_named(example, label), repeats) for example, repeats in counted]
+    return " + ".join(names_of(options)), together, findings
+
+
+def names_of(options: DataOptions) -> tuple[str, ...]:
+    """What the sources are called: the last part of folder or Hub id, numbered where two are alike."""
+    places = [source.place for source in options.sources]
+    names = [Path(place).resolve().name if place else "starter" for place in places]
+    counts = [names[: number + 1].count(name) for number, name in enumerate(names)]
+    return tuple(name if count == 1 else f"{name}-{count}" for name, count in zip(names, counts, strict=True))
+
+
+def shown_by_source(options: DataOptions, manifest: Manifest) -> list[tuple[int, int]]:
+    """For each source, how many images of it are in a manifest, and how many examples these make in an epoch."""
+    return [(len({example.image_id for example in own}), len(own)) for own in by_source(options, manifest)]
+
+
+def by_source(options: DataOptions, manifest: Manifest) -> list[list[Example]]:
+    """The examples of each source."""
+    together: dict[int, list[Example]] = {}
+    for example in manifest.examples:
+        together.setdefault(id(example.options), []).append(example)
+    found: dict[Any, list[Example]] = {}
+    for examples in together.values():
+        found.setdefault(examples[0].options.own, []).extend(examples)
+    return [found.get(source.own, []) for source in options.sources]
+
+
+def _gather_source(options: DataOptions, findings: Findings, on_row: OnRow | None) -> Gathered:
+    if options.dataset_name is not None:
+        return gather_table(options, findings, on_row)
+    place = Path(options.train_data_dir) if options.train_data_dir else shipped.TRAIN
+    return gather(place, options, findings, on_row=on_row)
+
+
+def _named(example: Example, label: str) -> Example:
+    return dataclasses.replace(example, name=f"{label}/{example.name}")
+
+
+def _labelled(on_row: OnRow, label: str) -> OnRow:
+    def told(row: Row, example: Example | str) -> None:
+        name = f"{label}/{row.name}"
+        on_row(dataclasses.replace(row, name=name), example if isinstance(example, str) else _named(example, label))
+
+    return told

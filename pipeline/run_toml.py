@@ -1,0 +1,59 @@
+"""run.toml: one key for each flag, and at the end a table [[source]] for each of several sources of data."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError
+
+TABLES = "source"  # the only key with tables
+
+
+def text_of(values: Mapping[str, Any]) -> str:
+    """Options as run.toml; what is None or () is left out."""
+    told = {name: value for name, value in values.items() if value is not None and value != ()}
+    sources = told.pop(TABLES, ())
+    lines = [entry(name, value) for name, value in told.items()]
+    for table in sources:
+        lines += ["", f"[[{TABLES}]]", *(entry(name, value) for name, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def entry(name: str, value: Any) -> str:
+    """One line: a key and its value."""
+    return f"{name} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")  # which TOML wants escaped
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The options in a file, sources as a tuple of tables. Raises ConfigError for what is no run.toml."""
+    if not path.is_file():
+        raise ConfigError(f"--config {path}: there is no such file.")
+    try:
+        return parse(path.read_text(encoding="utf-8"), f"--config {path}")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--config {path} is not valid TOML: {error}") from error
+
+
+def parse(text: str, where: str) -> dict[str, Any]:
+    """The same of a text; `where` names it. Raises ConfigError for what is no run.toml."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where} is not valid TOML: {error}") from error
+    if isinstance(table.get(TABLES), dict):
+        raise ConfigError(f"{where}: write [[{TABLES}]] with two brackets, once for each source.")
+    nested = sorted(key for key, value in table.items() if isinstance(value, dict) or _holds_tables(value))
+    if nested and nested != [TABLES]:
+        name = next(key for key in nested if key != TABLES)
+        raise ConfigError(f"{where} has the table [{name}]; run.toml is flat: one key per flag, and only [[{TABLES}]].")
+    if TABLES in table:
+        if nested != [TABLES] or not all(isinstance(value, dict) for value in table[TABLES]):
+            raise ConfigError(f"{where}: {TABLES} is no key; write a table [[{TABLES}]] for each, at the end.")
+        table[TABLES] = tuple(table[TABLES])
+    return table
+
+
+def _holds_tables(value: object) -> bool:
+    return isinstance(value, list) and any(isinstance(inner, dict) for inner in value)
