@@ -12,15 +12,14 @@ FlagKind = Literal["switch", "whole", "values", "value"]  # --x or --no-x; a who
 NEGATIVE = "--no-"
 LONG_DASHES = ("\N{EN DASH}", "\N{EM DASH}", "\N{MINUS SIGN}")  # that word processors make of hyphens
 
+ALSO_CALLED = {"instance_data_dir": "train_data_dir"}  # in diffusers' DreamBooth scripts, with the same meaning
 # What kohya's scripts, diffusers' DreamBooth, ai-toolkit and OneTrainer call options that are here by another name.
 OF_OTHERS = {
     "alpha_mask": "--masked_loss, which reads transparency too",
     "caption_dropout_rate": "--caption_dropout",
     "caption_tag_dropout_rate": "--tag_dropout",
-    "class_data_dir": "not offered: --preservation_weight keeps the class without images of it",
-    "class_prompt": "--preservation_prompt",
     "clip_skip": "not offered",
-    "enable_bucket": "not offered: pictures are cut to squares",
+    "enable_bucket": "always on: leave it out",
     "flip_aug": "--random_flip",
     "gradient_accumulation": "--gradient_accumulation_steps",
     "lora_rank": "--rank",
@@ -35,11 +34,10 @@ OF_OTHERS = {
     "network_weights": "--init_lora",
     "optimizer_type": "--optimizer",
     "output_name": "--output_dir",
-    "prior_loss_weight": "--preservation_weight",
+    "reg_data_dir": "--class_data_dir, with --with_prior_preservation",
     "sample_every_n_epochs": "--validation_epochs",
     "sample_every_n_steps": "--validation_steps",
     "sample_prompts": "--validation_prompt, once for each",
-    "instance_data_dir": "--train_data_dir",
     "keep_tokens_separator": "not offered: see --keep_tokens",
     "save_every_n_epochs": "--checkpointing_steps, in steps",
     "save_every_n_steps": "--checkpointing_steps",
@@ -49,7 +47,6 @@ OF_OTHERS = {
     "unet_lr": "--learning_rate",
     "v_parameterization": "read from the model's scheduler: leave it out",
     "vae": "--pretrained_vae_model_name_or_path",
-    "with_prior_preservation": "--preservation_weight 1",
     "xformers": "always on, as PyTorch's own attention: leave it out",
 }
 
@@ -97,7 +94,8 @@ def _spelled(word: str) -> str:
         return word
     name, equals, value = word.partition("=")
     negative = NEGATIVE if re.match("--no[-_]", name) else "--"
-    return negative + name[len(negative) :].replace("-", "_") + equals + value
+    name = name[len(negative) :].replace("-", "_")
+    return negative + ALSO_CALLED.get(name, name) + equals + value
 
 
 def with_home(argv: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.argv import ALSO_CALLED
 from pipeline.errors import ConfigError
 
 TABLES = "source"  # the only key with tables
@@ -42,6 +43,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where} is not valid TOML: {error}") from error
+    table = {ALSO_CALLED.get(name, name): value for name, value in table.items()}
     if isinstance(table.get(TABLES), dict):
         raise ConfigError(f"{where}: write [[{TABLES}]] with two brackets, once for each source.")
     nested = sorted(key for key, value in table.items() if isinstance(value, dict) or _holds_tables(value))

@@ -126,7 +126,8 @@ def offered(options: DataOptions, native_side: int, multiple: int) -> Offered:
             for side in sides or (native_side,)
         )
 
-    return Offered({source.sides: of(source.sides) for source in options.sources})
+    with_class = (options.of_class,) if options.has_class else ()
+    return Offered({source.sides: of(source.sides) for source in (*options.sources, *with_class)})
 
 
 def make_buckets(pictures: Sequence[tuple[Size, Sequence[Shapes]]], batch_size: int) -> tuple[Bucket, ...]:

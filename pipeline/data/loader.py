@@ -31,6 +31,7 @@ class Row(TypedDict):
     noise: Tensor
     u: Tensor
     mask: Tensor | None
+    weight: float
     seed: int
     caption: str | None
     conditions: Embeddings
@@ -45,15 +46,18 @@ class Batch:
     noise: Float[Tensor, "b c h w"]
     u: Float[Tensor, " b"]  # uniform in [0, 1), to become times
     mask: Float[Tensor, "b 1 h w"] | None  # what of each picture the loss looks at; None: all
+    weights: Float[Tensor, " b"] | None  # of each example's loss; None: all 1
     captions: tuple[str | None, ...]  # None: trained without one
     conditioning: Conditioning  # without the prompt embeddings, where these are computed in the step
     seeds: tuple[int, ...]  # one for each example, for what is random inside the model
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch with its pictures, their noise and their masks on a device."""
+        """The same batch with its pictures, their noise, masks and weights on a device."""
         latents, noise = (value.to(device, non_blocking=True) for value in (self.latents, self.noise))
-        mask = None if self.mask is None else self.mask.to(device, non_blocking=True)
-        return dataclasses.replace(self, latents=latents, noise=noise, mask=mask)
+        mask, weights = (
+            None if value is None else value.to(device, non_blocking=True) for value in (self.mask, self.weights)
+        )
+        return dataclasses.replace(self, latents=latents, noise=noise, mask=mask, weights=weights)
 
 
 class CachedExamples(Dataset[Row]):
@@ -70,11 +74,12 @@ class CachedExamples(Dataset[Row]):
         size_states: SizeStates,
         ragged: Ragged,
         live_prompts: bool,
+        prior_loss_weight: float = 1.0,
     ) -> None:
         self.manifest, self.cache, self.options = manifest, cache, options
         self.seed, self.noise_offset = seed, noise_offset
         self.size_states, self.ragged, self.live_prompts = size_states, ragged, live_prompts
-        self._has_masks = options.has_masks
+        self._has_masks, self._prior_loss_weight = options.has_masks, prior_loss_weight
 
     @functools.cached_property
     def unconditional(self) -> Embeddings:
@@ -100,6 +105,7 @@ class CachedExamples(Dataset[Row]):
             "noise": noise,
             "u": torch.tensor(u, dtype=torch.float64),  # 1 - 1e-9 is 1 in float32
             "mask": self.cache.mask_of(example, view) if self._has_masks else None,
+            "weight": self._prior_loss_weight if example.is_class else 1.0,
             "seed": rng.number_for(seed, epoch, example.id, "model"),
             "caption": caption,
             "conditions": {**self._embeddings(caption), **self.size_states(pixels.geometry_of(example.size, view))},
@@ -118,6 +124,7 @@ class CachedExamples(Dataset[Row]):
             noise=torch.stack([row["noise"] for row in rows]),
             u=torch.stack([row["u"] for row in rows]),
             mask=torch.stack(masks) if (masks := [row["mask"] for row in rows if row["mask"] is not None]) else None,
+            weights=None if self._prior_loss_weight == 1 else torch.tensor([row["weight"] for row in rows]),
             captions=tuple(row["caption"] for row in rows),
             conditioning=conditioning.stack([row["conditions"] for row in rows], self.ragged),
             seeds=tuple(row["seed"] for row in rows),

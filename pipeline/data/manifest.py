@@ -28,6 +28,7 @@ class Example:
     mask: Source | None = None
     weights: tuple[float, ...] = ()  # how often each caption is shown; (): all alike
     mask_id: str = ""  # hash of the mask's bytes
+    is_class: bool = False  # shows the class that a subject belongs to, so its loss has a weight of its own
 
     @property
     def views_id(self) -> str:

@@ -4,9 +4,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pipeline.data import captions
 from pipeline.data.source_options import SIZE_MULTIPLE, SourceOptions, nearest_multiple, table_problems
 from pipeline.errors import not_utf8, out_of_bounds
 
+SHOWN_ALIKE = ("resolution", "center_crop", "random_flip", "cache_variants", "alpha_background", "on_bad_image")
+OF_NO_SOURCE = {field.name: field.default for field in dataclasses.fields(SourceOptions)}
 DROPOUT = 0.1  # of captions, where the sampler has classifier-free guidance (Ho & Salimans 2022, table 1)
 
 
@@ -23,6 +26,20 @@ class DataOptions(SourceOptions):
     validation_split: float | None = None
     """Share of the images held out of training, by content; their loss decides which weights are kept. Not given: 0.1,
     at least 4 images, and none of fewer than 40."""
+
+    with_prior_preservation: bool = False
+    """Train on pictures of the subject's class as well, as often as on its own, so that the class stays what it was
+    (DreamBooth, Ruiz et al. 2023): those of --class_data_dir, and as many as are missing drawn by the base."""
+
+    class_data_dir: str | None = None
+    """Folder of pictures of the class, in any layout. Without --with_prior_preservation they are not trained on: how
+    far the model moves on them is measured, which is what it forgets."""
+
+    class_prompt: str | None = None
+    """Caption of the class's pictures that have none, as in 'a photo of a dog'; also what the base draws them from."""
+
+    num_class_images: int = 100
+    """Pictures of the class; what is missing is drawn, at most so many are used."""
 
     max_train_samples: int | None = None
     """Train on this many examples, chosen by content, the same ones every time."""
@@ -61,6 +78,18 @@ class DataOptions(SourceOptions):
         return tuple(dataclasses.replace(self, source=(), **table) for table in self.source) or (self,)
 
     @property
+    def has_class(self) -> bool:
+        """Whether there are pictures of a class."""
+        return self.with_prior_preservation or self.class_data_dir is not None
+
+    @property
+    def of_class(self) -> "DataOptions":
+        """How the class's pictures are read and shown: as the subject's, with captions of their own."""
+        own: dict[str, Any] = {name: getattr(self, name) for name in SHOWN_ALIKE}
+        own |= {"train_data_dir": self.class_data_dir, "instance_prompt": self.class_prompt}
+        return dataclasses.replace(self, source=(), **{**OF_NO_SOURCE, **own})
+
+    @property
     def has_masks(self) -> bool:
         """Whether the loss of some source looks only at parts of pictures."""
         return any(source.masked_loss for source in self.sources)
@@ -80,6 +109,7 @@ class DataOptions(SourceOptions):
         infinity = float("inf")
         problems = out_of_bounds(
             self,
+            num_class_images=(1, 100000),
             max_train_samples=(1, infinity),
             bucket_step=(SIZE_MULTIPLE, infinity),
             max_aspect=(1, 16),
@@ -88,8 +118,32 @@ class DataOptions(SourceOptions):
             caption_dropout=(0, 1),
             dataloader_num_workers=(0, infinity),
         )
-        problems += not_utf8(self, "evaluation_data_dir", "cache_dir") + self._bucket_problems()
-        return super().problems() + problems + self._source_problems()
+        problems += not_utf8(self, "evaluation_data_dir", "class_data_dir", "cache_dir")
+        found = super().problems() + problems
+        return found + self._bucket_problems() + self._class_problems() + self._source_problems()
+
+    def _class_problems(self) -> list[str]:
+        """What is wrong with the options of the class's pictures."""
+        prompt, place, problems = self.class_prompt, self.class_data_dir, list[str]()
+        if self.with_prior_preservation and prompt is None and place is None:
+            needs = "--class_prompt, as in 'a photo of a dog', or --class_data_dir"
+            problems.append(f"--with_prior_preservation needs {needs}.")
+        if prompt is not None and not prompt.strip():
+            problems.append("--class_prompt is empty; say what the class is, as in 'a photo of a dog'.")
+        elif prompt is not None and not self.with_prior_preservation and place is None:
+            problems.append("--class_prompt has an effect only with --with_prior_preservation or --class_data_dir.")
+        triggers = (self.trigger_word, *(table.get("trigger_word") for table in self.source))
+        for trigger in dict.fromkeys(map(str, filter(None, triggers))):
+            if prompt is not None and captions.has_word(prompt, trigger):
+                problems.append(f"--class_prompt {prompt!r} holds the trigger word {trigger!r}; leave it out there.")
+        if place is not None and place in (
+            self.train_data_dir,
+            *(table.get("train_data_dir") for table in self.source),
+        ):
+            problems.append(f"--class_data_dir {place} is what is trained on; give pictures of others of its class.")
+        if self.num_class_images != 100 and prompt is None and place is None:
+            problems.append("--num_class_images has an effect only with --class_prompt or --class_data_dir.")
+        return problems
 
     def _source_problems(self) -> list[str]:
         """What is wrong with the tables of sources."""

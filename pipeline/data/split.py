@@ -20,7 +20,7 @@ def split(manifest: Manifest, share: float | None) -> tuple[Manifest, Manifest |
     None stands for a tenth, and for none at all under MIN_IMAGES images. Raises ConfigError if a share leaves
     nothing to train on.
     """
-    image_ids = sorted({example.image_id for example in manifest.examples}, key=_rank)
+    image_ids = sorted({example.image_id for example in manifest.examples}, key=rank_of)
     if share == 0 or (share is None and len(image_ids) < MIN_IMAGES):
         return manifest, None
     num_held_out = max(MIN_HELD_OUT, round((DEFAULT_SHARE if share is None else share) * len(image_ids)))
@@ -35,5 +35,6 @@ def split(manifest: Manifest, share: float | None) -> tuple[Manifest, Manifest |
     return dataclasses.replace(manifest, examples=train), Manifest(manifest.origin, held_out).distinct()
 
 
-def _rank(image_id: str) -> str:
+def rank_of(image_id: str) -> str:
+    """By which images are chosen: content alone, in an order of no other meaning."""
     return digest(f"held out\n{image_id}".encode())

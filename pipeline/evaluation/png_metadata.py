@@ -3,6 +3,7 @@
 It is a note for honest readers: saving the picture anew in most programs drops it.
 """
 
+import io
 import re
 from pathlib import Path
 
@@ -28,7 +29,7 @@ SAYS_SO = re.compile(  # as an attribute, as an element, or as an element that r
 )
 
 
-def save_marked(picture: Image.Image, path: Path) -> None:
+def save_marked(picture: Image.Image, path: Path | io.BytesIO) -> None:
     """Save a picture that a model made as PNG, marked as such; equal pictures give equal files."""
     notes = PngImagePlugin.PngInfo()
     notes.add_itxt(KEYWORD, PACKET)

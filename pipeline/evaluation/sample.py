@@ -55,7 +55,7 @@ class Sampler:
     def draw(self, requests: list[SampleRequest]) -> list[Image.Image]:
         """One picture per request. Each has its own CPU generator, so none depends on its neighbours."""
         pictures: list[Image.Image] = []
-        batch_size = max(1, min(MAX_PICTURES, MAX_PIXELS // self.settings.size.area))
+        batch_size = pictures_at_once(self.settings.size)
         with _evaluating(self.denoiser):
             for first in range(0, len(requests), batch_size):
                 batch = requests[first : first + batch_size]
@@ -77,6 +77,11 @@ class Sampler:
         others = stack([self.encode(None)] * len(requests)).tensors
         # without a word of their own: some pipelines have "" as default, and refuse a text and its embeddings together
         return found | {"negative_prompt": None} | {f"negative_{name}": value for name, value in others.items()}
+
+
+def pictures_at_once(size: Size) -> int:
+    """How many pictures of a size are drawn in one batch."""
+    return max(1, min(MAX_PICTURES, MAX_PIXELS // size.area))
 
 
 @contextlib.contextmanager

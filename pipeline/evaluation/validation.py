@@ -145,6 +145,43 @@ class Validation:
             return summary(measure_all(self.evaluator, denoiser, self.held_out, self.train_subset), self.base)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClassRow:
+    """How far the model moved on pictures of a class that are not trained on: mean squared errors, and the change."""
+
+    loss: float
+    base: float
+    change: Interval
+
+    @property
+    def share(self) -> Interval:
+        """The change as shares of the base's loss."""
+        return self.change.over(self.base)
+
+
+@dataclass(frozen=True)
+class ClassValidation:
+    """The pictures of a class, and the base model's errors on them."""
+
+    evaluator: LossEvaluator
+    examples: list[ValidationExample]
+    base: Float[Tensor, "n k"]
+
+    def measure(self, denoiser: AdaptedDenoiser) -> ClassRow:
+        """The loss with the adapter, paired with the base's."""
+        with denoiser.adapted.evaluating():
+            now = self.evaluator.errors(denoiser, self.examples)
+        return ClassRow(loss=_mean(now), base=_mean(self.base), change=paired_change(now.mean(1), self.base.mean(1)))
+
+
+def build_class_validation(
+    evaluator: LossEvaluator, denoiser: AdaptedDenoiser, examples: list[ValidationExample]
+) -> ClassValidation:
+    """Measure the base model once, for later measurements to be compared with."""
+    with denoiser.adapted.evaluating():
+        return ClassValidation(evaluator, examples, evaluator.errors(denoiser.base, examples))
+
+
 def build_validation(
     evaluator: LossEvaluator,
     denoiser: AdaptedDenoiser,
@@ -194,9 +231,9 @@ def summary(now: Errors, base: Errors) -> ValidationRow:
     )
 
 
-def num_passes(num_held_out: int, num_train_subset: int) -> int:
+def num_passes(num_held_out: int, num_train_subset: int, num_class: int = 0) -> int:
     """Forward passes of one measurement."""
-    return NUM_LEVELS * (2 * num_held_out + num_train_subset)
+    return NUM_LEVELS * (2 * num_held_out + num_train_subset + num_class)
 
 
 def _latents(example: ValidationExample) -> Tensor:

@@ -48,6 +48,10 @@ class Examples(Protocol):
         """What of each picture counts, in [0, 1]; None: all of it."""
 
     @property
+    def weights(self) -> Float[Tensor, " b"] | None:
+        """What the error of each counts; None: all the same."""
+
+    @property
     def u(self) -> Float[Tensor, " b"]:
         """Uniform in [0, 1)."""
 
@@ -80,6 +84,8 @@ class Objective:
             if self.unmasked_preservation:
                 before = denoiser.base(sample.x_t, sample.t, conditioning)
                 error = error + self.unmasked_preservation * squared_error(prediction, before, 1 - batch.mask)
+        if batch.weights is not None:
+            error = batch.weights * error
         if preserved is not None:
             before = denoiser.base(sample.x_t, sample.t, preserved)
             drift = squared_error(denoiser(sample.x_t, sample.t, preserved), before)

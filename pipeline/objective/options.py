@@ -38,6 +38,9 @@ class ObjectiveOptions:
     """Moves drawn times towards noise, t to s t / (1 + (s - 1) t). Not given: as the model's own sampler does at this
     size."""
 
+    prior_loss_weight: float = 1.0
+    """With --with_prior_preservation: what the loss of a picture of the class counts beside one of the subject."""
+
     preservation_weight: float = 0.0
     """Weight of a second loss: the squared distance between what the model predicts with the adapter and without it,
     for --preservation_prompt. It keeps what the adapter is not about, and costs a step as much again."""
@@ -69,6 +72,7 @@ class ObjectiveOptions:
             logit_std=(1e-3, 20),
             mode_scale=(-1, MAX_MODE_SCALE),
             timestep_shift=(1e-3, infinity),
+            prior_loss_weight=(0, 1000),
             preservation_weight=(0, 1000),
             unmasked_weight=(0, 1),
             unmasked_preservation=(0, 1000),

@@ -1,11 +1,12 @@
 """What a run was trained on, as the page shows it: some pictures with their captions, and the whole in numbers."""
 
+import collections
 import statistics
 from pathlib import Path
 from typing import Any
 
 from pipeline.data.buckets import LITTLE, Bucket, is_enlarged, share_cropped, shown
-from pipeline.data.manifest import Manifest, by_name
+from pipeline.data.manifest import Example, Manifest, by_name
 from pipeline.data.options import DataOptions
 from pipeline.data.sources import names_of, shown_by_source
 from pipeline.evaluation.picture_sets import INDEX, keep, kept
@@ -14,13 +15,14 @@ from pipeline.evaluation.test_set import reference_picture
 from pipeline.geometry import Size
 from pipeline.training.result import DataFacts, Sides
 
+Seen = list[tuple[Example, Size]]  # examples, each with every size it is shown at
 FOLDER = "data"  # of samples/
 MAX_SHOWN = 24
 
 
-def keep_examples(manifest: Manifest, buckets: tuple[Bucket, ...], samples: Path) -> None:
+def keep_examples(manifest: Manifest, seen: Seen, samples: Path) -> None:
     """Write some training pictures as the model sees them, cut from the centre, with their captions."""
-    sizes = {example.id: size for example, size in shown(manifest.examples, buckets)}
+    sizes = {example.id: size for example, size in seen}
     chosen = spread(by_name(manifest), MAX_SHOWN)
     rows = [
         {"file": f"{number:04d}.png", "name": example.name, "captions": list(example.captions)}
@@ -30,12 +32,18 @@ def keep_examples(manifest: Manifest, buckets: tuple[Bucket, ...], samples: Path
     keep(samples / FOLDER, pictures, rows, drawn=False)
 
 
+def seen_of(manifest: Manifest, stream: Manifest, buckets: tuple[Bucket, ...]) -> Seen:
+    """The examples of a dataset with each size they are shown at, of a stream that may show others beside them."""
+    own = {example.id for example in manifest.examples}
+    return [pair for pair in shown(stream.examples, buckets) if pair[0].id in own]
+
+
 def facts(
-    options: DataOptions, manifest: Manifest, held_out: Manifest | None, buckets: tuple[Bucket, ...]
+    options: DataOptions, manifest: Manifest, held_out: Manifest | None, shown_at: Seen, num_class: int
 ) -> DataFacts:
     """The dataset in numbers, for result.json."""
     by_source = [examples for _, examples in shown_by_source(options, manifest)] if options.source else []
-    seen = [(example.size, size) for example, size in shown(manifest.examples, buckets)]
+    seen = [(example.size, size) for example, size in shown_at]
     sides = sorted(min(example.size.width, example.size.height) for example in manifest.examples)
     captions = [caption for example in manifest.examples for caption in example.captions]
     return DataFacts(
@@ -47,10 +55,11 @@ def facts(
         side=Sides(sides[0], sides[len(sides) // 2], sides[-1]),
         skipped=len(manifest.skipped),
         copies=len(manifest.duplicates),
-        sizes={str(bucket.size): len(bucket.entries) for bucket in buckets},
+        sizes={str(size): number for size, number in sorted(collections.Counter(size for _, size in seen).items())},
         enlarged=sum(is_enlarged(original, size) for original, size in seen),
         cropped=share_cropped(seen),
         sources=dict(zip(names_of(options), by_source, strict=False)),
+        class_images=num_class,
     )
 
 
@@ -79,6 +88,8 @@ def words(found: DataFacts, size: Size) -> list[str]:
     if found.sources:
         shares = (f"{name} {number / found.examples:.0%}" for name, number in found.sources.items())
         sentences.append(f"Of what an epoch shows, {', '.join(shares)}.")
+    if found.class_images:
+        sentences.append(f"Beside them {found.class_images} pictures of the class, shown as often as they are.")
     if found.enlarged:
         sentences.append(f"{found.enlarged} are too small for this and are enlarged: their softness is learnt too.")
     if found.distinct_captions < found.captions / 2:

@@ -14,7 +14,7 @@ from pipeline.evaluation import photographs, results, test_set
 from pipeline.evaluation.picture_sets import INDEX, kept
 from pipeline.evaluation.results import Evaluation
 from pipeline.geometry import Size
-from pipeline.report import charts, dataset, heldout, pictures
+from pipeline.report import charts, class_loss, dataset, heldout, pictures
 from pipeline.report.advice import advice
 from pipeline.report.rendering import template
 from pipeline.training import result, tracking
@@ -63,6 +63,7 @@ def content(folder: Path) -> dict[str, Any]:
             [row.step for row in steps], [row.loss for row in steps], "training loss over optimizer steps"
         ),
         "held_out": heldout.section(steps, found.kept_step),
+        "of_class": class_loss.section(steps, found.kept_step, run),
         "advice": advice(steps, found.kept_step, run, found.seconds),
         "data": {"words": data["words"], "rows": pictures.data_rows(data["rows"])} if data else None,
         "plan": environment["plan"],

@@ -1,7 +1,7 @@
 """The parts of a run, built from its context."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from pipeline.adapter import dropout, init_from, lora
@@ -17,9 +17,11 @@ from pipeline.evaluation.previews import Previews
 from pipeline.evaluation.sample import Sampler, SampleSettings
 from pipeline.evaluation.validation import (
     MAX_EXAMPLES,
+    ClassValidation,
     LossEvaluator,
     Validation,
     ValidationExample,
+    build_class_validation,
     build_validation,
 )
 from pipeline.families import fit
@@ -98,29 +100,40 @@ def embedded(context: RunContext, models: Models, prompt: str | None) -> Embeddi
 
 def build_loss_validation(context: RunContext, models: Models) -> Validation | None:
     """The held-out loss, with the base measured; None where nothing is held out."""
-    held_out, train_subset = measured_examples(context)
+    held_out, train_subset = (_encoded(context, examples) for examples in measured_examples(context))
     if not held_out:
         return None
-    data, engine, family = context.run.data, context.engine, context.family
+    return build_validation(_evaluator(context, models), models.denoiser, held_out, train_subset)
 
-    def encoded(example: Example) -> ValidationExample:
+
+def build_loss_of_class(context: RunContext, models: Models) -> ClassValidation | None:
+    """The loss on pictures of the class, with the base measured; None where there are none to measure."""
+    examples = _encoded(context, context.data.class_measured)
+    return build_class_validation(_evaluator(context, models), models.denoiser, examples) if examples else None
+
+
+def _encoded(context: RunContext, examples: Iterable[Example]) -> list[ValidationExample]:
+    """Examples as they are measured."""
+    found = []
+    for example in examples:
         view = centre_view(example, context.plan.possible.measured(example))
         entry = context.cache.latents_of(example, view)
-        size = family.size_states(pixels.geometry_of(example.size, view))
-        mask = context.cache.mask_of(example, view) if data.has_masks else None
+        size = context.family.size_states(pixels.geometry_of(example.size, view))
+        mask = context.cache.mask_of(example, view) if context.run.data.has_masks else None
         counts = None if mask is None else counted(mask[None], context.run.objective.unmasked_weight)[0]
-        return ValidationExample(example.id, entry["mean"], entry["std"], example.caption, size, counts)
+        found.append(ValidationExample(example.id, entry["mean"], entry["std"], example.caption, size, counts))
+    return found
 
-    evaluator = LossEvaluator(
+
+def _evaluator(context: RunContext, models: Models) -> LossEvaluator:
+    engine, family = context.engine, context.family
+    return LossEvaluator(
         path=context.path,
         prompts=models.prompts,
         ragged=family.ragged,
         batch_size=context.run.train.train_batch_size,
         device=engine.device,
         dtype=engine.precision.dtype,
-    )
-    return build_validation(
-        evaluator, models.denoiser, [encoded(e) for e in held_out], [encoded(e) for e in train_subset]
     )
 
 
@@ -136,7 +149,7 @@ def build_examples(context: RunContext) -> CachedExamples:
     """The encoded training examples with their random numbers."""
     run = context.run
     return CachedExamples(
-        context.data.manifest,
+        context.data.shown,
         context.cache,
         run.data,
         seed=run.train.seed,
@@ -144,6 +157,7 @@ def build_examples(context: RunContext) -> CachedExamples:
         size_states=context.family.size_states,
         ragged=context.family.ragged,
         live_prompts=run.adapter.train_text_encoder,
+        prior_loss_weight=run.objective.prior_loss_weight,
     )
 
 
@@ -172,7 +186,7 @@ def build_task(context: RunContext, models: Models, state: TrainState) -> Task:
             checkpoint=run.train.checkpointing_steps,
             validation=plan.validation_steps,
             preview=plan.preview_steps,
-            validates=context.data.held_out is not None,
+            validates=context.data.held_out is not None or bool(context.data.class_measured),
         ),
         num_micro_steps=run.train.gradient_accumulation_steps,
         max_grad_norm=run.optim.max_grad_norm,

@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.adapter.files import cutting
 from pipeline.config import Run, giving_way
 from pipeline.data.cache import Cache
+from pipeline.data.class_images import apart, num_to_draw, promised
 from pipeline.data.manifest import Manifest
 from pipeline.engine import Engine
 from pipeline.errors import ConfigError
@@ -18,7 +19,7 @@ from pipeline.families.truncation import truncated
 from pipeline.notes import Note
 from pipeline.objective.paths import DiffusionPath
 from pipeline.remembered import cache_folder
-from pipeline.run import data_notes
+from pipeline.run import data_notes, shapes
 from pipeline.run.plan import Plan, make_plan
 from pipeline.run.preflight import MAX_DRAWN, RunData
 
@@ -74,21 +75,38 @@ def prepare(
     require_fitting(run, family, path, data)
     path = family.path(run.objective)
     data, drawn = to_draw(run, family, data)
+    context = planned(run, engine, family, path, data=with_class(run, family, data), folder=folder)
+    others = data_notes.of_other("test set", data.test_set if run.data.evaluation_data_dir is not None else None)
+    others += data_notes.of_other("class", data.class_given)
+    said = notes + gave_way + context.plan.notes + cut_captions(run, family, data.manifest) + others + drawn
+    return dataclasses.replace(context, plan=dataclasses.replace(context.plan, notes=said))
+
+
+def planned(
+    run: Run, engine: Engine, family: Family, path: DiffusionPath, *, data: RunData, folder: Path
+) -> RunContext:
+    """A checked run with its plan. Raises ConfigError where its numbers do not fit together."""
     plan = make_plan(
         run,
         family,
         path,
-        manifest=data.manifest,
-        held_out=data.held_out,
+        data=data,
         precision=engine.precision,
         num_processes=engine.num_processes,
         output_dir=folder,
     )
-    tested = data_notes.of_test_set(data.test_set if run.data.evaluation_data_dir is not None else None)
-    said = notes + gave_way + plan.notes + cut_captions(run, family, data.manifest) + tested + drawn
-    plan = dataclasses.replace(plan, notes=said)
     path = path.to(engine.device)
     return RunContext(run=run, engine=engine, family=family, path=path, data=data, plan=plan, folder=folder)
+
+
+def with_class(run: Run, family: Family, data: RunData, drawn: Manifest | None = None) -> RunData:
+    """The data with the pictures of the class; what stands for those that the base has not drawn, until they are."""
+    if not run.data.has_class:
+        return data
+    number = num_to_draw(run.data, data.class_given)
+    if number and drawn is None:
+        drawn = promised(run.data, number, shapes.offered(run, family).square)
+    return dataclasses.replace(data, class_images=apart(run.data, data.class_given, drawn))
 
 
 def resolved(run: Run, family: Family, engine: Engine, folder: Path) -> Run:

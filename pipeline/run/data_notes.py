@@ -23,7 +23,7 @@ def mirrored(manifest: Manifest) -> list[str]:
     ]
 
 
-def of_test_set(test_set: Manifest | None) -> tuple[str, ...]:
-    """What came to light about a test set that is a dataset of its own."""
-    notes = found(test_set) if test_set is not None else []
-    return tuple(Note(f"test set: {n.kind}", n.case) if isinstance(n, Note) else f"test set: {n}" for n in notes)
+def of_other(name: str, other: Manifest | None) -> tuple[str, ...]:
+    """What came to light about a test set, or the pictures of a class, that is a dataset of its own."""
+    notes = found(other) if other is not None else []
+    return tuple(Note(f"{name}: {n.kind}", n.case) if isinstance(n, Note) else f"{name}: {n}" for n in notes)

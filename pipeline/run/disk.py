@@ -18,6 +18,7 @@ from pipeline.evaluation import validation
 from pipeline.families.base import Family
 from pipeline.families.truncation import num_embedding_values
 from pipeline.geometry import Size
+from pipeline.run.preflight import RunData
 
 BYTES_PER_WEIGHT = 4  # of the adapter, and of latents
 WEIGHTS_PER_CHECKPOINT = 8  # the adapter raw and as exported, up to four moments, the average and the best
@@ -42,8 +43,7 @@ class Needed:
 def needed(
     run: Run,
     family: Family,
-    manifest: Manifest,
-    held_out: Manifest | None,
+    data: RunData,
     *,
     sampler: StepSampler,
     possible: Offered,
@@ -52,19 +52,21 @@ def needed(
     precision: Precision,
 ) -> Needed:
     """What a run will write at most."""
-    train = run.train
+    train, held_out = run.train, data.held_out
     num_checkpoints = math.ceil(num_steps / train.checkpointing_steps)
     kept = min(num_checkpoints, train.checkpoints_total_limit or num_checkpoints) + 1
     views: collections.Counter[Size] = collections.Counter()
-    for example, size in shown(manifest.examples, sampler.buckets):
+    for example, size in shown(data.shown.examples, sampler.buckets):
         views[size] += len(distinct_views(example, seed=train.seed, size=size))
     if held_out is not None:
-        for part in (held_out, manifest):
+        for part in (held_out, data.manifest):
             views.update(possible.measured(example) for example in part.limited(num_measured(held_out)).examples)
+    views.update(possible.measured(example) for example in data.class_measured)
     embeddings, captions = 0, set[str]()
     if not run.adapter.train_text_encoder:
-        trained = captions_to_keep(manifest.examples, sampler.num_epochs(num_steps), train.seed)
-        captions = {*trained, *(example.caption for example in (held_out.examples if held_out else ()))}
+        trained = captions_to_keep(data.shown.examples, sampler.num_epochs(num_steps), train.seed)
+        measured = (*(held_out.examples if held_out else ()), *data.class_measured)
+        captions = {*trained, *(example.caption for example in measured)}
         embeddings = (len(captions) + 1) * num_embedding_values(family) * precision.dtype.itemsize
     return Needed(
         views.total(),

@@ -79,7 +79,7 @@ def _name_of(command: Command, data: RunData, folder: Path) -> str | None:
         sorted(command.yielding),
         command.notes,
         signatures,
-        [_content_of(part) for part in (data.manifest, data.held_out, data.test_set)],
+        [_content_of(part) for part in (data.manifest, data.held_out, data.test_set, data.class_given)],
         repr(data.card),
         sys.version,
         [importlib.metadata.version(library) for library in LIBRARIES],

@@ -118,10 +118,10 @@ def views_to_encode(context: RunContext) -> list[tuple[Example, View]]:
     seed, possible = context.run.train.seed, context.plan.possible
     views = [
         (example, view)
-        for example, size in shown(context.data.manifest.examples, context.plan.buckets)
+        for example, size in shown(context.data.shown.examples, context.plan.buckets)
         for view in distinct_views(example, seed=seed, size=size)
     ]
-    measured = sum(measured_examples(context), ())
+    measured = (*sum(measured_examples(context), ()), *context.data.class_measured)
     return views + [(example, centre_view(example, possible.measured(example))) for example in measured]
 
 
@@ -132,10 +132,10 @@ def captions_to_encode(context: RunContext) -> list[str | None]:
     data = context.data
     whole = (data.held_out, data.test_set)
     measured = [example for part in whole if part is not None for example in part.examples]
-    measured += measured_examples(context)[1]
+    measured += [*measured_examples(context)[1], *data.class_measured]
     return [
         None,
-        *captions_to_keep(data.manifest.examples, context.plan.num_epochs, context.run.train.seed),
+        *captions_to_keep(data.shown.examples, context.plan.num_epochs, context.run.train.seed),
         *(example.caption for example in measured),
         *(request.prompt for request in preview_requests(context)),
         context.run.objective.preservation_prompt,

@@ -93,7 +93,13 @@ def facts_of(context: RunContext, exported: Exported, timer: PhaseTimer) -> RunR
         rank=exported.rank,
         alpha=exported.alpha,
         comfyui=exported.comfyui.relative_to(context.folder).as_posix() if exported.comfyui else None,
-        data=dataset.facts(context.run.data, context.data.manifest, context.data.held_out, context.plan.buckets),
+        data=dataset.facts(
+            context.run.data,
+            context.data.manifest,
+            context.data.held_out,
+            dataset.seen_of(context.data.manifest, context.data.shown, context.plan.buckets),
+            len(context.data.class_images.trained) if context.data.class_images is not None else 0,
+        ),
         seconds=timer.seconds,
         peak_memory=context.engine.peak_memory,
     )
@@ -120,7 +126,8 @@ def share(context: RunContext) -> None:
 def draw(context: RunContext, previews: Previews | None, kept_step: int, trackers: Trackers) -> None:
     """Every picture of the page, and what is measured on them."""
     run, reference = context.run, context.data.test_set
-    dataset.keep_examples(context.data.manifest, context.plan.buckets, context.folder / "samples")
+    seen = dataset.seen_of(context.data.manifest, context.data.shown, context.plan.buckets)
+    dataset.keep_examples(context.data.manifest, seen, context.folder / "samples")
     if previews is None:
         return
     previews.draw_base()

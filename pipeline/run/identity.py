@@ -64,6 +64,9 @@ NOT_IDENTITY = frozenset(
         "hub_token",
         "data_card",
         "require_data_card",
+        "class_data_dir",
+        "class_prompt",
+        "num_class_images",
         "allow_undocumented_data",
     }
 )
@@ -91,7 +94,7 @@ def identity_of(context: RunContext) -> dict[str, Any]:
     return {
         **kept,
         **({"sources": _sources(context)} if context.run.data.source else {}),
-        "dataset": data.manifest.fingerprint,
+        "dataset": data.shown.fingerprint,
         "held_out": data.held_out.fingerprint if data.held_out else None,
         "base_model": family.source.fingerprint((family.denoiser, "scheduler")),
         "encoders": digest((context.cache.image_encoder + context.cache.text_encoder).encode()),

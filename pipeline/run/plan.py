@@ -22,6 +22,7 @@ from pipeline.notes import Note, all_shown, grouped
 from pipeline.objective.paths import DiffusionPath
 from pipeline.remembered import cache_folder
 from pipeline.run import data_notes, disk, plan_text, shapes
+from pipeline.run.preflight import RunData
 from pipeline.training.schedule import Schedule, build_schedule
 
 VALIDATION_SHARE, MAX_VALIDATIONS = 0.1, 10  # of a run's work, and in number, where no interval is asked for
@@ -75,25 +76,23 @@ def make_plan(
     family: Family,
     path: DiffusionPath,
     *,
-    manifest: Manifest,
-    held_out: Manifest | None,
+    data: RunData,
     precision: Precision,
     num_processes: int,
     output_dir: Path,
 ) -> Plan:
     """Work out the run. Raises ConfigError where the numbers do not fit together."""
-    possible = shapes.offered(run, family)
+    possible, manifest, held_out = shapes.offered(run, family), data.shown, data.held_out
     sampler = shapes.sampler_for(run, manifest, possible, num_processes)
-    num_steps, length_reason = length_of(run, sampler)
+    num_steps, length_reason = length_of(run, sampler, data.num_own)
     schedule = build_schedule(run.optim, num_steps, sampler.batch_size)
-    interval, interval_reason = _validation_interval(run, held_out, sampler, num_steps)
+    interval, interval_reason = _validation_interval(run, data, sampler, num_steps)
     chosen = all_target_modules(run, family)
     num_trainable = sum(module.num_weights for module in chosen)
     needed = disk.needed(
         run,
         family,
-        manifest,
-        held_out,
+        data,
         sampler=sampler,
         possible=possible,
         num_steps=num_steps,
@@ -120,7 +119,7 @@ def make_plan(
     )
     rows = (
         ("model", plan_text.model_text(family, path.prediction)),
-        *plan_text.data_rows(run, manifest, shapes.size_text(sampler.buckets, possible)),
+        *plan_text.data_rows(run, data, shapes.size_text(sampler.buckets, possible)),
         *shapes.rows(manifest, sampler.buckets),
         ("steps", f"{num_steps} of {plan_text.batch_text(run, num_processes)}"),
         ("epochs", f"{num_steps * sampler.batch_size / sampler.num_entries:.1f} ({length_reason})"),
@@ -140,14 +139,16 @@ def _asked_interval(run: Run, sampler: StepSampler) -> int:
     return preview.validation_steps or 0
 
 
-def _validation_interval(run: Run, held_out: Manifest | None, sampler: StepSampler, num_steps: int) -> tuple[int, str]:
+def _validation_interval(run: Run, data: RunData, sampler: StepSampler, num_steps: int) -> tuple[int, str]:
     """Optimizer steps between held-out losses, and why."""
-    if held_out is None:
+    num_class = len(data.class_measured)
+    if data.held_out is None and not num_class:
         return 0, ""
     asked = _asked_interval(run, sampler)
     if asked:
         return asked, "asked for"
-    passes = validation.num_passes(disk.num_measured(held_out), disk.num_measured(held_out))
+    num_held_out = disk.num_measured(data.held_out)
+    passes = validation.num_passes(num_held_out, num_held_out, num_class)
     affordable = math.ceil(passes / (VALIDATION_SHARE * PASSES_PER_EXAMPLE * sampler.batch_size))
     tenth = math.ceil(num_steps / MAX_VALIDATIONS)
     if affordable > tenth:
@@ -162,9 +163,13 @@ def all_target_modules(run: Run, family: Family) -> list[TargetModule]:
     return [module for modules in found.values() for module in modules]
 
 
-def length_of(run: Run, sampler: StepSampler) -> tuple[int, str]:
-    """Optimizer steps in all, and why."""
-    train, num_examples, global_batch = run.train, sampler.num_entries, sampler.batch_size
+def length_of(run: Run, sampler: StepSampler, num_own: int | None = None) -> tuple[int, str]:
+    """Optimizer steps in all, and why.
+
+    `num_own` is how many examples are the dataset's own, where half of what is shown are pictures of a class.
+    """
+    train, global_batch = run.train, sampler.batch_size
+    num_examples = sampler.num_entries if num_own is None else num_own
     if train.max_train_steps is not None:
         unused = train.num_train_epochs is not None
         return train.max_train_steps, "--max_train_steps" + (", which wins over --num_train_epochs" if unused else "")
@@ -173,6 +178,8 @@ def length_of(run: Run, sampler: StepSampler) -> tuple[int, str]:
     seen = PASSES_OF_FEW * FEW_EXAMPLES * math.sqrt(num_examples / FEW_EXAMPLES)
     if num_examples <= FEW_EXAMPLES:
         seen = PASSES_OF_FEW * num_examples
+    if num_own is not None:
+        seen *= 2
     return math.ceil(seen / global_batch), f"chosen for {num_examples} examples; --max_train_steps decides otherwise"
 
 

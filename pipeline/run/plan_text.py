@@ -13,6 +13,7 @@ from pipeline.data.split import MIN_IMAGES
 from pipeline.families.base import Family
 from pipeline.remembered import cache_folder
 from pipeline.run.disk import Needed
+from pipeline.run.preflight import RunData
 from pipeline.training.schedule import Schedule
 
 Rows = tuple[tuple[str, str], ...]
@@ -43,13 +44,29 @@ def training_rows(run: Run, family: Family, schedule: Schedule, chosen: list[Tar
     )
 
 
-def data_rows(run: Run, manifest: Manifest, sizes: str) -> Rows:
+def data_rows(run: Run, data: RunData, sizes: str) -> Rows:
     """What is trained on, at which sizes; of several sources how often each is shown, and what it says for itself."""
+    manifest = data.manifest
     number = sum(example.mask is not None for example in manifest.examples)
     more = f", {number} with a mask beside them" if run.data.has_masks else ""
     reason = "--resolution" if any(source.sides for source in run.data.sources) else "the model's own size"
     text = f"{manifest.origin}: {len(manifest.examples)} examples at {sizes} ({reason}){more}"
-    return (("data", text), *_source_rows(run, manifest))
+    return (("data", text), *_source_rows(run, manifest), *_class_rows(run, data))
+
+
+def _class_rows(run: Run, data: RunData) -> Rows:
+    found = data.class_images
+    if found is None:
+        return ()
+    parts = [f"{found.num_given} of {run.data.class_data_dir}"] if run.data.class_data_dir is not None else []
+    parts += [f"{found.num_drawn} drawn by the base, {run.data.class_prompt!r}"] if found.num_drawn else []
+    number = len(found.trained) + len(found.measured)
+    text = f"{number} images ({', '.join(parts)}), {len(found.measured)} of them measured"
+    if not run.data.with_prior_preservation:
+        return (("class", f"{text} and none trained on (--with_prior_preservation does that)"),)
+    how_often = f"{sum(example.is_class for example in data.shown.examples)} of {len(data.shown.examples)} examples"
+    weight = run.objective.prior_loss_weight
+    return (("class", f"{text} and not trained on; {how_often} of an epoch, their loss with weight {weight:g}"),)
 
 
 def _source_rows(run: Run, manifest: Manifest) -> Rows:

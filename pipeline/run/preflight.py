@@ -1,5 +1,6 @@
 """Checks before anything heavy is imported: the data of a run, and the places it reads and writes."""
 
+import functools
 import json
 import os
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from pipeline.config import Run
 from pipeline.console import is_main_process
 from pipeline.data import card
 from pipeline.data.card import Card
-from pipeline.data.manifest import Manifest
+from pipeline.data.class_images import ClassImages, beside, read_given
+from pipeline.data.manifest import Example, Manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.reading import read_manifest
 from pipeline.data.sources import names_of, read_sources
@@ -32,6 +34,23 @@ class RunData:
     held_out: Manifest | None  # of the same dataset, for the held-out loss
     test_set: Manifest | None  # images never trained on, to be drawn and compared with
     card: Card | None  # of the dataset, as a person declared it
+    class_given: Manifest | None = None  # the pictures of --class_data_dir
+    class_images: ClassImages | None = None  # with those that the base draws, once its size is known
+
+    @functools.cached_property
+    def shown(self) -> Manifest:
+        """What training shows: the dataset, and beside it the pictures of the class."""
+        return beside(self.manifest, self.class_images.trained if self.class_images is not None else ())
+
+    @property
+    def num_own(self) -> int | None:
+        """The dataset's own examples, where pictures of a class are shown beside them; else None."""
+        return None if self.shown is self.manifest else len(self.manifest.examples)
+
+    @property
+    def class_measured(self) -> tuple[Example, ...]:
+        """The pictures of the class that are only measured."""
+        return self.class_images.measured if self.class_images is not None else ()
 
 
 def preflight(run: Run, folder: Path) -> RunData:
@@ -61,7 +80,7 @@ def preflight(run: Run, folder: Path) -> RunData:
         raise ConfigError(
             "--clip_model_name_or_path has nothing to measure: give --evaluation_data_dir, or --validation_split 0.2."
         )
-    return RunData(manifest, held_out, test_set, declared)
+    return RunData(manifest, held_out, test_set, declared, read_given(run.data))
 
 
 def require_place(options: TrainOptions, folder: Path) -> None:
@@ -82,7 +101,8 @@ def require_apart(folder: Path, options: DataOptions) -> None:
     if printable(str(folder)) != str(folder):
         raise ConfigError(f"The output folder {printable(str(folder))} is no UTF-8; give another --output_dir.")
     places = [("train_data_dir", source.train_data_dir) for source in options.sources]
-    for flag, data in (*places, ("evaluation_data_dir", options.evaluation_data_dir)):
+    others = [(flag, getattr(options, flag)) for flag in ("evaluation_data_dir", "class_data_dir")]
+    for flag, data in (*places, *others):
         if data is not None and Path(data).resolve() == folder.resolve():
             raise ConfigError(
                 f"--output_dir {folder} is the folder of --{flag}; give another, for example {folder / 'run'}."

@@ -11,6 +11,7 @@ from pipeline.progress import Progress
 from pipeline.run import build, dry_run, export, finish
 from pipeline.run.build import Models
 from pipeline.run.context import RunContext, prepare
+from pipeline.run.draw_class import with_drawn_class
 from pipeline.run.encode import encode
 from pipeline.run.finish import TrainResult
 from pipeline.run.identity import identity_of
@@ -45,6 +46,8 @@ def execute(
             dry.keep(context.plan.text(), context.plan.room)
             tell(dry_run.DONE)
             return None
+        with timer.section("draw"):
+            context = with_drawn_class(context)
         return run_stages(context, status, timer)
     finally:
         context.engine.release()
@@ -179,6 +182,7 @@ def open_outputs(
 
     with timer.section("validate"):
         validation = build.build_loss_validation(context, models)
+        class_validation = build.build_loss_of_class(context, models)
     return Outputs(
         checkpoints=checkpoints,
         metrics=tracking.Metrics(folder, first_step),
@@ -188,6 +192,7 @@ def open_outputs(
             state=task.state,
             denoiser=models.denoiser,
             validation=validation,
+            class_validation=class_validation,
             previews=previews,
             trackers=opened,
             intervals=task.intervals,

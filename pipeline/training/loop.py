@@ -171,6 +171,7 @@ class Reporter:
         )
         if self.outputs is not None:
             self.outputs.on_step(taken.step)
+            validation, of_class = self.outputs.evaluator(taken.step)
             row = StepRow(
                 step=taken.step,
                 loss=numbers.loss,
@@ -178,7 +179,8 @@ class Reporter:
                 grad_norm=numbers.grad_norm,
                 seconds=seconds,
                 adapted_rate=taken.adapted_rate,
-                validation=self.outputs.evaluator(taken.step),
+                validation=validation,
+                of_class=of_class,
                 ids=tuple(ids),
                 size=places[0].size if len(self.task.sampler.buckets) > 1 else None,
                 ranks=self._ranks(ids),

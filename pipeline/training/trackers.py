@@ -29,8 +29,9 @@ class Trackers:
 
     def write(self, row: StepRow) -> None:
         """Log the numbers of a step, and of the validation after it."""
-        measured = vars(row.validation) if row.validation is not None else {}
-        values = {**vars(row), **{f"validation/{name}": value for name, value in measured.items()}}
+        values = {**vars(row)}
+        for title, measured in (("validation", row.validation), ("class", row.of_class)):
+            values |= {f"{title}/{name}": value for name, value in (vars(measured) if measured else {}).items()}
         numbers = {name: value for name, value in values.items() if isinstance(value, float)}
         self._each(lambda name, tracker: tracker.log(numbers, step=row.step))
 

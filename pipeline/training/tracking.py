@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline import atomic, records
 from pipeline.errors import CheckpointError
-from pipeline.evaluation.validation import ValidationRow
+from pipeline.evaluation.validation import ClassRow, ValidationRow
 from pipeline.geometry import Size
 
 FILE = "metrics.jsonl"
@@ -32,6 +32,7 @@ class StepRow:
     seconds: float
     adapted_rate: float | None = None  # what Prodigy makes of the learning rate
     validation: ValidationRow | None = None  # measured after the step, where that was due
+    of_class: ClassRow | None = None  # the same on pictures of the class
     ids: tuple[str, ...]  # of the examples
     size: Size | None = None  # of the pictures, where a run has several
     ranks: tuple[RankExamples, ...] | None = None  # with several processes

@@ -29,8 +29,7 @@ def test_the_cache_takes_what_the_plan_says(family, tmp_path):
     said = disk.needed(
         context.run,
         context.family,
-        context.data.manifest,
-        None,
+        context.data,
         sampler=context.plan.sampler,
         possible=context.plan.possible,
         num_steps=12,
@@ -48,8 +47,8 @@ def test_half_precision_halves_the_text_states_and_learning_encoders_need_none(s
     sizes = {"sampler": plan.sampler, "possible": plan.possible, "num_steps": 12, "num_trainable": 1000}
 
     def said(precision, **values):
-        data = context.family, context.data.manifest, context.data.held_out
-        return disk.needed(context.run.replaced(**values), *data, **sizes, precision=Precision(precision, ""))
+        run = context.run.replaced(**values)
+        return disk.needed(run, context.family, context.data, **sizes, precision=Precision(precision, ""))
 
     assert said("bf16").embeddings * 2 == said("no").embeddings
     assert said("no", train_text_encoder=True).embeddings == 0

@@ -1,0 +1,103 @@
+"""The pictures of a class that the base draws before training: kept by all that decides them, so drawn once."""
+
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+from pipeline import atomic
+from pipeline.console import tell
+from pipeline.data.class_images import num_to_draw, read_drawn
+from pipeline.evaluation import png_metadata
+from pipeline.evaluation.sample import Sampler, SampleRequest, SampleSettings, pictures_at_once
+from pipeline.hashing import digest
+from pipeline.progress import Progress
+from pipeline.remembered import cache_folder
+from pipeline.run.context import RunContext, planned, with_class
+
+VERSION = "1"  # raise it when the same request makes other pictures
+FOLDER = "class"  # in the cache
+
+
+def with_drawn_class(context: RunContext) -> RunContext:
+    """The run with the pictures of its class, drawn where they are not there yet; the same run where it needs none."""
+    data = context.data
+    number = num_to_draw(context.run.data, data.class_given)
+    if not number:
+        return context
+    settings = settings_of(context)
+    folder = folder_of(context, settings)
+    context.engine.together(lambda: draw(context, settings, folder, number))
+    drawn = read_drawn(context.run.data, folder, number)
+    data = with_class(context.run, context.family, data, drawn)
+    run, engine, family, path = context.run, context.engine, context.family, context.path
+    found = planned(run, engine, family, path, data=data, folder=context.folder)
+    return dataclasses.replace(found, plan=dataclasses.replace(found.plan, notes=context.plan.notes))
+
+
+def settings_of(context: RunContext) -> SampleSettings:
+    """As previews are drawn, at the size of training."""
+    preview, model = context.run.preview, context.run.model
+    size = context.plan.possible.square
+    return SampleSettings(preview.guidance, preview.num_inference_steps, size, model.max_sequence_length)
+
+
+def folder_of(context: RunContext, settings: SampleSettings) -> Path:
+    """Where these pictures lie: under a hash of the model, the prompt, and how they are sampled."""
+    source, precision = context.family.source, context.engine.precision.name
+    parts = ("vae", *context.family.encoders, context.family.denoiser, "scheduler")
+    facts = [VERSION, source.fingerprint(parts, precision), context.run.data.class_prompt, settings]
+    name = digest("\n".join(map(repr, facts)).encode())[:32]
+    return cache_folder(context.run.data.cache_dir) / FOLDER / name
+
+
+def draw(context: RunContext, settings: SampleSettings, folder: Path, number: int) -> None:
+    """Draw this process's share of what is not there yet, a picture for each seed from 0 on.
+
+    The base is given batches of one shape, so a picture has the same bits whatever else was missing. A kill costs one
+    batch at most.
+    """
+    engine, size = context.engine, pictures_at_once(settings.size)
+    batches = [range(first, first + size) for first in range(0, number, size)][engine.rank :: engine.num_processes]
+    mine = [seeds for seeds in batches if any(not path_of(folder, seed).is_file() for seed in seeds if seed < number)]
+    if not mine:
+        return
+    if engine.is_main:
+        tell(f"Drawing images of the class: {context.run.data.class_prompt!r}, {number} in all")
+    sampler, progress = sampler_of(context, settings), Progress(len(mine), "batch")
+    try:
+        for done, seeds in enumerate(mine, start=1):
+            prompt = context.run.data.class_prompt or ""
+            pictures = sampler.draw([SampleRequest(prompt, seed) for seed in seeds])
+            for seed, picture in zip(seeds, pictures, strict=True):
+                if seed < number:
+                    _keep(picture, path_of(folder, seed))
+            progress.update(done)
+    finally:
+        progress.close()
+
+
+def path_of(folder: Path, seed: int) -> Path:
+    """The picture of a seed."""
+    return folder / f"{seed:06d}.png"
+
+
+def sampler_of(context: RunContext, settings: SampleSettings) -> Sampler:
+    """The base with all its parts, as it is before anything is trained."""
+    family, engine = context.family, context.engine
+    pipe = family.load("vae", *family.encoders, family.denoiser, "scheduler", dtype=engine.precision.dtype)
+    pipe.to(engine.device)
+    return Sampler(
+        pipe,
+        getattr(pipe, family.denoiser),
+        lambda prompt: family.embed(pipe, prompt),
+        settings,
+        supports_cfg=family.supports_cfg,
+    )
+
+
+def _keep(picture: Any, path: Path) -> None:
+    """Write a picture whole or not at all."""
+    buffer = io.BytesIO()
+    png_metadata.save_marked(picture, buffer)
+    atomic.write_bytes(path, buffer.getvalue())
