@@ -203,7 +203,9 @@ def hints(contents: Contents) -> list[str]:
             found.append(f"if {name} holds the captions, call it {target}, with the columns file_name and text")
         elif extension == ".json" and _parent(name) == "" and name not in ("dataset_info.json", "state.json"):
             found.append(f"if {name} holds the captions, make it metadata.jsonl: one object a line, file_name and text")
-        elif extension in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
+        elif extension == ".tar":
+            found.append(f"{name} is not opened; unpack it, or give a WebDataset as --dataset_name")
+        elif extension in (".zip", ".gz", ".tgz", ".7z", ".rar"):
             found.append(f"{name} is not opened; unpack it")
     found += [
         f"{name} looks like a mask; --masked_loss reads it as one" for name in contents.images if mask_of(name) in stems

@@ -24,8 +24,8 @@ class SourceOptions:
     this nor dataset_name given: the starter dataset."""
 
     dataset_name: str | None = None
-    """A dataset of the `datasets` library instead of a folder of images: its Hub id, a folder or file of parquet, or
-    what save_to_disk wrote. Its train split is read."""
+    """A dataset of the `datasets` library instead of a folder of images: its Hub id, a folder or file of parquet or of
+    WebDataset (.tar), or what save_to_disk wrote. Its train split is read."""
 
     dataset_config_name: str | None = None
     """Configuration of dataset_name, where it has several."""
@@ -105,8 +105,8 @@ class SourceOptions:
     """What to do with an image without a caption; skipped or emptied ones are counted and listed."""
 
     masked_loss: bool = False
-    """Look only at the white part of a mask: x.mask.png or x-masklabel.png beside x.png, masks/x.png, or else the
-    transparency of the image itself. Images without either count whole."""
+    """Look only at the white part of a mask: x.mask.png or x-masklabel.png beside x.png, masks/x.png, the column mask
+    of a table, or else the transparency of the image itself. Images without any count whole."""
 
     @property
     def own(self) -> tuple[Any, ...]:

@@ -1,6 +1,6 @@
-"""The rows of a table: a Hub dataset, a folder or file of parquet, or what `Dataset.save_to_disk` wrote."""
+"""The rows of a table: a Hub dataset, a folder or file of parquet or of WebDataset, or what `save_to_disk` wrote."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,17 @@ from pipeline.data.rows import Columns, Findings, Row, TableSource
 from pipeline.errors import DataError
 from pipeline.hub_ids import may_be_hub_id
 
-READERS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".json": "json", ".arrow": "arrow"}
+READERS = {
+    ".tar": "webdataset",
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".jsonl": "json",
+    ".json": "json",
+    ".arrow": "arrow",
+}
 IMAGE_COLUMNS = ("image", "file_name", "image_path", "path")  # where none is named, the first of these
+KEY = "__key__"  # column of a WebDataset: what the files of an example are called
+MASK_COLUMNS = ("mask", "mask.png", "masklabel.png")
 PATH_TYPES, BYTES_TYPES = ("string", "large_string"), ("binary", "large_binary")
 
 
@@ -24,31 +33,64 @@ def table_rows(options: DataOptions, findings: Findings) -> Iterator[Row]:
     table = _open_table(options)
     if place.is_dir() and any(extension_of(path.name) in extensions() for path in place.iterdir()):
         findings.hints.append(f"images with a caption file each are read by --train_data_dir {place}")
-    column = _image_column(table.features, options)
-    if column is None:
+    columns = _image_columns(table.features, options)
+    if not columns:
         there = ", ".join(f"{name} ({_type_of(feature)})" for name, feature in table.features.items())
         wanted = options.image_column or "image"
         steps = "; ".join(["see --image_column", *findings.hints])
         findings.problems.append(f"no column of images called {wanted!r} (there is {there}); {steps}")
         return
-    images = table.select_columns([column])
-    if isinstance(table.features[column], datasets.Image):
-        images = images.cast_column(column, datasets.Image(decode=False))
+    mask = next((name for name in MASK_COLUMNS if options.masked_loss and name in table.features), None)
+    pictured = [*columns, *([mask] if mask is not None else [])]
+    images = table.select_columns(pictured)
+    for column in pictured:
+        if isinstance(table.features[column], datasets.Image):
+            images = images.cast_column(column, datasets.Image(decode=False))
     media = (datasets.Image, datasets.Audio, datasets.Video)
-    surplus = [name for name, feature in table.features.items() if isinstance(feature, media) or name == column]
+    surplus = [name for name, feature in table.features.items() if isinstance(feature, media) or name in pictured]
     table = table.remove_columns(surplus)
-    names = {key: feature.names for key, feature in table.features.items() if isinstance(feature, datasets.ClassLabel)}
     rows: Iterable[Columns] = table if table.features else ({} for _ in range(len(images)))
     folder = place.parent if place.is_file() else place if place.is_dir() else Path()
     for index, cells in enumerate(rows):
-        description = {key: _class_name(names[key], value) if key in names else value for key, value in cells.items()}
-        yield Row(f"row {index}", f"row {index}", TableSource(images, column, index, folder), description)
+        column = columns[0] if len(columns) == 1 else next((c for c in columns if images[index][c]), columns[0])
+        name = str(cells[KEY]) if KEY in cells else f"row {index}"
+        source = TableSource(images, column, index, folder)
+        masked = TableSource(images, mask, index, folder) if mask is not None and images[index][mask] else None
+        yield Row(name, name, source, _described(cells, table.features), mask=masked)
 
 
-def _image_column(features: Any, options: DataOptions) -> str | None:
-    """The column of images: the one that is named, else the first that is called as such."""
+def _described(cells: Columns, features: Any) -> Columns:
+    """The cells of a row as columns that captions are made of.
+
+    Classes get their names. In a WebDataset the text beside an image is its caption, and what its JSON holds are
+    columns.
+    """
+    import datasets
+
+    found = {}
+    for name, value in cells.items():
+        feature = features[name]
+        found[name] = _class_name(feature.names, value) if isinstance(feature, datasets.ClassLabel) else value
+    if KEY not in cells:
+        return found
+    of_json = found.pop("json", None)
+    if isinstance(of_json, Mapping):
+        found = {**of_json, **found}
+    if "txt" in found:
+        found["text"] = found.pop("txt")
+    return {name: value for name, value in found.items() if name not in (KEY, "__url__")}
+
+
+def _image_columns(features: Any, options: DataOptions) -> list[str]:
+    """The column of images: the one that is named, else the first that is called as such; in a WebDataset those that
+    are called like the extension of a kind of image."""
+    import datasets
+
+    if KEY in features and options.image_column is None:
+        kinds = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+        return [name for name in kinds if name not in MASK_COLUMNS]
     called = IMAGE_COLUMNS if options.image_column is None else (options.image_column,)
-    return next((name for name in called if _may_hold_images(features.get(name))), None)
+    return [name for name in called if _may_hold_images(features.get(name))][:1]
 
 
 def _may_hold_images(feature: Any) -> bool:
