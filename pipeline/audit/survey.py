@@ -1,7 +1,6 @@
 """What is looked at: the whole dataset, read without refusing anything, and a few facts about each picture."""
 
 import base64
-import dataclasses
 import functools
 import os
 from collections.abc import Iterable, Iterator
@@ -21,7 +20,7 @@ from pipeline.data.manifest import Example, Manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.reading import in_order
 from pipeline.data.rows import FileSource, Findings, Row
-from pipeline.data.sources import gather_sources
+from pipeline.data.sources import gather_sources, lenient
 from pipeline.errors import DataError
 from pipeline.progress import Progress
 from pipeline.remembered import Remembered, cache_folder, remembered
@@ -59,8 +58,6 @@ class Survey:
 
 def survey(options: DataOptions) -> Survey:
     """Look at everything. Raises DataError where there is no dataset at all."""
-    leniently: dict[str, Any] = {"on_bad_image": "skip", "missing_caption": "empty"}
-    lenient = dataclasses.replace(options, **leniently, source=tuple({**t, **leniently} for t in options.source))
     findings, bad, columns = Findings(), list[tuple[str, str]](), dict[str, dict[str, Any]]()
     uncaptioned = list[str]()
 
@@ -73,7 +70,7 @@ def survey(options: DataOptions) -> Survey:
         if isinstance(row.description, dict):
             columns[example.name] = row.description
 
-    origin, counted, _ = gather_sources(lenient, findings, on_row)
+    origin, counted, _ = gather_sources(lenient(options), findings, on_row)
     skipping = {source.place for source in options.sources if source.missing_caption == "skip"}
     counted = [pair for pair in counted if pair[0].caption or pair[0].options.place not in skipping]
     findings.problems = [problem for problem in findings.problems if not problem.startswith(NOT_ONE)]

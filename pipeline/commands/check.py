@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,14 @@ from pipeline.run import shapes
 MAX_CASES = 5  # of a finding, at the terminal
 
 
+@dataclass(frozen=True)
+class Captioning:
+    """What writes captions for pictures without one."""
+
+    model: str
+    instruction: str | None
+
+
 def check(
     dataset: str | None,
     flags: Sequence[str],
@@ -27,10 +36,12 @@ def check(
     as_json: bool,
     preview: Path | None,
     card: Path | None,
+    captioning: Captioning | None = None,
 ) -> int:
     """Say what is found; the exit code is 2 if training would refuse the dataset, else 0.
 
-    Raises ConfigError for flags that training does not take, DataError where there is no dataset.
+    Raises ConfigError for flags that training does not take, DataError where there is no dataset or a caption could not
+    be written, CheckpointError for what is no model to caption with.
     """
     words = list(flags)
     if dataset is not None:
@@ -45,6 +56,10 @@ def check(
     if not (run.data.place or run.data.source):
         run = run.replaced(train_data_dir=str(shipped.TRAIN))
     data = run.data
+    if captioning is not None:
+        from pipeline.commands import caption
+
+        caption.fill(data, captioning.model, captioning.instruction)
     with quiet_libraries():
         family = registry.find(run.model, data.cache_dir, weights=False)
         batch_size = run.train.train_batch_size * run.train.gradient_accumulation_steps

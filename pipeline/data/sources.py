@@ -41,6 +41,12 @@ def gather_sources(options: DataOptions, findings: Findings, on_row: OnRow | Non
     return " + ".join(names_of(options)), together, findings
 
 
+def lenient(options: DataOptions) -> DataOptions:
+    """The options with which reading refuses nothing: bad images are left out, missing captions are empty."""
+    how: dict[str, Any] = {"on_bad_image": "skip", "missing_caption": "empty"}
+    return dataclasses.replace(options, **how, source=tuple({**table, **how} for table in options.source))
+
+
 def names_of(options: DataOptions) -> tuple[str, ...]:
     """What the sources are called: the last part of folder or Hub id, numbered where two are alike."""
     places = [source.place for source in options.sources]

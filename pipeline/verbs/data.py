@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from pipeline import console
+from pipeline.errors import ConfigError
 
 
 def card(name: str, *, dataset: Path | None = None) -> None:
@@ -31,6 +32,8 @@ def check(
     json: bool = False,
     preview_dataset: Path | None = None,
     card: Path | None = None,
+    caption: str | None = None,
+    caption_prompt: str | None = None,
 ) -> int:
     """Look at a dataset before it is trained on: files, pictures, copies, captions, shapes, balance.
 
@@ -51,9 +54,19 @@ def check(
         New folder for the very crops, masks and captions of the first epoch.
     card
         The dataset's card, data_cards/photos.md say, to put what was counted into; begun where there is none.
+    caption
+        An image-to-text model of transformers, a folder or a Hub id: what it says of each picture without a caption is
+        written beside it first, never over anything.
+    caption_prompt
+        What such a model is told to do, where it takes instructions.
     """
     from pipeline.commands import check as checking
 
     words = list(flags)
     dataset = words.pop(0) if words and not words[0].startswith("-") else None
-    return checking.check(dataset, words, page=page, as_json=json, preview=preview_dataset, card=card)
+    captioning = checking.Captioning(caption, caption_prompt) if caption is not None else None
+    if caption_prompt is not None and captioning is None:
+        raise ConfigError("--caption_prompt has an effect only with --caption.")
+    return checking.check(
+        dataset, words, page=page, as_json=json, preview=preview_dataset, card=card, captioning=captioning
+    )
