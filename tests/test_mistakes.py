@@ -56,6 +56,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "class_prompt": ("a dog", "only with --with_prior_preservation"),
     "num_class_images": ("0", "between 1 and"),
     "prior_loss_weight": ("2", "only with --with_prior_preservation"),
+    "balance": ("kind", "no 'kind' (there is text)"),
     "max_train_samples": ("0", "at least 1"),
     "resolution": ("67", "multiple of 8; 64"),
     "buckets": ("=maybe", "maybe"),

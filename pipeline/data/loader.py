@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -15,7 +15,7 @@ from pipeline import conditioning, rng
 from pipeline.conditioning import Conditioning, Embeddings, Ragged
 from pipeline.data import cache as caches
 from pipeline.data import pixels, views
-from pipeline.data.manifest import Manifest
+from pipeline.data.manifest import Example, Manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.sampler import MicroBatches, Position
 from pipeline.geometry import Geometry
@@ -75,11 +75,17 @@ class CachedExamples(Dataset[Row]):
         ragged: Ragged,
         live_prompts: bool,
         prior_loss_weight: float = 1.0,
+        group_weights: Mapping[str, float] | None = None,
     ) -> None:
         self.manifest, self.cache, self.options = manifest, cache, options
         self.seed, self.noise_offset = seed, noise_offset
         self.size_states, self.ragged, self.live_prompts = size_states, ragged, live_prompts
         self._has_masks, self._prior_loss_weight = options.has_masks, prior_loss_weight
+        self._group_weights = group_weights or {}
+
+    @property
+    def _is_weighed(self) -> bool:
+        return bool(self._group_weights) or self._prior_loss_weight != 1
 
     @functools.cached_property
     def unconditional(self) -> Embeddings:
@@ -105,11 +111,16 @@ class CachedExamples(Dataset[Row]):
             "noise": noise,
             "u": torch.tensor(u, dtype=torch.float64),  # 1 - 1e-9 is 1 in float32
             "mask": self.cache.mask_of(example, view) if self._has_masks else None,
-            "weight": self._prior_loss_weight if example.is_class else 1.0,
+            "weight": self._weight_of(example),
             "seed": rng.number_for(seed, epoch, example.id, "model"),
             "caption": caption,
             "conditions": {**self._embeddings(caption), **self.size_states(pixels.geometry_of(example.size, view))},
         }
+
+    def _weight_of(self, example: Example) -> float:
+        if example.is_class:
+            return self._prior_loss_weight
+        return self._group_weights[example.group] if self._group_weights and example.group is not None else 1.0
 
     def _embeddings(self, caption: str | None) -> Embeddings:
         if self.live_prompts:
@@ -124,7 +135,7 @@ class CachedExamples(Dataset[Row]):
             noise=torch.stack([row["noise"] for row in rows]),
             u=torch.stack([row["u"] for row in rows]),
             mask=torch.stack(masks) if (masks := [row["mask"] for row in rows if row["mask"] is not None]) else None,
-            weights=None if self._prior_loss_weight == 1 else torch.tensor([row["weight"] for row in rows]),
+            weights=torch.tensor([row["weight"] for row in rows]) if self._is_weighed else None,
             captions=tuple(row["caption"] for row in rows),
             conditioning=conditioning.stack([row["conditions"] for row in rows], self.ragged),
             seeds=tuple(row["seed"] for row in rows),

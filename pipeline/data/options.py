@@ -41,6 +41,10 @@ class DataOptions(SourceOptions):
     num_class_images: int = 100
     """Pictures of the class; what is missing is drawn, at most so many are used."""
 
+    balance: str | None = None
+    """A column whose groups count alike, however many images each has: the loss of an image is weighed by how rare its
+    group is, at most ten times."""
+
     max_train_samples: int | None = None
     """Train on this many examples, chosen by content, the same ones every time."""
 
@@ -87,7 +91,7 @@ class DataOptions(SourceOptions):
         """How the class's pictures are read and shown: as the subject's, with captions of their own."""
         own: dict[str, Any] = {name: getattr(self, name) for name in SHOWN_ALIKE}
         own |= {"train_data_dir": self.class_data_dir, "instance_prompt": self.class_prompt}
-        return dataclasses.replace(self, source=(), **{**OF_NO_SOURCE, **own})
+        return dataclasses.replace(self, source=(), balance=None, **{**OF_NO_SOURCE, **own})
 
     @property
     def has_masks(self) -> bool:
@@ -120,6 +124,8 @@ class DataOptions(SourceOptions):
         )
         problems += not_utf8(self, "evaluation_data_dir", "class_data_dir", "cache_dir")
         found = super().problems() + problems
+        if self.balance is not None and not self.balance.strip():
+            found.append("--balance is empty; name a column.")
         return found + self._bucket_problems() + self._class_problems() + self._source_problems()
 
     def _class_problems(self) -> list[str]:

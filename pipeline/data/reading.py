@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import io
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,8 @@ def _examined(
         example = _read_example(row, found or ("",), options, findings, known)
         if isinstance(example, Example) and weights:
             example = dataclasses.replace(example, weights=weights)
+        if isinstance(example, Example) and options.balance is not None:
+            example = _grouped(row, example, options.balance, findings)
         if on_row is not None:
             on_row(row, example)
         if isinstance(example, Example):
@@ -138,6 +140,17 @@ def _examined(
     if options.instance_prompt is None:
         findings.problems += _without_captions(uncaptioned, num_rows, options, findings.hints)
     return examples
+
+
+def _grouped(row: Row, example: Example, column: str, findings: Findings) -> Example:
+    """The example with its group; a row without one is a problem."""
+    cells = row.description if isinstance(row.description, Mapping) else {}
+    value = cells.get(column)
+    if value is None or not str(value).strip() or not isinstance(value, str | int | float):
+        there = ", ".join(sorted(cells)) or "no columns"
+        what = f"its {column!r} is empty or no single value" if column in cells else f"no {column!r} (there is {there})"
+        findings.problems.append(f"{row.where}: {what}, and --balance needs it")
+    return dataclasses.replace(example, group=" ".join(str(value).split()))
 
 
 def _captions(row: Row, options: DataOptions) -> tuple[tuple[str, ...], tuple[float, ...]]:

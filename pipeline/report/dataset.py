@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.buckets import LITTLE, Bucket, is_enlarged, share_cropped, shown
+from pipeline.data.groups import balance_of
 from pipeline.data.manifest import Example, Manifest, by_name
 from pipeline.data.options import DataOptions
 from pipeline.data.sources import names_of, shown_by_source
@@ -60,6 +61,7 @@ def facts(
         cropped=share_cropped(seen),
         sources=dict(zip(names_of(options), by_source, strict=False)),
         class_images=num_class,
+        balance=balance_of(manifest.examples, options.balance).text() if options.balance is not None else None,
     )
 
 
@@ -88,6 +90,8 @@ def words(found: DataFacts, size: Size) -> list[str]:
     if found.sources:
         shares = (f"{name} {number / found.examples:.0%}" for name, number in found.sources.items())
         sentences.append(f"Of what an epoch shows, {', '.join(shares)}.")
+    if found.balance is not None:
+        sentences.append(f"The loss is weighed {found.balance}.")
     if found.class_images:
         sentences.append(f"Beside them {found.class_images} pictures of the class, shown as often as they are.")
     if found.enlarged:

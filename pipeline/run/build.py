@@ -158,6 +158,7 @@ def build_examples(context: RunContext) -> CachedExamples:
         ragged=context.family.ragged,
         live_prompts=run.adapter.train_text_encoder,
         prior_loss_weight=run.objective.prior_loss_weight,
+        group_weights=context.data.balance.weights if context.data.balance is not None else None,
     )
 
 

@@ -64,6 +64,7 @@ NOT_IDENTITY = frozenset(
         "hub_token",
         "data_card",
         "require_data_card",
+        "balance",
         "class_data_dir",
         "class_prompt",
         "num_class_images",
@@ -87,6 +88,11 @@ def _sources(context: RunContext) -> list[dict[str, Any]]:
     return sorted(found, key=repr)
 
 
+def _groups(context: RunContext) -> str:
+    """Which example is of which group."""
+    return digest("\n".join(f"{example.id} {example.group}" for example in context.data.manifest.examples).encode())
+
+
 def identity_of(context: RunContext) -> dict[str, Any]:
     """All that decides the trained weights, by name."""
     family, data, plan = context.family, context.data, context.plan
@@ -101,5 +107,6 @@ def identity_of(context: RunContext) -> dict[str, Any]:
         "start": fingerprint_of_adapter(context.run.adapter.init_lora),
         "num_steps": plan.num_steps,
         "global_batch": plan.global_batch,
+        **({"balance": dict(data.balance.weights), "groups": _groups(context)} if data.balance is not None else {}),
         "buckets": [[str(bucket.size), len(bucket.entries)] for bucket in plan.buckets],
     }

@@ -51,7 +51,11 @@ def data_rows(run: Run, data: RunData, sizes: str) -> Rows:
     more = f", {number} with a mask beside them" if run.data.has_masks else ""
     reason = "--resolution" if any(source.sides for source in run.data.sources) else "the model's own size"
     text = f"{manifest.origin}: {len(manifest.examples)} examples at {sizes} ({reason}){more}"
-    return (("data", text), *_source_rows(run, manifest), *_class_rows(run, data))
+    return (("data", text), *_source_rows(run, manifest), *_class_rows(run, data), *_balance_rows(data))
+
+
+def _balance_rows(data: RunData) -> Rows:
+    return (("balance", data.balance.text()),) if data.balance is not None else ()
 
 
 def _class_rows(run: Run, data: RunData) -> Rows:

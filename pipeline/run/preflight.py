@@ -1,5 +1,6 @@
 """Checks before anything heavy is imported: the data of a run, and the places it reads and writes."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -13,6 +14,7 @@ from pipeline.console import is_main_process
 from pipeline.data import card
 from pipeline.data.card import Card
 from pipeline.data.class_images import ClassImages, beside, read_given
+from pipeline.data.groups import Balance, balance_of
 from pipeline.data.manifest import Example, Manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.reading import read_manifest
@@ -41,6 +43,12 @@ class RunData:
     def shown(self) -> Manifest:
         """What training shows: the dataset, and beside it the pictures of the class."""
         return beside(self.manifest, self.class_images.trained if self.class_images is not None else ())
+
+    @functools.cached_property
+    def balance(self) -> Balance | None:
+        """What the examples of each group count; None where all count alike."""
+        column = next((example.options.balance for example in self.manifest.examples), None)
+        return balance_of(self.manifest.examples, column) if column is not None else None
 
     @property
     def num_own(self) -> int | None:
@@ -193,6 +201,7 @@ def dataset_name(options: DataOptions) -> str:
 def test_data(options: DataOptions) -> Manifest | None:
     """The images to compare with that are never trained on; the starter dataset has some of its own."""
     if options.evaluation_data_dir is not None:
-        return read_manifest(Path(options.evaluation_data_dir), options, "--evaluation_data_dir").distinct()
+        alike = dataclasses.replace(options, balance=None)  # a test set needs no groups
+        return read_manifest(Path(options.evaluation_data_dir), alike, "--evaluation_data_dir").distinct()
     own = not (options.place or options.source)
     return read_manifest(shipped.TEST, options) if own else None

@@ -35,6 +35,7 @@ class DataFacts:
     sizes: dict[str, int] = field(default_factory=dict)  # at which they are shown, and how many
     enlarged: int = 0  # pictures that are scaled up for it
     cropped: float = 0.0  # share of all their pixels that is cut off
+    balance: str | None = None  # what the examples of each group count
     class_images: int = 0  # that are trained on beside them
     sources: dict[str, int] = field(default_factory=dict)  # of several, the examples of each in an epoch
 

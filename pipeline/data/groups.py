@@ -1,0 +1,43 @@
+"""Groups of examples that count alike, however many there are of each: what a column says, as weights of the loss."""
+
+import collections
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pipeline.data.manifest import Example
+
+MOST = 10.0  # what an example of a rare group counts at most, beside one of a group of the mean size
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What examples count, by their group, and how many examples that is worth."""
+
+    column: str
+    counts: Mapping[str, int]
+    weights: Mapping[str, float]  # their mean over the examples is 1
+    capped: tuple[str, ...]  # groups too rare to count as much as the others
+
+    @property
+    def effective(self) -> float:
+        """The effective sample size (Kish 1965): so many examples of equal weight say as much."""
+        total = sum(self.weights[group] * number for group, number in self.counts.items())
+        return total**2 / sum(self.weights[group] ** 2 * number for group, number in self.counts.items())
+
+    def text(self) -> str:
+        """For the plan and the page."""
+        parts = ", ".join(f"{self.counts[group]} {group} x {weight:.3g}" for group, weight in self.weights.items())
+        rare = f"; {', '.join(self.capped)} too rare to count alike" if self.capped else ""
+        number = sum(self.counts.values())
+        return f"by {self.column}: {parts}; {number} examples say as much as {self.effective:.1f} alike{rare}"
+
+
+def balance_of(examples: Iterable[Example], column: str) -> Balance:
+    """Weights n / (k n_g) for each of k groups, no larger than MOST, scaled so that their mean is 1."""
+    counts = collections.Counter(example.group for example in examples if example.group is not None)
+    number, share = sum(counts.values()), sum(counts.values()) / len(counts)
+    wanted = {group: share / count for group, count in sorted(counts.items())}
+    cut = {group: min(MOST, weight) for group, weight in wanted.items()}
+    mean = sum(weight * counts[group] for group, weight in cut.items()) / number
+    weights = {group: weight / mean for group, weight in cut.items()}
+    return Balance(column, dict(sorted(counts.items())), weights, tuple(g for g in wanted if wanted[g] > MOST))

@@ -1,0 +1,95 @@
+"""--balance: groups count alike, whatever their size; capped, said, and part of what a run is."""
+
+import collections
+
+import pytest
+
+from pipeline.data.groups import MOST, balance_of
+from pipeline.data.options import DataOptions
+from pipeline.data.reading import read_manifest
+from pipeline.data.sampler import Position
+from pipeline.errors import DataError
+from pipeline.run import build
+from pipeline.run.encode import encode
+from tests.audit.flaws import picture, write_rows
+from tests.conftest import metrics, prepared, replaced
+
+pytestmark = pytest.mark.unit
+
+
+def write(folder, kinds):
+    folder.mkdir()
+    rows = []
+    for number, kind in enumerate(kinds):
+        picture(number).save(folder / f"{number:02d}.png")
+        rows.append({"file_name": f"{number:02d}.png", "text": f"number {number}", "kind": kind})
+    write_rows(folder, rows)
+    return folder
+
+
+@pytest.fixture
+def uneven(tmp_path):
+    return write(tmp_path / "uneven", ["cat"] * 9 + ["dog"] * 3)
+
+
+def read(folder, **more):
+    options = DataOptions(train_data_dir=str(folder), cache_dir=str(folder.parent / "cache"), balance="kind", **more)
+    return read_manifest(folder, options)
+
+
+def test_groups_weigh_the_same_in_all_and_the_mean_is_one(uneven):
+    found = balance_of(read(uneven).examples, "kind")
+    assert found.counts == {"cat": 9, "dog": 3}
+    assert found.weights == {"cat": pytest.approx(12 / 18), "dog": pytest.approx(2.0)}
+    assert found.effective == pytest.approx(12**2 / (9 * (12 / 18) ** 2 + 3 * 4))
+    assert found.text() == "by kind: 9 cat x 0.667, 3 dog x 2; 12 examples say as much as 9.0 alike"
+
+
+def test_an_even_dataset_is_left_as_it_is(tmp_path):
+    found = balance_of(read(write(tmp_path / "even", ["cat", "dog"] * 3)).examples, "kind")
+    assert set(found.weights.values()) == {1.0}
+    assert found.effective == pytest.approx(6)
+
+
+def test_a_rare_group_counts_ten_times_at_most(tmp_path):
+    found = balance_of(read(write(tmp_path / "rare", ["cat"] * 39 + [7])).examples, "kind")
+    assert found.capped == ("7",)
+    assert found.weights["7"] / found.weights["cat"] == pytest.approx(MOST / (40 / 78))
+    assert sum(found.weights[group] * number for group, number in found.counts.items()) == pytest.approx(40)
+    assert "7 too rare to count alike" in found.text()
+
+
+def test_an_image_without_a_group_is_named(tmp_path):
+    with pytest.raises(DataError) as error:
+        read(write(tmp_path / "gaps", ["cat", "", None, "dog"]))
+    assert str(error.value).count("its 'kind' is empty or no single value, and --balance needs it") == 2
+    picture(0).save(tmp_path / "a.png")
+    (tmp_path / "loose").mkdir()
+    picture(0).save(tmp_path / "loose" / "a.png")
+    with pytest.raises(DataError, match=r"a\.png: no 'kind' \(there is no columns\), and --balance needs it"):
+        read(tmp_path / "loose", instance_prompt="a thing")
+
+
+def test_a_run_weighs_its_examples_and_says_so(small, uneven, tmp_path, trainer):
+    flags = [*replaced(small, train_data_dir=uneven, num_validation_images=0, max_train_steps=4), "--balance", "kind"]
+    context = prepared(flags, tmp_path / "out")
+    encode(context)
+    examples = build.build_examples(context)
+    seen = collections.Counter()
+    for bucket in context.plan.buckets:
+        for entry in bucket.entries:
+            row = examples[Position(entry.index, 0, bucket.size)]
+            seen[context.data.manifest.examples[entry.index].group, round(row["weight"], 6)] += 1
+    assert seen == {("cat", round(12 / 18, 6)): 9, ("dog", 2.0): 3}
+    assert examples.collate([row, row]).weights.tolist() == pytest.approx([row["weight"]] * 2)
+    whole, plain = tmp_path / "whole", tmp_path / "plain"
+    ended = trainer(*flags, "--checkpointing_steps", "2", "--output_dir", whole)
+    assert ended.code == 0, ended.output
+    assert "balance          by kind: 9 cat x 0.667, 3 dog x 2; 12 examples say as much as 9.0 alike" in ended.output
+    page = (whole / "report.html").read_text(encoding="utf-8")
+    assert "The loss is weighed by kind: 9 cat x 0.667, 3 dog x 2" in page
+    assert trainer(*flags[:-2], "--output_dir", plain).code == 0
+    assert [row["loss"] for row in metrics(plain)] != [row["loss"] for row in metrics(whole)]
+    refused = trainer(*flags[:-2], "--output_dir", tmp_path / "x", "--resume_from_checkpoint", whole / "checkpoint-2")
+    assert refused.code == 2
+    assert "balance" in refused.output
