@@ -16,6 +16,7 @@ VERBS = (
     runs.train,
     runs.sample,
     runs.report,
+    runs.suspects,
     runs.publish,
     data.check,
     data.card,

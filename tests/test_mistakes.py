@@ -65,6 +65,8 @@ WRONG: dict[str, tuple[str, str]] = {
     "upscale": ("=maybe", "maybe"),
     "center_crop": ("=maybe", "maybe"),
     "random_flip": ("=maybe", "maybe"),
+    "random_rotation": ("90", "between 0 and 45"),
+    "color_jitter": ("1", "between 0 and 0.9"),
     "cache_variants": ("0", "at least 1"),
     "image_interpolation_mode": ("cubic", "cubic"),
     "alpha_background": ("whiteish", "no colour"),

@@ -23,20 +23,26 @@ TEXTS_OF_USE = (b"XML:com.adobe.xmp", b"Raw profile type exif")  # they may say 
 _PILLOW = threading.Lock()
 
 
+PLAIN = (1.0, 1.0, 1.0)  # colours as they are
+
+
 @dataclass(frozen=True)
 class View:
-    """How a picture is resized and cut: to which size, from where, and whether it is mirrored."""
+    """How a picture is resized and cut: to which size, from where, whether it is mirrored, turned, or coloured."""
 
     size: Size
     interpolation: str
     left: float = 0.5  # share of the spare width left of the cut, 0.5 = centred
     top: float = 0.5
     flip: bool = False
+    angle: float = 0.0  # degrees, counter-clockwise
+    colours: tuple[float, float, float] = PLAIN  # factors of brightness, contrast and saturation
 
     @property
     def key(self) -> str:
         """The view in words that stay the same, for cache keys."""
-        return f"{self.size} {self.interpolation} {self.left!r} {self.top!r} {self.flip}"
+        more = f" {self.angle!r} {self.colours!r}" if self.angle or self.colours != PLAIN else ""
+        return f"{self.size} {self.interpolation} {self.left!r} {self.top!r} {self.flip}{more}"
 
 
 @dataclass(frozen=True)

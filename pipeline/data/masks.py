@@ -1,5 +1,6 @@
 """Masks: which part of a picture the loss looks at, from a file beside it or from its transparency."""
 
+import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -30,7 +31,7 @@ def mask_of(example: Example, view: images.View, latent: tuple[int, int]) -> Flo
         raise ValueError("nothing of it would be learnt, because it is transparent all over; remove it")
     size = (example.size.width, example.size.height)
     same = found if found.size == size else found.resize(size, Image.Resampling.BILINEAR)
-    shown = pixels.to_pixels(same.convert("RGB"), view)[:1] / 2 + 0.5
+    shown = pixels.to_pixels(same.convert("RGB"), dataclasses.replace(view, colours=images.PLAIN))[:1] / 2 + 0.5
     pooled: Tensor = torch.nn.functional.adaptive_avg_pool2d(shown.clamp(0, 1), latent)
     return pooled
 

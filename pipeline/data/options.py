@@ -8,7 +8,10 @@ from pipeline.data import captions
 from pipeline.data.source_options import SIZE_MULTIPLE, SourceOptions, nearest_multiple, table_problems
 from pipeline.errors import not_utf8, out_of_bounds
 
-SHOWN_ALIKE = ("resolution", "center_crop", "random_flip", "cache_variants", "alpha_background", "on_bad_image")
+SHOWN_ALIKE = (
+    "resolution", "center_crop", "random_flip", "random_rotation", "color_jitter", "cache_variants",
+    "alpha_background", "on_bad_image",
+)  # fmt: skip
 OF_NO_SOURCE = {field.name: field.default for field in dataclasses.fields(SourceOptions)}
 DROPOUT = 0.1  # of captions, where the sampler has classifier-free guidance (Ho & Salimans 2022, table 1)
 

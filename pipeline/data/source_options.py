@@ -91,8 +91,14 @@ class SourceOptions:
     random_flip: bool = False
     """Mirror half of the views from left to right."""
 
+    random_rotation: float = 0.0
+    """Turn each view by up to so many degrees either way, enlarged by as much as it takes to leave no corner empty."""
+
+    color_jitter: float = 0.0
+    """Change brightness, contrast and saturation of each view by up to this share, up or down."""
+
     cache_variants: int = 4
-    """Random views kept per image; 1 when centred and not flipped, for then all views are equal."""
+    """Random views kept per image; 1 when nothing of them is left to chance, for then all are equal."""
 
     alpha_background: str = "white"
     """Colour put behind transparent pixels: a name or #rrggbb."""
@@ -126,6 +132,8 @@ class SourceOptions:
             repeats=(1, 10000),
             cache_variants=(1, infinity),
             caption_variants=(1, infinity),
+            random_rotation=(0, 45),
+            color_jitter=(0, 0.9),
             keep_tokens=(0, infinity),
             tag_dropout=(0, 0.99),
         )
@@ -238,8 +246,9 @@ class SourceOptions:
 
     @property
     def variants(self) -> int:
-        """Views kept per image: one where crop and flip leave nothing to chance."""
-        return 1 if self.center_crop and not self.random_flip else self.cache_variants
+        """Views kept per image: one where nothing is left to chance."""
+        is_random = not self.center_crop or self.random_flip or self.random_rotation > 0 or self.color_jitter > 0
+        return self.cache_variants if is_random else 1
 
 
 def table_problems(table: Mapping[str, Any]) -> list[str]:

@@ -5,10 +5,12 @@ from collections.abc import Iterable
 
 from pipeline import rng
 from pipeline.data import tags
-from pipeline.data.images import View
+from pipeline.data.images import PLAIN, View
 from pipeline.data.manifest import Example
 from pipeline.data.options import DataOptions
 from pipeline.geometry import Size
+
+JITTERED = ("brightness", "contrast", "saturation")
 
 
 def view_of(example: Example, variant: int, *, seed: int, size: Size) -> View:
@@ -21,7 +23,14 @@ def view_of(example: Example, variant: int, *, seed: int, size: Size) -> View:
         flip = rng.uniform(seed, variant, example.views_id, "flip") < 0.5
     if example.size.width * size.height == example.size.height * size.width:
         left, top = 0.5, 0.5  # nothing to choose: let the variants share one entry
-    return View(size, options.image_interpolation_mode, left, top, flip)
+    angle, colours = 0.0, PLAIN
+    if options.random_rotation:
+        angle = (2 * rng.uniform(seed, variant, example.views_id, "angle") - 1) * options.random_rotation
+    if options.color_jitter:
+        draws = [2 * rng.uniform(seed, variant, example.views_id, name) - 1 for name in JITTERED]
+        brightness, contrast, saturation = (1 + options.color_jitter * draw for draw in draws)
+        colours = (brightness, contrast, saturation)
+    return View(size, options.image_interpolation_mode, left, top, flip, angle, colours)
 
 
 def centre_view(example: Example, size: Size) -> View:

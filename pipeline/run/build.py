@@ -100,19 +100,19 @@ def embedded(context: RunContext, models: Models, prompt: str | None) -> Embeddi
 
 def build_loss_validation(context: RunContext, models: Models) -> Validation | None:
     """The held-out loss, with the base measured; None where nothing is held out."""
-    held_out, train_subset = (_encoded(context, examples) for examples in measured_examples(context))
+    held_out, train_subset = (as_measured(context, examples) for examples in measured_examples(context))
     if not held_out:
         return None
-    return build_validation(_evaluator(context, models), models.denoiser, held_out, train_subset)
+    return build_validation(loss_evaluator(context, models), models.denoiser, held_out, train_subset)
 
 
 def build_loss_of_class(context: RunContext, models: Models) -> ClassValidation | None:
     """The loss on pictures of the class, with the base measured; None where there are none to measure."""
-    examples = _encoded(context, context.data.class_measured)
-    return build_class_validation(_evaluator(context, models), models.denoiser, examples) if examples else None
+    examples = as_measured(context, context.data.class_measured)
+    return build_class_validation(loss_evaluator(context, models), models.denoiser, examples) if examples else None
 
 
-def _encoded(context: RunContext, examples: Iterable[Example]) -> list[ValidationExample]:
+def as_measured(context: RunContext, examples: Iterable[Example]) -> list[ValidationExample]:
     """Examples as they are measured."""
     found = []
     for example in examples:
@@ -125,7 +125,8 @@ def _encoded(context: RunContext, examples: Iterable[Example]) -> list[Validatio
     return found
 
 
-def _evaluator(context: RunContext, models: Models) -> LossEvaluator:
+def loss_evaluator(context: RunContext, models: Models) -> LossEvaluator:
+    """How losses are measured, equal for all that a run measures."""
     engine, family = context.engine, context.family
     return LossEvaluator(
         path=context.path,

@@ -1,7 +1,7 @@
 """What a run needs encoded, and the encoding of what the cache lacks."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -28,25 +28,26 @@ MAX_PICTURES = 16  # at once
 Item = TypeVar("Item")
 
 
-def encode(context: RunContext) -> None:
+def encode(context: RunContext, also: Sequence[Example] = ()) -> None:
     """Fill the cache with what it lacks, each process with its share; the encoders are gone again afterwards.
 
-    Raises DataError for a picture that the autoencoder cannot encode; what was encoded before it is kept.
+    `also` are examples to be measured that a run itself would not measure. Raises DataError for a picture that the
+    autoencoder cannot encode; what was encoded before it is kept.
     """
     try:
-        _encode(context)
+        _encode(context, also)
     finally:
         context.cache.flush()
 
 
-def _encode(context: RunContext) -> None:
+def _encode(context: RunContext, also: Sequence[Example]) -> None:
     run, family, cache, engine = context.run, context.family, context.cache, context.engine
     share = slice(engine.rank, None, engine.num_processes)
-    looked_at = views_to_encode(context)[share]
+    looked_at = views_to_encode(context, also)[share]
     if run.data.has_masks:
         keep_masks(cache, looked_at, lambda size: family.latent_shape(size)[1:])
     views = caches.missing_views(cache, looked_at)
-    captions = caches.missing_captions(cache, captions_to_encode(context)[share])
+    captions = caches.missing_captions(cache, captions_to_encode(context, also)[share])
     if not views and not captions:
         return
     tell(f"Encoding {len(views)} views and {len(captions)} captions")
@@ -113,7 +114,7 @@ def counted(batches: Iterable[list[Item]], total: int, unit: str) -> Iterator[li
             progress.update(done)
 
 
-def views_to_encode(context: RunContext) -> list[tuple[Example, View]]:
+def views_to_encode(context: RunContext, also: Sequence[Example] = ()) -> list[tuple[Example, View]]:
     """Every view the run will look at: what it trains on, and what it is measured on."""
     seed, possible = context.run.train.seed, context.plan.possible
     views = [
@@ -121,18 +122,18 @@ def views_to_encode(context: RunContext) -> list[tuple[Example, View]]:
         for example, size in shown(context.data.shown.examples, context.plan.buckets)
         for view in distinct_views(example, seed=seed, size=size)
     ]
-    measured = (*sum(measured_examples(context), ()), *context.data.class_measured)
+    measured = (*sum(measured_examples(context), ()), *context.data.class_measured, *also)
     return views + [(example, centre_view(example, possible.measured(example))) for example in measured]
 
 
-def captions_to_encode(context: RunContext) -> list[str | None]:
+def captions_to_encode(context: RunContext, also: Sequence[Example] = ()) -> list[str | None]:
     """Every prompt the run will need encoded, and None for the unconditional embedding; none where encoders learn."""
     if context.run.adapter.train_text_encoder:
         return []
     data = context.data
     whole = (data.held_out, data.test_set)
     measured = [example for part in whole if part is not None for example in part.examples]
-    measured += [*measured_examples(context)[1], *data.class_measured]
+    measured += [*measured_examples(context)[1], *data.class_measured, *also]
     return [
         None,
         *captions_to_keep(data.shown.examples, context.plan.num_epochs, context.run.train.seed),

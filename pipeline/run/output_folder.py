@@ -104,6 +104,15 @@ def environment(context: RunContext) -> dict[str, Any]:
     }
 
 
+def recorded(folder: Path) -> dict[str, Any]:
+    """environment.json of a run. Raises ConfigError where there is none."""
+    path = folder / "environment.json"
+    if not path.is_file():
+        raise ConfigError(f"{folder} has no environment.json; give the output folder of a finished run.")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
 def _write_notes(path: Path, notes: tuple[str, ...]) -> None:
     """Every note on a line of its own; no file where there is none."""
     if notes:

@@ -82,6 +82,27 @@ def report(output_dir: Path) -> None:
     console.say(f"Report  {page.write(output_dir)}")
 
 
+def suspects(output_dir: Path, *, limit: int = 20, page: Path | None = None, json: bool = False) -> None:
+    """Say which captions of a finished run help its pictures least: where those lie that are wrong.
+
+    Example: python -m pipeline suspects outputs/demo --page suspects.html
+
+    Parameters
+    ----------
+    output_dir
+        The output folder of a finished run; its data must be as they were.
+    limit
+        How many to show.
+    page
+        File for a page with the pictures.
+    json
+        All pictures with their numbers, for programs.
+    """
+    from pipeline.commands import suspects as finding
+
+    finding.suspects(output_dir, limit=limit, page=page, as_json=json)
+
+
 def publish(
     output_dir: Path, *, repo: str | None = None, token: str | None = None, allow_undocumented_data: str | None = None
 ) -> None:

@@ -2,6 +2,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, PngImagePlugin
 
 from pipeline.data.images import View, decode
@@ -113,6 +114,42 @@ def test_the_geometry_is_where_the_seen_picture_was_cut(flip):
     assert np.array_equal(seen.round().numpy(), shown[found.left : found.left + 64])
     assert found.left == (12 if flip else 4)
     assert found.top == 0
+
+
+@pytest.mark.parametrize("angle", [-7.5, 0.1, 3.0, 45.0])
+@pytest.mark.parametrize("shape", [(64, 64), (90, 64), (400, 300)])
+def test_a_turned_view_has_no_empty_corner_and_is_turned_about_its_centre(angle, shape):
+    white = Image.new("RGB", shape, "white")
+    view = View(Size(48, 64), "lanczos", left=0.3, top=1.0, angle=angle)
+    assert to_pixels(white, view).min() == 1.0
+    found = geometry_of(Size(*shape), view)
+    x, y = found.left + 24, found.top + 32  # the centre, in the resized picture
+    pixels = np.zeros((300, 400), dtype=np.uint8)
+    pixels[:, ::2] = 255
+    there = to_pixels(Image.fromarray(pixels).convert("RGB"), View(Size.square(64), "lanczos", angle=angle))
+    assert there.shape == (3, 64, 64)
+    assert min(x, y) > 0
+
+
+def test_a_line_is_turned_by_the_angle_counter_clockwise():
+    picture = Image.new("L", (200, 200))
+    picture.paste(255, (0, 98, 200, 102))
+    shown = to_pixels(picture.convert("RGB"), View(Size.square(128), "lanczos", angle=10.0))[0] > 0
+    rows, columns = torch.nonzero(shown, as_tuple=True)
+    middle = [rows[columns == column].double().mean() for column in (8, 119)]
+    assert ((middle[0] - middle[1]) / 111).item() == pytest.approx(np.tan(np.radians(10)), abs=0.01)
+
+
+def test_colours_are_changed_by_their_factors_alone():
+    picture = Image.fromarray(np.random.default_rng(0).integers(60, 120, (64, 64, 3), dtype=np.uint8))
+    plain = to_picture(to_pixels(picture, View(Size.square(64), "lanczos")))
+    brighter = to_picture(to_pixels(picture, View(Size.square(64), "lanczos", colours=(1.5, 1.0, 1.0))))
+    grey = to_picture(to_pixels(picture, View(Size.square(64), "lanczos", colours=(1.0, 1.0, 0.0))))
+    assert np.abs(np.asarray(brighter) - np.asarray(plain) * 1.5).max() <= 1
+    assert np.array_equal(np.asarray(grey), np.asarray(plain.convert("L").convert("RGB")))
+    plainly = View(Size.square(64), "lanczos")
+    assert plainly.key == "64 x 64 lanczos 0.5 0.5 False"  # what caches made before these knew
+    assert len({plainly.key, View(Size.square(64), "lanczos", angle=1.0).key}) == 2
 
 
 def test_a_png_may_hold_texts_of_any_size(tmp_path):

@@ -73,6 +73,9 @@ def test_it_is_cut_mirrored_and_pooled_by_area_as_its_image_is(tmp_path):
     assert seen(left=0.0, flip=True) == pytest.approx([1, 0], abs=0.1)
     assert seen(left=0.25) == pytest.approx([0.5, 0.5], abs=0.1)
     assert seen(left=1.0) == pytest.approx([0, 0], abs=0.1)
+    assert seen(left=0.25, colours=(0.1, 1.9, 0.5)) == seen(left=0.25)
+    turned = masks.mask_of(example, View(Size.square(16), "nearest", left=0.4, angle=30.0), (2, 2))[0]
+    assert turned[0, 0] != pytest.approx(turned[1, 0].item(), abs=0.02)  # upright edges are oblique now
 
 
 def test_transparency_is_a_mask_and_an_image_without_either_counts_whole(tmp_path):

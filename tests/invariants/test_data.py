@@ -41,6 +41,8 @@ def test_every_view_and_caption_of_every_epoch_is_what_live_encoding_gives(small
     flags = [
         *replaced(small, max_train_steps=24),
         "--random_flip",
+        "--color_jitter",
+        "0.3",
         "--cache_variants",
         "3",
         "--caption_dropout",
@@ -80,11 +82,13 @@ def test_every_view_and_caption_of_every_epoch_is_what_live_encoding_gives(small
 
 def pixels_of(example, view):
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageEnhance, ImageOps
 
     picture = Image.open(example.source.path).convert("RGB")  # 80 x 64, in a bucket of 72 x 56
     top = round(2 * view.top)  # so only the upper edge moves
     shown = picture.resize((72, 58), Image.Resampling.LANCZOS).crop((0, top, 72, top + 56))
+    for kind, factor in zip(("Brightness", "Contrast", "Color"), view.colours, strict=True):
+        shown = getattr(ImageEnhance, kind)(shown).enhance(factor)
     shown = ImageOps.mirror(shown) if view.flip else shown
     return torch.from_numpy(np.array(shown)).permute(2, 0, 1).float() / 127.5 - 1
 

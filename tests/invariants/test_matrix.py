@@ -17,6 +17,8 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "lr_scheduler": (None, "constant", "cosine_with_restarts"),
     "random_flip": (None, *ON),
     "center_crop": (None, *ON),
+    "random_rotation": (None, "5"),
+    "color_jitter": (None, "0.2"),
     "use_ema": (None, *ON),
     "scale_lr": (None, *ON),
     "gradient_checkpointing": (None, *ON),
