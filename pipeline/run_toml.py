@@ -43,7 +43,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where} is not valid TOML: {error}") from error
-    table = {ALSO_CALLED.get(name, name): value for name, value in table.items()}
+    table = _spelled(table)
     if isinstance(table.get(TABLES), dict):
         raise ConfigError(f"{where}: write [[{TABLES}]] with two brackets, once for each source.")
     nested = sorted(key for key, value in table.items() if isinstance(value, dict) or _holds_tables(value))
@@ -53,8 +53,12 @@ def parse(text: str, where: str) -> dict[str, Any]:
     if TABLES in table:
         if nested != [TABLES] or not all(isinstance(value, dict) for value in table[TABLES]):
             raise ConfigError(f"{where}: {TABLES} is no key; write a table [[{TABLES}]] for each, at the end.")
-        table[TABLES] = tuple(table[TABLES])
+        table[TABLES] = tuple(_spelled(inner) for inner in table[TABLES])
     return table
+
+
+def _spelled(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {ALSO_CALLED.get(name, name): value for name, value in table.items()}
 
 
 def _holds_tables(value: object) -> bool:

@@ -72,7 +72,7 @@ def audit(options: DataOptions, model: Model, validation_split: float | None) ->
     of_files = files.of_files(found)
     of_files["no-caption"] = [Case(name, (name,)) for name in sorted(found.uncaptioned)]
     if found.manifest is None:
-        return Audit(" + ".join(names_of(options)), None, None, None, None, (), tuple(findings_of(of_files)))
+        return Audit(" + ".join(sorted(names_of(options))), None, None, None, None, (), tuple(findings_of(of_files)))
     try:
         trained, held_out = split(found.manifest, validation_split)
     except ConfigError as error:  # too few to hold any out

@@ -1,5 +1,6 @@
 """Captions for pictures that have none, by an image-to-text model, written beside them and never over anything."""
 
+import collections
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from pipeline.data.manifest import Example
 from pipeline.data.options import DataOptions
 from pipeline.data.rows import FileSource, Findings, Row
 from pipeline.data.sources import gather_sources, lenient
-from pipeline.errors import CheckpointError, DataError, listed
+from pipeline.errors import CheckpointError, ConfigError, DataError, listed
 from pipeline.hub_ids import may_be_hub_id
 from pipeline.progress import Progress
 
@@ -26,8 +27,11 @@ def fill(options: DataOptions, model: str, instruction: str | None) -> int:
     """Write a caption file for each picture without a caption; returns how many were written.
 
     Each is written as soon as it is made, so that a stop loses nothing. Raises CheckpointError for what is no
-    image-to-text model, DataError with every picture that got none.
+    image-to-text model or does not take pictures so, ConfigError where no caption is missing by the options, DataError
+    with every picture that got none.
     """
+    if any(source.instance_prompt is not None for source in options.sources):
+        raise ConfigError("--caption has nothing to write where --instance_prompt is every picture's caption.")
     wanted, elsewhere = uncaptioned(options)
     if elsewhere:
         raise DataError(
@@ -41,7 +45,13 @@ def fill(options: DataOptions, model: str, instruction: str | None) -> int:
         failed = []
         with contextlib.closing(Progress(len(wanted), "caption")) as progress:
             for number, (example, path) in enumerate(wanted, start=1):
-                text = " ".join(describe(example.picture()).split())
+                try:
+                    text = " ".join(describe(example.picture()).split())
+                except Exception as error:  # a model that wants to be asked in a way of its own
+                    raise CheckpointError(
+                        f"--caption {model} cannot be asked about {example.name} ({_reason(error)}); see "
+                        "--caption_prompt, or take another model."
+                    ) from error
                 if not (text and write_new(path, text)):
                     failed.append(f"{example.name}: {'the model says nothing' if not text else f'{path.name} exists'}")
                 progress.update(number, text)
@@ -51,9 +61,17 @@ def fill(options: DataOptions, model: str, instruction: str | None) -> int:
     return len(wanted)
 
 
+def _reason(error: Exception) -> str:
+    """The first line of what a library says."""
+    said = str(error).strip()
+    return said.splitlines()[0] if said else type(error).__name__
+
+
 def uncaptioned(options: DataOptions) -> tuple[list[tuple[Example, Path]], list[str]]:
     """The pictures without a caption, each with the file to write; and the names of those that a table describes."""
-    wanted, elsewhere = list[tuple[Example, Path]](), list[str]()
+    wanted, elsewhere = dict[Path, Example](), list[str]()
+
+    extensions = dict[Path, str]()
 
     def on_row(row: Row, example: Example | str) -> None:
         if isinstance(example, str) or example.caption:
@@ -62,10 +80,16 @@ def uncaptioned(options: DataOptions) -> tuple[list[tuple[Example, Path]], list[
             elsewhere.append(example.name)
             return
         extension = (example.options.caption_extension or "txt").lstrip(".")
-        wanted.append((example, row.source.path.with_suffix(f".{extension}")))
+        wanted[row.source.path] = example
+        extensions[row.source.path] = f".{extension}"
 
     gather_sources(lenient(options), Findings(), on_row)
-    return wanted, elsewhere
+    stems = collections.Counter(path.with_suffix("") for path in wanted)
+    files = {path: path.with_suffix(extensions[path]) for path in wanted}
+    for path in wanted:
+        if stems[path.with_suffix("")] > 1:  # a.txt would be of a.png and of a.jpg
+            files[path] = path.with_name(path.name + extensions[path])
+    return [(example, files[path]) for path, example in wanted.items()], elsewhere
 
 
 def write_new(path: Path, text: str) -> bool:
@@ -96,8 +120,9 @@ def load(name: str, instruction: str | None) -> Describe:
             name, dtype="auto", local_files_only=local, use_safetensors=True
         )
     except Exception as error:  # transformers and the Hub client raise many kinds; each means the same to the user
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"--caption {name} cannot be loaded as an image-to-text model: {reason}") from error
+        raise CheckpointError(
+            f"--caption {name} cannot be loaded as an image-to-text model: {_reason(error)}"
+        ) from error
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     found.to(device).eval()
     said = instruction

@@ -12,6 +12,7 @@ from pipeline import config, shipped
 from pipeline.audit.audit import Audit, Model, audit
 from pipeline.audit.findings import MEANINGS, Finding
 from pipeline.console import columns, quiet_libraries, say, tell
+from pipeline.data.class_images import read_given
 from pipeline.errors import EXIT_DONE, EXIT_USER, ConfigError
 from pipeline.families import registry
 from pipeline.families.truncation import truncated
@@ -60,6 +61,9 @@ def check(
         from pipeline.commands import caption
 
         caption.fill(data, captioning.model, captioning.instruction)
+    given = read_given(data)
+    if given is not None:
+        tell(f"class: {len(given.examples)} pictures can be read; here and in previews only the dataset is looked at")
     with quiet_libraries():
         family = registry.find(run.model, data.cache_dir, weights=False)
         batch_size = run.train.train_batch_size * run.train.gradient_accumulation_steps

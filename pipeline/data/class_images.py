@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.data.manifest import Example, Manifest, by_name
 from pipeline.data.options import DataOptions
-from pipeline.data.reading import PROMPTED, read_manifest
+from pipeline.data.reading import read_manifest
 from pipeline.data.rows import FileSource
 from pipeline.data.split import rank_of
 from pipeline.errors import DataError
@@ -43,8 +43,7 @@ def read_given(options: DataOptions) -> Manifest | None:
         found = read_manifest(Path(place), options.of_class, FLAG)
     except DataError as error:
         raise DataError(str(error).replace("--instance_prompt", "--class_prompt")) from error
-    notes = tuple(note for note in found.notes if not note.startswith(PROMPTED))  # here that is what is wanted
-    return dataclasses.replace(found, notes=notes).distinct().limited(options.num_class_images)
+    return found.distinct().limited(options.num_class_images)
 
 
 def num_to_draw(options: DataOptions, given: Manifest | None) -> int:
@@ -76,16 +75,22 @@ def read_drawn(options: DataOptions, folder: Path, number: int) -> Manifest:
 
 def apart(options: DataOptions, given: Manifest | None, drawn: Manifest | None) -> ClassImages:
     """The pictures of the class, some of them, chosen by content, kept apart to be measured."""
-    parts = [(part.examples if part is not None else ()) for part in (given, drawn)]
-    everything = sorted((_marked(example) for part in parts for example in part), key=lambda e: rank_of(e.image_id))
+    own = given.examples if given is not None else ()
+    known = {example.image_id for example in own}
+    more = [example for example in (drawn.examples if drawn is not None else ()) if example.image_id not in known]
+    everything = [_marked(example) for example in (*own, *more)]
+    image_ids = sorted({example.image_id for example in everything}, key=rank_of)
     if not options.with_prior_preservation:
-        number = min(MAX_MEASURED, len(everything))
-    elif len(everything) < MIN_PICTURES:
+        number = min(MAX_MEASURED, len(image_ids))
+    elif len(image_ids) < MIN_PICTURES:
         number = 0
     else:
-        number = min(MAX_MEASURED, max(MIN_MEASURED, round(MEASURED_SHARE * len(everything))))
-    trained = everything[number:] if options.with_prior_preservation else []
-    return ClassImages(_in_order(trained), _in_order(everything[:number]), *map(len, parts))
+        number = min(MAX_MEASURED, max(MIN_MEASURED, round(MEASURED_SHARE * len(image_ids))))
+    chosen = set(image_ids[:number])
+    trained = [e for e in everything if e.image_id not in chosen] if options.with_prior_preservation else []
+    return ClassImages(
+        _in_order(trained), _in_order([e for e in everything if e.image_id in chosen]), len(own), len(more)
+    )
 
 
 def beside(subject: Manifest, trained: tuple[Example, ...]) -> Manifest:

@@ -73,6 +73,11 @@ class Manifest:
         """A hash of every image and caption."""
         return digest("\n".join(example.id for example in self.examples).encode())
 
+    @property
+    def data_fingerprint(self) -> str:
+        """A hash of every image and caption, however often each counts: what the card of a dataset is for."""
+        return self.distinct().fingerprint
+
 
 def by_name(manifest: Manifest) -> list[Example]:
     """The examples by file name: content ids order them at random, people expect this order."""

@@ -8,11 +8,10 @@ from pipeline.data import captions
 from pipeline.data.source_options import SIZE_MULTIPLE, SourceOptions, nearest_multiple, table_problems
 from pipeline.errors import not_utf8, out_of_bounds
 
-SHOWN_ALIKE = (
-    "resolution", "center_crop", "random_flip", "random_rotation", "color_jitter", "cache_variants",
-    "alpha_background", "on_bad_image",
+OF_THE_SUBJECT = (  # what a picture of its class has not
+    "dataset_name", "dataset_config_name", "repeats", "caption_template", "caption_prefix", "caption_suffix",
+    "trigger_word",
 )  # fmt: skip
-OF_NO_SOURCE = {field.name: field.default for field in dataclasses.fields(SourceOptions)}
 DROPOUT = 0.1  # of captions, where the sampler has classifier-free guidance (Ho & Salimans 2022, table 1)
 
 
@@ -91,10 +90,20 @@ class DataOptions(SourceOptions):
 
     @property
     def of_class(self) -> "DataOptions":
-        """How the class's pictures are read and shown: as the subject's, with captions of their own."""
-        own: dict[str, Any] = {name: getattr(self, name) for name in SHOWN_ALIKE}
+        """How the class's pictures are read and shown: as the subject's, but for what makes captions the subject's."""
+        usual: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(SourceOptions)}
+        own = {name: usual[name] for name in OF_THE_SUBJECT}
         own |= {"train_data_dir": self.class_data_dir, "instance_prompt": self.class_prompt}
-        return dataclasses.replace(self, source=(), balance=None, **{**OF_NO_SOURCE, **own})
+        sides = [table["resolution"] for table in self.source if "resolution" in table]
+        if self.resolution is None and sides:
+            own["resolution"] = sides[0]
+        return dataclasses.replace(self, source=(), balance=None, **own)
+
+    @property
+    def trigger_words(self) -> tuple[str, ...]:
+        """Those of all sources, each once."""
+        words = [source.trigger_word for source in self.sources]
+        return tuple(dict.fromkeys(word for word in words if word is not None))
 
     @property
     def has_masks(self) -> bool:
@@ -145,7 +154,9 @@ class DataOptions(SourceOptions):
         for trigger in dict.fromkeys(map(str, filter(None, triggers))):
             if prompt is not None and captions.has_word(prompt, trigger):
                 problems.append(f"--class_prompt {prompt!r} holds the trigger word {trigger!r}; leave it out there.")
-        if place is not None and place in (
+        if place == "":
+            problems.append("--class_data_dir is empty; name a folder.")
+        elif place is not None and place in (
             self.train_data_dir,
             *(table.get("train_data_dir") for table in self.source),
         ):

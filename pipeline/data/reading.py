@@ -22,7 +22,6 @@ from pipeline.notes import Note
 from pipeline.progress import Progress
 from pipeline.remembered import Remembered, cache_folder, remembered
 
-PROMPTED = "images whose caption is --instance_prompt"  # a note
 MAX_HINTS = 4  # in one sentence
 MASK_SHAPE_TOLERANCE = 0.02  # of width / height
 VERSION = 1  # raise it when other things are found out about an image
@@ -112,7 +111,7 @@ def _examined(
             uncaptioned.append(row.where)
             if options.instance_prompt is not None:
                 found = (" ".join(options.instance_prompt.split()),)
-                findings.notes.append(Note(PROMPTED, row.name))
+                findings.notes.append(Note("images whose caption is --instance_prompt", row.name))
             elif options.missing_caption == "error":
                 continue
             elif options.missing_caption == "skip":

@@ -11,6 +11,7 @@ from pipeline.data import captions
 from pipeline.errors import not_utf8, out_of_bounds
 
 MAX_SIDE = 32768  # pixels
+PLACES = ("train_data_dir", "dataset_name")  # where data may be
 SIZE_MULTIPLE = 8  # pixels: what every model needs; a family may need more
 
 
@@ -145,6 +146,7 @@ class SourceOptions:
                 ImageColor.getrgb(self.alpha_background)
             except ValueError:
                 problems.append(f"--alpha_background {self.alpha_background!r} is no colour; as 'grey' or '#808080'.")
+        problems += [f"--{name} is empty; name a folder or a dataset." for name in PLACES if getattr(self, name) == ""]
         if self.image_column == "":
             problems.append("--image_column is empty; name the column that holds the image.")
         if self.train_data_dir is not None and self.dataset_name is not None:
@@ -256,12 +258,14 @@ def table_problems(table: Mapping[str, Any]) -> list[str]:
     hints = {field.name: field.type for field in fields(SourceOptions)}
     problems = []
     for name, value in table.items():
-        if name not in hints:
+        if value == "" and name in PLACES:
+            problems.append(f"{name} is empty; name a folder or a dataset.")
+        elif name not in hints:
             near = difflib.get_close_matches(name, hints, n=1)
             problems.append(f"{name} is no option of a source" + (f"; did you mean {near[0]}?" if near else "."))
         elif not _accepts(hints[name], value):
             problems.append(f"{name} cannot be {value!r}.")
-    places = {"train_data_dir", "dataset_name"} & table.keys()
+    places = {*PLACES} & table.keys()
     return problems if places else [*problems, "it names no data; give train_data_dir or dataset_name."]
 
 

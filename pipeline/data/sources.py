@@ -1,6 +1,7 @@
 """All that a run is trained on: a folder, a table, or several sources, each with options of its own."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from pipeline.data.options import DataOptions
 from pipeline.data.reading import Counted, Gathered, OnRow, gather, gather_table, manifest_of
 from pipeline.data.rows import Findings, Row
 from pipeline.errors import DataError
+
+MAX_NAME = 100  # letters
 
 
 def read_sources(options: DataOptions) -> Manifest:
@@ -25,7 +28,7 @@ def gather_sources(options: DataOptions, findings: Findings, on_row: OnRow | Non
     sources = options.sources
     if len(sources) == 1:
         return _gather_source(sources[0], findings, on_row)
-    together: list[Counted] = []
+    found: list[Counted] = []
     for label, source in zip(names_of(options), sources, strict=True):
         own = Findings()
         told = None if on_row is None else _labelled(on_row, label)
@@ -37,8 +40,8 @@ def gather_sources(options: DataOptions, findings: Findings, on_row: OnRow | Non
         if not (counted or own.problems):
             own.problems.append("there is no usable image in it")
         findings.take(own, label)
-        together += [(_named(example, label), repeats) for example, repeats in counted]
-    return " + ".join(names_of(options)), together, findings
+        found += [(_named(example, label), repeats) for example, repeats in counted]
+    return " + ".join(sorted(names_of(options))), found, findings
 
 
 def lenient(options: DataOptions) -> DataOptions:
@@ -48,11 +51,25 @@ def lenient(options: DataOptions) -> DataOptions:
 
 
 def names_of(options: DataOptions) -> tuple[str, ...]:
-    """What the sources are called: the last part of folder or Hub id, numbered where two are alike."""
-    places = [source.place for source in options.sources]
-    names = [Path(place).resolve().name if place else "starter" for place in places]
-    counts = [names[: number + 1].count(name) for number, name in enumerate(names)]
-    return tuple(name if count == 1 else f"{name}-{count}" for name, count in zip(names, counts, strict=True))
+    """What the sources are called: the last part of folder or Hub id, numbered where two are alike.
+
+    Which gets which number is decided by what they say for themselves, not by their order.
+    """
+    sources = options.sources
+    bare = [Path(source.place).resolve().name if source.place else "starter" for source in sources]
+    names: dict[int, str] = {}
+    for place in sorted(range(len(sources)), key=lambda place: repr(sources[place].own)):
+        numbered = (f"{bare[place]}-{number}" for number in itertools.count(2))
+        free = itertools.chain([bare[place]], numbered)
+        names[place] = next(name for name in free if name not in names.values())
+    return tuple(names[place] for place in range(len(sources)))
+
+
+def together(options: DataOptions) -> str:
+    """What all sources are called in one name, whatever their order."""
+    names = sorted(names_of(options))
+    whole = "-and-".join(names)
+    return whole if len(whole) <= MAX_NAME else f"{names[0][:MAX_NAME]}-and-{len(names) - 1}-more"
 
 
 def shown_by_source(options: DataOptions, manifest: Manifest) -> list[tuple[int, int]]:

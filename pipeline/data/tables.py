@@ -10,6 +10,7 @@ from pipeline.data.options import DataOptions
 from pipeline.data.rows import Columns, Findings, Row, TableSource
 from pipeline.errors import DataError
 from pipeline.hub_ids import may_be_hub_id
+from pipeline.notes import Note
 
 READERS = {
     ".tar": "webdataset",
@@ -54,6 +55,8 @@ def table_rows(options: DataOptions, findings: Findings) -> Iterator[Row]:
     for index, cells in enumerate(rows):
         column = columns[0] if len(columns) == 1 else next((c for c in columns if images[index][c]), columns[0])
         name = str(cells[KEY]) if KEY in cells else f"row {index}"
+        if len(columns) > 1 and sum(bool(images[index][c]) for c in columns) > 1:
+            findings.notes.append(Note("several images under one key, of which the first is read", name))
         source = TableSource(images, column, index, folder)
         masked = TableSource(images, mask, index, folder) if mask is not None and images[index][mask] else None
         yield Row(name, name, source, _described(cells, table.features), mask=masked)
@@ -76,8 +79,8 @@ def _described(cells: Columns, features: Any) -> Columns:
     of_json = found.pop("json", None)
     if isinstance(of_json, Mapping):
         found = {**of_json, **found}
-    if "txt" in found:
-        found["text"] = found.pop("txt")
+    for name in [name for name in found if name.lower() == "txt"]:
+        found["text"] = found.pop(name)
     return {name: value for name, value in found.items() if name not in (KEY, "__url__")}
 
 

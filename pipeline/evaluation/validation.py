@@ -178,8 +178,8 @@ def build_class_validation(
     evaluator: LossEvaluator, denoiser: AdaptedDenoiser, examples: list[ValidationExample]
 ) -> ClassValidation:
     """Measure the base model once, for later measurements to be compared with."""
-    with denoiser.adapted.evaluating():
-        return ClassValidation(evaluator, examples, evaluator.errors(denoiser.base, examples))
+    with denoiser.adapted.evaluating(), denoiser.adapted.disabled():
+        return ClassValidation(evaluator, examples, evaluator.errors(denoiser, examples))
 
 
 def build_validation(
@@ -189,8 +189,8 @@ def build_validation(
     train_subset: list[ValidationExample],
 ) -> Validation:
     """Measure the base model once, for later measurements to be compared with."""
-    with denoiser.adapted.evaluating():
-        base = measure_all(evaluator, denoiser.base, held_out, train_subset)
+    with denoiser.adapted.evaluating(), denoiser.adapted.disabled():  # text encoders that learn among them
+        base = measure_all(evaluator, denoiser, held_out, train_subset)
     return Validation(evaluator, held_out, train_subset, base)
 
 

@@ -23,7 +23,13 @@ def mirrored(manifest: Manifest) -> list[str]:
     ]
 
 
+def _about_class(note: str) -> str:
+    """A note in which the class's prompt has its own name."""
+    return Note(note.kind.replace("--instance_prompt", "--class_prompt"), note.case) if isinstance(note, Note) else note
+
+
 def of_other(name: str, other: Manifest | None) -> tuple[str, ...]:
     """What came to light about a test set, or the pictures of a class, that is a dataset of its own."""
     notes = found(other) if other is not None else []
+    notes = [_about_class(note) if name == "class" else note for note in notes]
     return tuple(Note(f"{name}: {n.kind}", n.case) if isinstance(n, Note) else f"{name}: {n}" for n in notes)

@@ -45,7 +45,7 @@ def export(context: RunContext, models: Models, kept_step: int) -> Exported:
     family, engine, size = context.family, context.engine, context.plan.size
     rank, alpha = writer.rank_and_alpha(models.adapted)
     base = documents.base_model(context.run.model, family, context.run.preview.guidance)
-    facts = documents.for_header(base, context.run.data.trigger_word)
+    facts = documents.for_header(base, ", ".join(context.run.data.trigger_words) or None)
     note = {"version": pipeline.__version__, "family": family.name, "rank": rank, "step": kept_step, **facts}
     example = context.data.manifest.examples[0]
     sizes = family.size_states(whole(size))

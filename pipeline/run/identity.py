@@ -88,6 +88,12 @@ def _sources(context: RunContext) -> list[dict[str, Any]]:
     return sorted(found, key=repr)
 
 
+def _drawing(context: RunContext) -> dict[str, Any]:
+    """What decides the pictures of the class that the base draws."""
+    preview = context.run.preview
+    return {"guidance_scale": preview.guidance_scale, "num_inference_steps": preview.num_inference_steps}
+
+
 def _groups(context: RunContext) -> str:
     """Which example is of which group."""
     return digest("\n".join(f"{example.id} {example.group}" for example in context.data.manifest.examples).encode())
@@ -107,6 +113,7 @@ def identity_of(context: RunContext) -> dict[str, Any]:
         "start": fingerprint_of_adapter(context.run.adapter.init_lora),
         "num_steps": plan.num_steps,
         "global_batch": plan.global_batch,
+        **(_drawing(context) if data.class_images is not None and data.class_images.num_drawn else {}),
         **({"balance": dict(data.balance.weights), "groups": _groups(context)} if data.balance is not None else {}),
         "buckets": [[str(bucket.size), len(bucket.entries)] for bucket in plan.buckets],
     }

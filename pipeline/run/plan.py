@@ -201,8 +201,8 @@ def _dora_notes(run: Run, chosen: list[TargetModule]) -> tuple[str, ...]:
 def _notes(run: Run, manifest: Manifest, of_shapes: list[str]) -> tuple[str, ...]:
     notes = data_notes.found(manifest) + of_shapes
     notes += data_notes.mirrored(manifest)
-    triggers = [source.trigger_word for source in run.data.sources if source.trigger_word is not None]
-    names = " or ".join(map(repr, dict.fromkeys(triggers)))
+    triggers = run.data.trigger_words
+    names = " or ".join(map(repr, triggers))
     notes += [
         Note(f"previews without the trigger word {names}", repr(prompt))
         for prompt in run.preview.validation_prompt

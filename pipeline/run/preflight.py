@@ -18,7 +18,7 @@ from pipeline.data.groups import Balance, balance_of
 from pipeline.data.manifest import Example, Manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.reading import read_manifest
-from pipeline.data.sources import names_of, read_sources
+from pipeline.data.sources import read_sources, together
 from pipeline.data.split import split
 from pipeline.errors import CheckpointError, ConfigError, DataError, listed, printable
 from pipeline.hub_ids import may_be_hub_id
@@ -88,7 +88,9 @@ def preflight(run: Run, folder: Path) -> RunData:
         raise ConfigError(
             "--clip_model_name_or_path has nothing to measure: give --evaluation_data_dir, or --validation_split 0.2."
         )
-    return RunData(manifest, held_out, test_set, declared, read_given(run.data))
+    given = read_given(run.data)
+    require_other(given, ("trained on", manifest), ("held out", held_out), ("in the test set", test_set))
+    return RunData(manifest, held_out, test_set, declared, given)
 
 
 def require_place(options: TrainOptions, folder: Path) -> None:
@@ -123,6 +125,17 @@ def require_disjoint(trained: Manifest, test_set: Manifest | None) -> None:
     both = [f"{e.name} is {names[e.image_id]}" for e in (test_set.examples if test_set else ()) if e.image_id in names]
     if both:
         raise DataError(f"--evaluation_data_dir holds {len(both)} images that are trained on:\n{listed(both)}")
+
+
+def require_other(given: Manifest | None, *parts: tuple[str, Manifest | None]) -> None:
+    """Raise DataError if pictures of the class are the subject's own: what is held out would be trained on, say."""
+    names = {e.image_id: (e.name, what) for what, part in parts for e in (part.examples if part else ())}
+    same = [(e.name, *names[e.image_id]) for e in (given.examples if given else ()) if e.image_id in names]
+    if same:
+        lines = listed([f"{name} is {other}, which is {what}" for name, other, what in same])
+        raise DataError(
+            f"--class_data_dir holds {len(same)} pictures of the dataset itself; remove them there:\n{lines}"
+        )
 
 
 def require_adapter(place: str | None) -> None:
@@ -179,7 +192,7 @@ def card_of(options: ShareOptions, name: str, folder: Path | None, manifest: Man
         return None
     try:
         found = card.read(path)
-        card.require_same_data(found, path, manifest.fingerprint)
+        card.require_same_data(found, path, manifest.data_fingerprint)
     except DataError:
         if required or options.data_card is not None:
             raise
@@ -195,7 +208,7 @@ def data_folder(options: DataOptions) -> Path | None:
 
 def dataset_name(options: DataOptions) -> str:
     """What the dataset is called: the last part of its folder or Hub id, of several with 'and' between them."""
-    return "-and-".join(names_of(options))
+    return together(options)
 
 
 def test_data(options: DataOptions) -> Manifest | None:

@@ -83,8 +83,10 @@ def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None
     """Everything the card says, from the run's own files and without what is private."""
     finished = result.read(folder)
     raw = tomllib.loads((folder / hub.SETTINGS).read_text(encoding="utf-8"))
-    word = raw.get("trigger_word")
-    private = redactor(word or "")
+    words = [table["trigger_word"] for table in raw.get("source", [raw]) if "trigger_word" in table]
+    words = words or [raw[name] for name in ("trigger_word",) if name in raw]
+    word = ", ".join(dict.fromkeys(words))
+    private = redactor(word)
     trigger = word if word and private(word) == word else None
     run, environment = redacted(raw, private), redacted(_json(folder / "environment.json"), private)
     evaluation, steps = results.read(folder), tracking.read(folder)
@@ -97,7 +99,7 @@ def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None
     validation = tracking.validation_at(steps, finished.kept_step)
     shown, num_hidden = pairs(folder, finished.kept_step, private)
     requests = [adapted for _, adapted in shown]
-    request = next((row for row in requests if trigger is None or has_word(row["prompt"], trigger)), {})
+    request = next((row for row in requests if trigger is None or any(has_word(row["prompt"], w) for w in words)), {})
     return {
         "front": front_matter(base, declared, trigger, requests),
         "title": private(folder.resolve().name),
@@ -111,6 +113,7 @@ def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None
         "data": declared,
         "reason": private(reason) if reason else None,
         "trigger": trigger,
+        "has_trigger": bool(word),
         "last_step": steps[-1].step if steps else None,
         "batch": len(steps[-1].ids) if steps else None,
         "peak_rate": max((row.learning_rate for row in steps), default=None),

@@ -41,13 +41,14 @@ def scrubbed_run_toml(text: str) -> str:
             for key, value in inner.items()
         }
 
-    sources = table.pop(run_toml.TABLES, ())
-    public = {**shared(table), run_toml.TABLES: tuple(map(shared, sources))}
-    unchanged = {run_toml.entry(*pair) for inner in (table, *sources) for pair in inner.items()}
-    lines = [
-        line + NOTE if " = " in line and (line not in unchanged or line + NOTE in before) else line
-        for line in run_toml.text_of(public).splitlines()
-    ]
+    def lines_of(inner: dict[str, Any]) -> list[str]:
+        pairs = zip(inner.items(), shared(inner).items(), strict=True)
+        lines = [(run_toml.entry(*public), public == own) for own, public in pairs]
+        return [line if same and line + NOTE not in before else line + NOTE for line, same in lines]
+
+    lines = lines_of({name: value for name, value in table.items() if name != run_toml.TABLES})
+    for source in table.get(run_toml.TABLES, ()):
+        lines += ["", f"[[{run_toml.TABLES}]]", *lines_of(source)]
     return "\n".join(lines) + "\n"
 
 

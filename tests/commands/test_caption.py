@@ -7,7 +7,7 @@ from pipeline.__main__ import main
 from pipeline.commands import caption
 from pipeline.console import quiet_libraries
 from pipeline.data.options import DataOptions
-from pipeline.errors import CheckpointError, DataError
+from pipeline.errors import CheckpointError, ConfigError, DataError
 from tests.audit.flaws import picture, write_rows
 from tests.commands import captioners
 
@@ -83,6 +83,33 @@ def test_pictures_that_a_table_describes_are_named(tmp_path, blip):
     write_rows(folder, [{"file_name": "a.png", "text": ""}])
     with pytest.raises(DataError, match=r"come from a table, so they have to be written there\.\n  - a\.png"):
         caption.fill(DataOptions(train_data_dir=str(folder), cache_dir=str(tmp_path / "cache")), str(blip), None)
+
+
+def test_two_pictures_of_one_name_get_a_file_each(tmp_path, blip):
+    folder = tmp_path / "twins"
+    folder.mkdir()
+    picture(0).save(folder / "a.png")
+    picture(1).convert("RGB").save(folder / "a.jpg")
+    options = DataOptions(train_data_dir=str(folder), cache_dir=str(tmp_path / "cache"))
+    assert caption.fill(options, str(blip), None) == 2
+    assert {path.name for path in folder.glob("*.txt")} == {"a.png.txt", "a.jpg.txt"}
+    assert caption.uncaptioned(options) == ([], [])
+    twice = DataOptions(
+        source=({"train_data_dir": str(folder)}, {"train_data_dir": str(folder), "repeats": 2}),
+        cache_dir=str(tmp_path / "cache"),
+    )
+    (folder / "a.png.txt").unlink()
+    assert len(caption.uncaptioned(twice)[0]) == 1
+    with pytest.raises(ConfigError, match="nothing to write where --instance_prompt"):
+        caption.fill(DataOptions(train_data_dir=str(folder), instance_prompt="a dog"), str(blip), None)
+
+
+def test_a_model_that_wants_to_be_asked_otherwise(tmp_path, photos):
+    folder = captioners.write_llava(tmp_path / "llava")
+    (folder / "chat_template.jinja").unlink()
+    options = DataOptions(train_data_dir=str(photos), cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(CheckpointError, match=r"cannot be asked about a\.png \(.*\); see --caption_prompt"):
+        caption.fill(options, str(folder), None)
 
 
 def test_what_is_no_model(photos, tmp_path):

@@ -1,6 +1,7 @@
 """Several sources of data in one run: each read by its own options, all of them in one stream."""
 
 import collections
+import shutil
 import tomllib
 
 import pytest
@@ -9,7 +10,7 @@ from pipeline import config
 from pipeline.config import Run
 from pipeline.data import views
 from pipeline.data.options import DataOptions
-from pipeline.data.sources import by_source, names_of, read_sources
+from pipeline.data.sources import by_source, names_of, read_sources, together
 from pipeline.errors import ConfigError, DataError
 from pipeline.sharing import redact
 from tests.audit.flaws import picture, write_rows
@@ -54,12 +55,12 @@ def test_each_source_is_read_by_its_own_options(pets):
     options = options_of(pets, tables(pets))
     assert options.problems() == []
     found = read_sources(options)
-    assert names_of(options) == ("photos", "photos-2")
+    assert names_of(options) == ("photos-2", "photos")
     assert found.origin == "photos + photos-2"
     counts = collections.Counter(example.name for example in found.examples)
     assert counts == {
-        **{f"photos/{name}.png": 4 for name in "ab"},
-        **{f"photos-2/{number}.png": 1 for number in range(3)},
+        **{f"photos-2/{name}.png": 4 for name in "ab"},
+        **{f"photos/{number}.png": 1 for number in range(3)},
     }
     dogs, cats = by_source(options, found)
     assert (len(dogs), len(cats)) == (8, 3)
@@ -67,6 +68,27 @@ def test_each_source_is_read_by_its_own_options(pets):
     assert {views.caption_in(cats[0], epoch, 0, kept=False) for epoch in range(40)} > {cats[0].caption}
     assert not dogs[0].options.varies_tags
     assert (cats[0].options.sides, dogs[0].options.sides) == ((32, 64), ())
+
+
+def test_names_are_free_and_of_any_number(tmp_path):
+    places = ("colours", "shapes", "colours-2", "other/colours", "more/colours")
+    options = DataOptions(source=tuple({"train_data_dir": str(tmp_path / place)} for place in places))
+    assert len(set(names_of(options))) == 5
+    assert dict(zip(places, names_of(options), strict=True))["shapes"] == "shapes"
+    many = DataOptions(source=tuple({"train_data_dir": f"a folder with number {n}"} for n in range(30)))
+    assert together(many) == "a folder with number 0-and-29-more"
+
+
+def test_the_same_picture_in_two_sources_is_each_ones_own_in_any_order(pets):
+    for name in ("a", "b"):
+        shutil.copytree(pets / "cat" / "photos", pets / name / "photos")
+    source = [
+        {"train_data_dir": str(pets / "b" / "photos"), "resolution": 32},
+        {"train_data_dir": str(pets / "a" / "photos"), "random_flip": True},
+    ]
+    one, other = (read_sources(options_of(pets, tables)) for tables in (source, source[::-1]))
+    assert [(e.id, e.options.own) for e in one.examples] == [(e.id, e.options.own) for e in other.examples]
+    assert together(options_of(pets, source)) == together(options_of(pets, source[::-1]))
 
 
 def test_the_order_of_tables_decides_nothing(pets):
@@ -82,10 +104,17 @@ def test_the_problems_of_all_sources_are_named_at_once(pets):
     with pytest.raises(DataError) as error:
         read_sources(options_of(pets, (*tables(pets), missing)))
     said = str(error.value)
-    assert said.startswith("photos + photos-2 + bird: 3 problem(s)")
-    assert "photos/metadata.jsonl, line 1, a.png: cannot be used: there is nothing in it" in said
-    assert "photos-2/1.png: no caption" in said
+    assert said.startswith("bird + photos + photos-2: 3 problem(s)")
+    assert "photos-2/metadata.jsonl, line 1, a.png: cannot be used: there is nothing in it" in said
+    assert "photos/1.png: no caption" in said
     assert f"--train_data_dir {pets / 'bird'} does not exist" in said
+
+
+def test_how_often_pictures_count_is_no_matter_of_their_card(pets):
+    (table, _) = tables(pets)
+    once, often = (read_sources(options_of(pets, [{**table, "repeats": number}])) for number in (1, 5))
+    assert once.fingerprint != often.fingerprint
+    assert once.data_fingerprint == often.data_fingerprint == once.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -100,6 +129,7 @@ def test_the_problems_of_all_sources_are_named_at_once(pets):
         ({"train_data_dir": "x", "keep_tokens": 1}, "--keep_tokens has an effect only with"),
         ({"train_data_dir": "x", "dataset_name": "y"}, "two sources of data"),
         ({"repeats": 3}, "[[source]] 2: it names no data"),
+        ({"train_data_dir": ""}, "train_data_dir is empty"),
         ({"train_data_dir": "z"}, "two of them are the same"),
     ],
 )
@@ -150,7 +180,13 @@ def test_sources_resume_and_are_the_same_in_any_order(miniature, tmp_path, train
         shown.putalpha(with_mask.resize(shown.size))
         shown.save(place)
     source = [
-        {"train_data_dir": str(tmp_path / "colours"), "repeats": 3, "random_flip": True},
+        {
+            "train_data_dir": str(tmp_path / "colours"),
+            "repeats": 3,
+            "random_flip": True,
+            "caption_prefix": "ohwx,",
+            "trigger_word": "ohwx",
+        },
         {"train_data_dir": str(tmp_path / "shapes"), "resolution": 32, "masked_loss": True, "tag_dropout": 0.2},
     ]
     run = Run().replaced(
@@ -164,7 +200,7 @@ def test_sources_resume_and_are_the_same_in_any_order(miniature, tmp_path, train
         folders[name] = tmp_path / name
         ended = trainer("--config", tmp_path / f"{name}.toml", "--output_dir", folders[name])
         assert ended.code == 0, ended.output
-    assert "source 1         colours: 8 images, 24 of 42 examples of an epoch (57%), repeats 3, random_flip" in (
+    assert "source 1         colours: 8 images, 24 of 42 examples of an epoch (57%), repeats 3, random_flip, " in (
         trainer("--config", tmp_path / "whole.toml", "--output_dir", tmp_path / "dry", "--dry_run").output
     )
     again = ["--output_dir", folders["turned"], "--resume_from_checkpoint", folders["whole"] / "checkpoint-4"]
@@ -173,6 +209,8 @@ def test_sources_resume_and_are_the_same_in_any_order(miniature, tmp_path, train
     file = "pytorch_lora_weights.safetensors"
     assert (folders["turned"] / file).read_bytes() == (folders["whole"] / file).read_bytes()
     assert {row["size"] for row in metrics(folders["whole"])} > {"32 x 32"}
+    card = (folders["whole"] / "README.md").read_text(encoding="utf-8")
+    assert "**Trigger word:** ohwx." in card
     other = run.replaced(source=[{**source[0], "random_flip": False}, source[1]])
     (tmp_path / "other.toml").write_text(other.to_toml(), encoding="utf-8")
     again = ["--output_dir", tmp_path / "other", "--resume_from_checkpoint", folders["whole"] / "checkpoint-4"]

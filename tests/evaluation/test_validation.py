@@ -110,6 +110,20 @@ FLAGS = [
 
 
 @pytest.mark.invariant
+def test_the_base_is_the_base_after_a_resume_too(small, tmp_path, trainer):
+    """Text encoders that learn have learnt by then."""
+    flags = [*replaced(small, num_validation_images=0, max_train_steps=4, learning_rate="1e-2"), "--train_text_encoder"]
+    flags += ["--validation_split", "0.5", "--validation_steps", "2", "--checkpointing_steps", "2", "--keep", "last"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert trainer(*flags, "--output_dir", whole).code == 0
+    ended = trainer(*flags, "--output_dir", cut, "--resume_from_checkpoint", whole / "checkpoint-2")
+    assert ended.code == 0, ended.output
+    rows = [row["validation"] for out in (whole, cut) for row in metrics(out) if "validation" in row]
+    assert len(rows) == 3
+    assert len({row["held_out_base"] for row in rows}) == 1
+    assert rows[1] == rows[2]
+
+
 def test_the_best_is_exported_and_the_last_on_request(small, tmp_path):
     """Where the held-out loss gets worse the best is not the last."""
     flags = dedupe([*replaced(small, max_train_steps=6), *FLAGS])

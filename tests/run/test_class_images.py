@@ -170,6 +170,54 @@ def test_given_and_drawn_make_up_the_number(own, tmp_path):
     assert class_images.num_to_draw(options, class_images.read_given(options)) == 0
 
 
+def test_pictures_of_the_dataset_are_none_of_the_class(own, colours, tmp_path):
+    shutil.copytree(colours, tmp_path / "class")
+    flags = [*own, "--class_data_dir", str(tmp_path / "class"), "--with_prior_preservation"]
+    for more, what in ((["--validation_split", "0.5"], "which is held out"), ([], "which is trained on")):
+        with pytest.raises(DataError, match="holds 8 pictures of the dataset itself") as error:
+            prepared([*flags, *more], tmp_path / "out")
+        assert what in str(error.value)
+
+
+def test_captions_and_masks_of_the_class_are_read_as_the_options_say(own, tmp_path):
+    folder = tmp_path / "dogs"
+    folder.mkdir()
+    for number in range(4):
+        picture(number).save(folder / f"{number}.png")
+        picture(9).convert("L").save(folder / f"{number}.mask.png")
+        (folder / f"{number}.cap").write_text(f"dog {number}\nasleep")
+    flags = ["--class_data_dir", str(folder), "--caption_extension", "cap", "--caption_lines", "separate"]
+    context = prepared([*own, *flags, "--masked_loss"], tmp_path / "out")
+    assert len(context.data.class_measured) == 4
+    assert {example.captions for example in context.data.class_measured} == {(f"dog {n}", "asleep") for n in range(4)}
+    assert all(example.mask is not None for example in context.data.class_measured)
+    for path in folder.glob("*.cap"):
+        path.unlink()
+    context = prepared([*own, *flags, "--masked_loss", "--class_prompt", "a dog"], tmp_path / "out")
+    assert any(note.startswith("class: images whose caption is --class_prompt") for note in context.plan.notes)
+
+
+def test_pictures_that_the_base_drew_before_count_once(own, tmp_path):
+    with_drawn_class(prepared([*own, *PRIOR], tmp_path / "out"))
+    (tmp_path / "chosen").mkdir()
+    for path in drawn_in(tmp_path)[:10]:
+        shutil.copy(path, tmp_path / "chosen")
+    context = with_drawn_class(prepared([*own, *PRIOR, "--class_data_dir", str(tmp_path / "chosen")], tmp_path / "out"))
+    found = context.data.class_images
+    ids = [example.id for example in (*found.trained, *found.measured)]
+    assert len(ids) == len(set(ids)) == 10
+    assert (found.num_given, found.num_drawn) == (10, 0)
+
+
+def test_how_the_base_draws_is_part_of_what_a_run_is(own, tmp_path, trainer):
+    flags = [*own, *PRIOR, "--checkpointing_steps", "2"]
+    assert trainer(*flags, "--output_dir", tmp_path / "out").code == 0
+    again = ["--resume_from_checkpoint", tmp_path / "out" / "checkpoint-2", "--output_dir", tmp_path / "again"]
+    ended = trainer(*replaced(flags, num_inference_steps=3), *again)
+    assert ended.code == 2
+    assert "num_inference_steps: 2 then, 3 now" in ended.output
+
+
 def test_what_is_missing_or_contradicts_is_named(own, tmp_path):
     (tmp_path / "dogs").mkdir()
     picture(0).save(tmp_path / "dogs" / "a.png")
