@@ -32,6 +32,7 @@ class ClassImages:
     measured: tuple[Example, ...]
     num_given: int
     num_drawn: int  # by the base
+    num_drawn_trained: int
 
 
 def read_given(options: DataOptions) -> Manifest | None:
@@ -88,9 +89,9 @@ def apart(options: DataOptions, given: Manifest | None, drawn: Manifest | None) 
         number = min(MAX_MEASURED, max(MIN_MEASURED, round(MEASURED_SHARE * len(image_ids))))
     chosen = set(image_ids[:number])
     trained = [e for e in everything if e.image_id not in chosen] if options.with_prior_preservation else []
-    return ClassImages(
-        _in_order(trained), _in_order([e for e in everything if e.image_id in chosen]), len(own), len(more)
-    )
+    measured = [e for e in everything if e.image_id in chosen]
+    num_drawn = sum(e.image_id not in known for e in trained)
+    return ClassImages(_in_order(trained), _in_order(measured), len(own), len(more), num_drawn)
 
 
 def beside(subject: Manifest, trained: tuple[Example, ...]) -> Manifest:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.buckets import LITTLE, Bucket, is_enlarged, share_cropped, shown
+from pipeline.data.class_images import ClassImages
 from pipeline.data.groups import balance_of
 from pipeline.data.manifest import Example, Manifest, by_name
 from pipeline.data.options import DataOptions
@@ -40,7 +41,7 @@ def seen_of(manifest: Manifest, stream: Manifest, buckets: tuple[Bucket, ...]) -
 
 
 def facts(
-    options: DataOptions, manifest: Manifest, held_out: Manifest | None, shown_at: Seen, num_class: int
+    options: DataOptions, manifest: Manifest, held_out: Manifest | None, shown_at: Seen, of_class: ClassImages | None
 ) -> DataFacts:
     """The dataset in numbers, for result.json."""
     by_source = [examples for _, examples in shown_by_source(options, manifest)] if options.source else []
@@ -60,7 +61,8 @@ def facts(
         enlarged=sum(is_enlarged(original, size) for original, size in seen),
         cropped=share_cropped(seen),
         sources=dict(zip(names_of(options), by_source, strict=False)),
-        class_images=num_class,
+        class_images=len(of_class.trained) if of_class is not None else 0,
+        class_drawn=of_class.num_drawn_trained if of_class is not None else 0,
         balance=balance_of(manifest.examples, options.balance).text() if options.balance is not None else None,
     )
 

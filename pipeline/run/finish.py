@@ -98,7 +98,7 @@ def facts_of(context: RunContext, exported: Exported, timer: PhaseTimer) -> RunR
             context.data.manifest,
             context.data.held_out,
             dataset.seen_of(context.data.manifest, context.data.shown, context.plan.buckets),
-            len(context.data.class_images.trained) if context.data.class_images is not None else 0,
+            context.data.class_images,
         ),
         seconds=timer.seconds,
         peak_memory=context.engine.peak_memory,

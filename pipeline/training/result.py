@@ -37,6 +37,7 @@ class DataFacts:
     cropped: float = 0.0  # share of all their pixels that is cut off
     balance: str | None = None  # what the examples of each group count
     class_images: int = 0  # that are trained on beside them
+    class_drawn: int = 0  # of these, by the base
     sources: dict[str, int] = field(default_factory=dict)  # of several, the examples of each in an epoch
 
 

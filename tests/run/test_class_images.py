@@ -118,6 +118,9 @@ def test_a_run_resumes_exactly_draws_nothing_again_and_tells_of_its_class(own, t
     rows = metrics(whole)
     assert [row["step"] for row in rows if "of_class" in row] == [3, 6]
     assert sum(name.startswith("class-") for row in rows for name in row["ids"]) > 0
+    card = (whole / "README.md").read_text(encoding="utf-8")
+    assert "Beside them 16 pictures of their class were shown as often, 16 of these drawn by the base model." in card
+    assert "| weight of its class's pictures | 0.5 |" in card
     page = (whole / "report.html").read_text(encoding="utf-8")
     assert "Did its class stay what it was?" in page
     assert "Beside them 16 pictures of the class" in page
