@@ -76,13 +76,13 @@ def measured(work: Callable[[], float]) -> Part:
 def main(part: str, folder: Path) -> None:
     """Measure one part and print it."""
     from pipeline.data.options import DataOptions
-    from pipeline.data.reading import read_manifest
+    from pipeline.data.sources import read_sources
 
     options = DataOptions(train_data_dir=str(folder / "data"), cache_dir=str(folder / "cache"), center_crop=True)
     kept: list[Any] = []
 
     def read() -> float:
-        kept.append(read_manifest(folder / "data", options))
+        kept.append(read_sources(options))
         return len(kept[0].examples)
 
     if part in ("first", "again"):

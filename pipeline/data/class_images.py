@@ -61,7 +61,7 @@ def promised(options: DataOptions, number: int, size: Size) -> Manifest:
     return Manifest(
         "drawn by the base",
         tuple(
-            Example(digest(name.encode()), digest(name.encode()), name, FileSource(Path(name)), (prompt,), size, how)
+            Example(digest(name.encode()), digest(name.encode()), name, FileSource(name), (prompt,), size, how)
             for how in [options.of_class]
             for name in names
         ),

@@ -96,7 +96,7 @@ def _listed_rows(
         findings.problems += [f"{name}: has no row in {table}" for name in sorted(found.keys() - seen.keys())]
     for name in sorted(found.keys() & seen.keys()):
         where, columns = seen[name]
-        yield Row(name, f"{where}, {name}", FileSource(found[name]), columns, mask=_mask(contents, name))
+        yield Row(name, f"{where}, {name}", FileSource(str(found[name])), columns, mask=_mask(contents, name))
 
 
 def _captioned_rows(
@@ -116,7 +116,7 @@ def _captioned_rows(
         if not (text or "").strip() and words is not None and options.instance_prompt is None:
             text = words
             unnamed[top] += 1
-        yield Row(name, name, FileSource(path), text, repeats, _mask(contents, name))
+        yield Row(name, name, FileSource(str(path)), text, repeats, _mask(contents, name))
     for top, (repeats, words) in counted.items():
         times = f"each image counts {repeats} times" if repeats > 1 else "each image counts once"
         given = "; captions from their files"
@@ -131,7 +131,7 @@ def _captioned_rows(
 
 
 def _mask(contents: Contents, name: str) -> FileSource | None:
-    return FileSource(contents.masks[name]) if name in contents.masks else None
+    return FileSource(str(contents.masks[name])) if name in contents.masks else None
 
 
 def _text(contents: Contents, name: str, options: DataOptions, findings: Findings) -> str | None:

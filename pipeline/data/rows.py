@@ -16,7 +16,12 @@ Columns = dict[str, Any]
 class FileSource:
     """An image file."""
 
-    path: Path
+    place: str  # a path in full, kept as text: of a million files, paths would take longer to make than to read
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return Path(self.place)
 
     def content(self) -> bytes:
         """The bytes of the file."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import shipped
+from pipeline.data import listing
 from pipeline.data.manifest import Example, Manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.reading import Counted, Gathered, OnRow, gather, gather_table, manifest_of
@@ -17,7 +18,14 @@ MAX_NAME = 100  # letters
 
 def read_sources(options: DataOptions) -> Manifest:
     """Read all that is trained on, under the same rules: a folder, --dataset_name, or several sources."""
-    return manifest_of(*gather_sources(options, Findings()))
+
+    def read() -> Manifest:
+        return manifest_of(*gather_sources(options, Findings()))
+
+    (source, *others) = options.sources
+    if others or source.train_data_dir is None or not Path(source.train_data_dir).is_dir():
+        return read()
+    return listing.kept(Path(source.train_data_dir), source, read)
 
 
 def gather_sources(options: DataOptions, findings: Findings, on_row: OnRow | None = None) -> Gathered:

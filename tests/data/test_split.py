@@ -22,7 +22,7 @@ def manifest_of(tmp_path, num_images: int, captions: int = 1) -> Manifest:
             f"{image:03d}-{caption}",
             f"image {image}",
             f"{image}.png",
-            FileSource(tmp_path / f"{image}.png"),
+            FileSource(str(tmp_path / f"{image}.png")),
             (f"caption {caption}",),
             Size(64, 64),
             DataOptions(),
