@@ -7,6 +7,7 @@ from pipeline.audit import balance, files, likeness, sizes, texts
 from pipeline.audit.balance import Column
 from pipeline.audit.findings import Case, Finding, Weight, findings_of
 from pipeline.audit.survey import survey
+from pipeline.audit.texts import Tokens
 from pipeline.data.buckets import Bucket, Offered, make_buckets
 from pipeline.data.manifest import Manifest
 from pipeline.data.options import DataOptions
@@ -26,6 +27,7 @@ class Model:
     batch_size: int  # examples of an optimizer step
     seed: int
     lost: texts.Lost | None  # captions that are cut, with what is lost
+    count_tokens: texts.CountTokens | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Audit:
     stream: StepSampler | None  # in what order it would be shown
     columns: tuple[Column, ...]
     findings: tuple[Finding, ...]
+    tokens: Tokens | None = None  # of its captions, for the model
 
     @property
     def buckets(self) -> tuple[Bucket, ...]:
@@ -100,4 +103,6 @@ def audit(options: DataOptions, model: Model, validation_split: float | None) ->
         balance.of_balance(found.columns, columns),
         lighter=lighter,
     )
-    return Audit(found.manifest.origin, found.manifest, trained, held_out, stream, tuple(columns), tuple(findings))
+    tokens = texts.tokens_of(found.manifest.distinct().examples, model.count_tokens)
+    whole = found.manifest
+    return Audit(whole.origin, whole, trained, held_out, stream, tuple(columns), tuple(findings), tokens)

@@ -3,8 +3,10 @@
 import collections
 import html
 import re
+import statistics
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from pipeline.audit.findings import Case, Cases
 from pipeline.data import captions
@@ -22,7 +24,44 @@ LONGEST_SHOWN = 80  # letters
 MARKUP = re.compile(r"<[a-z/!][^>]*>|&[a-z]+;|&#\d+;|https?://|[{}]|\\[nrt]", re.IGNORECASE)
 OF_A_CAMERA = re.compile(r"(?:img|dsc|dscn|pxl|image|photo|screenshot|whatsapp image)?[\W_]*\d[\d\W_]*", re.IGNORECASE)
 
+BARS = 10  # of a histogram
+CountTokens = Callable[[Sequence[str]], tuple[list[int], int]]  # of captions, and how many the model reads
 Lost = Callable[[Iterable[str]], dict[str, str]]  # captions that are cut by the text encoder, each with what is lost
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How long captions are for a model."""
+
+    counts: tuple[int, ...]  # of each caption, in order
+    limit: int  # what the model reads
+
+    @property
+    def text(self) -> str:
+        """In a few words."""
+        return f"median {statistics.median(self.counts):g}, most {max(self.counts)}; the model reads {self.limit}"
+
+    @property
+    def bars(self) -> dict[str, int]:
+        """A histogram of ten bars up to the limit, and one for what is longer."""
+        width = -(-self.limit // BARS)
+        most = min(max(self.counts), self.limit)
+        found = {f"{first + 1} to {first + width}": 0 for first in range(0, most, width)}
+        names = list(found)
+        over = sum(count > self.limit for count in self.counts)
+        for count in self.counts:
+            if count <= self.limit:
+                found[names[max(0, count - 1) // width]] += 1
+        return found | ({f"more than {self.limit}": over} if over else {})
+
+
+def tokens_of(examples: Iterable[Example], count: CountTokens | None) -> Tokens | None:
+    """The tokens of all captions; None where there are none or nothing counts them."""
+    captions = [text for example in examples for text in example.captions if text]
+    if count is None or not captions:
+        return None
+    counts, limit = count(captions)
+    return Tokens(tuple(sorted(counts)), limit)
 
 
 def of_captions(examples: Iterable[Example], lost: Lost | None) -> Cases:

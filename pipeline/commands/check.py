@@ -15,7 +15,7 @@ from pipeline.console import columns, quiet_libraries, say, tell
 from pipeline.data.class_images import read_given
 from pipeline.errors import EXIT_DONE, EXIT_USER, ConfigError
 from pipeline.families import registry
-from pipeline.families.truncation import truncated
+from pipeline.families.truncation import token_counts, truncated
 from pipeline.run import shapes
 
 MAX_CASES = 5  # of a finding, at the terminal
@@ -68,7 +68,8 @@ def check(
         family = registry.find(run.model, data.cache_dir, weights=False)
         batch_size = run.train.train_batch_size * run.train.gradient_accumulation_steps
         possible = shapes.offered(run, family)
-        model = Model(possible, batch_size, run.train.seed, functools.partial(truncated, family))
+        lost, count = functools.partial(truncated, family), functools.partial(token_counts, family)
+        model = Model(possible, batch_size, run.train.seed, lost, count)
         found = audit(data, model, data.validation_split)
     if preview is not None:
         from pipeline.commands import preview_dataset
@@ -95,6 +96,7 @@ def as_text(found: Audit) -> str:
         (column.name, ", ".join(f"{value} {number}" for value, number in list(column.counts.items())[:8]))
         for column in found.columns
     ]
+    rows += [("tokens", found.tokens.text)] if found.tokens is not None else []
     lines = [f"{found.origin}: {numbers}", *columns(rows)]
     for one in found.findings:
         lines += ["", *finding_lines(one)]
@@ -118,6 +120,7 @@ def as_record(found: Audit) -> dict[str, Any]:
         "origin": found.origin,
         "numbers": found.numbers(),
         "sizes": {str(bucket.size): len(bucket.entries) for bucket in found.buckets},
+        "tokens": {"counts": found.tokens.counts, "limit": found.tokens.limit} if found.tokens is not None else None,
         "columns": {
             column.name: {"counts": column.counts, "evenness": round(column.evenness, 4)} for column in found.columns
         },

@@ -1,6 +1,6 @@
 """Captions that are longer than the text encoder reads, and how large their embeddings are."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pipeline.families.base import Family
 
@@ -19,6 +19,17 @@ def truncated(family: Family, captions: Iterable[str]) -> dict[str, str]:
         if len(tokens) > limit:
             lost[caption] = tokenizer.decode(tokens[limit:])
     return lost
+
+
+def token_counts(family: Family, captions: Sequence[str]) -> tuple[list[int], int]:
+    """How many tokens each caption has for the encoder that reads furthest, and how many it reads."""
+    name, most = family.tokenizer_limit
+    pipe = family.tokenizers
+    tokenizer = getattr(pipe, name)
+    limit = (most or tokenizer.model_max_length) - tokenizer.num_special_tokens_to_add()
+    texts = [family.prompt_template(pipe, caption) for caption in captions]
+    found = tokenizer(texts, add_special_tokens=False).input_ids if texts else []
+    return [len(tokens) for tokens in found], limit
 
 
 def num_embedding_values(family: Family) -> int:

@@ -40,6 +40,8 @@ def content(found: Audit) -> dict[str, Any]:
         "headline": headline(found),
         "numbers": [(f"{value:g}", name) for name, value in found.numbers().items()],
         "sizes": _bars({str(bucket.size): len(bucket.entries) for bucket in found.buckets}),
+        "tokens": _bars(found.tokens.bars) if found.tokens is not None else [],
+        "tokens_text": found.tokens.text if found.tokens is not None else "",
         "columns": [
             {"name": column.name, "evenness": f"{column.evenness:.2f}", "bars": _bars(column.counts)}
             for column in found.columns

@@ -7,9 +7,11 @@ import time
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from transformers import CLIPTokenizer
 
 from pipeline.__main__ import main
 from pipeline.audit.findings import KINDS
+from pipeline.audit.texts import Tokens
 from pipeline.data.pixels import to_picture
 from pipeline.families.sd import StableDiffusion
 from pipeline.run.build import build_examples
@@ -54,6 +56,30 @@ def test_a_clean_dataset_has_no_finding(flags, tmp_path, capsys):
     assert found["columns"]["season"] == {"counts": {"summer": 20, "winter": 20}, "evenness": 1.0}
     assert main(["check", str(data), *flags]) == 0
     assert "Nothing was found that should be looked at." in capsys.readouterr().out
+
+
+def test_the_tokens_of_captions_are_those_of_the_models_tokenizer(flags, miniature, tmp_path, capsys):
+    data, page = flaws.clean(tmp_path / "data"), tmp_path / "page.html"
+    _, found = found_by(capsys, data, *flags, "--page", page)
+    captions = [json.loads(line)["text"] for line in (data / "metadata.jsonl").read_text().splitlines()]
+    tokenizer = CLIPTokenizer.from_pretrained(miniature / "tokenizer")
+    wanted = sorted(len(tokenizer(caption).input_ids) - 2 for caption in captions)
+    assert found["tokens"] == {"counts": wanted, "limit": tokenizer.model_max_length - 2}
+    assert "How long captions are" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("counts", "limit", "bars"),
+    [
+        ((1, 8, 9, 75, 76, 300), 75, {"1 to 8": 2, "9 to 16": 1, "73 to 80": 1, "more than 75": 2}),
+        ((3,), 512, {"1 to 52": 1}),
+        ((0, 2, 9), 9, {"1 to 1": 1, "2 to 2": 1, "9 to 9": 1}),
+    ],
+)
+def test_a_histogram_holds_every_caption_once(counts, limit, bars):
+    found = Tokens(counts, limit).bars
+    assert {name: number for name, number in found.items() if number} == bars
+    assert sum(found.values()) == len(counts)
 
 
 def test_every_planted_flaw_is_found_and_named_and_the_page_shows_it(flags, tmp_path, capsys):
