@@ -1,21 +1,15 @@
 """Pictures that are alike: the same file, the same picture in other bytes, or mirrored."""
 
-import bisect
 import collections
-import itertools
-from collections.abc import Iterable
 
 import numpy as np
 
 from pipeline.audit.findings import Case, Cases
 from pipeline.audit.survey import Look, Survey
 from pipeline.data.manifest import Example, Manifest
+from pipeline.data.near import candidates
 
-BITS = 64  # of a perceptual hash (ImageHash's phash: signs of the lowest frequencies of a cosine transform)
-MOST_BITS = 4  # in which the hashes of one picture may differ after it was scaled or compressed again
-BANDS = MOST_BITS + 1  # of a hash: of two so near, at least one is equal (the pigeonhole principle)
 MOST_APART = 6.0  # of 255, in the mean over the sketches of one picture
-MOST_IN_A_BAND = 2000  # pictures with a band in common that one is compared with: more are alike by chance
 
 
 def of_likeness(found: Survey, held_out: Manifest | None) -> Cases:
@@ -50,11 +44,11 @@ def near_copies(
     plain = [looks[example.image_id].hash or 0 for example in hashed]
     mirrored = [looks[example.image_id].mirrored_hash or 0 for example in hashed]
     near, flipped = [], []
-    for first, second in _candidates(plain, plain):
+    for first, second in candidates(plain, plain):
         if first < second and _differ(looks, hashed[first], hashed[second]) <= MOST_APART:
             near.append((hashed[first], hashed[second]))
     found = set(near)
-    for first, second in _candidates(plain, mirrored):
+    for first, second in candidates(plain, mirrored):
         pair = (hashed[min(first, second)], hashed[max(first, second)])
         if first == second or pair in found:
             continue
@@ -62,24 +56,6 @@ def near_copies(
             found.add(pair)
             flipped.append(pair)
     return near, flipped
-
-
-def _candidates(first: list[int], second: list[int]) -> Iterable[tuple[int, int]]:
-    """The places of hashes of the one list and the other that differ in few bits, found by the bands they share."""
-    seen: set[tuple[int, int]] = set()
-    edges = [round(BITS * number / BANDS) for number in range(BANDS + 1)]
-    for low, high in itertools.pairwise(edges):
-        mask = (1 << (high - low)) - 1
-        by_band: dict[int, list[int]] = collections.defaultdict(list)
-        for place, value in enumerate(second):
-            by_band[value >> low & mask].append(place)
-        for place, value in enumerate(first):
-            alike = by_band[value >> low & mask]
-            nearest = bisect.bisect(alike, place - MOST_IN_A_BAND // 2)
-            for other in alike[nearest : nearest + MOST_IN_A_BAND]:
-                if (value ^ second[other]).bit_count() <= MOST_BITS and (place, other) not in seen:
-                    seen.add((place, other))
-                    yield place, other
 
 
 def _differ(looks: dict[str, Look], first: Example, second: Example, *, mirror: bool = False) -> float:

@@ -26,7 +26,7 @@ from pipeline.notes import Note
 from pipeline.remembered import FOLDER, FRESH_NS, cache_folder
 
 VERSION = 1  # raise it when folders are read otherwise, or the file holds something else
-PLAIN = ("id", "image_id", "name", "captions", "weights", "copy", "mask_id", "group")  # fields that parquet holds
+PLAIN = ("id", "image_id", "name", "captions", "weights", "copy", "mask_id", "group", "sketch")  # kept as they are
 HEADER = b"t2i-lora"  # the key of what is no row
 MIN_EXAMPLES = 1000  # fewer are read as fast
 UNREAD = ("cache_dir", "dataloader_num_workers")  # options that reading does not depend on
@@ -155,6 +155,7 @@ def _example(row: dict[str, Any], options: DataOptions) -> Example:
         weights=tuple(row["weights"]),
         mask_id=row["mask_id"],
         group=row["group"],
+        sketch=row["sketch"],
     )
 
 
@@ -162,7 +163,7 @@ def _schema() -> Any:
     import pyarrow
 
     text, number = pyarrow.string(), pyarrow.int32()
-    kinds = dict.fromkeys(("id", "image_id", "name", "mask_id", "group", "path", "mask"), text)
+    kinds = dict.fromkeys(("id", "image_id", "name", "mask_id", "group", "sketch", "path", "mask"), text)
     kinds |= dict.fromkeys(("copy", "width", "height"), number)
     lists = {"captions": pyarrow.list_(text), "weights": pyarrow.list_(pyarrow.float64())}
     return pyarrow.schema([*kinds.items(), *lists.items()])

@@ -25,6 +25,7 @@ class Example:
     size: Size  # upright
     options: DataOptions  # of its source: how it is shown, and what chance does to its captions
     copy: int = 0  # which of equal examples it is, from 0
+    sketch: str = ""  # the picture in a few letters, by which near copies are found
     mask: Source | None = None
     weights: tuple[float, ...] = ()  # how often each caption is shown; (): all alike
     mask_id: str = ""  # hash of the mask's bytes

@@ -11,7 +11,7 @@ from typing import Any
 
 import PIL
 
-from pipeline.data import captions, folder, images, layouts, tables, tags
+from pipeline.data import captions, folder, images, layouts, near, tables, tags
 from pipeline.data.manifest import Example, Manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.rows import Findings, Row, Source
@@ -24,7 +24,7 @@ from pipeline.remembered import Remembered, cache_folder, remembered
 
 MAX_HINTS = 4  # in one sentence
 MASK_SHAPE_TOLERANCE = 0.02  # of width / height
-VERSION = 1  # raise it when other things are found out about an image
+VERSION = 2  # raise it when other things are found out about an image
 
 Counted = tuple[Example, int]  # with how often it counts in an epoch
 Gathered = tuple[str, list[Counted], Findings]  # the name of the dataset, what it holds, and what is wrong with it
@@ -237,10 +237,10 @@ def _read_example(
 
     def look(content: bytes) -> list[Any]:
         picture, remark = images.examine(io.BytesIO(content), options.alpha_background, options.max_image_megapixels)
-        return [digest(content), picture.width, picture.height, remark]
+        return [digest(content), picture.width, picture.height, remark, near.sketch_of(picture)]
 
     try:
-        image_id, width, height, remark = _facts(row.source, "", look, known)
+        image_id, width, height, remark, sketch = _facts(row.source, "", look, known)
         mask_id = "" if row.mask is None else _mask_id(row.mask, width / height, options, known)
     except Exception as error:  # Pillow raises many kinds; each means the same to the user
         return images.reason_of(error)
@@ -249,7 +249,9 @@ def _read_example(
     identity = digest("\n".join([image_id, *found, *([mask_id] if mask_id else [])]).encode())
     size = Size(width, height)
     name = printable(row.name)
-    return Example(identity, image_id, name, row.source, found, size, options, mask=row.mask, mask_id=mask_id)
+    return Example(
+        identity, image_id, name, row.source, found, size, options, sketch=sketch, mask=row.mask, mask_id=mask_id
+    )
 
 
 def _facts(source: Source, kind: str, look: Callable[[bytes], list[Any]], known: Remembered) -> list[Any]:

@@ -3,6 +3,7 @@
 import dataclasses
 
 from pipeline.data.manifest import Manifest
+from pipeline.data.near import groups
 from pipeline.errors import ConfigError
 from pipeline.hashing import digest
 
@@ -14,7 +15,7 @@ MIN_IMAGES = 40  # below, every image is needed for training unless a share is a
 def split(manifest: Manifest, share: float | None) -> tuple[Manifest, Manifest | None]:
     """Cut a dataset into what is trained on and what is held out (None when nothing is).
 
-    Whole images are held out, with all their captions and copies, or a caption would leak its
+    Whole images are held out, with all their captions, copies and near copies, or a caption would leak its
     image; there each example counts once. The choice is by hash of the image: renaming, reordering or
     another seed changes nothing, and a few added images change it little. `share` is --validation_split;
     None stands for a tenth, and for none at all under MIN_IMAGES images. Raises ConfigError if a share leaves
@@ -29,10 +30,25 @@ def split(manifest: Manifest, share: float | None) -> tuple[Manifest, Manifest |
             f"--validation_split {share:g} holds out {num_held_out} of {len(image_ids)} images (never fewer than "
             f"{MIN_HELD_OUT}), which leaves none to train on; give more images or --validation_split 0."
         )
-    chosen = set(image_ids[:num_held_out])
+    sketches = {example.image_id: example.sketch for example in manifest.examples}
+    chosen = _chosen(image_ids, [sketches[image_id] for image_id in image_ids], num_held_out)
     train = tuple(example for example in manifest.examples if example.image_id not in chosen)
     held_out = tuple(example for example in manifest.examples if example.image_id in chosen)
     return dataclasses.replace(manifest, examples=train), Manifest(manifest.origin, held_out).distinct()
+
+
+def _chosen(image_ids: list[str], sketches: list[str], number: int) -> set[str]:
+    """The first so many images, those that are nearly the same together; a group of more than that is trained on."""
+    places = groups(sketches) if all(sketches) else range(len(image_ids))
+    members: dict[int, list[str]] = {}
+    for image_id, place in zip(image_ids, places, strict=True):
+        members.setdefault(place, []).append(image_id)
+    chosen: set[str] = set()
+    for group in members.values():  # in the order of their first images
+        fits = len(group) <= number and len(chosen) + len(group) < len(image_ids)
+        if len(chosen) < number and fits:
+            chosen |= set(group)
+    return chosen if len(chosen) >= min(number, MIN_HELD_OUT) else set(image_ids[:number])
 
 
 def rank_of(image_id: str) -> str:

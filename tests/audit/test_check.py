@@ -129,20 +129,25 @@ def test_what_training_is_told_to_leave_out_is_no_error(flags, tmp_path, capsys)
     assert (code, {one["weight"] for one in found["findings"]}) == (0, {"warning"})
 
 
-def test_a_near_copy_across_the_split_is_a_leak_and_flips_make_left_wrong(flags, tmp_path, capsys):
+def test_near_copies_stay_together_mirrored_ones_leak_and_flips_make_left_wrong(flags, tmp_path, capsys):
     data = flaws.clean(tmp_path / "data")
     rows = flaws.rows_of(data)
     for number in range(10):  # some of them are held out, some of their copies are not
-        name = f"again-{number}.png"
-        flaws.noisy(flaws.picture(number)).save(data / name)
-        rows.append({**rows[number], "file_name": name, "text": flaws.caption(200 + number)})
+        for name, again in (
+            ("again", flaws.picture(number)),
+            ("mirrored", ImageOps.mirror(flaws.picture(10 + number))),
+        ):
+            flaws.noisy(again).save(data / f"{name}-{number}.png")
+            text = flaws.caption(200 + len(rows))
+            rows.append({**rows[number], "file_name": f"{name}-{number}.png", "text": text})
     rows[20]["text"] += " on the left"
     flaws.write_rows(data, rows)
     _, found = found_by(capsys, data, *flags, "--validation_split", "0.3", "--random_flip")
     cases = {one["kind"]: one["cases"] for one in found["findings"]}
-    assert cases.keys() == {"near", "leak", "sides"}
+    assert cases.keys() == {"near", "mirrored", "leak", "sides"}
     assert sorted(case["text"] for case in cases["near"]) == [f"00{n}.png ~ again-{n}.png" for n in range(10)]
     assert 1 <= len(cases["leak"]) < 10
+    assert all("mirrored-" in case["text"] for case in cases["leak"])
     assert cases["sides"][0]["examples"] == ["020.png"]
 
 
@@ -231,13 +236,13 @@ def test_every_kind_says_what_to_do():
 
 
 def test_hashes_that_differ_in_few_bits_are_found_and_no_others():
-    from pipeline.audit.likeness import MOST_BITS, _candidates
+    from pipeline.data.near import MOST_BITS, candidates
 
     chance = np.random.default_rng(0)
     hashes = [int(value) for value in chance.integers(0, 2**63, 400)]
     hashes += [value ^ sum(1 << int(bit) for bit in chance.choice(64, 4, replace=False)) for value in hashes[:50]]
     hashes += [value ^ sum(1 << int(bit) for bit in chance.choice(64, 5, replace=False)) for value in hashes[50:60]]
-    found = {(first, second) for first, second in _candidates(hashes, hashes) if first < second}
+    found = {(first, second) for first, second in candidates(hashes, hashes) if first < second}
     every = {
         (first, second)
         for first in range(len(hashes))

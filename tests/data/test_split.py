@@ -4,7 +4,10 @@ import dataclasses
 import shutil
 
 import pytest
+from PIL import Image
 
+from pipeline import shipped
+from pipeline.data import near
 from pipeline.data.manifest import Example, Manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.reading import read_manifest
@@ -12,6 +15,7 @@ from pipeline.data.rows import FileSource
 from pipeline.data.split import split
 from pipeline.errors import ConfigError
 from pipeline.geometry import Size
+from tests.audit.flaws import picture
 
 pytestmark = pytest.mark.unit
 
@@ -54,6 +58,33 @@ def test_all_captions_of_an_image_go_the_same_way(tmp_path):
     train, held = split(manifest_of(tmp_path, 50, captions=3), None)
     assert len(held.examples) == 15
     assert not {e.image_id for e in train.examples} & {e.image_id for e in held.examples}
+
+
+def test_near_copies_go_the_same_way(tmp_path):
+    """Each picture once more, smaller and compressed: by chance half of the pairs would be torn apart."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for number in range(40):
+        whole = picture(number).convert("RGB")
+        whole.save(data / f"{number:02d}.png")
+        whole.resize((whole.width * 3 // 4, whole.height * 3 // 4)).save(data / f"{number:02d}-copy.jpg", quality=70)
+    manifest = read_manifest(data, DataOptions(instance_prompt="a thing", cache_dir=str(tmp_path / "cache")))
+    for share in (0.1, 0.3, 0.5):
+        train, held = split(manifest, share)
+        sides = [{example.name[:2] for example in part.examples} for part in (train, held)]
+        assert not sides[0] & sides[1]
+        assert abs(len(held.examples) - share * 80) <= 1
+    alike = dataclasses.replace(manifest, examples=tuple(
+        dataclasses.replace(example, sketch=manifest.examples[0].sketch) for example in manifest.examples
+    ))  # fmt: skip
+    train, held = split(alike, 0.1)
+    assert len(held.examples) == 8  # all the same to this eye: then as if nothing were
+
+
+def test_pictures_that_only_share_their_ground_are_not_near(tmp_path):
+    """Small things in one place on one colour, as in the starter dataset: equal hashes, but other colours there."""
+    pictures = [Image.open(path) for path in sorted(shipped.TRAIN.glob("*.png"))]
+    assert near.groups([near.sketch_of(picture) for picture in pictures]) == list(range(len(pictures)))
 
 
 def test_the_choice_is_by_content(colours, tmp_path):
