@@ -30,7 +30,7 @@ def fill(options: DataOptions, model: str, instruction: str | None) -> int:
     image-to-text model or does not take pictures so, ConfigError where no caption is missing by the options, DataError
     with every picture that got none.
     """
-    if any(source.instance_prompt is not None for source in options.sources):
+    if all(source.instance_prompt is not None for source in options.sources):
         raise ConfigError("--caption has nothing to write where --instance_prompt is every picture's caption.")
     wanted, elsewhere = uncaptioned(options)
     if elsewhere:
@@ -70,10 +70,11 @@ def _reason(error: Exception) -> str:
 def uncaptioned(options: DataOptions) -> tuple[list[tuple[Example, Path]], list[str]]:
     """The pictures without a caption, each with the file to write; and the names of those that a table describes."""
     wanted, elsewhere = dict[Path, Example](), list[str]()
-
-    extensions = dict[Path, str]()
+    everything, extensions = set[Path](), dict[Path, str]()
 
     def on_row(row: Row, example: Example | str) -> None:
+        if isinstance(row.source, FileSource):
+            everything.add(row.source.path)
         if isinstance(example, str) or example.caption:
             return
         if isinstance(row.description, dict) or not isinstance(row.source, FileSource):
@@ -84,7 +85,7 @@ def uncaptioned(options: DataOptions) -> tuple[list[tuple[Example, Path]], list[
         extensions[row.source.path] = f".{extension}"
 
     gather_sources(lenient(options), Findings(), on_row)
-    stems = collections.Counter(path.with_suffix("") for path in wanted)
+    stems = collections.Counter(path.with_suffix("") for path in everything)
     files = {path: path.with_suffix(extensions[path]) for path in wanted}
     for path in wanted:
         if stems[path.with_suffix("")] > 1:  # a.txt would be of a.png and of a.jpg

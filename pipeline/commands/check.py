@@ -17,6 +17,7 @@ from pipeline.errors import EXIT_DONE, EXIT_USER, ConfigError
 from pipeline.families import registry
 from pipeline.families.truncation import token_counts, truncated
 from pipeline.run import shapes
+from pipeline.run.preflight import require_other
 
 MAX_CASES = 5  # of a finding, at the terminal
 
@@ -71,6 +72,7 @@ def check(
         lost, count = functools.partial(truncated, family), functools.partial(token_counts, family)
         model = Model(possible, batch_size, run.train.seed, lost, count)
         found = audit(data, model, data.validation_split)
+    require_other(given, ("in the dataset", found.manifest))
     if preview is not None:
         from pipeline.commands import preview_dataset
 

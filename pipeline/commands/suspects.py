@@ -21,7 +21,7 @@ from pipeline.progress import Progress
 from pipeline.run import build, preflight
 from pipeline.run.context import RunContext, prepare
 from pipeline.run.encode import encode
-from pipeline.run.output_folder import recorded
+from pipeline.run.output_folder import fingerprints, recorded
 
 AT_ONCE = 32  # examples between two words of progress
 NO_CLASS = {  # pictures of a class are the base's own: nothing of theirs can be wrong
@@ -69,6 +69,8 @@ def suspects(folder: Path, *, limit: int, page: Path | None, as_json: bool) -> N
         raise ConfigError(f"--limit {limit} must be at least 1.")
     if page is not None and page.is_dir():
         raise ConfigError(f"--page {page} is a folder; give the name of a file.")
+    if page is not None:
+        preflight.require_writable(page.absolute().parent, "--page")
     found = find(folder)
     if page is not None:
         from pipeline.report import suspects_page
@@ -95,7 +97,8 @@ def find(folder: Path) -> list[Suspect]:
     assert command is not None
     run = command.run.replaced(**NO_CLASS)
     data = preflight.preflight(run, folder)
-    if data.manifest.fingerprint != recorded(folder)["dataset"]:
+    before, now = recorded(folder), fingerprints(data)
+    if "dataset" not in before or any(before.get(name, now[name]) != now[name] for name in now):
         raise ConfigError(f"{folder}: the data are no longer those of the run; put them back as they were.")
     held_out = data.held_out.examples if data.held_out is not None else ()
     examples = (*data.manifest.distinct().examples, *held_out)
@@ -113,7 +116,7 @@ def measured(context: RunContext, examples: Sequence[Example], held_out: Set[str
     """What the adapter makes of each example with its caption and without, at equal noise levels with equal noise."""
     models = build.load_models(context)
     evaluator, denoiser = build.loss_evaluator(context, models), models.denoiser
-    found: list[Suspect] = []
+    found, seen = list[Suspect](), 0
     with denoiser.adapted.evaluating(), contextlib.closing(Progress(len(examples), "picture")) as progress:
         for some in caches.batches(examples, AT_ONCE):
             rows = build.as_measured(context, some)
@@ -122,6 +125,10 @@ def measured(context: RunContext, examples: Sequence[Example], held_out: Set[str
             found += [
                 Suspect(example, example.id in held_out, *losses)
                 for example, *losses in zip(some, loss, without, strict=True)
+                if losses[0] > 0
             ]
-            progress.update(len(found))
+            seen += len(some)
+            progress.update(seen)
+    if len(found) < seen:
+        tell(f"Left out: {seen - len(found)} pictures of whose masks the centre view shows nothing")
     return found

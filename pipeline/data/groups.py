@@ -1,11 +1,12 @@
 """Groups of examples that count alike, however many there are of each: what a column says, as weights of the loss."""
 
 import collections
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.data.manifest import Example
 
+MAX_NAMED = 8  # groups in a sentence
 MOST = 10.0  # what an example of a rare group counts at most, beside one of a group of the mean size
 
 
@@ -26,10 +27,19 @@ class Balance:
 
     def text(self) -> str:
         """For the plan and the page."""
-        parts = ", ".join(f"{self.counts[group]} {group} x {weight:.3g}" for group, weight in self.weights.items())
-        rare = f"; {', '.join(self.capped)} too rare to count alike" if self.capped else ""
         number = sum(self.counts.values())
+        if len(set(self.counts.values())) == 1:
+            several = f"its {len(self.counts)} groups are equally large" if len(self.counts) > 1 else "it has one group"
+            return f"by {self.column}: {several}, so all {number} examples count alike anyway"
+        parts = _few([f"{self.counts[group]} {group} x {weight:.3g}" for group, weight in self.weights.items()])
+        rare = f"; {_few(self.capped)} too rare to count alike" if self.capped else ""
         return f"by {self.column}: {parts}; {number} examples say as much as {self.effective:.1f} alike{rare}"
+
+
+def _few(names: Sequence[str]) -> str:
+    """Names in a sentence, of many the first."""
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
 
 
 def balance_of(examples: Iterable[Example], column: str) -> Balance:

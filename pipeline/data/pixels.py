@@ -71,7 +71,7 @@ def _around(view: View) -> Size:
     width, height, angle = view.size.width, view.size.height, math.radians(abs(view.angle))
     extra = [math.cos(angle) * width + math.sin(angle) * height - width]
     extra.append(math.cos(angle) * height + math.sin(angle) * width - height)
-    more_width, more_height = (2 * (math.ceil(length / 2) + 1) for length in extra)  # a pixel for the interpolation
+    more_width, more_height = (2 * (math.ceil(max(0.0, length) / 2) + 1) for length in extra)  # a pixel to interpolate
     return Size(width + more_width, height + more_height)
 
 

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import io
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -145,7 +146,10 @@ def _grouped(row: Row, example: Example, column: str, findings: Findings) -> Exa
     """The example with its group; a row without one is a problem."""
     cells = row.description if isinstance(row.description, Mapping) else {}
     value = cells.get(column)
-    if value is None or not str(value).strip() or not isinstance(value, str | int | float):
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # as parquet holds whole numbers where one is missing
+    is_one = isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    if not is_one or not str(value).strip():
         there = ", ".join(sorted(cells)) or "no columns"
         what = f"its {column!r} is empty or no single value" if column in cells else f"no {column!r} (there is {there})"
         findings.problems.append(f"{row.where}: {what}, and --balance needs it")
@@ -213,14 +217,18 @@ def in_order(origin: str, examples: list[Counted], findings: Findings) -> Manife
     seen: dict[str, list[str]] = collections.defaultdict(list)
     counts: collections.Counter[str] = collections.Counter()
     all_of_them = []
+    in_groups: dict[str, set[str | None]] = collections.defaultdict(set)
     for example, repeats in sorted(examples, key=lambda pair: (pair[0].id, pair[0].name)):
         seen[example.id].append(example.name)
+        in_groups[example.id].add(example.group)
         for _ in range(repeats):
             copy = counts[example.id]
             counts[example.id] += 1
             # An exact copy keeps its own draws, or it would merely double the weight of one.
             name = f"{example.id}-{copy + 1}"
             all_of_them.append(dataclasses.replace(example, id=name, copy=copy) if copy else example)
+    kind = "the same image and caption in several groups of --balance"
+    findings.notes += [Note(kind, " = ".join(seen[name])) for name, found in in_groups.items() if len(found) > 1]
     return Manifest(
         origin,
         tuple(all_of_them),

@@ -18,6 +18,7 @@ from pipeline.evaluation.previews import forget_after
 from pipeline.notes import grouped
 from pipeline.run.context import RunContext
 from pipeline.run.plan import NOTES_FILE
+from pipeline.run.preflight import RunData
 from pipeline.status import Status
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import Checkpoints
@@ -98,7 +99,7 @@ def environment(context: RunContext) -> dict[str, Any]:
         **{name: version(name) for name in packages},
         "plan": [list(row) for row in plan.rows],
         "notes": list(grouped(plan.notes)),
-        "dataset": context.data.manifest.fingerprint,
+        **fingerprints(context.data),
         "size": [plan.size.width, plan.size.height],
         "base_model": context.run.model.pretrained_model_name_or_path or str(shipped.BASE),
     }
@@ -109,8 +110,19 @@ def recorded(folder: Path) -> dict[str, Any]:
     path = folder / "environment.json"
     if not path.is_file():
         raise ConfigError(f"{folder} has no environment.json; give the output folder of a finished run.")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged ({error}); put back what the run wrote.") from error
+    return found if isinstance(found, dict) else {}
+
+
+def fingerprints(data: RunData) -> dict[str, Any]:
+    """Of what is trained on, and of what is held out."""
+    return {
+        "dataset": data.manifest.fingerprint,
+        "held_out": [data.held_out.fingerprint] if data.held_out is not None else [],
+    }
 
 
 def _write_notes(path: Path, notes: tuple[str, ...]) -> None:

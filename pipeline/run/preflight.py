@@ -89,7 +89,7 @@ def preflight(run: Run, folder: Path) -> RunData:
             "--clip_model_name_or_path has nothing to measure: give --evaluation_data_dir, or --validation_split 0.2."
         )
     given = read_given(run.data)
-    require_other(given, ("trained on", manifest), ("held out", held_out), ("in the test set", test_set))
+    require_other(given, ("in the dataset", everything), ("in the test set", test_set))
     return RunData(manifest, held_out, test_set, declared, given)
 
 
@@ -128,14 +128,13 @@ def require_disjoint(trained: Manifest, test_set: Manifest | None) -> None:
 
 
 def require_other(given: Manifest | None, *parts: tuple[str, Manifest | None]) -> None:
-    """Raise DataError if pictures of the class are the subject's own: what is held out would be trained on, say."""
+    """Raise DataError if pictures of the class are the dataset's own: what is held out would be trained on, say."""
     names = {e.image_id: (e.name, what) for what, part in parts for e in (part.examples if part else ())}
     same = [(e.name, *names[e.image_id]) for e in (given.examples if given else ()) if e.image_id in names]
     if same:
         lines = listed([f"{name} is {other}, which is {what}" for name, other, what in same])
-        raise DataError(
-            f"--class_data_dir holds {len(same)} pictures of the dataset itself; remove them there:\n{lines}"
-        )
+        own = "the dataset's or the test set's own"
+        raise DataError(f"--class_data_dir holds {len(same)} pictures that are {own}; remove them there:\n{lines}")
 
 
 def require_adapter(place: str | None) -> None:

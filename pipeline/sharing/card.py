@@ -83,9 +83,9 @@ def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None
     """Everything the card says, from the run's own files and without what is private."""
     finished = result.read(folder)
     raw = tomllib.loads((folder / hub.SETTINGS).read_text(encoding="utf-8"))
-    words = [table["trigger_word"] for table in raw.get("source", [raw]) if "trigger_word" in table]
-    words = words or [raw[name] for name in ("trigger_word",) if name in raw]
-    word = ", ".join(dict.fromkeys(words))
+    given = [table.get("trigger_word", raw.get("trigger_word")) for table in raw.get("source", [{}])]
+    words = list(dict.fromkeys(word for word in given if word is not None))
+    word = ", ".join(words)
     private = redactor(word)
     trigger = word if word and private(word) == word else None
     run, environment = redacted(raw, private), redacted(_json(folder / "environment.json"), private)
@@ -114,6 +114,9 @@ def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None
         "reason": private(reason) if reason else None,
         "trigger": trigger,
         "has_trigger": bool(word),
+        "has_triggers": len(words) > 1,
+        "trigger_everywhere": None not in given,
+        "balance": private(finished.data.balance) if finished.data.balance is not None else None,
         "last_step": steps[-1].step if steps else None,
         "batch": len(steps[-1].ids) if steps else None,
         "peak_rate": max((row.learning_rate for row in steps), default=None),

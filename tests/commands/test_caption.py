@@ -94,6 +94,9 @@ def test_two_pictures_of_one_name_get_a_file_each(tmp_path, blip):
     assert caption.fill(options, str(blip), None) == 2
     assert {path.name for path in folder.glob("*.txt")} == {"a.png.txt", "a.jpg.txt"}
     assert caption.uncaptioned(options) == ([], [])
+    (folder / "a.png.txt").unlink()  # one of two has a caption already
+    assert [file.name for _, file in caption.uncaptioned(options)[0]] == ["a.png.txt"]
+    (folder / "a.png.txt").write_text("again")
     twice = DataOptions(
         source=({"train_data_dir": str(folder)}, {"train_data_dir": str(folder), "repeats": 2}),
         cache_dir=str(tmp_path / "cache"),

@@ -56,6 +56,19 @@ def test_page_and_list_say_the_same_and_what_is_no_such_run_is_named(out, colour
     ):
         assert main(["suspects", *words]) == 2
         assert said in capsys.readouterr().err
+    recorded = (out / "environment.json").read_text(encoding="utf-8")
+    for text, reason in (("{", "is damaged"), ("{}", "the data are no longer those of the run")):
+        (out / "environment.json").write_text(text, encoding="utf-8")
+        assert main(["suspects", str(out)]) == 2
+        assert reason in capsys.readouterr().err
+    (out / "environment.json").write_text(recorded, encoding="utf-8")
+    held_out = next(row["name"] for row in rows if row["held_out"])
+    lines = (colours / "metadata.jsonl").read_text(encoding="utf-8")
+    changed = [line.replace("square", "circle") if held_out in line else line for line in lines.splitlines()]
+    (colours / "metadata.jsonl").write_text("\n".join(changed), encoding="utf-8")
+    assert main(["suspects", str(out)]) == 2
+    assert "the data are no longer those of the run" in capsys.readouterr().err
+    (colours / "metadata.jsonl").write_text(lines, encoding="utf-8")
     (colours / "red.png").write_bytes((colours / "teal.png").read_bytes())
     assert main(["suspects", str(out)]) == 2
     assert "the data are no longer those of the run" in capsys.readouterr().err

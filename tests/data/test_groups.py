@@ -2,7 +2,9 @@
 
 import collections
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from pipeline.data.groups import MOST, balance_of
 from pipeline.data.options import DataOptions
@@ -49,6 +51,11 @@ def test_an_even_dataset_is_left_as_it_is(tmp_path):
     found = balance_of(read(write(tmp_path / "even", ["cat", "dog"] * 3)).examples, "kind")
     assert set(found.weights.values()) == {1.0}
     assert found.effective == pytest.approx(6)
+    assert found.text() == "by kind: its 2 groups are equally large, so all 6 examples count alike anyway"
+    many = balance_of(read(write(tmp_path / "many", [*range(30), 0])).examples, "kind").text()
+    assert "and 22 more; 31 examples" in many
+    one = balance_of(read(write(tmp_path / "one", ["cat"] * 3)).examples, "kind").text()
+    assert "it has one group, so all 3 examples count alike anyway" in one
 
 
 def test_a_rare_group_counts_ten_times_at_most(tmp_path):
@@ -68,6 +75,24 @@ def test_an_image_without_a_group_is_named(tmp_path):
     picture(0).save(tmp_path / "loose" / "a.png")
     with pytest.raises(DataError, match=r"a\.png: no 'kind' \(there is no columns\), and --balance needs it"):
         read(tmp_path / "loose", instance_prompt="a thing")
+
+
+def test_numbers_are_groups_by_their_value_and_nothing_is_none(tmp_path):
+    found = read(write(tmp_path / "numbers", [1, 1.0, "1", 2.5]))
+    assert sorted(example.group for example in found.examples) == ["1", "1", "1", "2.5"]
+    folder = write(tmp_path / "parquet", ["x", "y"])
+    (folder / "metadata.jsonl").unlink()
+    columns = {"file_name": ["00.png", "01.png"], "text": ["a", "b"], "kind": [1.0, float("nan")]}
+    parquet.write_table(pyarrow.table(columns), folder / "metadata.parquet")
+    with pytest.raises(DataError, match="its 'kind' is empty or no single value"):
+        read(folder)
+
+
+def test_one_image_in_two_groups_is_noted(tmp_path):
+    folder = write(tmp_path / "torn", ["cat", "dog"])
+    picture(0).save(folder / "01.png")
+    write_rows(folder, [{"file_name": f"0{n}.png", "text": "a", "kind": kind} for n, kind in enumerate(["cat", "dog"])])
+    assert "the same image and caption in several groups of --balance: 00.png = 01.png" in read(folder).notes
 
 
 def test_a_run_weighs_its_examples_and_says_so(small, uneven, tmp_path, trainer):

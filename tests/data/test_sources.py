@@ -210,7 +210,7 @@ def test_sources_resume_and_are_the_same_in_any_order(miniature, tmp_path, train
     assert (folders["turned"] / file).read_bytes() == (folders["whole"] / file).read_bytes()
     assert {row["size"] for row in metrics(folders["whole"])} > {"32 x 32"}
     card = (folders["whole"] / "README.md").read_text(encoding="utf-8")
-    assert "**Trigger word:** ohwx." in card
+    assert "**Trigger word:** ohwx. Put it into every prompt, for it was in the captions of a part of the pict" in card
     other = run.replaced(source=[{**source[0], "random_flip": False}, source[1]])
     (tmp_path / "other.toml").write_text(other.to_toml(), encoding="utf-8")
     again = ["--output_dir", tmp_path / "other", "--resume_from_checkpoint", folders["whole"] / "checkpoint-4"]

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.data import class_images
+from pipeline.__main__ import main
+from pipeline.data import class_images, views
 from pipeline.data.options import DataOptions
 from pipeline.data.reading import read_manifest
 from pipeline.data.sampler import Position
@@ -176,10 +177,11 @@ def test_given_and_drawn_make_up_the_number(own, tmp_path):
 def test_pictures_of_the_dataset_are_none_of_the_class(own, colours, tmp_path):
     shutil.copytree(colours, tmp_path / "class")
     flags = [*own, "--class_data_dir", str(tmp_path / "class"), "--with_prior_preservation"]
-    for more, what in ((["--validation_split", "0.5"], "which is held out"), ([], "which is trained on")):
-        with pytest.raises(DataError, match="holds 8 pictures of the dataset itself") as error:
+    for more in (["--validation_split", "0.5"], ["--max_train_samples", "2"]):
+        with pytest.raises(DataError, match="holds 8 pictures that are the dataset's or the test set's own") as error:
             prepared([*flags, *more], tmp_path / "out")
-        assert what in str(error.value)
+        assert "which is in the dataset" in str(error.value)
+    assert main(["check", str(colours), *flags[:2], *flags[4:], "--validation_split", "0"]) == 2
 
 
 def test_captions_and_masks_of_the_class_are_read_as_the_options_say(own, tmp_path):
@@ -198,6 +200,18 @@ def test_captions_and_masks_of_the_class_are_read_as_the_options_say(own, tmp_pa
         path.unlink()
     context = prepared([*own, *flags, "--masked_loss", "--class_prompt", "a dog"], tmp_path / "out")
     assert any(note.startswith("class: images whose caption is --class_prompt") for note in context.plan.notes)
+
+
+def test_what_chance_does_to_tags_it_does_not_to_the_class(own, tmp_path):
+    tags = ["--tag_dropout", "0.5", "--shuffle_tags", "--caption_separator", " "]
+    context = prepared([*own, *PRIOR, *tags], tmp_path / "out")
+    shown = {
+        views.caption_in(example, epoch, 0, kept=True)
+        for example in context.data.shown.examples
+        for epoch in range(10)
+        if example.is_class
+    }
+    assert shown == {"a square"}
 
 
 def test_pictures_that_the_base_drew_before_count_once(own, tmp_path):
