@@ -87,11 +87,11 @@ def shown_by_source(options: DataOptions, manifest: Manifest) -> list[tuple[int,
 
 def by_source(options: DataOptions, manifest: Manifest) -> list[list[Example]]:
     """The examples of each source."""
-    together: dict[int, list[Example]] = {}
+    read_alike: dict[int, list[Example]] = {}  # one object for each source, as comparing options takes time
     for example in manifest.examples:
-        together.setdefault(id(example.options), []).append(example)
+        read_alike.setdefault(id(example.options), []).append(example)
     found: dict[Any, list[Example]] = {}
-    for examples in together.values():
+    for examples in read_alike.values():
         found.setdefault(examples[0].options.own, []).extend(examples)
     return [found.get(source.own, []) for source in options.sources]
 

@@ -83,17 +83,15 @@ def path_of(folder: Path, seed: int) -> Path:
 
 
 def sampler_of(context: RunContext, settings: SampleSettings) -> Sampler:
-    """The base with all its parts, as it is before anything is trained."""
+    """The base as it is before anything is trained; its text encoders are gone again once they have read the prompt."""
     family, engine = context.family, context.engine
-    pipe = family.load("vae", *family.encoders, family.denoiser, "scheduler", dtype=engine.precision.dtype)
-    pipe.to(engine.device)
-    return Sampler(
-        pipe,
-        getattr(pipe, family.denoiser),
-        lambda prompt: family.embed(pipe, prompt),
-        settings,
-        supports_cfg=family.supports_cfg,
-    )
+    dtype, device = engine.precision.dtype, engine.device
+    encoders = family.load_encoders(dtype).to(device)
+    known = {prompt: family.embed(encoders, prompt) for prompt in (context.run.data.class_prompt, None)}
+    del encoders
+    denoiser = getattr(family.load(family.denoiser, dtype=dtype), family.denoiser)
+    pipe = family.around(denoiser, dtype=dtype).to(device)
+    return Sampler(pipe, denoiser, known.__getitem__, settings, supports_cfg=family.supports_cfg)
 
 
 def _keep(picture: Any, path: Path) -> None:

@@ -16,12 +16,13 @@ from pipeline.data.sampler import Position
 from pipeline.data.split import rank_of
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.sample import Sampler, SampleRequest
+from pipeline.families import registry
 from pipeline.objective.losses import squared_error
 from pipeline.run import build, draw_class
 from pipeline.run.draw_class import with_drawn_class
 from pipeline.run.encode import encode
 from tests.audit.flaws import picture
-from tests.conftest import dedupe, metrics, prepared, replaced
+from tests.conftest import dedupe, metrics, prepared, replaced, small_flags
 
 pytestmark = pytest.mark.invariant
 FILE = "pytorch_lora_weights.safetensors"
@@ -78,6 +79,16 @@ def test_the_base_draws_them_once_and_in_any_batch_the_same(own, tmp_path, monke
     assert len(drawn) == 2
     other = prepared([*own, *PRIOR[:2], "a circle", *PRIOR[3:]], tmp_path / "out")
     assert draw_class.folder_of(other, draw_class.settings_of(other)) != drawn_in(tmp_path)[0].parent
+
+
+@pytest.mark.parametrize("name", sorted(registry.NAMES))
+def test_every_family_draws_its_class(name, miniature_of, colours, tmp_path):
+    flags = [*small_flags(miniature_of(name), colours, tmp_path / "cache"), *PRIOR[:-1], "2"]
+    context = with_drawn_class(prepared(flags, tmp_path / "out"))
+    shown = [Image.open(path) for path in drawn_in(tmp_path)]
+    assert [picture.size for picture in shown] == [(context.plan.size.width, context.plan.size.height)] * 2
+    assert np.asarray(shown[0]).std() > 0
+    assert not np.array_equal(np.asarray(shown[0]), np.asarray(shown[1]))
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.25, 0.0])
