@@ -16,7 +16,7 @@ INTRODUCTION = """Usage: accelerate launch train_lora.py [FLAGS]
        python train_lora.py --help GROUP     (one group, or one flag)
 
 Fine-tune a text-to-image model with LoRA, and verify the adapter that comes out. With no flags: the starter base on the
-starter dataset. Any flag is also a key of --config run.toml.
+starter dataset. Any flag is also a key of --config run.toml, where several sources of data are tables [[source]].
 
     accelerate launch train_lora.py
     accelerate launch train_lora.py --train_data_dir photos \\
