@@ -1,15 +1,15 @@
 """Pictures that are alike: the same file, the same picture in other bytes, or mirrored."""
 
 import collections
+from collections.abc import Iterable
 
 import numpy as np
+from jaxtyping import Bool, UInt8
 
 from pipeline.audit.findings import Case, Cases
 from pipeline.audit.survey import Look, Survey
 from pipeline.data.manifest import Example, Manifest
-from pipeline.data.near import candidates
-
-MOST_APART = 6.0  # of 255, in the mean over the sketches of one picture
+from pipeline.data.near import MOST_APART, Places, matches
 
 
 def of_likeness(found: Survey, held_out: Manifest | None) -> Cases:
@@ -41,27 +41,42 @@ def near_copies(
 ) -> tuple[list[tuple[Example, Example]], list[tuple[Example, Example]]]:
     """Pairs of nearly the same pictures, and of mirrored ones: near in their hashes and in their sketches."""
     hashed = [example for example in examples if looks[example.image_id].hash is not None]
-    plain = [looks[example.image_id].hash or 0 for example in hashed]
-    mirrored = [looks[example.image_id].mirrored_hash or 0 for example in hashed]
-    near, flipped = [], []
-    for first, second in candidates(plain, plain):
-        if first < second and _differ(looks, hashed[first], hashed[second]) <= MOST_APART:
-            near.append((hashed[first], hashed[second]))
-    found = set(near)
-    for first, second in candidates(plain, mirrored):
-        pair = (hashed[min(first, second)], hashed[max(first, second)])
-        if first == second or pair in found:
-            continue
-        if _differ(looks, *pair, mirror=True) <= MOST_APART:
-            found.add(pair)
-            flipped.append(pair)
-    return near, flipped
+    if not hashed:
+        return [], []
+    seen = [looks[example.image_id] for example in hashed]
+    plain, mirrored = (
+        np.array(hashes, dtype=np.uint64)
+        for hashes in ([look.hash for look in seen], [look.mirrored_hash for look in seen])
+    )
+    sketches = np.stack([look.sketch for look in seen])
+
+    def are_near(first: Places, second: Places) -> Bool[np.ndarray, " n"]:
+        return _are_near(sketches[first], sketches[second])
+
+    def are_mirrored(first: Places, second: Places) -> Bool[np.ndarray, " n"]:
+        near = _are_near(sketches[first], sketches[second][:, :, ::-1])
+        near[first == second] = False
+        return near
+
+    near = _pairs(matches(plain, plain, are_near))
+    flipped = _pairs(matches(plain, mirrored, are_mirrored)) - near
+    return _examples(hashed, near), _examples(hashed, flipped)
 
 
-def _differ(looks: dict[str, Look], first: Example, second: Example, *, mirror: bool = False) -> float:
-    """How far the sketches of two pictures are apart, in the mean, of 255."""
-    one, other = (looks[example.image_id].sketch.astype(np.int16) for example in (first, second))
-    return float(np.abs(one - (other[:, ::-1] if mirror else other)).mean())
+def _are_near(first: UInt8[np.ndarray, "n 8 8 3"], second: UInt8[np.ndarray, "n 8 8 3"]) -> Bool[np.ndarray, " n"]:
+    """Whether the sketches of two pictures are near, in the mean."""
+    near: Bool[np.ndarray, " n"] = np.abs(first.astype(np.int16) - second).mean((1, 2, 3)) <= MOST_APART
+    return near
+
+
+def _pairs(found: Iterable[tuple[Places, Places]]) -> set[tuple[int, int]]:
+    """Places that match, each pair once, the lower first."""
+    every = ((one, other) for places in found for one, other in zip(*(part.tolist() for part in places), strict=True))
+    return {(min(pair), max(pair)) for pair in every if pair[0] != pair[1]}
+
+
+def _examples(examples: list[Example], pairs: set[tuple[int, int]]) -> list[tuple[Example, Example]]:
+    return [(examples[one], examples[other]) for one, other in sorted(pairs)]
 
 
 def _of_pair(pair: tuple[Example, Example]) -> Case:

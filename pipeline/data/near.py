@@ -1,13 +1,11 @@
 """Pictures that are nearly the same: found by a hash of their shapes and a sketch of their colours."""
 
 import base64
-import bisect
-import collections
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Int64, UInt64
 from PIL import Image
 
 BITS = 64  # of a perceptual hash
@@ -17,6 +15,8 @@ MOST_IN_A_BAND = 2000  # pictures with a band in common that one is compared wit
 MOST_APART, MOST_ANYWHERE = 6.0, 24.0  # of 255, in the mean over the sketches of one picture, and in one place
 HASH_SIDE, SKETCH_SIDE = 8, 4
 SMALL = 64  # pixels: what both are made from
+Places = Int64[np.ndarray, " n"]  # of pictures in a list
+AreNear = Callable[[Places, Places], Bool[np.ndarray, " n"]]  # whether what is at these places looks alike too
 
 
 def sketch_of(picture: Image.Image) -> str:
@@ -33,42 +33,58 @@ def sketch_of(picture: Image.Image) -> str:
 
 def groups(sketches: Sequence[str]) -> list[int]:
     """For each picture the first one it is nearly the same as, directly or through others; its own place where none."""
-    hashes = [int(sketch[: BITS // 4], 16) for sketch in sketches]
-    colours = [np.frombuffer(base64.b64decode(sketch[BITS // 4 :]), dtype=np.uint8) for sketch in sketches]
-    leader = list(range(len(sketches)))
+    hashes = np.array([int(sketch[: BITS // 4], 16) for sketch in sketches], dtype=np.uint64)
+    stored = b"".join(base64.b64decode(sketch[BITS // 4 :]) for sketch in sketches)
+    colours = np.frombuffer(stored, dtype=np.uint8).reshape(len(sketches), -1)
 
-    def find(place: int) -> int:
-        while leader[place] != place:
-            leader[place] = leader[leader[place]]
-            place = leader[place]
-        return place
+    leader = np.arange(len(sketches))
 
-    for first, second in candidates(hashes, hashes):
-        if first < second and _are_near(colours[first], colours[second]):
-            low, high = sorted((find(first), find(second)))
+    def are_near(first: Places, second: Places) -> Bool[np.ndarray, " n"]:
+        """Equal hashes alone are many of small things on plain ground; what is together already is not looked at."""
+        found: Bool[np.ndarray, " n"] = leader[first] != leader[second]
+        apart = np.abs(colours[first[found]].astype(np.int16) - colours[second[found]])
+        found[found] = (apart.mean(1) <= MOST_APART) & (apart.max(1) <= MOST_ANYWHERE)
+        return found
+
+    for pairs in matches(hashes, hashes, are_near):
+        for one, other in zip(*(places.tolist() for places in pairs), strict=True):
+            low, high = sorted((_root(leader, one), _root(leader, other)))
             leader[high] = low
-    return [find(place) for place in range(len(sketches))]
+        while not np.array_equal(leader, leader[leader]):
+            leader[:] = leader[leader]
+    return [int(place) for place in leader]
 
 
-def _are_near(first: UInt8[np.ndarray, " n"], second: UInt8[np.ndarray, " n"]) -> bool:
-    """Whether two sketches may be of one picture: equal hashes alone are many of small things on plain ground."""
-    apart = np.abs(first.astype(np.int16) - second.astype(np.int16))
-    return bool(apart.mean() <= MOST_APART and apart.max() <= MOST_ANYWHERE)
+def _root(leader: Places, place: int) -> int:
+    while leader[place] != place:
+        place = int(leader[place])
+    return place
 
 
-def candidates(first: Sequence[int], second: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """The places of hashes of the one list and the other that differ in few bits, found by the bands they share."""
-    seen: set[tuple[int, int]] = set()
+def matches(
+    first: UInt64[np.ndarray, " n"], second: UInt64[np.ndarray, " m"], are_near: AreNear
+) -> Iterator[tuple[Places, Places]]:
+    """The places of hashes of the one list and the other that differ in few bits, where `are_near` agrees.
+
+    Hashes so near share a band. They come in parts, those with several bands in common several times.
+    """
     edges = [round(BITS * number / BANDS) for number in range(BANDS + 1)]
     for low, high in itertools.pairwise(edges):
-        mask = (1 << (high - low)) - 1
-        by_band: dict[int, list[int]] = collections.defaultdict(list)
-        for place, value in enumerate(second):
-            by_band[value >> low & mask].append(place)
-        for place, value in enumerate(first):
-            alike = by_band[value >> low & mask]
-            nearest = bisect.bisect(alike, place - MOST_IN_A_BAND // 2)
-            for other in alike[nearest : nearest + MOST_IN_A_BAND]:
-                if (value ^ second[other]).bit_count() <= MOST_BITS and (place, other) not in seen:
-                    seen.add((place, other))
-                    yield place, other
+        mask = np.uint64((1 << (high - low)) - 1)
+        mine, theirs = ((hashes >> np.uint64(low)) & mask for hashes in (first, second))
+        order = np.argsort(theirs, kind="stable")
+        in_order = theirs[order]
+        begin, end = (np.searchsorted(in_order, mine, side) for side in ("left", "right"))
+        # Of very many with a band in common, those whose places are nearest.
+        keys = theirs[order].astype(np.int64) * len(second) + order
+        own = np.searchsorted(keys, mine.astype(np.int64) * len(second) + np.arange(len(first)) - MOST_IN_A_BAND // 2)
+        begin = np.maximum(begin, own)
+        end = np.minimum(end, begin + MOST_IN_A_BAND)
+        for offset in range(int((end - begin).max(initial=0))):
+            places = np.flatnonzero(begin + offset < end)
+            others = order[begin[places] + offset]
+            few = np.bitwise_count(first[places] ^ second[others]) <= MOST_BITS
+            places, others = places[few], others[few]
+            near = are_near(places, others)
+            if near.any():
+                yield places[near], others[near]

@@ -236,13 +236,15 @@ def test_every_kind_says_what_to_do():
 
 
 def test_hashes_that_differ_in_few_bits_are_found_and_no_others():
-    from pipeline.data.near import MOST_BITS, candidates
+    from pipeline.data.near import MOST_BITS, matches
 
     chance = np.random.default_rng(0)
     hashes = [int(value) for value in chance.integers(0, 2**63, 400)]
     hashes += [value ^ sum(1 << int(bit) for bit in chance.choice(64, 4, replace=False)) for value in hashes[:50]]
     hashes += [value ^ sum(1 << int(bit) for bit in chance.choice(64, 5, replace=False)) for value in hashes[50:60]]
-    found = {(first, second) for first, second in candidates(hashes, hashes) if first < second}
+    given = np.array(hashes, dtype=np.uint64)
+    parts = matches(given, given, lambda first, second: first < second)
+    found = {pair for part in parts for pair in zip(*(places.tolist() for places in part), strict=True)}
     every = {
         (first, second)
         for first in range(len(hashes))
