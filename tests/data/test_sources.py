@@ -169,7 +169,6 @@ def test_a_run_with_sources_is_written_read_and_shared(pets, tmp_path):
     assert redact.scrubbed_run_toml(shared) == shared
 
 
-@pytest.mark.slow
 def test_sources_resume_and_are_the_same_in_any_order(miniature, tmp_path, trainer):
     """One with masks from transparency, one with tags, of two resolutions: whole, cut and turned round."""
     make_colours(tmp_path / "colours")
@@ -208,7 +207,7 @@ def test_sources_resume_and_are_the_same_in_any_order(miniature, tmp_path, train
     assert ended.code == 0, ended.output
     file = "pytorch_lora_weights.safetensors"
     assert (folders["turned"] / file).read_bytes() == (folders["whole"] / file).read_bytes()
-    assert {row["size"] for row in metrics(folders["whole"])} > {"32 x 32"}
+    assert {tuple(row["size"].values()) for row in metrics(folders["whole"])} > {(32, 32)}
     card = (folders["whole"] / "README.md").read_text(encoding="utf-8")
     assert "**Trigger word:** ohwx. Put it into every prompt, for it was in the captions of a part of the pict" in card
     other = run.replaced(source=[{**source[0], "random_flip": False}, source[1]])
