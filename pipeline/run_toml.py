@@ -44,6 +44,8 @@ def parse(text: str, where: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where} is not valid TOML: {error}") from error
     table = _spelled(table)
+    if "sources" in table:
+        raise ConfigError(f"{where}: write a table [[{TABLES}]] for each source, at the end, in place of sources.")
     if isinstance(table.get(TABLES), dict):
         raise ConfigError(f"{where}: write [[{TABLES}]] with two brackets, once for each source.")
     nested = sorted(key for key, value in table.items() if isinstance(value, dict) or _holds_tables(value))

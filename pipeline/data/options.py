@@ -174,8 +174,10 @@ class DataOptions(SourceOptions):
             for name in ("train_data_dir", "dataset_name", "dataset_config_name")
             if getattr(self, name) is not None
         ]
+        of_source = {field.name for field in dataclasses.fields(SourceOptions)}
+        of_run = {field.name for field in dataclasses.fields(self)} - of_source
         for number, table in enumerate(self.source, start=1):
-            found = table_problems(table)
+            found = table_problems(table, of_run)
             if not found:
                 (own,) = dataclasses.replace(self, source=(table,)).sources
                 shared = SourceOptions.problems(self)

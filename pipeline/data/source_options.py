@@ -2,11 +2,12 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, fields
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
+from pipeline.argv import OF_OTHERS
 from pipeline.data import captions
 from pipeline.errors import not_utf8, out_of_bounds
 
@@ -253,13 +254,20 @@ class SourceOptions:
         return self.cache_variants if is_random else 1
 
 
-def table_problems(table: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the names and the types of a table of options, one sentence each."""
+def table_problems(table: Mapping[str, Any], of_run: Set[str]) -> list[str]:
+    """What is wrong with the names and the types of a table of options, one sentence each.
+
+    `of_run` are options that only a whole run has.
+    """
     hints = {field.name: field.type for field in fields(SourceOptions)}
     problems = []
     for name, value in table.items():
         if value == "" and name in PLACES:
             problems.append(f"{name} is empty; name a folder or a dataset.")
+        elif name in of_run:
+            problems.append(f"{name} is one for all sources; put it above their tables.")
+        elif name in OF_OTHERS:
+            problems.append(f"{name} is here {OF_OTHERS[name].replace('--', '')}.")
         elif name not in hints:
             near = difflib.get_close_matches(name, hints, n=1)
             problems.append(f"{name} is no option of a source" + (f"; did you mean {near[0]}?" if near else "."))

@@ -130,7 +130,8 @@ def _open_table(options: DataOptions) -> Any:
         if (place / "dataset_dict.json").is_file():
             splits = datasets.load_from_disk(name)
             return splits["train"] if "train" in splits else _refuse_splits(name, list(splits))
-        if not place.is_dir() and "/" in name and not may_be_hub_id(name):
+        is_file = place.suffix.lower() in READERS  # by its name: no dataset of the Hub is called so
+        if not place.is_dir() and (is_file or ("/" in name and not may_be_hub_id(name))):
             raise DataError(f"--dataset_name {name} does not exist; give a folder, a file or a Hub id (user/name).")
         return datasets.load_dataset(name, config, split="train", cache_dir=options.cache_dir)
     except DataError:
@@ -140,7 +141,8 @@ def _open_table(options: DataOptions) -> Any:
             _refuse_splits(name, datasets.get_dataset_split_names(name, config))
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         where = "cannot be read" if place.exists() else "is neither a folder here nor to be had from the Hub"
-        raise DataError(f"--dataset_name {name} {where} ({reason}).") from error
+        step = "; see whether it is whole, and make it again" if place.exists() else ""
+        raise DataError(f"--dataset_name {name} {where} ({reason}){step}.") from error
 
 
 def _open_file(path: Path, options: DataOptions) -> Any:

@@ -12,9 +12,10 @@ from pipeline.data import views
 from pipeline.data.options import DataOptions
 from pipeline.data.sources import by_source, names_of, read_sources, together
 from pipeline.errors import ConfigError, DataError
+from pipeline.geometry import Size
 from pipeline.sharing import redact
 from tests.audit.flaws import picture, write_rows
-from tests.conftest import make_colours, make_shapes, metrics
+from tests.conftest import make_colours, make_shapes, metrics, prepared
 
 pytestmark = pytest.mark.unit
 
@@ -117,11 +118,28 @@ def test_how_often_pictures_count_is_no_matter_of_their_card(pets):
     assert once.data_fingerprint == often.data_fingerprint == once.fingerprint
 
 
+def test_each_is_measured_at_its_own_resolution(miniature, tmp_path):
+    make_colours(tmp_path / "colours")
+    make_shapes(tmp_path / "shapes")
+    source = [
+        {"train_data_dir": str(tmp_path / "colours"), "resolution": 64},
+        {"train_data_dir": str(tmp_path / "shapes"), "resolution": 32},
+    ]
+    run = Run().replaced(source=source, pretrained_model_name_or_path=str(miniature), validation_split=0.5)
+    (tmp_path / "run.toml").write_text(run.to_toml(), encoding="utf-8")
+    context = prepared(["--config", str(tmp_path / "run.toml"), "--cache_dir", str(tmp_path)], tmp_path / "out")
+    for example in context.data.held_out.examples:
+        side = int(example.options.resolution)
+        assert side**2 / 2 < context.plan.possible.measured(example).area <= side**2
+    assert context.plan.size == Size.square(64)
+
+
 @pytest.mark.parametrize(
     ("table", "said"),
     [
         ({"train_data_dir": "x", "repeat": 3}, "repeat is no option of a source; did you mean repeats?"),
-        ({"train_data_dir": "x", "validation_split": 0.1}, "validation_split is no option of a source"),
+        ({"train_data_dir": "x", "validation_split": 0.1}, "validation_split is one for all sources; put it above"),
+        ({"train_data_dir": "x", "num_repeats": 2}, "num_repeats is here repeats."),
         ({"train_data_dir": "x", "repeats": "many"}, "repeats cannot be 'many'"),
         ({"train_data_dir": "x", "random_flip": 1}, "random_flip cannot be 1"),
         ({"train_data_dir": "x", "missing_caption": "drop"}, "missing_caption cannot be 'drop'"),
@@ -144,7 +162,9 @@ def test_mistakes_in_a_table(table, said):
     [
         ("[source]\ntrain_data_dir = 'x'\n", "write [[source]] with two brackets"),
         ("source = ['x']\n", "source is no key"),
-        ("[[source]]\ntrain_data_dir = 'x'\n[[sources]]\ntrain_data_dir = 'y'\n", "the table [sources]"),
+        ("sources = ['x']\n", "write a table [[source]] for each source"),
+        ("[[sources]]\ntrain_data_dir = 'y'\n", "write a table [[source]] for each source"),
+        ("[[source]]\ntrain_data_dir = 'x'\n[[other]]\na = 'y'\n", "the table [other]"),
         ("train_data_dir = 'y'\n[[source]]\ntrain_data_dir = 'x'\n", "--train_data_dir stands beside [[source]]"),
         ("[[source]]\ntrain_data_dir = 'x'\n[source.more]\na = 1\n", "more is no option of a source"),
     ],
@@ -154,6 +174,14 @@ def test_mistakes_in_a_file(tmp_path, text, said):
     with pytest.raises(ConfigError) as error:
         config.parse(["--config", str(tmp_path / "run.toml")])
     assert said in str(error.value)
+
+
+def test_data_are_called_as_in_diffusers_dreambooth_too(tmp_path):
+    assert config.parse(["--instance-data-dir=dogs", "--instance_prompt", "a dog"]).run.data.train_data_dir == "dogs"
+    (tmp_path / "run.toml").write_text("instance_data_dir = 'dogs'\n")
+    assert config.parse(["--config", str(tmp_path / "run.toml")]).run.data.train_data_dir == "dogs"
+    (tmp_path / "run.toml").write_text("[[source]]\ninstance_data_dir = 'dogs'\n")
+    assert config.parse(["--config", str(tmp_path / "run.toml")]).run.data.source == ({"train_data_dir": "dogs"},)
 
 
 def test_a_run_with_sources_is_written_read_and_shared(pets, tmp_path):
