@@ -30,8 +30,10 @@ def words(row: ClassRow, run: dict[str, Any]) -> list[str]:
     if row.change.low <= 0:
         said = f"the loss changed by {change} of the base's: the class stayed."
         return [f"On {pictures} that were not trained on, {said}"]
-    remedy = "raise --prior_loss_weight, or train for fewer steps"
-    if not run.get("with_prior_preservation", False):
-        remedy = "--with_prior_preservation trains on such pictures too, --preservation_weight needs none"
+    kept_by = {"with_prior_preservation": "--prior_loss_weight", "preservation_weight": "--preservation_weight"}
+    in_force = [flag for name, flag in kept_by.items() if run.get(name)]
+    remedy = "--with_prior_preservation trains on such pictures too, --preservation_weight needs none"
+    if in_force:
+        remedy = f"raise {' or '.join(in_force)}, or train for fewer steps"
     said = f"the loss rose by {change} of the base's: the class moved with what was learnt. To keep it, {remedy}."
     return [f"On {pictures} that were not trained on, {said}"]

@@ -4,12 +4,13 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
 from pipeline import shipped
 from pipeline.__main__ import main
 from pipeline.commands import suspects
 from tests.audit.flaws import write_rows
-from tests.conftest import metrics, replaced
+from tests.conftest import make_shapes, metrics, replaced
 
 pytestmark = pytest.mark.invariant
 
@@ -72,6 +73,24 @@ def test_page_and_list_say_the_same_and_what_is_no_such_run_is_named(out, colour
     (colours / "red.png").write_bytes((colours / "teal.png").read_bytes())
     assert main(["suspects", str(out)]) == 2
     assert "the data are no longer those of the run" in capsys.readouterr().err
+
+
+def test_a_picture_of_whose_mask_nothing_is_seen_is_left_out(small, tmp_path, trainer, capsys):
+    data = make_shapes(tmp_path / "data", 6)
+    for path in sorted(data.glob("*.png")):
+        with Image.open(path) as shown:
+            mask = Image.new("L", shown.size, 0 if path.stem == "03" else 255)
+        if path.stem == "03":  # 120 x 60: white only where the square in its middle does not reach
+            mask.paste(255, (0, 0, 8, 60))
+        mask.save(path.with_suffix(".mask.png"))
+    flags = replaced(
+        small, train_data_dir=data, cache_dir=tmp_path / "cache", num_validation_images=0, max_train_steps=2
+    )
+    more = ["--masked_loss", "--no-buckets", "--center_crop", "--validation_split", "0"]
+    ended = trainer(*flags, *more, "--output_dir", tmp_path / "out")
+    assert ended.code == 0, ended.output
+    assert [suspect.example.name for suspect in suspects.find(tmp_path / "out")].count("03.png") == 0
+    assert "Left out: 1 pictures of whose masks" in capsys.readouterr().err
 
 
 def test_a_wrong_caption_comes_first_where_a_model_reads_them(tmp_path, trainer):

@@ -131,6 +131,21 @@ def test_a_turned_view_has_no_empty_corner_and_is_turned_about_its_centre(angle,
     assert min(found.left, found.top) >= 0
 
 
+@pytest.mark.parametrize(("angle", "left", "top"), [(20.0, 0.0, 1.0), (-30.0, 0.8, 0.3), (0.0, 0.5, 0.0)])
+def test_the_centre_of_a_turned_view_is_where_its_geometry_says(angle, left, top):
+    """In two pictures whose brightness is the column, and the row."""
+    ramp = np.arange(200, dtype=np.uint8)
+    view = View(Size.square(64), "nearest", left=left, top=top, angle=angle)
+    found = geometry_of(Size(200, 200), view)
+    turned = np.radians(abs(angle))
+    around = 64 * (np.cos(turned) + np.sin(turned))  # the side of the upright square that holds the turned one
+    resized = 64 + 2 * (np.ceil((around - 64) / 2) + 1) if angle else 64
+    for pixels, corner in ((np.tile(ramp, (200, 1)), found.left), (np.tile(ramp[:, None], (1, 200)), found.top)):
+        shown = to_pixels(Image.fromarray(pixels).convert("RGB"), view)[0]
+        middle = (shown[31:33, 31:33].mean() + 1) * 127.5
+        assert middle.item() * resized / 200 == pytest.approx(corner + 32, abs=1.5)
+
+
 def test_a_line_is_turned_by_the_angle_counter_clockwise():
     picture = Image.new("L", (200, 200))
     picture.paste(255, (0, 98, 200, 102))

@@ -106,6 +106,13 @@ def test_every_mask_that_cannot_be_is_named_at_once(tmp_path):
         assert words in said
 
 
+def test_views_are_random_as_soon_as_anything_of_them_is():
+    still = DataOptions(center_crop=True)
+    assert still.variants == 1
+    for changed in ({"random_flip": True}, {"random_rotation": 3.0}, {"color_jitter": 0.1}):
+        assert dataclasses.replace(still, **changed).variants == still.cache_variants
+
+
 def test_another_mask_is_another_dataset(tmp_path):
     save(tmp_path / "x.png", np.full((16, 16, 3), 99))
     save(tmp_path / "x.mask.png", left_half())

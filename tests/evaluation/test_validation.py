@@ -14,7 +14,7 @@ from pipeline.evaluation.statistics import Interval, paired_change, student_95
 from pipeline.evaluation.validation import NUM_LEVELS
 from pipeline.run import build
 from pipeline.run.encode import encode
-from tests.conftest import dedupe, metrics, prepared, replaced, status
+from tests.conftest import dedupe, make_shapes, metrics, prepared, replaced, status
 from tests.running import Running
 
 FILE = "pytorch_lora_weights.safetensors"
@@ -114,6 +114,8 @@ def test_the_base_is_the_base_after_a_resume_too(small, tmp_path, trainer):
     """Text encoders that learn have learnt by then."""
     flags = [*replaced(small, num_validation_images=0, max_train_steps=4, learning_rate="1e-2"), "--train_text_encoder"]
     flags += ["--validation_split", "0.5", "--validation_steps", "2", "--checkpointing_steps", "2", "--keep", "last"]
+    make_shapes(tmp_path / "class", 4)
+    flags += ["--class_data_dir", tmp_path / "class"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert trainer(*flags, "--output_dir", whole).code == 0
     ended = trainer(*flags, "--output_dir", cut, "--resume_from_checkpoint", whole / "checkpoint-2")
@@ -122,6 +124,9 @@ def test_the_base_is_the_base_after_a_resume_too(small, tmp_path, trainer):
     assert len(rows) == 3
     assert len({row["held_out_base"] for row in rows}) == 1
     assert rows[1] == rows[2]
+    of_class = [row["of_class"] for out in (whole, cut) for row in metrics(out) if "of_class" in row]
+    assert len({row["base"] for row in of_class}) == 1
+    assert of_class[1] == of_class[2]
 
 
 def test_the_best_is_exported_and_the_last_on_request(small, tmp_path):

@@ -36,6 +36,9 @@ def test_what_stands_out_is_said():
     equal = Sides(64, 64, 64)
     assert "is 64 pixels; the model sees 64" in said(64, side=equal)[0]
     assert said(128, side=equal, enlarged=3)[-1].startswith("3 are too small for this and are enlarged")
+    assert "Of what an epoch shows, dogs 80%, cats 20%." in said(64, sources={"dogs": 72, "cats": 18})
+    assert "Beside them 30 pictures of the class, shown as often as they are." in said(64, class_images=30)
+    assert "The loss is weighed by kind: 9 a x 1." in said(64, balance="by kind: 9 a x 1")
     several = said(64, sizes={"48 x 80": 60, "64 x 64": 30}, cropped=0.1)[0]
     assert "the model sees 60 at 48 x 80, 30 at 64 x 64, for which 10% of all pixels are cut off." in several
     assert "the model sees 48 x 80." in said(64, sizes={"48 x 80": 90})[0]

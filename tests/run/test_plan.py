@@ -32,6 +32,11 @@ def test_the_length_follows_the_size_of_the_dataset(num_examples, num_steps):
     assert why == f"chosen for {num_examples} examples; --max_train_steps decides otherwise"
 
 
+def test_pictures_of_a_class_add_as_many_steps_as_the_subject_needs():
+    """Ten pictures of a subject among two hundred examples: a hundred passes over the ten, and as many of the class."""
+    assert length_of(Run(), stream_of(200), num_own=10)[0] == 2 * length_of(Run(), stream_of(10))[0]
+
+
 def test_what_is_given_wins_and_is_named():
     assert length_of(Run().replaced(num_train_epochs=3), stream_of(10)) == (8, "--num_train_epochs")
     assert length_of(Run().replaced(max_train_steps=7), stream_of(10)) == (7, "--max_train_steps")

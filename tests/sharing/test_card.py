@@ -75,6 +75,15 @@ def test_any_text_survives_yaml_and_markdown(out):
     assert ODD in [node.value for node in ast.walk(ast.parse(snippet_of(text))) if isinstance(node, ast.Constant)]
 
 
+def test_the_names_of_groups_are_cleaned_as_everything_is(out):
+    found = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    groups = "by kind: 1 /home/jane/photos/x x 2, 3 jane@example.org x 0.7; 4 examples say as much as 3.0 alike"
+    changed(out / "result.json", data={**found["data"], "balance": groups, "class_images": 7})
+    text = text_of(out)
+    assert "Their loss is weighed by kind: 1 x x 2, 3 [address] x 0.7" in text.replace("\\", "")
+    assert "Beside them 7 pictures of their class were shown as often." in text
+
+
 @pytest.mark.parametrize("prompt", ["1e3", "yes", "0o17", "null", "2026-01-01", "- x", "? y", "!!str z"])
 def test_what_looks_like_something_else_stays_text_for_every_reader_of_yaml(out, prompt):
     rows = [{"prompt": prompt, "url": "x.png"}]

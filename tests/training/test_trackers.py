@@ -1,6 +1,7 @@
 """Trackers: two at once really write, what is missing is said before the first step, and none can end a run."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline.adapter.names import FILE
+from pipeline.evaluation.statistics import Interval
+from pipeline.evaluation.validation import ClassRow
 from pipeline.training import tracker_names
 from pipeline.training.trackers import Trackers
 from pipeline.training.tracking import StepRow
@@ -47,6 +50,10 @@ def test_one_that_fails_is_left_out_and_the_others_go_on(capsys):
         ({"loss": 0.5, "learning_rate": 1e-3, "grad_norm": 1.0, "seconds": 0.1},),
         {"step": 3},
     )
+    found = ClassRow(loss=0.3, base=0.2, change=Interval(0.1, 0.0, 0.2, 4))
+    good.calls.clear()
+    Trackers({"comet_ml": good}).write(replace(ROW, of_class=found))
+    assert good.calls[0][1][0].items() >= {"class/loss": 0.3, "class/base": 0.2}.items()
     assert capsys.readouterr().err.count("mlflow: the server is gone; logging there stops, the run goes on") == 1
 
 
