@@ -1,14 +1,17 @@
 """evaluation.json: what was measured on a test set, and its rows as page and model card show them."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import atomic, records
-from pipeline.evaluation.metrics import METRICS, Estimate, Metric
+from pipeline.evaluation.extractors.extractor import Extractor
+from pipeline.evaluation.metrics.measure import Estimate
+from pipeline.evaluation.metrics.table import METRICS, Metric
 
 FILE = "evaluation.json"
-SETS = ("adapted", "base", "reference")
+SETS = ("adapted", "base", "reference", "change")  # the last: from base to adapted, paired
 ANY_NUMBER = "{:.4g}"  # of a metric that is in a file and not in the table
 
 
@@ -17,16 +20,17 @@ class Evaluation:
     """The estimates of each set of pictures."""
 
     n: int  # captions
-    extractors: dict[str, str]  # "features" and "encoder": their names
-    sets: dict[str, dict[str, Estimate]]  # of SETS, by the name of the metric
+    extractors: dict[str, str]  # their names by their kinds
+    sets: dict[str, dict[str, Estimate]]  # of SETS, by `key` of metric and extractor
 
     def write(self, folder: Path) -> None:
         """Write evaluation.json."""
         atomic.write_text(folder / FILE, json.dumps(records.to_json(self), indent=2, allow_nan=False) + "\n")
 
-    def found(self, name: str, metric: str) -> Estimate | None:
-        """The estimate of a metric on a set, where there is one."""
-        return self.sets.get(name, {}).get(metric)
+    def found(self, name: str, metric: str, extractor: str | None = None) -> Estimate | None:
+        """The estimate of a metric on a set, where there is one: by the extractor of this name, or the first of all."""
+        estimates = (one for one in self.sets.get(name, {}).values() if one.metric == metric)
+        return next((one for one in estimates if extractor in (None, one.extractor)), None)
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,10 @@ class Row:
     base: str
     adapted: str
     reference: str
+    change: str
     n: int
     extractor: str | None
+    blind: str  # what the metric does not see
 
 
 def read(folder: Path) -> Evaluation | None:
@@ -47,11 +53,24 @@ def read(folder: Path) -> Evaluation | None:
     return records.read(Evaluation, folder / FILE) if (folder / FILE).is_file() else None
 
 
+def key(estimate: Estimate) -> str:
+    """What an estimate is kept under."""
+    return estimate.metric if estimate.extractor is None else f"{estimate.metric}, {estimate.extractor}"
+
+
+def of(n: int, extractors: Sequence[Extractor], sets: Mapping[str, Sequence[Estimate]]) -> Evaluation:
+    """What was measured on `n` captions."""
+    names = {extractor.kind: extractor.name for extractor in extractors}
+    by_set = {which: {key(estimate): estimate for estimate in estimates} for which, estimates in sets.items()}
+    return Evaluation(n, names, by_set)
+
+
 def rows(evaluation: Evaluation) -> list[Row]:
-    """Every metric there is an estimate of: those of the table in its order, then others as they are called."""
+    """Every metric and extractor there is an estimate of: by the table's order, then others as they are called."""
     there = dict.fromkeys(name for which in SETS for name in evaluation.sets.get(which, {}))
-    names = [*(name for name in METRICS if name in there), *(name for name in there if name not in METRICS)]
-    return [_row(evaluation, name) for name in names]
+    metric_of = {name: one.metric for which in SETS for name, one in evaluation.sets.get(which, {}).items()}
+    places = {name: place for place, name in enumerate(METRICS)}
+    return [_row(evaluation, name) for name in sorted(there, key=lambda name: places.get(metric_of[name], len(places)))]
 
 
 def measured_by(evaluation: Evaluation) -> str:
@@ -64,20 +83,27 @@ def measured_by(evaluation: Evaluation) -> str:
 
 
 def _row(evaluation: Evaluation, name: str) -> Row:
-    metric = METRICS.get(name)
-    form = metric.form if metric else ANY_NUMBER
-    there = {which: found for which in SETS if (found := evaluation.found(which, name)) is not None}
-    cells = {which: found.text(form) for which, found in there.items()}
+    there = {which: evaluation.sets[which][name] for which in SETS if name in evaluation.sets.get(which, {})}
     one = next(iter(there.values()))
+    metric = METRICS.get(one.metric)
+    form = metric.form if metric else ANY_NUMBER
+    cells = {which: found.text(signed(form) if which == "change" else form) for which, found in there.items()}
     return Row(
-        label=_label(metric) if metric else name,
-        short=metric.short if metric else name,
+        label=_label(metric) if metric else one.metric,
+        short=metric.short if metric else one.metric,
         base=cells.get("base", ""),
         adapted=cells.get("adapted", ""),
         reference=cells.get("reference", metric.of_reference if metric else ""),
+        change=cells.get("change", ""),
         n=one.n,
         extractor=one.extractor,
+        blind=metric.blind if metric else "",
     )
+
+
+def signed(form: str) -> str:
+    """The format of a change of what has this format: '{:+.3f}' for '{:.3f}'."""
+    return form.replace("{:", "{:+")
 
 
 def _label(metric: Metric) -> str:

@@ -1,13 +1,15 @@
-"""Kernel Inception Distance (Binkowski et al. 2018) and others, each with a confidence interval."""
+"""Means, shares and differences, and values of whole sets, each with its 95 % confidence interval."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 Z_95 = 1.959964
+MOST_FOLDS = 20  # that a jackknife leaves out one after the other
 
 
 @dataclass(frozen=True)
@@ -27,42 +29,6 @@ class Interval:
         """For people, each number in a format like '{:.3f}'; of one example there is no interval."""
         ends = f"[{form.format(self.low)}, {form.format(self.high)}]"
         return f"{form.format(self.value)} {ends if math.isfinite(self.high - self.low) else '(no interval)'}"
-
-
-def kernel(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
-    """The polynomial kernel (x.y / d + 1)^3 of the paper on KID, section 4."""
-    return (x @ y.T / x.shape[1] + 1) ** 3
-
-
-def kid(real: Float[Tensor, "n d"], fake: Float[Tensor, "n d"]) -> Interval:
-    """Unbiased MMD^2 between pictures drawn from captions and the reference pictures of the same captions, row by row.
-
-    The two sides are not independent, so the kernel of a picture with its own reference is left out like that of
-    a picture with itself: the U-statistic of Gretton et al. 2012, eq. (4), over pairs. (KID as usually
-    computed keeps those n terms, and for such pairs comes out too low, even below zero.) The interval is the
-    jackknife that leaves out one pair at a time (Arvesen 1969).
-    """
-    x, y, n = real.double(), fake.double(), len(real)
-    k_xy = kernel(x, y)
-    h = kernel(x, x) + kernel(y, y) - k_xy - k_xy.T
-    h.fill_diagonal_(0)
-    value = h.sum() / (n * (n - 1))
-    without = (h.sum() - 2 * h.sum(1)) / ((n - 1) * (n - 2))  # [n]
-    variance = (n - 1) / n * (without - without.mean()).square().sum()
-    half = Z_95 * variance.sqrt().item()
-    return Interval(value.item(), value.item() - half, value.item() + half, n)
-
-
-def scaled_kid(real: Float[Tensor, "n d"], fake: Float[Tensor, "n d"]) -> Interval:
-    """KID of features divided by the root mean square of the real ones: its kernel is meant for features of about 1."""
-    size = real.double().square().mean().sqrt()
-    return kid(real / size, fake / size)
-
-
-def own_is_nearest(real: Float[Tensor, "n d"], fake: Float[Tensor, "n d"]) -> Interval:
-    """The share of rows of `fake` to which, of all rows of `real`, their own is the nearest (Euclidean)."""
-    nearest = torch.cdist(fake.double(), real.double()).argmin(1)
-    return share(int((nearest.cpu() == torch.arange(len(real))).sum()), len(real))
 
 
 def paired_change(now: Float[Tensor, " n"], before: Float[Tensor, " n"]) -> Interval:
@@ -95,19 +61,6 @@ def share(hits: int, n: int) -> Interval:
     return Interval(p, centre - half, centre + half, n)
 
 
-def margins(images: Float[Tensor, "n d"], captions: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-    """How much nearer each picture is to its own caption than to the others': cosine minus the mean of the others.
-
-    A bare CLIP score (Hessel et al. 2021) rises with whatever all captions share; the margin does not.
-    Pictures with equal captions are no 'others' to each other; a picture without any other has margin 0.
-    """
-    images, captions = (torch.nn.functional.normalize(value.double(), dim=-1) for value in (images, captions))
-    cosine = images @ captions.T
-    other = (captions @ captions.T < 1 - 1e-6).double()
-    mean = (cosine * other).sum(1) / other.sum(1).clamp(min=1)
-    return torch.where(other.sum(1) > 0, cosine.diagonal() - mean, 0.0).float()
-
-
 def mean_of(values: Float[Tensor, " n"]) -> Interval:
     """A mean over pictures with Student's interval; infinite for one picture."""
     n, mean = len(values), values.double().mean().item()
@@ -115,3 +68,44 @@ def mean_of(values: Float[Tensor, " n"]) -> Interval:
     if n > 1:
         half = (student_95(n - 1) if n < 10_000 else Z_95) * values.double().std().item() / n**0.5
     return Interval(mean, mean - half, mean + half, n)
+
+
+def distinct(groups: Int[Tensor, " n"]) -> Int[Tensor, " g"]:
+    """The numbers that occur, in order."""
+    found: Tensor = groups.unique()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return found
+
+
+def means_by(values: Float[Tensor, " n"], groups: Int[Tensor, " n"]) -> Float[Tensor, " g"]:
+    """The mean of each group, in the order of their numbers: pictures of one caption are no independent examples."""
+    numbers = distinct(groups)
+    places = torch.searchsorted(numbers, groups)
+    sums = torch.zeros(len(numbers), dtype=torch.float64).index_add_(0, places, values.double())
+    return sums / torch.bincount(places)
+
+
+def folds_of(groups: Int[Tensor, " n"]) -> list[Int[Tensor, " k"]]:
+    """The numbers of the groups in at most MOST_FOLDS parts of about equal size: the g-th of them in part g mod k."""
+    numbers = distinct(groups)
+    count = min(len(numbers), MOST_FOLDS)
+    return [numbers[first::count] for first in range(count)]
+
+
+def jackknifed(
+    value: float, n: int, families: Sequence[Sequence[Int[Tensor, " k"]]], without: Callable[[Int[Tensor, " k"]], float]
+) -> Interval:
+    """A value of a whole set with the interval of the delete-a-group jackknife (Kott 2001, eq. 3), Student's.
+
+    `without(groups)` is the value where these are left out. Families are parts that were drawn independently, as
+    pictures and a reference of other captions are: their variances add up. With fewer than two folds in one, the
+    interval is infinite.
+    """
+    variance, degrees = 0.0, MOST_FOLDS
+    for folds in families:
+        if len(folds) < 2:
+            return Interval(value, -math.inf, math.inf, n)
+        found = torch.tensor([without(fold) for fold in folds], dtype=torch.float64)
+        variance += (len(folds) - 1) / len(folds) * float((found - found.mean()).square().sum())
+        degrees = min(degrees, len(folds) - 1)
+    half = student_95(degrees) * variance**0.5
+    return Interval(value, value - half, value + half, n)

@@ -1,5 +1,7 @@
 """What was learnt, on a test set: base, adapted and reference pictures, caption by caption, and their metrics."""
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +10,9 @@ from PIL import Image
 from pipeline.data import pixels
 from pipeline.data.manifest import Example, Manifest, by_name
 from pipeline.data.views import centre_view
-from pipeline.evaluation.extractors import Extractors
-from pipeline.evaluation.metrics import PictureSet, measure
+from pipeline.evaluation import looking, results
+from pipeline.evaluation.extractors.extractor import Extractor
+from pipeline.evaluation.metrics.table import METRICS
 from pipeline.evaluation.picture_sets import index_of, keep
 from pipeline.evaluation.previews import Previews
 from pipeline.evaluation.results import Evaluation
@@ -47,20 +50,21 @@ def draw(manifest: Manifest, previews: Previews, seed: int) -> DrawnTestSet:
     )
 
 
-def evaluate(drawn: DrawnTestSet, extractors: Extractors | None) -> Evaluation | None:
-    """Measure base, adapted and reference with every metric that can be; None where none can."""
+def evaluate(drawn: DrawnTestSet, extractors: Sequence[Extractor], cache: Path | None = None) -> Evaluation | None:
+    """Measure base, adapted and reference with every metric of a run that can be; None where none can."""
     reference, base, adapted = (
-        PictureSet(folder, drawn.names, extractors) for folder in (drawn.reference, drawn.base, drawn.adapted)
+        looking.pairs(folder, drawn.names) for folder in (drawn.reference, drawn.base, drawn.adapted)
     )
+    metrics = {name: metric for name, metric in METRICS.items() if metric.in_runs}
+    measured = functools.partial(looking.estimates, extractors=extractors, metrics=metrics, cache=cache)
+    of_adapted, change = measured(adapted, reference, base=base)
     found = {
-        "reference": measure(reference, reference),
-        "base": measure(base, reference),
-        "adapted": measure(adapted, reference, base=base),
+        "reference": measured(reference, None)[0],
+        "base": measured(base, reference)[0],
+        "adapted": of_adapted,
+        "change": change,
     }
-    if not any(found.values()):
-        return None
-    sets = {name: {estimate.metric: estimate for estimate in estimates} for name, estimates in found.items()}
-    return Evaluation(len(drawn.names), extractors.names if extractors else {}, sets)
+    return results.of(len(drawn.names), extractors, found) if any(found.values()) else None
 
 
 def reference_picture(example: Example, size: Size) -> Image.Image:

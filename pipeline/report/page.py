@@ -10,7 +10,8 @@ from pipeline import atomic
 from pipeline.adapter.names import FILE as ADAPTER
 from pipeline.console import clock
 from pipeline.errors import CheckpointError
-from pipeline.evaluation import photographs, results, test_set
+from pipeline.evaluation import results, test_set
+from pipeline.evaluation.extractors import photographs
 from pipeline.evaluation.picture_sets import INDEX, kept
 from pipeline.evaluation.results import Evaluation
 from pipeline.geometry import Size
@@ -105,23 +106,25 @@ def headline(evaluation: Evaluation | None, num_steps: int) -> str:
 
 def second_opinion(evaluation: Evaluation | None) -> str:
     """What a network trained on photographs says of the same pictures, and that it disagrees where it does."""
-    base = evaluation.found("base", "kid_photographs") if evaluation else None
-    adapted = evaluation.found("adapted", "kid_photographs") if evaluation else None
+    base, adapted = (
+        evaluation.found(which, "kid", photographs.NAME) if evaluation else None for which in ("base", "adapted")
+    )
     if evaluation is None or base is None or adapted is None:
         return ""
     first = [evaluation.found(which, "kid") for which in ("base", "adapted")]
+    if first[0] == base:
+        return ""  # there is no other
     nearer = adapted.high < base.low
     agrees = all(first) and (first[1].high < first[0].low) == nearer  # type: ignore[union-attr]
     numbers = f"{adapted.value:.2g} away with the adapter, {base.value:.2g} without (KID)"
     said = "it is nearer" if nearer else "it is no nearer"
-    judge = evaluation.extractors["photographs"]
-    return f"{judge} {'agrees' if agrees else 'disagrees'}: for that one {said}, {numbers}."
+    return f"{photographs.NAME} {'agrees' if agrees else 'disagrees'}: for that one {said}, {numbers}."
 
 
 def measured_by(evaluation: Evaluation) -> str:
     """Who measured, on how much: a number means nothing without both."""
     names = results.measured_by(evaluation)
-    missing = f" {photographs.MISSING}" if names and "photographs" not in evaluation.extractors else ""
+    missing = f" {photographs.MISSING}" if names and photographs.KIND not in evaluation.extractors else ""
     return f"Value and 95 % interval over {evaluation.n} captions.{f' {names}.' if names else ''}{missing}"
 
 

@@ -12,7 +12,7 @@ from pipeline.data.class_images import apart, num_to_draw, promised
 from pipeline.data.manifest import Manifest
 from pipeline.engine import Engine
 from pipeline.errors import ConfigError
-from pipeline.evaluation import extractors
+from pipeline.evaluation.extractors import table as extractors
 from pipeline.families import fit, registry
 from pipeline.families.base import Family
 from pipeline.families.truncation import truncated

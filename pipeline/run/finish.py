@@ -8,9 +8,11 @@ from pipeline import errors
 from pipeline.adapter.names import FILE
 from pipeline.adapter.verify import VerificationResult
 from pipeline.console import show_traceback, tell
-from pipeline.evaluation import extractors, results, test_set
+from pipeline.evaluation import results, test_set
+from pipeline.evaluation.extractors import table as extractors
 from pipeline.evaluation.previews import Previews
 from pipeline.evaluation.results import Evaluation
+from pipeline.remembered import cache_folder
 from pipeline.report import dataset, page
 from pipeline.run.context import RunContext
 from pipeline.run.export import Exported
@@ -137,7 +139,8 @@ def draw(context: RunContext, previews: Previews | None, kept_step: int, tracker
         return
     name = extractors.named(run.preview.clip_model_name_or_path, context.family.source)
     pictured = {example.name for example in reference.examples}
-    found = extractors.load(name, pictured, run.data.cache_dir) if name is not None else None
-    evaluation = test_set.evaluate(test_set.draw(reference, previews, run.train.seed), found)
+    found = extractors.load(name, pictured, run.data.cache_dir) if name is not None else ()
+    drawn = test_set.draw(reference, previews, run.train.seed)
+    evaluation = test_set.evaluate(drawn, found, cache_folder(run.data.cache_dir))
     if evaluation is not None:
         evaluation.write(context.folder)

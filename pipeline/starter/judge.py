@@ -17,10 +17,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline import shipped
-from pipeline.evaluation.extractors import FeatureExtractor
+from pipeline.evaluation.extractors.extractor import Extractor, version_of
 from pipeline.starter import world
 
 FOLDER = shipped.STARTER / "judge"
+KIND = "judge"
 NAME = "starter-judge (trained by t2i-lora, on rendered scenes)"  # where its figures stand
 WIDTHS = (32, 64, 128, 192)
 BATCH = 64
@@ -110,20 +111,32 @@ def features(judge: Judge, images: list[Image.Image]) -> Float[Tensor, "n d"]:
 @torch.no_grad()
 def concept_ranks(judge: Judge, images: list[Image.Image], names: list[str]) -> Int[Tensor, " n"]:
     """For each picture, how many concepts the judge finds likelier than the true one; 0 = found at once."""
+    return ranks_in(judge, features(judge, images), names)
+
+
+@torch.no_grad()
+def ranks_in(judge: Judge, rows: Float[Tensor, "n d"], names: list[str]) -> Int[Tensor, " n"]:
+    """The same from the features of the pictures."""
     index = {concept.name: number for number, concept in enumerate(world.concepts())}
     truth = torch.tensor([index[name] for name in names])
-    scores = torch.cat([judge(batch).concept for batch in batches(images)])
-    return (scores > scores.gather(1, truth[:, None])).sum(1)
+    scores = judge.concept(rows[:, : WIDTHS[-1]] * FEATURE_RMS)
+    better: Tensor = scores > scores.gather(1, truth[:, None])
+    return better.sum(1)
 
 
-def extractor(names: set[str]) -> FeatureExtractor:
-    """The judge as a feature extractor; it knows the answers where the pictures are the starter's test set."""
+def extractor(names: set[str]) -> Extractor:
+    """The judge as an extractor; it knows the answers where the pictures are the starter's test set."""
     text = (shipped.TEST / "metadata.jsonl").read_text(encoding="utf-8")
     concept_of = {row["file_name"]: row["concept"] for row in map(json.loads, text.splitlines())}
     model = load()
 
-    def ranks(pictures: list[Image.Image], files: list[str]) -> Tensor:
-        return concept_ranks(model, pictures, [concept_of[name] for name in files])
+    def ranks(rows: Float[Tensor, "n d"], files: list[str]) -> Tensor:
+        return ranks_in(model, rows, [concept_of[name] for name in files])
 
-    known = names <= concept_of.keys()
-    return FeatureExtractor(NAME, lambda pictures: features(model, pictures), ranks if known else None)
+    return Extractor(
+        kind=KIND,
+        name=NAME,
+        version=version_of(model, FEATURE_RMS),
+        features=lambda pictures: features(model, pictures),
+        ranks=ranks if names <= concept_of.keys() else None,
+    )

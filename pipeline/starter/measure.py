@@ -17,8 +17,10 @@ import torch
 from PIL import Image, ImageDraw
 
 from pipeline import shipped
-from pipeline.evaluation import photographs
-from pipeline.evaluation.statistics import Interval, own_is_nearest, scaled_kid, share
+from pipeline.evaluation.extractors import photographs
+from pipeline.evaluation.metrics.distances import kid, scaled
+from pipeline.evaluation.metrics.neighbours import own_is_nearest
+from pipeline.evaluation.statistics import Interval, share
 from pipeline.starter import judge, world
 from pipeline.starter.build import autoencoder, pixels, style
 
@@ -129,8 +131,9 @@ def reconstructed(vae: Any, images: list[Image.Image]) -> list[Image.Image]:
 def distance(network: Any, real: list[Image.Image], made: list[Image.Image]) -> dict[str, str]:
     """What a network trained on photographs says: KID, and how often a picture's own truth is the nearest."""
     true, false = photographs.features(network, real), photographs.features(network, made)
-    kid, own = scaled_kid(true, false), own_is_nearest(true, false)
-    return {"KID": f"{kid.text('{:.3f}')} (n = {kid.n})", **rows({"own truth nearest": own})}
+    apart, own = kid(*scaled(true, false)), own_is_nearest(true, false)
+    nearest = share(int(own.sum()), len(own))
+    return {"KID": f"{apart.text('{:.3f}')} (n = {apart.n})", **rows({"own truth nearest": nearest})}
 
 
 def reconstruction_sheet(vae: Any, columns: int = 10) -> Image.Image:

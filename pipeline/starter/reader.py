@@ -7,13 +7,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline import shipped
-from pipeline.evaluation.extractors import BATCH_PICTURES, ImageTextEncoder
+from pipeline.evaluation.extractors.extractor import BATCH_PICTURES, Extractor, version_of
 from pipeline.starter import world
 
+KIND = "clip"
 NAME = "starter-clip (trained by t2i-lora, with the starter base)"
 
 
-def load() -> ImageTextEncoder:
+def load() -> Extractor:
     """The towers that ship."""
     from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
@@ -40,4 +41,11 @@ def load() -> ImageTextEncoder:
         read: Tensor = text(input_ids=tokens).pooler_output @ projection.T
         return read
 
-    return ImageTextEncoder(NAME, pictures, captions)
+    return Extractor(
+        kind=KIND,
+        name=NAME,
+        version=version_of(vision, side),
+        features=pictures,
+        captions=captions,
+        takes_distances=False,  # the base learnt from its text tower: it would judge its own pupil
+    )

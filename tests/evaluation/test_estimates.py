@@ -2,7 +2,9 @@ import pytest
 import torch
 from torchmetrics.image.kid import poly_mmd
 
-from pipeline.evaluation.statistics import kernel, kid, own_is_nearest, scaled_kid, share
+from pipeline.evaluation.metrics.distances import kid, polynomial, scaled
+from pipeline.evaluation.metrics.neighbours import own_is_nearest
+from pipeline.evaluation.statistics import share
 
 pytestmark = pytest.mark.reference
 
@@ -17,7 +19,7 @@ def drawn(seed: int, n: int, dimensions: int, shift: float) -> tuple[torch.Tenso
 def test_kid_is_torchmetrics_kid_without_the_terms_of_each_pair():
     real, fake = drawn(0, 60, 16, 0.3)
     usual = poly_mmd(real, fake, 3, None, 1.0).item()
-    every = kernel(real, fake)
+    every = polynomial(real, fake)
     without = (every.sum() - every.trace()) / (60 * 59)
     assert kid(real, fake).value == pytest.approx(usual + 2 * (every.mean() - without).item(), rel=1e-9)
 
@@ -50,14 +52,15 @@ def test_shares_have_wilsons_interval(hits, n, low, high):
 def test_the_nearest_is_sought_among_the_true_rows():
     """Both made rows lie at the second true one: the first of them misses its own."""
     real, made = torch.tensor([[0.0], [1.0], [9.0]]), torch.tensor([[0.9], [1.05], [8.0]])
-    found = own_is_nearest(real, made)
-    assert (found.value, found.n) == (2 / 3, 3)
+    assert own_is_nearest(real, made).tolist() == [0, 1, 1]
+    twice = torch.tensor([0, 1, 1])
+    assert own_is_nearest(real, made, torch.arange(3), twice).tolist() == [0, 1, 0]
 
 
 def test_a_scale_of_all_features_does_not_move_the_scaled_distance():
     generator = torch.Generator().manual_seed(3)
     real, made = torch.randn(20, 6, generator=generator), torch.randn(20, 6, generator=generator) + 0.3
-    once = scaled_kid(real, made)
-    assert scaled_kid(40 * real, 40 * made).value == pytest.approx(once.value, rel=1e-6)
+    once = kid(*scaled(real, made))
+    assert kid(*scaled(40 * real, 40 * made)).value == pytest.approx(once.value, rel=1e-6)
     size = real.double().square().mean().sqrt()
     assert once.value == pytest.approx(kid(real / size, made / size).value, rel=1e-6)

@@ -2,19 +2,26 @@
 
 import dataclasses
 import json
+import shutil
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from pipeline.adapter.adapted_models import AdaptedModels
 from pipeline.errors import CheckpointError
-from pipeline.evaluation import photographs, results, test_set
-from pipeline.evaluation.extractors import Extractors, FeatureExtractor, ImageTextEncoder
-from pipeline.evaluation.metrics import METRICS, Compared, Metric, PictureSet, measure
+from pipeline.evaluation import looking, results, test_set
+from pipeline.evaluation.extractors import photographs
+from pipeline.evaluation.extractors.extractor import Extractor
+from pipeline.evaluation.metrics.adherence import margins
+from pipeline.evaluation.metrics.compared import Compared
+from pipeline.evaluation.metrics.distances import kid
+from pipeline.evaluation.metrics.neighbours import own_is_nearest
+from pipeline.evaluation.metrics.table import METRICS, Metric
 from pipeline.evaluation.picture_sets import DrawSetRequest, draw_set, keep, kept
 from pipeline.evaluation.sample import Sampler, SampleRequest, SampleSettings
-from pipeline.evaluation.statistics import Interval, kid, margins, mean_of, paired_change, share
+from pipeline.evaluation.statistics import Interval, mean_of, paired_change, share
 from pipeline.geometry import Size
 from pipeline.report import page
 from pipeline.sharing import card
@@ -33,14 +40,20 @@ def embedded(captions: list[str]) -> torch.Tensor:
     return torch.stack([torch.randn(12, generator=torch.Generator().manual_seed(len(text))) for text in captions])
 
 
-def ranks(pictures: list[Image.Image], names: list[str]) -> torch.Tensor:
+def ranks(rows: torch.Tensor, names: list[str]) -> torch.Tensor:
     return torch.arange(len(names)) * 2
 
 
-def extractors(*, answers: bool) -> Extractors:
-    return Extractors(
-        FeatureExtractor("pixels", flattened, ranks if answers else None), ImageTextEncoder("toy", flattened, embedded)
-    )
+def extractors(*, answers: bool) -> tuple[Extractor, ...]:
+    judge = Extractor(kind="judge", name="pixels", version="", features=flattened, ranks=ranks if answers else None)
+    toy = Extractor(kind="clip", name="toy", version="", features=flattened, captions=embedded, takes_distances=False)
+    return judge, toy
+
+
+def by_name(evaluation: results.Evaluation, which: str, extractor: str | None = None) -> dict[str, Interval]:
+    """The estimates of a set by the names of their metrics."""
+    found = evaluation.sets[which].values()
+    return {one.metric: one for one in found if extractor in (None, one.extractor)}
 
 
 @pytest.fixture
@@ -60,32 +73,46 @@ def drawn(folders, names: tuple[str, ...] = NAMES) -> test_set.DrawnTestSet:
 
 def test_every_set_is_measured_with_what_can_be_measured_on_it(folders):
     found = test_set.evaluate(drawn(folders), extractors(answers=True))
-    assert {which: list(estimates) for which, estimates in found.sets.items()} == {
+    of_set = ["kid", "own_nearest", "top1", "top5", "clip_margin"]
+    assert {which: list(by_name(found, which)) for which in found.sets} == {
         "reference": ["top1", "top5", "clip_margin"],
-        "base": ["kid", "top1", "top5", "clip_margin"],
-        "adapted": ["kid", "top1", "top5", "clip_margin", "clip_margin_change"],
+        "base": of_set,
+        "adapted": of_set,
+        "change": of_set,
     }
-    assert (found.n, found.extractors) == (5, {"features": "pixels", "encoder": "toy"})
-    assert found.sets["adapted"]["kid"].extractor == "pixels"
-    assert found.sets["adapted"]["clip_margin_change"].extractor == "toy"
-    assert "top1" not in test_set.evaluate(drawn(folders), extractors(answers=False)).sets["base"]
-    assert test_set.evaluate(drawn(folders), None) is None
+    assert (found.n, found.extractors) == (5, {"judge": "pixels", "clip": "toy"})
+    assert by_name(found, "adapted")["kid"].extractor == "pixels"
+    assert by_name(found, "change")["clip_margin"].extractor == "toy"
+    assert "top1" not in by_name(test_set.evaluate(drawn(folders), extractors(answers=False)), "base")
+    assert test_set.evaluate(drawn(folders), ()) is None
 
 
 def test_a_network_trained_on_photographs_is_asked_where_it_is_there(folders):
-    network = photographs.load()
-    judge = FeatureExtractor(photographs.NAME, lambda images: photographs.features(network, images), None)
-    found = test_set.evaluate(drawn(folders), dataclasses.replace(extractors(answers=False), photographs=judge))
+    judge, network = photographs.extractor(), photographs.load()
+    found = test_set.evaluate(drawn(folders), (*extractors(answers=False), judge))
     assert found.extractors["photographs"] == photographs.NAME
-    assert {"kid_photographs", "own_nearest"} & found.sets["reference"].keys() == set()
+    assert not by_name(found, "reference", photographs.NAME)
     pictures = {which: [Image.open(row["path"]) for row in kept(folders / which)] for which in ("reference", "base")}
     real, fake = (photographs.features(network, pictures[which]).double() for which in ("reference", "base"))
     size = real.square().mean().sqrt()
-    base = found.sets["base"]
-    assert base["kid_photographs"].value == pytest.approx(kid(real / size, fake / size).value, rel=1e-5)
+    base = by_name(found, "base", photographs.NAME)
+    assert base["kid"].value == pytest.approx(kid(real / size, fake / size).value, rel=1e-5)
     own = [(fake[i] - real).norm(dim=1).argmin().item() == i for i in range(5)]
     assert base["own_nearest"].value == sum(own) / 5
-    assert base["own_nearest"].extractor == photographs.NAME
+    assert found.found("base", "kid") == by_name(found, "base", "pixels")["kid"]  # the first, where none is named
+    assert found.found("base", "kid", photographs.NAME) == base["kid"]
+
+
+def test_its_classes_are_those_of_the_whole_network(folders):
+    """The Inception Score needs them: from the kept features they are what the network says of the picture."""
+    network, pictures = photographs.load(), [Image.open(row["path"]) for row in kept(folders / "base")]
+    values = torch.stack([
+        torch.from_numpy(np.asarray(picture.convert("RGB").resize((224, 224), Image.Resampling.BICUBIC), np.float32))
+        for picture in pictures
+    ])  # fmt: skip
+    whole = network((values.permute(0, 3, 1, 2) / 255 - 0.498) / 0.502)
+    judge = photographs.extractor()
+    assert torch.allclose(judge.classify(judge.features(pictures)), whole, atol=1e-4)
 
 
 @pytest.mark.skipif(not world.FONT.exists(), reason="needs fonts-noto-color-emoji")
@@ -117,34 +144,59 @@ def test_it_sees_pixels_as_it_was_trained_to():
 
 
 def test_the_numbers_are_those_of_the_formulas(folders):
-    found = test_set.evaluate(drawn(folders), extractors(answers=True)).sets["adapted"]
+    evaluation = test_set.evaluate(drawn(folders), extractors(answers=True))
     shown = {
         name: [Image.open(row["path"]) for row in kept(folders / name)] for name in ("reference", "base", "adapted")
     }
     features = {name: flattened(pictures) for name, pictures in shown.items()}
     texts = embedded(["x" * (i + 1) for i in range(5)])
     now, before = margins(features["adapted"], texts), margins(features["base"], texts)
+    own = own_is_nearest(features["reference"], features["adapted"])
     expected = {
         "kid": kid(features["reference"], features["adapted"]),
+        "own_nearest": share(int(own.sum()), 5),
         "top1": share(1, 5),
         "top5": share(3, 5),
         "clip_margin": mean_of(now),
-        "clip_margin_change": paired_change(now, before),
     }
-    assert {name: Interval(e.value, e.low, e.high, e.n) for name, e in found.items()} == expected
+    found = {name: Interval(e.value, e.low, e.high, e.n) for name, e in by_name(evaluation, "adapted").items()}
+    assert found == expected
+    change = by_name(evaluation, "change")
+    paired = paired_change(now, before)
+    assert (change["clip_margin"].value, change["clip_margin"].low) == pytest.approx((paired.value, paired.low))
+    whole = [kid(features["reference"], features[name]).value for name in ("adapted", "base")]
+    assert change["kid"].value == pytest.approx(whole[0] - whole[1])
+    without = torch.tensor([
+        kid(*(features[name][torch.arange(5) != row] for name in ("reference", "adapted"))).value
+        - kid(*(features[name][torch.arange(5) != row] for name in ("reference", "base"))).value
+        for row in range(5)
+    ])  # fmt: skip
+    half = 2.77645 * (4 / 5 * (without - without.mean()).square().sum().item()) ** 0.5
+    assert change["kid"].high - change["kid"].value == pytest.approx(half, rel=1e-3)
 
 
-def test_what_two_metrics_share_is_worked_out_once(folders):
-    calls: list[int] = []
-
+def counting(calls: list[int]) -> tuple[Extractor, ...]:
     def counted(pictures: list[Image.Image]) -> torch.Tensor:
         calls.append(len(pictures))
         return flattened(pictures)
 
-    test_set.evaluate(
-        drawn(folders), Extractors(FeatureExtractor("x", counted, None), ImageTextEncoder("x", counted, embedded))
-    )
-    assert calls == [5] * 6  # features and embeddings of three sets
+    return (Extractor(kind="x", name="x", version="1", features=counted, captions=embedded),)
+
+
+def test_what_was_seen_once_is_kept_by_content(folders, tmp_path):
+    """Of the pictures and of the weights of what looks: another extractor looks anew, an equal picture is known."""
+    calls: list[int] = []
+    first = test_set.evaluate(drawn(folders), counting(calls), tmp_path / "cache")
+    assert calls == [5, 5, 5]
+    assert test_set.evaluate(drawn(folders), counting(calls), tmp_path / "cache") == first
+    assert len(calls) == 3
+    shutil.copy(folders / "base" / "0000.png", folders / "adapted" / "0001.png")
+    Image.new("RGB", (4, 4), "red").save(folders / "adapted" / "0002.png")
+    test_set.evaluate(drawn(folders), counting(calls), tmp_path / "cache")
+    assert calls == [5, 5, 5, 1]
+    other = tuple(dataclasses.replace(one, version="2") for one in counting(calls))
+    test_set.evaluate(drawn(folders), other, tmp_path / "cache")
+    assert sum(calls[4:]) == 14  # of fifteen pictures two are equal
 
 
 def test_two_pictures_have_no_kid(tmp_path):
@@ -152,7 +204,7 @@ def test_two_pictures_have_no_kid(tmp_path):
         rows = [{"file": f"{i}.png", "prompt": "x" * (i + 1)} for i in range(2)]
         keep(tmp_path / which, [Image.new("RGB", (4, 4), (90 * i, 0, 9)) for i in range(2)], rows, drawn=False)
     found = test_set.evaluate(drawn(tmp_path, NAMES[:2]), extractors(answers=False))
-    assert list(found.sets["adapted"]) == ["clip_margin", "clip_margin_change"]
+    assert list(by_name(found, "adapted")) == ["own_nearest", "clip_margin"]
 
 
 @pytest.fixture
@@ -164,8 +216,8 @@ def run_folder(trainer, small, tmp_path):
     return out
 
 
-def brightness(given: Compared) -> Interval:
-    return mean_of(flattened(given.pictures.pictures).mean(1))
+def brightness(given: Compared) -> torch.Tensor:
+    return flattened(given.pictures.pictures).mean(1)
 
 
 def test_a_metric_that_is_added_to_the_table_is_in_the_file_on_the_page_and_on_the_card(
@@ -174,10 +226,10 @@ def test_a_metric_that_is_added_to_the_table_is_in_the_file_on_the_page_and_on_t
     """Nothing but the table and the metric's own function is touched."""
     row = Metric(
         label="Light in the picture", short="brightness", form="{:.2f}", better="higher", needs=frozenset(),
-        function=brightness,
+        values=brightness,
     )  # fmt: skip
     monkeypatch.setitem(METRICS, "brightness", row)
-    for found in (extractors(answers=False), None):
+    for found in (extractors(answers=False), ()):
         evaluation = test_set.evaluate(drawn(folders), found)
         evaluation.write(run_folder)
         sets = json.loads((run_folder / results.FILE).read_text(encoding="utf-8"))["sets"]
@@ -191,7 +243,7 @@ def test_a_metric_that_is_added_to_the_table_is_in_the_file_on_the_page_and_on_t
         cells = [
             cell.strip() for line in text.splitlines() if "Light in the picture" in line for cell in line.split("|")
         ]
-        assert cells[1:6:2] == ["Light in the picture (brightness, higher is better)", shown, "5"]
+        assert (cells[1], cells[3], cells[6]) == ("Light in the picture (brightness, higher is better)", shown, "5")
 
 
 def test_a_metric_that_is_no_more_in_the_table_is_still_shown(folders, monkeypatch):
@@ -199,18 +251,20 @@ def test_a_metric_that_is_no_more_in_the_table_is_still_shown(folders, monkeypat
     monkeypatch.delitem(METRICS, "kid")
     row = results.rows(evaluation)[-1]
     assert (row.label, row.n, row.extractor) == ("kid", 5, "pixels")
-    assert row.adapted == evaluation.sets["adapted"]["kid"].text("{:.4g}")
+    assert row.adapted == by_name(evaluation, "adapted")["kid"].text("{:.4g}")
 
 
 def test_only_the_metrics_that_are_asked_for_are_measured(folders):
-    reference, base = (PictureSet(folders / name, NAMES, extractors(answers=True)) for name in ("reference", "base"))
-    assert [estimate.metric for estimate in measure(base, reference, {"top1": METRICS["top1"]})] == ["top1"]
+    reference, base = (looking.pairs(folders / name, NAMES) for name in ("reference", "base"))
+    chosen = {"top1": METRICS["top1"]}
+    found, _ = looking.estimates(base, reference, extractors(answers=True), metrics=chosen)
+    assert [estimate.metric for estimate in found] == ["top1"]
 
 
 def test_a_single_example_survives_the_file(folders, tmp_path):
     """Its interval is infinite, a number that JSON does not have."""
     evaluation = test_set.evaluate(drawn(folders), extractors(answers=False))
-    one = dataclasses.replace(evaluation.sets["base"]["kid"], low=-float("inf"), high=float("inf"))
+    one = dataclasses.replace(by_name(evaluation, "base")["kid"], low=-float("inf"), high=float("inf"))
     evaluation = dataclasses.replace(evaluation, sets={"base": {"kid": one}})
     evaluation.write(tmp_path)
     assert results.read(tmp_path) == evaluation

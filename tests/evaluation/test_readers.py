@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from pipeline.errors import CheckpointError
-from pipeline.evaluation import extractors, photographs
-from pipeline.evaluation.statistics import margins, mean_of
+from pipeline.evaluation.extractors import photographs, vision
+from pipeline.evaluation.metrics.adherence import margins
+from pipeline.evaluation.statistics import mean_of
 from pipeline.families.miniatures.parts import clip_tokenizer
 from pipeline.run.preflight import MAX_DRAWN
 from tests.conftest import COLOURS, prepared
@@ -76,9 +77,9 @@ def test_a_stock_clip_is_read_as_transformers_reads_it(clip_folder):
     texts = [f"a {name} square" for name in COLOURS]
     words = CLIPTokenizer.from_pretrained(clip_folder)(texts, padding="max_length", return_tensors="pt")
     theirs = model(**words, pixel_values=processor(pictures, return_tensors="pt").pixel_values)
-    encoder = extractors.clip(str(clip_folder), None)
+    encoder = vision.image_text(str(clip_folder), None)
     normal = torch.nn.functional.normalize
-    assert torch.allclose(normal(encoder.pictures(pictures), dim=-1), theirs.image_embeds, atol=1e-5)
+    assert torch.allclose(normal(encoder.features(pictures), dim=-1), theirs.image_embeds, atol=1e-5)
     assert torch.allclose(normal(encoder.captions(texts), dim=-1), theirs.text_embeds, atol=1e-5)
     assert encoder.name == clip_folder.name
 
@@ -89,7 +90,9 @@ def test_a_clip_in_half_precision_is_read_in_full(clip_folder, tmp_path):
     shutil.copytree(clip_folder, tmp_path / "half")
     CLIPModel.from_pretrained(clip_folder).half().save_pretrained(tmp_path / "half")
     pictures = [Image.new("RGB", (32, 32), colour) for colour in COLOURS.values()]
-    half, full = (extractors.clip(str(folder), None).pictures(pictures) for folder in (tmp_path / "half", clip_folder))
+    half, full = (
+        vision.image_text(str(folder), None).features(pictures) for folder in (tmp_path / "half", clip_folder)
+    )
     assert half.dtype == torch.float32
     assert torch.allclose(half, full, atol=1e-2)
 
@@ -97,7 +100,7 @@ def test_a_clip_in_half_precision_is_read_in_full(clip_folder, tmp_path):
 def test_a_folder_that_is_no_clip(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip"}))
     with pytest.raises(CheckpointError, match="cannot be loaded as CLIP"):
-        extractors.clip(str(tmp_path), None)
+        vision.image_text(str(tmp_path), None)
 
 
 @pytest.mark.invariant
@@ -107,15 +110,16 @@ def test_a_run_is_measured_by_the_model_that_is_named(trainer, small, clip_folde
     assert ended.code == 0, ended.output
     found = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
     assert found["extractors"] == {
-        "features": clip_folder.name,
-        "encoder": clip_folder.name,
+        "clip": clip_folder.name,
         "photographs": photographs.NAME,  # wherever its packages are
     }
     assert found["n"] == 4
-    assert found["sets"]["adapted"]["kid"]["extractor"] == clip_folder.name
-    assert all(np.isfinite(found["sets"][name]["clip_margin"]["value"]) for name in ("base", "adapted", "reference"))
+    sets = found["sets"]
+    assert sets["adapted"][f"kid, {clip_folder.name}"]["extractor"] == clip_folder.name
+    for name in ("base", "adapted", "reference", "change"):
+        assert np.isfinite(sets[name][f"clip_margin, {clip_folder.name}"]["value"])
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert f"KID, CLIP margin, CLIP margin change: {clip_folder.name};" in page
+    assert f"KID, nearest, CLIP margin: {clip_folder.name};" in page
     assert "KID, nearest: EfficientNet-Lite0" in page
     assert f'<p class="lead">{markupsafe.escape(photographs.NAME)}' in page  # and whether it agrees
 

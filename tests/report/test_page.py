@@ -6,7 +6,8 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline.evaluation.metrics import Estimate
+from pipeline.evaluation.extractors import photographs
+from pipeline.evaluation.metrics.measure import Estimate
 from pipeline.evaluation.results import Evaluation
 from pipeline.report import charts, page
 
@@ -57,7 +58,7 @@ def test_the_headline_claims_only_what_the_intervals_carry():
     def measured(adapted: float, half: float = 1.0) -> Evaluation:
         values = {"base": 8.0, "adapted": adapted}
         kid = {name: Estimate(v, v - half, v + half, 160, "kid", "x") for name, v in values.items()}
-        return Evaluation(160, {"features": "x"}, {name: {"kid": value} for name, value in kid.items()})
+        return Evaluation(160, {"judge": "x"}, {name: {"kid": value} for name, value in kid.items()})
 
     assert "fell to 25%" in page.headline(measured(2.0), 300)
     assert "fell to 0%" in page.headline(measured(-0.1), 300)
@@ -68,27 +69,32 @@ def test_the_headline_claims_only_what_the_intervals_carry():
 
 def test_the_page_says_whether_the_judge_of_photographs_agrees():
     def measured(ours: float, theirs: float) -> str:
-        values = {"kid": {"base": 8.0, "adapted": ours}, "kid_photographs": {"base": 0.8, "adapted": theirs}}
+        values = {"x": {"base": 8.0, "adapted": ours}, photographs.NAME: {"base": 0.8, "adapted": theirs}}
         sets = {
             which: {
-                name: Estimate(v[which], v[which] - 0.1, v[which] + 0.1, 9, name, "x") for name, v in values.items()
+                f"kid, {judge}": Estimate(v[which], v[which] - 0.1, v[which] + 0.1, 9, "kid", judge)
+                for judge, v in values.items()
             }
             for which in ("base", "adapted")
         }
-        return page.second_opinion(Evaluation(9, {"features": "x", "photographs": "y"}, sets))
+        return page.second_opinion(Evaluation(9, {"judge": "x", "photographs": photographs.NAME}, sets))
 
-    assert "y agrees: for that one it is nearer, 0.2 away with the adapter, 0.8 without" in measured(2.0, 0.2)
-    assert "y disagrees: for that one it is no nearer, 1.1" in measured(2.0, 1.1)
-    assert "y disagrees: for that one it is nearer, 0.2" in measured(9.0, 0.2)
-    assert "y agrees: for that one it is no nearer" in measured(9.0, 1.1)
+    agrees, disagrees = (f"{photographs.NAME} {word}: for that one" for word in ("agrees", "disagrees"))
+    assert f"{agrees} it is nearer, 0.2 away with the adapter, 0.8 without" in measured(2.0, 0.2)
+    assert f"{disagrees} it is no nearer, 1.1" in measured(2.0, 1.1)
+    assert f"{disagrees} it is nearer, 0.2" in measured(9.0, 0.2)
+    assert f"{agrees} it is no nearer" in measured(9.0, 1.1)
     assert page.second_opinion(Evaluation(4, {}, {"adapted": {}})) == ""
+    alone = {"kid": Estimate(1.0, 0.9, 1.1, 9, "kid", photographs.NAME)}
+    first = Evaluation(9, {"photographs": photographs.NAME}, {"base": alone, "adapted": alone})
+    assert page.second_opinion(first) == ""  # it is the first, and in the headline
 
 
 def test_the_page_says_what_to_install_where_nobody_who_knows_photographs_was_asked():
     kid = Estimate(1.0, 0.9, 1.1, 9, "kid", "x")
-    asked = Evaluation(9, {"features": "x", "photographs": "y"}, {"base": {"kid": kid}})
+    asked = Evaluation(9, {"judge": "x", "photographs": "y"}, {"base": {"kid": kid}})
     assert "t2i-lora[eval]" not in page.measured_by(asked)
-    assert "t2i-lora[eval]" in page.measured_by(dataclasses.replace(asked, extractors={"features": "x"}))
+    assert "t2i-lora[eval]" in page.measured_by(dataclasses.replace(asked, extractors={"judge": "x"}))
 
 
 def test_the_chart_holds_every_finite_value_and_a_smooth_line():

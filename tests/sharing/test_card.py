@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from pipeline.data.card import Card
 from pipeline.errors import CheckpointError
 from pipeline.evaluation import png_metadata
-from pipeline.evaluation.metrics import Estimate
+from pipeline.evaluation.metrics.measure import Estimate
 from pipeline.evaluation.picture_sets import kept
 from pipeline.evaluation.results import Evaluation
 from pipeline.evaluation.statistics import Interval
@@ -158,23 +158,25 @@ def test_the_numbers_are_those_of_the_files(out):
     metrics.close()
     kid = Estimate(0.5, 0.25, 0.75, 31, "kid", "Inception-v3")
     margin = replace(kid, metric="clip_margin", extractor="my_clip")
-    change = Estimate(0.5, -math.inf, math.inf, 1, "clip_margin_change", "my_clip")
+    change = Estimate(0.5, -math.inf, math.inf, 1, "clip_margin", "my_clip")
     sets = {
         "reference": {"clip_margin": margin},
         "base": {"kid": replace(kid, value=0.625)},
-        "adapted": {"kid": kid, "clip_margin_change": change},
+        "adapted": {"kid": kid},
+        "change": {"kid": replace(kid, value=-0.125, low=-0.2, high=0.1), "clip_margin": change},
     }
-    Evaluation(31, {"features": "Inception-v3", "encoder": "my_clip"}, sets).write(out)
+    Evaluation(31, {"inception": "Inception-v3", "clip": "my_clip"}, sets).write(out)
     text = text_of(out)
     assert "for 8 steps; the weights of step 6 were kept." in text
     assert "it is 3.2e-07 of its own effect away from the trained adapter (17 layers)" in text
     assert "changes the prediction of the base model by 12 %" in text
     assert "On 9 images held out of training the loss changed by -25.0% [-50.0%, +12.5%]" in text
     assert re.search(
-        r"\(KID.*\), by Inception-v3 \| 0.625 \[0.250, 0.750\] \| 0.500 \[0.250, 0.750\] \| 0 by definition \| 31 \|",
+        r"\(KID.*\), by Inception-v3 \| 0.625 \[0.250, 0.750\] \| 0.500 \[0.250, 0.750\] \| "
+        r"-0.125 \[-0.200, \+0.100\] \| 0 by definition \| 31 \|",
         text,
     )
-    assert re.search(r"margin.*, by my\\_clip \|  \| \+0.500 \(no interval\) \|  \| 1 \|", text)
+    assert re.search(r"margin.*, by my\\_clip \|  \|  \| \+0.500 \(no interval\) \| 0.500 \[.*\] \| 31 \|", text)
     assert "guess" not in text
     assert "| examples per step | 5 |\n" in text
     assert "| learning rate at its peak | 8e-05 |\n" in text

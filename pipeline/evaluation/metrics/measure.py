@@ -1,0 +1,103 @@
+"""Estimates of every metric that can be measured on a set of pictures, and of its change between two sets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pipeline.evaluation.metrics.compared import Compared
+from pipeline.evaluation.metrics.table import METRICS, Metric
+from pipeline.evaluation.statistics import (
+    Interval,
+    distinct,
+    folds_of,
+    jackknifed,
+    mean_of,
+    means_by,
+    paired_change,
+    share,
+)
+
+
+@dataclass(frozen=True)
+class Estimate(Interval):
+    """A measured value with its 95 % interval: the metric's name in the table, and what it was measured with."""
+
+    metric: str
+    extractor: str | None = None
+
+
+def measure(given: Compared, metrics: Mapping[str, Metric] = METRICS) -> list[Estimate]:
+    """What can be measured of pictures with one extractor, in the order of the table."""
+    return [
+        _named(name, given, interval_of(metric, given)) for name, metric in metrics.items() if can_be(metric, given)
+    ]
+
+
+def changes(now: Compared, before: Compared, metrics: Mapping[str, Metric] = METRICS) -> list[Estimate]:
+    """The change of each metric from one set of pictures to another, of the same captions and in the same order."""
+    return [
+        _named(name, now, change_of(metric, now, before))
+        for name, metric in metrics.items()
+        if can_be(metric, now) and can_be(metric, before)
+    ]
+
+
+def can_be(metric: Metric, given: Compared) -> bool:
+    """Whether a metric can be measured on these pictures."""
+    if not metric.needs <= given.at_hand or len(given.pictures) < metric.min_pictures:
+        return False
+    return metric.values is None or bool(metric.values(given).isfinite().any())
+
+
+def interval_of(metric: Metric, given: Compared) -> Interval:
+    """A metric with its interval, over captions where one has several pictures; n counts the pictures."""
+    if metric.interval is not None:
+        return metric.interval(given)
+    if metric.values is not None:
+        values, groups = _finite(metric.values(given), given.pictures.groups)
+        if metric.is_share and len(distinct(groups)) == len(groups):
+            return share(int(values.sum()), len(values))
+        found = mean_of(means_by(values, groups))
+        return Interval(found.value, found.low, found.high, len(values))
+    value = metric.value
+    assert value is not None
+    return jackknifed(value(given), len(given.pictures), _families(given), lambda out: value(given.without(out)))
+
+
+def change_of(metric: Metric, now: Compared, before: Compared) -> Interval:
+    """The change of a metric with its interval, paired: both have the same captions."""
+    assert torch.equal(now.pictures.groups, before.pictures.groups)
+    if metric.values is not None:
+        both = torch.stack([metric.values(now).double(), metric.values(before).double()])
+        found = both.isfinite().all(0)
+        groups = now.pictures.groups[found]
+        changed = paired_change(*(means_by(row[found], groups) for row in both))
+        return Interval(changed.value, changed.low, changed.high, int(found.sum()))
+    value = metric.value
+    assert value is not None
+
+    def without(out: Int[Tensor, " k"]) -> float:
+        return value(now.without(out)) - value(before.without(out))
+
+    return jackknifed(value(now) - value(before), len(now.pictures), _families(now), without)
+
+
+def _families(given: Compared) -> list[list[Int[Tensor, " k"]]]:
+    """The captions in folds, and apart from them those that the reference alone has."""
+    families = [folds_of(given.pictures.groups)]
+    if given.reference is not None:
+        alone = given.reference.groups[~torch.isin(given.reference.groups, given.pictures.groups)]
+        families += [folds_of(alone)] if len(alone) else []
+    return families
+
+
+def _finite(values: Float[Tensor, " n"], groups: Int[Tensor, " n"]) -> tuple[Tensor, Tensor]:
+    found = values.isfinite()
+    return values[found], groups[found]
+
+
+def _named(name: str, given: Compared, found: Interval) -> Estimate:
+    return Estimate(**vars(found), metric=name, extractor=given.extractor.name if given.extractor else None)
