@@ -15,6 +15,7 @@ from pipeline.verbs import adapters, data, models, runs
 VERBS = (
     runs.train,
     runs.sample,
+    runs.evaluate,
     runs.report,
     runs.suspects,
     runs.publish,

@@ -2,11 +2,7 @@
 
 import collections
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from PIL import Image
 
 from pipeline.console import quiet_libraries, tell
 from pipeline.data.manifest import Example
@@ -14,13 +10,8 @@ from pipeline.data.options import DataOptions
 from pipeline.data.rows import FileSource, Findings, Row
 from pipeline.data.sources import gather_sources, lenient
 from pipeline.errors import CheckpointError, ConfigError, DataError, listed
-from pipeline.hub_ids import may_be_hub_id
+from pipeline.evaluation.extractors.readers import load, reason
 from pipeline.progress import Progress
-
-MAX_TOKENS = 128  # of a caption
-INSTRUCTION = "Describe this image in one sentence, for somebody who has to draw it."  # to a model that is talked to
-
-Describe = Callable[[Image.Image], str]
 
 
 def fill(options: DataOptions, model: str, instruction: str | None) -> int:
@@ -41,7 +32,7 @@ def fill(options: DataOptions, model: str, instruction: str | None) -> int:
     if not wanted:
         return 0
     with quiet_libraries():
-        describe = load(model, instruction)
+        describe = load(model, instruction, "--caption").describe
         failed = []
         with contextlib.closing(Progress(len(wanted), "caption")) as progress:
             for number, (example, path) in enumerate(wanted, start=1):
@@ -49,7 +40,7 @@ def fill(options: DataOptions, model: str, instruction: str | None) -> int:
                     text = " ".join(describe(example.picture()).split())
                 except Exception as error:  # a model that wants to be asked in a way of its own
                     raise CheckpointError(
-                        f"--caption {model} cannot be asked about {example.name} ({_reason(error)}); see "
+                        f"--caption {model} cannot be asked about {example.name} ({reason(error)}); see "
                         "--caption_prompt, or take another model."
                     ) from error
                 if not (text and write_new(path, text)):
@@ -59,12 +50,6 @@ def fill(options: DataOptions, model: str, instruction: str | None) -> int:
         raise DataError(f"--caption: {len(failed)} of {len(wanted)} pictures got no caption.\n{listed(failed)}")
     tell(f"Captions  {len(wanted)} written by {model}; read them before you train on them")
     return len(wanted)
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what a library says."""
-    said = str(error).strip()
-    return said.splitlines()[0] if said else type(error).__name__
 
 
 def uncaptioned(options: DataOptions) -> tuple[list[tuple[Example, Path]], list[str]]:
@@ -101,44 +86,3 @@ def write_new(path: Path, text: str) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-def load(name: str, instruction: str | None) -> Describe:
-    """A function of a picture to what a model says of it, always the same.
-
-    `name` is a folder or a Hub id; models that follow instructions are told what to do. Raises CheckpointError for what
-    is no image-to-text model.
-    """
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    local = Path(name).is_dir()
-    if not (local or may_be_hub_id(name)):
-        raise CheckpointError(f"--caption {name} is neither the folder of a model nor a Hub id.")
-    try:
-        processor: Any = AutoProcessor.from_pretrained(name, local_files_only=local)
-        found: Any = AutoModelForImageTextToText.from_pretrained(
-            name, dtype="auto", local_files_only=local, use_safetensors=True
-        )
-    except Exception as error:  # transformers and the Hub client raise many kinds; each means the same to the user
-        raise CheckpointError(
-            f"--caption {name} cannot be loaded as an image-to-text model: {_reason(error)}"
-        ) from error
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    found.to(device).eval()
-    said = instruction
-    if getattr(processor, "chat_template", None):
-        content = [{"type": "image"}, {"type": "text", "text": instruction or INSTRUCTION}]
-        said = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    words = {} if said is None else {"text": [said]}
-
-    @torch.no_grad()
-    def describe(picture: Image.Image) -> str:
-        inputs = processor(images=[picture], **words, return_tensors="pt").to(device, found.dtype)
-        tokens = found.generate(**inputs, max_new_tokens=MAX_TOKENS, do_sample=False)[0]
-        asked = inputs["input_ids"][0] if "input_ids" in inputs else tokens[:0]
-        if len(asked) <= len(tokens) and torch.equal(tokens[: len(asked)], asked):
-            tokens = tokens[len(asked) :]  # a decoder repeats what it was told
-        return str(processor.decode(tokens, skip_special_tokens=True))
-
-    return describe

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import config
-from pipeline.adapter.names import FILE
 from pipeline.console import columns, quiet_libraries, say, tell
 from pipeline.data import cache as caches
 from pipeline.data.manifest import Example
@@ -21,16 +19,9 @@ from pipeline.progress import Progress
 from pipeline.run import build, preflight
 from pipeline.run.context import RunContext, prepare
 from pipeline.run.encode import encode
-from pipeline.run.output_folder import fingerprints, recorded
+from pipeline.run.reopened import reopen
 
 AT_ONCE = 32  # examples between two words of progress
-NO_CLASS = {  # pictures of a class are the base's own: nothing of theirs can be wrong
-    "with_prior_preservation": False,
-    "class_data_dir": None,
-    "class_prompt": None,
-    "num_class_images": 100,
-    "prior_loss_weight": 1.0,
-}
 
 
 @dataclass(frozen=True)
@@ -87,23 +78,13 @@ def suspects(folder: Path, *, limit: int, page: Path | None, as_json: bool) -> N
 def find(folder: Path) -> list[Suspect]:
     """Every picture of a finished run, the one whose caption helps least first.
 
-    Raises ConfigError for what is no run, or whose data are no longer those it was trained on.
+    Raises ConfigError and DataError as `reopen` does.
     """
-    file = folder / "run.toml"
-    if not ((folder / FILE).is_file() and file.is_file()):
-        raise ConfigError(f"{folder} holds no run.toml and adapter; give the output folder of a finished run.")
-    words = ["--config", str(file), "--output_dir", str(folder), "--resume_from_checkpoint", "latest"]
-    command = config.parse([*words, "--init_lora", str(folder / FILE)])
-    assert command is not None
-    run = command.run.replaced(**NO_CLASS)
-    data = preflight.preflight(run, folder)
-    before, now = recorded(folder), fingerprints(data)
-    if "dataset" not in before or any(before.get(name, now[name]) != now[name] for name in now):
-        raise ConfigError(f"{folder}: the data are no longer those of the run; put them back as they were.")
+    command, data = reopen(folder)
     held_out = data.held_out.examples if data.held_out is not None else ()
     examples = (*data.manifest.distinct().examples, *held_out)
     with quiet_libraries():
-        context = prepare(run, data, folder, yielding=command.yielding)
+        context = prepare(command.run, data, folder, yielding=command.yielding)
         try:
             encode(context, examples)
             found = measured(context, examples, {example.id for example in held_out})

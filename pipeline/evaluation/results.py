@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import atomic, records
+from pipeline.evaluation.extractors import inception
 from pipeline.evaluation.extractors.extractor import Extractor
 from pipeline.evaluation.metrics.measure import Estimate
 from pipeline.evaluation.metrics.table import METRICS, Metric
 
 FILE = "evaluation.json"
-SETS = ("adapted", "base", "reference", "change")  # the last: from base to adapted, paired
+SETS = ("adapted", "base", "reference", "change", "against")  # the last two: from base to adapted, and from others
+CHANGES = ("change", "against")
 ANY_NUMBER = "{:.4g}"  # of a metric that is in a file and not in the table
 
 
@@ -43,6 +45,7 @@ class Row:
     adapted: str
     reference: str
     change: str
+    against: str
     n: int
     extractor: str | None
     blind: str  # what the metric does not see
@@ -87,14 +90,18 @@ def _row(evaluation: Evaluation, name: str) -> Row:
     one = next(iter(there.values()))
     metric = METRICS.get(one.metric)
     form = metric.form if metric else ANY_NUMBER
-    cells = {which: found.text(signed(form) if which == "change" else form) for which, found in there.items()}
+    short = one.metric if metric is None else metric.short
+    if metric is not None and metric.plain and one.extractor == inception.NAME:
+        short = metric.plain
+    cells = {which: found.text(signed(form) if which in CHANGES else form) for which, found in there.items()}
     return Row(
-        label=_label(metric) if metric else one.metric,
-        short=metric.short if metric else one.metric,
+        label=_label(metric, short) if metric else one.metric,
+        short=short,
         base=cells.get("base", ""),
         adapted=cells.get("adapted", ""),
         reference=cells.get("reference", metric.of_reference if metric else ""),
         change=cells.get("change", ""),
+        against=cells.get("against", ""),
         n=one.n,
         extractor=one.extractor,
         blind=metric.blind if metric else "",
@@ -106,6 +113,6 @@ def signed(form: str) -> str:
     return form.replace("{:", "{:+")
 
 
-def _label(metric: Metric) -> str:
+def _label(metric: Metric, short: str) -> str:
     direction = f", {metric.better} is better" if metric.better else ""
-    return f"{metric.label} ({metric.short}{direction})"
+    return f"{metric.label} ({short}{direction})"

@@ -1,17 +1,13 @@
 """The pictures of a class that the base draws before training: kept by all that decides them, so drawn once."""
 
 import dataclasses
-import io
 from pathlib import Path
-from typing import Any
 
-from pipeline import atomic
 from pipeline.console import tell
 from pipeline.data.class_images import num_to_draw, read_drawn
-from pipeline.evaluation import png_metadata
+from pipeline.evaluation.resumable import draw_missing
 from pipeline.evaluation.sample import Sampler, SampleRequest, SampleSettings, pictures_at_once
 from pipeline.hashing import digest
-from pipeline.progress import Progress
 from pipeline.remembered import cache_folder
 from pipeline.run.context import RunContext, planned, with_class
 
@@ -54,27 +50,14 @@ def folder_of(context: RunContext, settings: SampleSettings) -> Path:
 def draw(context: RunContext, settings: SampleSettings, folder: Path, number: int) -> None:
     """Draw this process's share of what is not there yet, a picture for each seed from 0 on.
 
-    The base is given batches of one shape, so a picture has the same bits whatever else was missing. A kill costs one
-    batch at most.
+    Batches are always full, so that a larger number of pictures begins with these.
     """
-    engine, size = context.engine, pictures_at_once(settings.size)
-    batches = [range(first, first + size) for first in range(0, number, size)][engine.rank :: engine.num_processes]
-    mine = [seeds for seeds in batches if any(not path_of(folder, seed).is_file() for seed in seeds if seed < number)]
-    if not mine:
-        return
-    if engine.is_main:
+    prompt, at_once = context.run.data.class_prompt or "", pictures_at_once(settings.size)
+    requests = [SampleRequest(prompt, seed) for seed in range(-(-number // at_once) * at_once)]
+    paths = [path_of(folder, request.seed) if request.seed < number else None for request in requests]
+    if context.engine.is_main and not all(path.is_file() for path in paths if path is not None):
         tell(f"Drawing images of the class: {context.run.data.class_prompt!r}, {number} in all")
-    sampler, progress = sampler_of(context, settings), Progress(len(mine), "batch")
-    try:
-        for done, seeds in enumerate(mine, start=1):
-            prompt = context.run.data.class_prompt or ""
-            pictures = sampler.draw([SampleRequest(prompt, seed) for seed in seeds])
-            for seed, picture in zip(seeds, pictures, strict=True):
-                if seed < number:
-                    _keep(picture, path_of(folder, seed))
-            progress.update(done)
-    finally:
-        progress.close()
+    draw_missing(requests, paths, lambda: sampler_of(context, settings), settings.size, context.engine)
 
 
 def path_of(folder: Path, seed: int) -> Path:
@@ -92,10 +75,3 @@ def sampler_of(context: RunContext, settings: SampleSettings) -> Sampler:
     denoiser = getattr(family.load(family.denoiser, dtype=dtype), family.denoiser)
     pipe = family.around(denoiser, dtype=dtype).to(device)
     return Sampler(pipe, denoiser, known.__getitem__, settings, supports_cfg=family.supports_cfg)
-
-
-def _keep(picture: Any, path: Path) -> None:
-    """Write a picture whole or not at all."""
-    buffer = io.BytesIO()
-    png_metadata.save_marked(picture, buffer)
-    atomic.write_bytes(path, buffer.getvalue())

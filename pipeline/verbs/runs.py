@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from pipeline import console
+from pipeline.commands.evaluation.options import EvaluateOptions
 
 
 def train(*flags: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
@@ -65,6 +66,26 @@ def sample(
         size=size,
         to=to or output_dir / "drawn",
     )
+
+
+def evaluate(adapter: Path | None = None, *, options: EvaluateOptions | None = None, json: bool = False) -> None:
+    """Draw captions with an adapter and its base, and measure: distance to true pictures, adherence, diversity.
+
+    A run is measured on its test set or what it held out. Stopped at any time, the same command goes on. With several
+    devices: accelerate launch -m pipeline evaluate ...
+
+    Example: python -m pipeline evaluate outputs/demo --num_images 4
+
+    Parameters
+    ----------
+    adapter
+        The output folder of a run, a checkpoint, or with --base any adapter file; left out, the base alone is measured.
+    json
+        The numbers for programs.
+    """
+    from pipeline.commands.evaluation import evaluate as evaluating
+
+    evaluating.evaluate(adapter, options or EvaluateOptions(), as_json=json)
 
 
 def report(output_dir: Path) -> None:

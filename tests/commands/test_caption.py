@@ -8,6 +8,7 @@ from pipeline.commands import caption
 from pipeline.console import quiet_libraries
 from pipeline.data.options import DataOptions
 from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.evaluation.extractors import readers
 from tests.audit.flaws import picture, write_rows
 from tests.commands import captioners
 
@@ -59,7 +60,7 @@ def test_it_is_what_the_model_says_of_the_picture(blip, tmp_path):
     from transformers import BlipForConditionalGeneration, BlipProcessor
 
     with quiet_libraries():
-        describe = caption.load(str(blip), None)
+        describe = readers.load(str(blip), None, "--caption").describe
         processor = BlipProcessor.from_pretrained(blip)
         model = BlipForConditionalGeneration.from_pretrained(blip).eval()
         for number in range(3):
@@ -71,7 +72,9 @@ def test_it_is_what_the_model_says_of_the_picture(blip, tmp_path):
 def test_a_model_that_is_told_what_to_do_does_not_repeat_it(tmp_path):
     folder = captioners.write_llava(tmp_path / "llava")
     with quiet_libraries():
-        told = caption.load(str(folder), "Describe this briefly")(Image.new("RGB", (40, 30), "red"))
+        told = readers.load(str(folder), "Describe this briefly", "--caption").describe(
+            Image.new("RGB", (40, 30), "red")
+        )
     assert told
     assert "Describe this briefly" not in told
 

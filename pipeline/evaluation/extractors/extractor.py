@@ -26,6 +26,7 @@ class Extractor:
     classify: Callable[[Float[Tensor, "n d"]], Float[Tensor, "n k"]] | None = None  # logits of its classes
     ranks: Callable[[Float[Tensor, "n d"], list[str]], Int[Tensor, " n"]] | None = None  # of the right answers, 0 first
     read: Callable[[list[Image.Image]], list[str]] | None = None  # what it says of each picture
+    reads_letters: bool = False  # what is written in a picture, rather than what it shows
     takes_distances: bool = True  # between sets, in its features
     is_scaled: bool = True  # features are about 1 in size; else distances are taken after dividing by that of the truth
 

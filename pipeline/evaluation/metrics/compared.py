@@ -13,8 +13,11 @@ from pipeline.evaluation.extractors.extractor import Extractor
 from pipeline.evaluation.statistics import distinct
 
 Rows = Float[Tensor, "n d"]
+OtherRows = Float[Tensor, "m d"]
 Values = Float[Tensor, " n"]  # of each picture
-Need = Literal["distances", "captions", "classes", "answers", "score", "readings", "reference", "own", "several"]
+Need = Literal[
+    "distances", "captions", "classes", "answers", "score", "readings", "letters", "reference", "own", "several"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,8 @@ class Compared:
             found |= {"captions"} if extractor.captions is not None else set()
             found |= {"classes"} if extractor.classify is not None else set()
             found |= {"answers"} if extractor.ranks is not None and seen.names else set()
-            found |= {"readings"} if seen.readings is not None else set()
+            if seen.readings is not None:
+                found.add("letters" if extractor.reads_letters else "readings")
         if self.reference is not None:
             found.add("reference")
             if torch.isin(seen.groups, self.reference.groups).all():

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import torch
 
 from pipeline.evaluation.metrics import adherence, distances, diversity, neighbours
-from pipeline.evaluation.metrics.compared import Compared, Need, Rows, Values
+from pipeline.evaluation.metrics.compared import Compared, Need, OtherRows, Rows, Values
 from pipeline.evaluation.statistics import Interval
 
-TwoSets = Callable[[Rows, Rows], float]
+TwoSets = Callable[[Rows, OtherRows], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,7 @@ class Metric:
 
     label: str  # in words
     short: str  # what the literature calls it
+    plain: str = ""  # the same where Inception-v3 looks, as the name alone promises
     form: str  # of a number, for str.format
     better: Literal["lower", "higher", "nearer the reference"] | None  # None where it is neither
     needs: frozenset[Need]
@@ -36,7 +37,7 @@ class Metric:
     in_runs: bool = True  # measured at the end of every run, not by `evaluate` alone
 
 
-def features_of(given: Compared) -> tuple[Rows, Rows]:
+def features_of(given: Compared) -> tuple[Rows, OtherRows]:
     """Reference and pictures in the extractor's features, of a size of about 1 where that matters."""
     assert given.extractor is not None
     assert given.reference is not None
@@ -172,12 +173,14 @@ METRICS: dict[str, Metric] = {
         blind="Whether a picture fits its own caption, and fine detail that the extractor passes over.",
     ),
     "fid": _row(
-        "Distance of Gaussians to the reference", "FID", "{:.2f}", "lower", {"distances", "reference"},
+        "Distance of Gaussians to the reference", "Fréchet distance", "{:.2f}", "lower", {"distances", "reference"},
+        plain="FID",
         value=functools.partial(two_sets, distances.frechet), of_reference="0 by definition", min_pictures=500,
         in_runs=False, blind="All but mean and covariance. It is too high by about c / n: compare equal n only.",
     ),
     "fid_infinity": _row(
-        "The same for infinitely many pictures", "FID∞", "{:.2f}", "lower", {"distances", "reference"},
+        "The same for infinitely many pictures", "Fréchet distance, n = ∞", "{:.2f}", "lower",
+        {"distances", "reference"}, plain="FID∞",
         value=functools.partial(two_sets, distances.frechet_at_infinity), of_reference="0 by definition",
         min_pictures=500, in_runs=False, blind="All but mean and covariance. Extrapolated, so noisier than FID.",
     ),
@@ -220,8 +223,8 @@ METRICS: dict[str, Metric] = {
         values=within_caption, in_runs=False, blind="Whether they fit the caption: noise is most various of all.",
     ),
     "inception_score": _row(
-        "Sure and various classes", "IS", "{:.2f}", "nearer the reference", {"classes"}, value=inception_score,
-        min_pictures=3, in_runs=False,
+        "Sure and various classes", "class score", "{:.2f}", "nearer the reference", {"classes"}, value=inception_score,
+        plain="IS", min_pictures=3, in_runs=False,
         blind="The reference and the captions; what is none of its classes. Too low where n is small.",
     ),
     "top1": _row(
@@ -273,7 +276,7 @@ METRICS: dict[str, Metric] = {
         values=functools.partial(rouge_l, shuffled=True), **READ,
     ),
     "written": _row(
-        "Legible words that the caption asks for", "1 - edit distance", "{:.0%}", "higher", {"readings"},
+        "Legible words that the caption asks for", "1 - edit distance", "{:.0%}", "higher", {"letters"},
         values=written, in_runs=False, blind="Captions that quote nothing, and how the words look.",
     ),
 }  # fmt: skip

@@ -1,0 +1,94 @@
+"""What `evaluate` is asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cyclopts import Parameter
+
+from pipeline.errors import ConfigError
+
+
+@Parameter(name="*")  # each field is a flag of its own
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """The options of `evaluate`, beside the adapter."""
+
+    base: str | None = None
+    """Folder, file or Hub id of the base model, where no run names it."""
+
+    captions: Path | None = None
+    """A text file with a caption in each line to draw, instead of the run's."""
+
+    reference: Path | None = None
+    """A folder of true pictures to compare with. Without --captions, its captions are drawn and belong to them."""
+
+    limit: int | None = None
+    """Captions at most, spread over all."""
+
+    num_images: int = 1
+    """Pictures of each caption; from 2 on, how much they differ is measured too."""
+
+    seed: int = 0
+    """Added to all seeds."""
+
+    scale: float = 1.0
+    """Scale of the adapter."""
+
+    guidance_scale: float | None = None
+    """Classifier-free guidance. Not given: the run's, else the default of the model's pipeline."""
+
+    num_inference_steps: int | None = None
+    """Sampling steps. Not given: the run's, else 25."""
+
+    size: str | None = None
+    """Width and height, as in 832x1216. Not given: that of the run's previews, else the model's own."""
+
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = None
+    """What the model computes in. Not given: as the run."""
+
+    extractor: list[str] | None = None
+    """What looks at the pictures, once for each: photographs, inception, or a vision model of transformers."""
+
+    inception_weights: str | None = None
+    """torch-fidelity's file with the weights of Inception-v3. Not given: downloaded."""
+
+    captioner: str | None = None
+    """An image-to-text model: what it says of each picture is compared with the caption, by BLEU and ROUGE-L."""
+
+    aesthetic_model: str | None = None
+    """A classifier of transformers with one output, or with a label 'aesthetic'."""
+
+    ocr_model: str | None = None
+    """An image-to-text model that reads what is written, for captions that quote something."""
+
+    anyway: bool = False
+    """Measure FID on fewer than 500 pictures too."""
+
+    against: Path | None = None
+    """Another evaluation of the same captions and seeds, to be compared with picture by picture."""
+
+    cache_dir: str | None = None
+    """Folder for what was seen in pictures once. Not given: the run's."""
+
+    to: Path | None = None
+    """Folder for pictures, numbers and page. Not given: ADAPTER/evaluation."""
+
+    def require_sound(self) -> None:
+        """Raise ConfigError for values that mean nothing, all of them at once."""
+        problems = []
+        for flag, value in (("limit", self.limit), ("num_images", self.num_images)):
+            if value is not None and value < 1:
+                problems.append(f"--{flag} {value} must be at least 1.")
+        if self.num_inference_steps is not None and not 1 <= self.num_inference_steps <= 1000:
+            problems.append(f"--num_inference_steps {self.num_inference_steps} must be between 1 and 1000.")
+        if self.guidance_scale is not None and not 0 <= self.guidance_scale < float("inf"):
+            problems.append(f"--guidance_scale {self.guidance_scale:g} must be a number from 0 on.")
+        if not -100 <= self.scale <= 100:
+            problems.append(f"--scale {self.scale:g} must be between -100 and 100.")
+        if self.captions is not None and not self.captions.is_file():
+            problems.append(f"--captions {self.captions} is no file; give one with a caption in each line.")
+        if self.reference is not None and not self.reference.is_dir():
+            problems.append(f"--reference {self.reference} is no folder of pictures.")
+        if problems:
+            raise ConfigError("\n".join(problems))

@@ -1,0 +1,103 @@
+"""What is evaluated: a base model, an adapter on it, and how pictures are drawn."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.adapter.names import FILE
+from pipeline.commands.evaluation.options import EvaluateOptions
+from pipeline.commands.sample import parsed_size, run_of, size_of
+from pipeline.console import quiet_libraries
+from pipeline.engine import Engine
+from pipeline.errors import CheckpointError, ConfigError
+from pipeline.evaluation.sample import Sampler, SampleSettings
+from pipeline.families import registry
+from pipeline.families.base import Family
+from pipeline.families.options import ModelOptions
+from pipeline.hashing import digest_of_file
+
+NUM_INFERENCE_STEPS = 25  # where no run says how many
+MAX_PROMPTS = 64  # whose embeddings are at hand
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Base, adapter and settings."""
+
+    run: dict[str, Any]  # run.toml where the adapter came with one
+    family: Family
+    file: Path | None  # the adapter; None: the base alone
+    scale: float
+    settings: SampleSettings
+    engine: Engine
+
+    @functools.cached_property
+    def facts(self) -> dict[str, Any]:
+        """All that decides what is drawn for a caption and a seed."""
+        parts = ("vae", *self.family.encoders, self.family.denoiser, "scheduler")
+        settings = {name: value for name, value in dataclasses.asdict(self.settings).items() if value is not None}
+        return {
+            "base": self.family.source.fingerprint(parts, self.engine.precision.name),
+            "adapter": None if self.file is None else digest_of_file(self.file),
+            "scale": self.scale,
+            **settings,
+        }
+
+    def sampler_of(self, *, with_adapter: bool) -> Callable[[], Sampler]:
+        """What loads the model, when something is to be drawn with it."""
+        return lambda: self._sampler(with_adapter)
+
+    def _sampler(self, with_adapter: bool) -> Sampler:
+        """Stock pipeline and stock loader, as whoever uses the file draws."""
+        family, engine = self.family, self.engine
+        with quiet_libraries():
+            pipe = family.load(*family.encoders, family.denoiser, "vae", "scheduler", dtype=engine.precision.dtype)
+            pipe.to(engine.device)
+            if with_adapter and self.file is not None:
+                pipe.load_lora_weights(self.file.parent, weight_name=self.file.name, adapter_name="lora")
+                pipe.set_adapters("lora", self.scale)
+
+        @functools.lru_cache(MAX_PROMPTS)
+        def encode(prompt: str | None) -> Any:
+            return family.embed(pipe, prompt)
+
+        denoiser = getattr(pipe, family.denoiser)
+        return Sampler(pipe, denoiser, encode, self.settings, supports_cfg=family.supports_cfg)
+
+
+def subject_of(adapter: Path | None, options: EvaluateOptions) -> Subject:
+    """Find base and adapter. Raises CheckpointError and ConfigError for what is none, or does not fit."""
+    run, file = _run_and_file(adapter, options.base)
+    given = {field.name: run.get(field.name) for field in dataclasses.fields(ModelOptions)}
+    if options.base is not None:
+        given = {"pretrained_model_name_or_path": options.base}
+    model, cache_dir = ModelOptions(**given), options.cache_dir or run.get("cache_dir")
+    engine = Engine(options.mixed_precision or run.get("mixed_precision"))
+    family = registry.find(model, cache_dir)
+    guidance, steps = options.guidance_scale, options.num_inference_steps
+    settings = SampleSettings(
+        run.get("guidance_scale", family.default_guidance) if guidance is None else guidance,
+        run.get("num_inference_steps", NUM_INFERENCE_STEPS) if steps is None else steps,
+        size_of(run, family) if options.size is None else parsed_size(options.size, family),
+        model.max_sequence_length,
+    )
+    return Subject(run=run, family=family, file=file, scale=options.scale, settings=settings, engine=engine)
+
+
+def _run_and_file(place: Path | None, base: str | None) -> tuple[dict[str, Any], Path | None]:
+    """The run.toml that goes with the adapter, {} where there is none, and its file."""
+    if place is None and base is None:
+        raise ConfigError("Give the output folder of a run, or a model with --base.")
+    if place is None:
+        return {}, None
+    if place.is_dir() and base is None:
+        return run_of(place), place / FILE
+    file = place / FILE if place.is_dir() else place
+    if not (file.is_file() and file.suffix == ".safetensors"):
+        raise CheckpointError(f"{place} is neither the output folder of a run nor a .safetensors file.")
+    if base is None:
+        raise CheckpointError(f"{place} does not say which model it is for; give that with --base.")
+    return {}, file

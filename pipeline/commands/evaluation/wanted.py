@@ -1,0 +1,110 @@
+"""Which pictures are drawn for an evaluation, and which they are compared with."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.commands.evaluation.options import EvaluateOptions
+from pipeline.data.captions import read_text
+from pipeline.data.manifest import Example, by_name
+from pipeline.data.options import DataOptions
+from pipeline.data.reading import read_manifest
+from pipeline.errors import ConfigError, DataError
+from pipeline.evaluation.previews import spread
+from pipeline.evaluation.sample import SampleRequest
+from pipeline.evaluation.test_set import FIRST_SEED
+from pipeline.run import preflight
+from pipeline.run.reopened import reopen
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is drawn: for caption i its pictures, one after the other; and the reference."""
+
+    captions: tuple[str, ...]
+    num_images: int  # of each caption
+    first_seed: int
+    reference: tuple[Example, ...]
+    is_paired: bool  # whether reference i is the picture with caption i
+    origin: str  # where captions and reference are from, in words
+
+    @property
+    def requests(self) -> list[SampleRequest]:
+        """One for each picture, with a seed of its own."""
+        captions = [caption for caption in self.captions for _ in range(self.num_images)]
+        return [SampleRequest(caption, self.first_seed + number) for number, caption in enumerate(captions)]
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """The number of each picture's caption."""
+        return tuple(number for number in range(len(self.captions)) for _ in range(self.num_images))
+
+    @property
+    def reference_groups(self) -> tuple[int, ...]:
+        """The same of the reference; those of no caption have numbers of their own."""
+        first = 0 if self.is_paired else len(self.captions)
+        return tuple(range(first, first + len(self.reference)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """For each picture the file of its reference, which extractors that know the answers go by."""
+        return tuple(self.reference[number].name for number in self.groups) if self.is_paired else ()
+
+
+def wanted_of(adapter: Path | None, options: EvaluateOptions) -> Wanted:
+    """Captions and reference as the options name them, else those that the run held out.
+
+    Raises ConfigError where there are none, DataError with all that cannot be read.
+    """
+    found = _named(options) if options.captions or options.reference else _of_run(adapter, options)
+    if options.limit is None or options.limit >= len(found.captions):
+        return found
+    places = spread(range(len(found.captions)), options.limit)
+    captions = tuple(found.captions[place] for place in places)
+    reference = tuple(found.reference[place] for place in places) if found.is_paired else found.reference
+    return dataclasses.replace(found, captions=captions, reference=reference)
+
+
+def _named(options: EvaluateOptions) -> Wanted:
+    captions = _lines(options.captions) if options.captions else ()
+    if options.reference is None:
+        return Wanted(captions, options.num_images, options.seed, (), False, f"{options.captions}")
+    unread = "-" if captions else None  # their captions, where others are drawn
+    asked = DataOptions(train_data_dir=str(options.reference), cache_dir=options.cache_dir, instance_prompt=unread)
+    examples = tuple(by_name(read_manifest(options.reference, asked, "--reference").distinct()))
+    if captions:
+        words = f"{options.captions}, compared with {len(examples)} pictures of {options.reference}"
+        return Wanted(captions, options.num_images, options.seed, examples, False, words)
+    captions = tuple(example.caption for example in examples)
+    return Wanted(captions, options.num_images, options.seed, examples, True, f"{options.reference}")
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    """A caption in each line; empty lines are left out."""
+    try:
+        text = read_text(path)
+    except ValueError as error:
+        raise DataError(f"--captions {error}.") from error
+    found = tuple(" ".join(line.split()) for line in text.splitlines() if line.strip())
+    if not found:
+        raise DataError(f"--captions {path} holds no caption; write one in each line.")
+    return found
+
+
+def _of_run(adapter: Path | None, options: EvaluateOptions) -> Wanted:
+    """The test set of a run, all of it, else what it held out; the seeds are those of the run's own pictures."""
+    if adapter is None or not adapter.is_dir() or options.base is not None:
+        raise ConfigError("Nothing says what to draw: give --captions FILE, or --reference FOLDER with captions.")
+    folder = adapter if (adapter / "run.toml").is_file() else adapter.parent  # of a checkpoint
+    command, data = reopen(folder)
+    given = preflight.test_data(command.run.data)
+    chosen, words = (given, "the run's test set") if given is not None else (data.held_out, "what the run held out")
+    if chosen is None:
+        raise ConfigError(
+            f"{folder} held nothing out, so there is nothing to compare with: give --captions FILE, or --reference "
+            "FOLDER with captions."
+        )
+    examples = tuple(by_name(chosen))
+    captions = tuple(example.caption for example in examples)
+    first_seed = command.run.train.seed + FIRST_SEED + options.seed
+    return Wanted(captions, options.num_images, first_seed, examples, True, words)
