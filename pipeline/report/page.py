@@ -53,6 +53,7 @@ def content(folder: Path) -> dict[str, Any]:
     data = dataset.section(samples, found.data, size)
     return {
         "name": folder.resolve().name,
+        "folder": shlex.quote(str(folder)),
         "headline": headline(evaluation, len(steps)),
         "rows": pictures.test_rows(samples),
         "grid": pictures.grid(samples),

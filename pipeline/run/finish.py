@@ -142,5 +142,7 @@ def draw(context: RunContext, previews: Previews | None, kept_step: int, tracker
     found = extractors.load(name, pictured, run.data.cache_dir) if name is not None else ()
     drawn = test_set.draw(reference, previews, run.train.seed)
     evaluation = test_set.evaluate(drawn, found, cache_folder(run.data.cache_dir))
+    trackers.show(context.plan.num_steps, drawn.adapted, "test set")
     if evaluation is not None:
         evaluation.write(context.folder)
+        trackers.measured(context.plan.num_steps, evaluation)

@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline import atomic
 from pipeline.console import tell
 from pipeline.errors import ConfigError
+from pipeline.evaluation.results import Evaluation
 from pipeline.training.tracker_names import KINDS
 from pipeline.training.tracking import StepRow
 
@@ -35,13 +36,22 @@ class Trackers:
         numbers = {name: value for name, value in values.items() if isinstance(value, float)}
         self._each(lambda name, tracker: tracker.log(numbers, step=row.step))
 
-    def show(self, step: int, folder: Path) -> None:
-        """Log the pictures that lie in a folder of previews, once, where the tracker takes pictures."""
+    def show(self, step: int, folder: Path, title: str = "previews") -> None:
+        """Log the first pictures that lie in a folder, once, where the tracker takes pictures."""
         if folder in self._shown or not any(KINDS[name].pictures for name in self._opened):
             return
         self._shown.add(folder)
         pictures = [Image.open(path).convert("RGB") for path in sorted(folder.glob("*.png"))[:MAX_PICTURES]]
-        self._each(lambda name, tracker: _show(name, tracker, step, pictures))
+        self._each(lambda name, tracker: _show(name, tracker, step, {title: pictures}))
+
+    def measured(self, step: int, evaluation: Evaluation) -> None:
+        """Log what was measured on the test set: 'adapted/kid, EfficientNet-Lite0 ...' and its like."""
+        numbers = {
+            f"{which}/{name}": estimate.value
+            for which, estimates in evaluation.sets.items()
+            for name, estimate in estimates.items()
+        }
+        self._each(lambda name, tracker: tracker.log(numbers, step=step))
 
     def close(self) -> None:
         """Let each write what it still holds."""
@@ -57,18 +67,19 @@ class Trackers:
                 del self._opened[name]
 
 
-def _show(name: str, tracker: Any, step: int, pictures: Sequence[Image.Image]) -> None:
+def _show(name: str, tracker: Any, step: int, titled: Mapping[str, Sequence[Image.Image]]) -> None:
     import numpy as np
 
+    ((title, pictures),) = titled.items()
     arrays = [np.asarray(picture) for picture in pictures]
     match KINDS[name].pictures:
         case "batch" if len({array.shape for array in arrays}) == 1:
-            tracker.log_images({"previews": np.stack(arrays)}, step=step, dataformats="NHWC")
+            tracker.log_images({title: np.stack(arrays)}, step=step, dataformats="NHWC")
         case "list":
-            tracker.log_images({"previews": list(pictures)}, step=step)
+            tracker.log_images({title: list(pictures)}, step=step)
         case "each":
             for number, picture in enumerate(pictures):
-                tracker.log_images({f"previews/{number}": picture if name == "aim" else arrays[number]}, step=step)
+                tracker.log_images({f"{title}/{number}": picture if name == "aim" else arrays[number]}, step=step)
 
 
 def open_all(

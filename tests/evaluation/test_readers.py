@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline.errors import CheckpointError
 from pipeline.evaluation.extractors import photographs, vision
@@ -104,9 +105,10 @@ def test_a_folder_that_is_no_clip(tmp_path):
 
 
 @pytest.mark.invariant
-def test_a_run_is_measured_by_the_model_that_is_named(trainer, small, clip_folder, tmp_path):
+def test_a_run_is_measured_by_the_model_that_is_named_and_tells_its_trackers(trainer, small, clip_folder, tmp_path):
     out = tmp_path / "out"
-    ended = trainer(*small, "--validation_split", "0.5", "--clip_model_name_or_path", clip_folder, "--output_dir", out)
+    measured = ["--validation_split", "0.5", "--clip_model_name_or_path", clip_folder, "--report_to", "tensorboard"]
+    ended = trainer(*small, *measured, "--output_dir", out)
     assert ended.code == 0, ended.output
     found = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
     assert found["extractors"] == {
@@ -118,6 +120,12 @@ def test_a_run_is_measured_by_the_model_that_is_named(trainer, small, clip_folde
     assert sets["adapted"][f"kid, {clip_folder.name}"]["extractor"] == clip_folder.name
     for name in ("base", "adapted", "reference", "change"):
         assert np.isfinite(sets[name][f"clip_margin, {clip_folder.name}"]["value"])
+    board = EventAccumulator(str(out / "logs"), size_guidance={"images": 0, "scalars": 0}).Reload()
+    for which, estimates in sets.items():
+        for name, estimate in estimates.items():
+            (event,) = board.Scalars(f"{which}/{name}")
+            assert (event.step, event.value) == (12, pytest.approx(estimate["value"], rel=1e-5))
+    assert {event.step for event in board.Images("test set")} == {12}
     page = (out / "report.html").read_text(encoding="utf-8")
     assert f"KID, nearest, CLIP margin: {clip_folder.name};" in page
     assert "KID, nearest: EfficientNet-Lite0" in page
