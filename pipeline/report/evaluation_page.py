@@ -25,11 +25,10 @@ def write(folder: Path, name: str, found: Evaluation, origin: str, notes: list[s
         {"name": judge or "no extractor", "rows": [row for row in rows if row.extractor == judge]}
         for judge in dict.fromkeys(row.extractor for row in rows)
     ]
-    said = sentences(found)
     text = template("evaluation.html").render(
         name=name,
-        headline=said[0] if said else "What was drawn, and what is seen in it.",
-        lead=[*said[1:], f"{found.n} captions: {origin}."],
+        headline=headline(found),
+        lead=[*sentences(found), f"{found.n} captions: {origin}."],
         rows=pictures(folder),
         num_captions=found.n,
         judges=judges,
@@ -56,23 +55,34 @@ def pictures(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+def headline(found: Evaluation) -> str:
+    """What those who see the distance to the reference agree on, in one sentence."""
+    changes = [change for judge in found.extractors.values() if (change := found.found("change", "kid", judge))]
+    if not changes:
+        return f"What was drawn from {found.n} captions, and what is seen in it."
+    nearer, farther = sum(one.high < 0 for one in changes), sum(one.low > 0 for one in changes)
+    who = "the one extractor" if len(changes) == 1 else f"{len(changes)} extractors"
+    if max(nearer, farther) == len(changes):
+        return f"The adapter is {'nearer to' if nearer else 'farther from'} the reference than its base, for {who}."
+    unsure = len(changes) - nearer - farther
+    return f"Nearer to the reference than its base for {nearer} of {who}, farther for {farther}" + (
+        f"; it may be chance for {unsure}." if unsure else "."
+    )
+
+
 def sentences(found: Evaluation) -> list[str]:
-    """What the adapter changed, by each extractor that takes distances: what is sure, and what may be chance."""
+    """What changed from the base, in the numbers of each extractor."""
     said = []
     for judge in found.extractors.values():
         change, base = found.found("change", "kid", judge), found.found("base", "kid", judge)
-        if change is None or base is None:
-            continue
-        share = change.over(abs(base.value)).text("{:+.0%}") if base.value else change.text("{:+.3f}")
-        if change.high < 0:
-            said.append(f"For {judge} the adapter is nearer to the reference than the base is: KID {share}.")
-        elif change.low > 0:
-            said.append(f"For {judge} the adapter is farther from the reference than the base is: KID {share}.")
-        else:
-            said.append(f"For {judge} it may be chance which of adapter and base is nearer to the reference: {share}.")
+        if change is not None and base is not None and base.value > 0:
+            said.append(
+                f"{judge}: the distance to the reference (KID) changed by {change.over(base.value).text('{:+.0%}')}."
+            )
     for judge in found.extractors.values():
-        change = found.found("change", "clip_margin", judge)
-        if change is not None and change.low * change.high > 0:
-            moved = "nearer to their captions" if change.value > 0 else "farther from their captions"
-            said.append(f"For {judge} its pictures are {moved}: a margin of {change.text('{:+.3f}')}.")
+        values = [found.found(which, "clip_margin", judge) for which in ("base", "adapted", "reference")]
+        before, now, true = (value.value if value else None for value in values)
+        if before is not None and now is not None:
+            of_true = "" if true is None else f"; the reference has {true:.3f}"
+            said.append(f"{judge}: pictures had a margin of {before:.3f} to their captions, now {now:.3f}{of_true}.")
     return said

@@ -1,5 +1,6 @@
 """Estimates of every metric that can be measured on a set of pictures, and of its change between two sets."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -64,7 +65,8 @@ def interval_of(metric: Metric, given: Compared) -> Interval:
         return Interval(found.value, found.low, found.high, len(values))
     value = metric.value
     assert value is not None
-    return jackknifed(value(given), len(given.pictures), _families(given), lambda out: value(given.without(out)))
+    found = jackknifed(value(given), len(given.pictures), _families(given), lambda out: value(given.without(out)))
+    return dataclasses.replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0)) if metric.is_share else found
 
 
 def change_of(metric: Metric, now: Compared, before: Compared) -> Interval:

@@ -31,7 +31,7 @@ class Metric:
     values: Callable[[Compared], Values] | None = None  # of each picture: it is their mean
     value: Callable[[Compared], float] | None = None  # of the whole set
     interval: Callable[[Compared], Interval] | None = None  # where the set's has one of its own
-    is_share: bool = False  # values are 0 or 1
+    is_share: bool = False  # values are 0 or 1, or the set's lies between
     min_pictures: int = 1
     of_reference: str = ""  # what the reference would have, where it is not measured on it
     in_runs: bool = True  # measured at the end of every run, not by `evaluate` alone
@@ -161,6 +161,7 @@ def _row(label: str, short: str, form: str, better: Any, needs: set[Need], **mor
 
 IN_SETS: dict[str, Any] = {"of_reference": "0 by definition", "min_pictures": 3}  # a jackknife needs a pair to be left
 BALLS: dict[str, Any] = {"min_pictures": 12, "in_runs": False}  # more than two pictures for each neighbour
+SHARES: dict[str, Any] = {**BALLS, "is_share": True}
 READ: dict[str, Any] = {
     "in_runs": False,
     "blind": "What the reader does not know to say; its ceiling is the reference's.",
@@ -196,12 +197,12 @@ METRICS: dict[str, Metric] = {
     ),
     "precision": _row(
         "Pictures that lie where the reference lies", "precision", "{:.0%}", "higher", {"distances", "reference"},
-        value=functools.partial(two_sets, neighbours.precision), of_reference="100% by definition", **BALLS,
+        value=functools.partial(two_sets, neighbours.precision), of_reference="100% by definition", **SHARES,
         blind="Whether anything is left out: one good picture drawn again and again has the best value.",
     ),
     "recall": _row(
         "References that lie where pictures lie", "recall", "{:.0%}", "higher", {"distances", "reference"},
-        value=functools.partial(two_sets, neighbours.recall), of_reference="100% by definition", **BALLS,
+        value=functools.partial(two_sets, neighbours.recall), of_reference="100% by definition", **SHARES,
         blind="Whether pictures are good: one far outlier widens what counts as covered.",
     ),
     "density": _row(
@@ -211,7 +212,7 @@ METRICS: dict[str, Metric] = {
     ),
     "coverage": _row(
         "References with a picture near by", "coverage", "{:.0%}", "higher", {"distances", "reference"},
-        value=functools.partial(two_sets, neighbours.coverage), of_reference="97% for a second reference", **BALLS,
+        value=functools.partial(two_sets, neighbours.coverage), of_reference="97% for a second reference", **SHARES,
         blind="How often each is drawn; grows with the number of pictures.",
     ),
     "vendi": _row(
