@@ -16,6 +16,7 @@ VERBS = (
     runs.train,
     runs.sample,
     runs.evaluate,
+    runs.compare,
     runs.report,
     runs.suspects,
     runs.publish,

@@ -88,6 +88,59 @@ def evaluate(adapter: Path | None = None, *, options: EvaluateOptions | None = N
     evaluating.evaluate(adapter, options or EvaluateOptions(), as_json=json)
 
 
+def compare(
+    adapters: list[Path],
+    *,
+    prompts: Path,
+    scale: list[float] | None = None,
+    checkpoints: bool = False,
+    num_images: int = 1,
+    seed: int = 0,
+    guidance_scale: float | None = None,
+    num_inference_steps: int | None = None,
+    size: str | None = None,
+    to: Path | None = None,
+) -> None:
+    """Draw a grid: the same prompts and seeds with the base and with adapters, checkpoints and scales, on one page.
+
+    Example: python -m pipeline compare outputs/demo --prompts prompts.txt --scale 0.5 --scale 1 --checkpoints
+
+    Parameters
+    ----------
+    adapters
+        Output folders of runs on one base model, or checkpoints.
+    prompts
+        A text file with a prompt in each line.
+    scale
+        Scale of the adapters; may be given several times. Not given: 1.
+    checkpoints
+        Every checkpoint of the runs too, the earliest first.
+    num_images
+        Pictures of each prompt.
+    seed
+        Seed of the first picture of each prompt; the next ones count up from it.
+    guidance_scale
+        Classifier-free guidance. Not given: the first run's.
+    num_inference_steps
+        Sampling steps. Not given: the first run's.
+    size
+        Width and height, as in 832x1216. Not given: that of the first run's previews.
+    to
+        Folder for pictures and page. Not given: compare, in the first folder.
+    """
+    from pipeline.commands import compare as comparing
+
+    options = EvaluateOptions(
+        num_images=num_images,
+        seed=seed,
+        guidance_scale=guidance_scale,
+        num_inference_steps=num_inference_steps,
+        size=size,
+        to=to,
+    )
+    comparing.compare(adapters, options, prompts=prompts, scales=scale or [1.0], checkpoints=checkpoints)
+
+
 def report(output_dir: Path) -> None:
     """Make the page of a finished run again from what lies in its folder.
 

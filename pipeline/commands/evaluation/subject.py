@@ -48,9 +48,9 @@ class Subject:
 
     def sampler_of(self, *, with_adapter: bool) -> Callable[[], Sampler]:
         """What loads the model, when something is to be drawn with it."""
-        return lambda: self._sampler(with_adapter)
+        return lambda: self.around(self.loaded(with_adapter=with_adapter))
 
-    def _sampler(self, with_adapter: bool) -> Sampler:
+    def loaded(self, *, with_adapter: bool) -> Any:
         """Stock pipeline and stock loader, as whoever uses the file draws."""
         family, engine = self.family, self.engine
         with quiet_libraries():
@@ -59,13 +59,17 @@ class Subject:
             if with_adapter and self.file is not None:
                 pipe.load_lora_weights(self.file.parent, weight_name=self.file.name, adapter_name="lora")
                 pipe.set_adapters("lora", self.scale)
+        return pipe
+
+    def around(self, pipe: Any) -> Sampler:
+        """What draws with a pipeline as it is now."""
+        family = self.family
 
         @functools.lru_cache(MAX_PROMPTS)
         def encode(prompt: str | None) -> Any:
             return family.embed(pipe, prompt)
 
-        denoiser = getattr(pipe, family.denoiser)
-        return Sampler(pipe, denoiser, encode, self.settings, supports_cfg=family.supports_cfg)
+        return Sampler(pipe, getattr(pipe, family.denoiser), encode, self.settings, supports_cfg=family.supports_cfg)
 
 
 def subject_of(adapter: Path | None, options: EvaluateOptions) -> Subject:

@@ -66,7 +66,7 @@ def wanted_of(adapter: Path | None, options: EvaluateOptions) -> Wanted:
 
 
 def _named(options: EvaluateOptions) -> Wanted:
-    captions = _lines(options.captions) if options.captions else ()
+    captions = lines_of(options.captions, "--captions") if options.captions else ()
     if options.reference is None:
         return Wanted(captions, options.num_images, options.seed, (), False, f"{options.captions}")
     unread = "-" if captions else None  # their captions, where others are drawn
@@ -79,15 +79,17 @@ def _named(options: EvaluateOptions) -> Wanted:
     return Wanted(captions, options.num_images, options.seed, examples, True, f"{options.reference}")
 
 
-def _lines(path: Path) -> tuple[str, ...]:
-    """A caption in each line; empty lines are left out."""
+def lines_of(path: Path, flag: str) -> tuple[str, ...]:
+    """A caption in each line; empty lines are left out. Raises DataError for a file that holds none."""
+    if not path.is_file():
+        raise DataError(f"{flag} {path} is no file; give one with a caption in each line.")
     try:
         text = read_text(path)
     except ValueError as error:
-        raise DataError(f"--captions {error}.") from error
+        raise DataError(f"{flag} {error}.") from error
     found = tuple(" ".join(line.split()) for line in text.splitlines() if line.strip())
     if not found:
-        raise DataError(f"--captions {path} holds no caption; write one in each line.")
+        raise DataError(f"{flag} {path} holds no caption; write one in each line.")
     return found
 
 

@@ -1,0 +1,99 @@
+"""compare: a grid of base, checkpoints, runs and scales."""
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from pipeline.__main__ import main
+from pipeline.evaluation.sample import Sampler
+from tests.conftest import largest_difference
+
+pytestmark = pytest.mark.invariant
+
+
+@pytest.fixture
+def out(finished_run, tmp_path):
+    """A finished run with checkpoints of steps 4, 8 and 12; may be changed."""
+    made = finished_run("--checkpointing_steps", "4", "--validation_prompt", "a red square", "--seed", "3")
+    return shutil.copytree(made, tmp_path / "out")
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("a red square\n\na <blue> square\n", encoding="utf-8")
+    return path
+
+
+def picture(folder, column, row):
+    return Image.open(folder / f"column-{column:02d}" / f"{row:04d}.png")
+
+
+def test_every_cell_is_what_its_title_says(out, prompts, tmp_path, capsys):
+    """In the columns of the base and of the last step lie the run's own previews; at scale 0 there is the base."""
+    words = [str(out), "--prompts", str(prompts), "--scale", "0", "--scale", "1", "--checkpoints", "--seed", "3"]
+    assert main(["compare", *words]) == 0
+    folder = out / "compare"
+    titles = [column["title"] for column in json.loads((folder / "drawn.json").read_text(encoding="utf-8"))["columns"]]
+    places = ["checkpoint-4", "checkpoint-8", "checkpoint-12", "out"]
+    assert titles == ["base", *(f"{place}, scale {scale}" for place in places for scale in (0, 1))]
+    base = Image.open(out / "samples" / "base" / "0000.png")
+    last = Image.open(out / "samples" / "step-000012" / "0000.png")
+    assert largest_difference(picture(folder, 0, 0), base) <= 1
+    assert largest_difference(picture(folder, 8, 0), last) <= 1
+    assert largest_difference(picture(folder, 6, 0), last) <= 1  # the last checkpoint
+    for column in (1, 3, 5, 7):
+        assert largest_difference(picture(folder, column, 0), picture(folder, 0, 0)) <= 1
+    assert largest_difference(picture(folder, 2, 0), picture(folder, 4, 0)) > 1
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.count("<img") == 18
+    assert "a &lt;blue&gt; square" in page
+    assert f"Page  {folder / 'report.html'}" in capsys.readouterr().out
+
+
+def test_it_goes_on_where_it_stopped(out, prompts, monkeypatch, capsys):
+    words = ["compare", str(out), "--prompts", str(prompts), "--num_images", "2"]
+    assert main(words) == 0
+    before = {path: path.read_bytes() for path in (out / "compare").rglob("*.png")}
+    assert len(before) == 8
+    (out / "compare" / "column-01" / "0002.png").unlink()
+    drawn, draw = list[int](), Sampler.draw
+    monkeypatch.setattr(Sampler, "draw", lambda self, some: drawn.append(len(some)) or draw(self, some))
+    assert main(words) == 0
+    assert drawn == [4]
+    assert {path: path.read_bytes() for path in (out / "compare").rglob("*.png")} == before
+    assert main([*words, "--scale", "0.5"]) == 2
+    assert "holds a grid with other columns; give another folder with --to" in capsys.readouterr().err
+
+
+def test_two_runs_stand_side_by_side(out, prompts, finished_run, tmp_path, miniature_v):
+    other = finished_run("--learning_rate", "1e-5", name="other")
+    words = ["--prompts", str(prompts), "--to", str(tmp_path / "grid"), "--seed", "3"]
+    assert main(["compare", str(out), str(other), *words]) == 0
+    page = (tmp_path / "grid" / "report.html").read_text(encoding="utf-8")
+    assert all(f"<th>{name}</th>" in page for name in ("base", "out", "other"))
+    last = Image.open(out / "samples" / "step-000012" / "0000.png")
+    assert largest_difference(picture(tmp_path / "grid", 1, 0), last) <= 1
+    assert largest_difference(picture(tmp_path / "grid", 2, 0), last) > 1
+
+
+def test_what_cannot_be_drawn_is_named(out, prompts, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Sampler, "draw", None)
+    other = shutil.copytree(out, tmp_path / "other")
+    text = (other / "run.toml").read_text(encoding="utf-8").replace("/sd", "/another")
+    (other / "run.toml").write_text(text, encoding="utf-8")
+    for words, said in (
+        ([str(out), str(other), "--prompts", str(prompts)], "These adapters have different base models"),
+        ([str(out), str(tmp_path), str(prompts.parent / "x"), "--prompts", str(prompts)], "x: no pytorch_lora"),
+        (
+            [str(out), "--prompts", str(tmp_path / "none.txt")],
+            "--prompts " + str(tmp_path / "none.txt") + " is no file",
+        ),
+        ([str(out), "--prompts", str(prompts), "--scale", "1e3"], "--scale 1000 must lie between -100 and 100"),
+        ([str(out), "--prompts", str(prompts), "--to", str(out)], "holds other files; give a new folder with --to"),
+    ):
+        assert main(["compare", *words]) == 2
+        assert said in capsys.readouterr().err
+    assert not (out / "compare").exists()
