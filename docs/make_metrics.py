@@ -86,7 +86,9 @@ def main() -> None:
             found[name] = []
             for strength in strengths:
                 folder = Path(place) / f"{name} {strength:g}"
-                measured = estimates(kept(folder, flaw(pictures, strength), scenes, first=0), truth, extractors)
+                measured = estimates(
+                    kept(folder, flaw(pictures, strength), scenes, first=0), truth, extractors, Path(place)
+                )
                 values = {one.metric: asdict(one) for one in measured if one.metric in ORDER}
                 found[name].append({"strength": strength, **values})
     (HERE / "metrics.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -100,10 +102,10 @@ def kept(folder: Path, pictures: Pictures, scenes: Sequence[world.Scene], first:
     return PictureSet(folder, (), tuple(range(first, first + len(scenes))))
 
 
-def estimates(pictures: PictureSet, truth: PictureSet, extractors: Sequence[Extractor]) -> list[Estimate]:
+def estimates(pictures: PictureSet, truth: PictureSet, extractors: Sequence[Extractor], cache: Path) -> list[Estimate]:
     """Every metric; FID too, few as they are."""
     metrics = {name: replace(metric, min_pictures=3) for name, metric in METRICS.items()}
-    return looking.estimates(pictures, truth, extractors, metrics=metrics)[0]
+    return looking.estimates(pictures, truth, extractors, metrics=metrics, cache=cache)[0]
 
 
 def drawn(found: dict[str, list[dict]], number: int) -> str:

@@ -40,6 +40,7 @@ def folder(tmp_path, monkeypatch):
     for name in ("train_lora.py", "pipeline"):
         (tmp_path / name).symlink_to(ROOT / name)
     make_colours(tmp_path / "my_pictures")
+    (tmp_path / "prompts.txt").write_text("a lighthouse in this style\na red square\n", encoding="utf-8")
     (tmp_path / "data_cards").mkdir()
     (tmp_path / "data_cards" / "my_pictures.md").write_text(CARD, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -94,6 +95,8 @@ def test_the_readme_in_order(miniature, folder):
     assert (folder / "lighthouse.png").is_file()
     assert (folder / "outputs" / "mine" / "drawn" / "adapted" / "0000.png").is_file()
     assert (folder / "outputs" / "notebook" / "report.html").is_file()
+    assert (folder / "outputs" / "mine" / "evaluation" / "evaluation.json").is_file()
+    assert (folder / "outputs" / "mine" / "compare" / "report.html").is_file()
 
 
 def test_every_command_is_tested_except_set_up():

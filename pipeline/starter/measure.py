@@ -23,6 +23,7 @@ from pipeline.evaluation.metrics.neighbours import own_is_nearest
 from pipeline.evaluation.statistics import Interval, share
 from pipeline.starter import judge, world
 from pipeline.starter.build import autoencoder, pixels, style
+from pipeline.starter.seen import background
 
 SWEEP_SEED, FIGURE_SEED = 31, 32  # used for nothing else
 SCALES = (1.5, 3.0, 5.0)
@@ -100,14 +101,6 @@ def judged(model: judge.Judge, pictures: list[Image.Image], scenes: list[world.S
         named = int((ranks[small] < guesses).sum())
         found[f"concept top-{guesses}, small things alone"] = share(named, int(small.sum()))
     return found
-
-
-def background(picture: Image.Image) -> str:
-    """The palette colour nearest to the median of the picture's outermost pixels."""
-    values = np.asarray(picture.convert("RGB")).astype(np.float64)
-    rim = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
-    median = np.median(rim, axis=0)
-    return min(world.COLOURS, key=lambda name: float(np.square(median - np.array(world.COLOURS[name])).sum()))
 
 
 def true_pictures(num_pictures: int) -> dict[str, list[Image.Image]]:

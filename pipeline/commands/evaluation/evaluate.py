@@ -88,8 +88,9 @@ def judges_of(options: EvaluateOptions, subject: Subject, wanted: Wanted) -> tup
         for name in dict.fromkeys(names)
         for judge in extractors.by_name(name, pictured=pictured, cache_dir=cache_dir, weights=options.inception_weights)
     ]
-    if options.captioner is not None:
-        found.append(readers.captioner(options.captioner))
+    own = next((name for name in names if name in extractors.BUILT_IN), None)
+    if (reader := options.captioner or own) is not None:
+        found.append(extractors.captioner(reader))
     if options.ocr_model is not None:
         found.append(readers.letters(options.ocr_model))
     if options.aesthetic_model is not None:

@@ -8,12 +8,14 @@ from importlib import import_module
 from pathlib import Path
 
 from pipeline.errors import CheckpointError
-from pipeline.evaluation.extractors import inception, photographs, vision
+from pipeline.evaluation.extractors import inception, photographs, readers, vision
 from pipeline.evaluation.extractors.extractor import Extractor
 from pipeline.families.checkpoint.source import ModelSource
 from pipeline.hub_ids import may_be_hub_id
 
-BUILT_IN = {"starter": "pipeline.starter.extractors"}  # by the name in the card of a base -> module with load()
+BUILT_IN = {
+    "starter": "pipeline.starter.extractors"
+}  # by the name in the card of a base -> module with load() and captioner()
 
 
 def named(option: str | None, source: ModelSource) -> str | None:
@@ -29,6 +31,14 @@ def load(name: str, pictured: set[str], cache_dir: str | None) -> tuple[Extracto
     else:
         found = (vision.image_text(name, cache_dir),)
     return (*found, photographs.extractor()) if photographs.is_installed() else found
+
+
+def captioner(name: str) -> Extractor:
+    """What says what it sees: that of a base's own, or an image-to-text model. Raises CheckpointError for neither."""
+    if name in BUILT_IN:
+        own: Extractor = import_module(BUILT_IN[name]).captioner()
+        return own
+    return readers.captioner(name)
 
 
 def by_name(name: str, *, pictured: set[str], cache_dir: str | None, weights: str | None) -> tuple[Extractor, ...]:

@@ -265,7 +265,7 @@ METRICS: dict[str, Metric] = {
         value=bleu, min_pictures=3, **READ,
     ),
     "bleu_shuffled": _row(
-        "The same against another caption: the floor", "BLEU", "{:.1f}", None, {"readings"},
+        "The same against another caption: the floor", "BLEU, shuffled", "{:.1f}", None, {"readings"},
         value=functools.partial(bleu, shuffled=True), min_pictures=3, **READ,
     ),
     "rouge_l": _row(
@@ -273,7 +273,7 @@ METRICS: dict[str, Metric] = {
         values=rouge_l, **READ,
     ),
     "rouge_l_shuffled": _row(
-        "The same against another caption: the floor", "ROUGE-L", "{:.3f}", None, {"readings"},
+        "The same against another caption: the floor", "ROUGE-L, shuffled", "{:.3f}", None, {"readings"},
         values=functools.partial(rouge_l, shuffled=True), **READ,
     ),
     "written": _row(
