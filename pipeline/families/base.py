@@ -162,7 +162,8 @@ class Family(ABC):
         rows = self.encode_unconditional(pipe) if caption is None else self.encode_text(pipe, [caption])
         return {name: value[0] for name, value in rows.items()}
 
-    def size_states(self, geometry: Geometry) -> dict[str, Tensor]:
+    @staticmethod
+    def size_states(geometry: Geometry) -> dict[str, Tensor]:
         """What the denoiser is told of a picture's size and cut; nothing where it is told nothing."""
         return {}
 

@@ -84,7 +84,8 @@ class StableDiffusionXL(Family):
         )
         return {"prompt_embeds": embeddings, "pooled_prompt_embeds": pooled}
 
-    def size_states(self, geometry: Geometry) -> dict[str, Tensor]:
+    @staticmethod
+    def size_states(geometry: Geometry) -> dict[str, Tensor]:
         """{'time_ids': [6]}: original height and width, top and left of the cut, target height and width."""
         original, size = geometry.original, geometry.size
         ids = [original.height, original.width, geometry.top, geometry.left, size.height, size.width]

@@ -218,7 +218,7 @@ def test_a_caption_is_said_to_be_cut_where_the_encoder_stops_reading(family):
 def test_sizes_are_told_as_height_then_width():
     from pipeline.families.sdxl import StableDiffusionXL
 
-    told = StableDiffusionXL.size_states(None, Geometry(Size(100, 80), 3, 5, Size(48, 64)))
+    told = StableDiffusionXL.size_states(Geometry(Size(100, 80), 3, 5, Size(48, 64)))
     assert told["time_ids"].tolist() == [80, 100, 3, 5, 64, 48]
 
 

@@ -1,6 +1,8 @@
 """Invariant 9: whatever the layout, epoch, resume or cache, a picture meets its own caption or the pipeline's null."""
 
 import json
+import pickle
+import re
 
 import datasets
 import pytest
@@ -14,7 +16,7 @@ from pipeline.data.sampler import Position
 from pipeline.geometry import Size
 from pipeline.run import build
 from pipeline.run.encode import captions_at_once, encode, pictures_at_once
-from tests.conftest import COLOURS, metrics, prepared, replaced
+from tests.conftest import COLOURS, metrics, prepared, replaced, small_flags
 
 pytestmark = pytest.mark.invariant
 
@@ -91,6 +93,15 @@ def pixels_of(example, view):
         shown = getattr(ImageEnhance, kind)(shown).enhance(factor)
     shown = ImageOps.mirror(shown) if view.flip else shown
     return torch.from_numpy(np.array(shown)).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def test_what_the_loaders_workers_are_given_imports_no_library_of_models(miniature_of, colours, tmp_path):
+    """Each is a process that starts cold: a model in it, though without weights, took five seconds and 3,000 modules."""
+    context = prepared(small_flags(miniature_of("sdxl"), colours, tmp_path / "cache"), tmp_path / "out")
+    examples = build.build_examples(context)
+    given = pickle.dumps(examples)
+    assert not re.findall(rb"diffusers|transformers|peft", given)
+    assert pickle.loads(given).size_states is examples.size_states
 
 
 def test_a_table_and_a_folder_train_the_same_adapter(trainer, small, colours, tmp_path):
