@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline import rng
 from pipeline.adapter import dropout, pissa
 from pipeline.adapter.layers import TargetModule
-from pipeline.adapter.names import LIVE, is_a, is_adapter, is_live
+from pipeline.adapter.names import LIVE, belongs_to, in_file, is_a, is_adapter, is_live
 from pipeline.adapter.options import AdapterOptions
 
 
@@ -157,9 +157,7 @@ def every_layer(model: nn.Module) -> dict[str, tuple[int, ...]]:
     }
 
 
-def state(denoiser: Any, adapter: str = LIVE) -> dict[str, Float[Tensor, "..."]]:
+def state(denoiser: nn.Module, adapter: str = LIVE) -> dict[str, Float[Tensor, "..."]]:
     """The adapter's tensors under the names PEFT shares with diffusers: as in a file, without the component."""
-    from peft import get_peft_model_state_dict
-
-    values: dict[str, Tensor] = get_peft_model_state_dict(denoiser, adapter_name=adapter)
-    return {name: value.detach() for name, value in values.items()}
+    named = denoiser.named_parameters()
+    return {in_file(name, adapter): value.detach() for name, value in named if belongs_to(name, adapter)}

@@ -23,9 +23,14 @@ def is_adapter(name: str) -> bool:
     return _MARK in name
 
 
+def belongs_to(name: str, adapter: str) -> bool:
+    """Whether a tensor of a model is one of this adapter."""
+    return _MARK in name and f".{adapter}." in name
+
+
 def is_live(name: str) -> bool:
     """Whether a tensor of a model is one of the adapter that is trained."""
-    return _MARK in name and f".{LIVE}." in name
+    return belongs_to(name, LIVE)
 
 
 def is_a(name: str) -> bool:
@@ -48,9 +53,9 @@ def layer_of(name: str) -> str:
     return name.rpartition(_MARK)[0]
 
 
-def in_file(name: str) -> str:
-    """The name in a file, without its component, of a live tensor."""
-    layer, mark, half = name.replace(f".{LIVE}.", ".").rpartition(_MARK)
+def in_file(name: str, adapter: str = LIVE) -> str:
+    """The name in a file, without its component, of a tensor of a model."""
+    layer, mark, half = name.replace(f".{adapter}.", ".").rpartition(_MARK)
     return f"{layer}{mark}{half.removesuffix('.weight') if half.startswith('magnitude') else half}"
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 
 from pipeline.adapter import dropout, lora, pissa, verify
@@ -106,6 +107,16 @@ def test_the_file_means_the_same_to_stock_diffusers(family, kind, tmp_path):
         pipe.load_lora_weights(tmp_path)
         loaded = predict(pipe.unet)
     assert (live - loaded).norm() <= 1e-4 * (live - before).norm()
+
+
+@pytest.mark.parametrize("kind", ["alpha", "dora, convolutions too", "pissa"])
+def test_what_is_written_are_the_tensors_and_names_that_peft_gives(family, kind):
+    denoiser, _, _ = denoiser_of(family, kind)
+    learn(denoiser)
+    for adapter in denoiser.peft_config:
+        ours, theirs = lora.state(denoiser, adapter), get_peft_model_state_dict(denoiser, adapter_name=adapter)
+        assert list(ours) == list(theirs)
+        assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
 
 def test_patterns_decide_rank_and_alpha_of_the_layers_they_name(family):
