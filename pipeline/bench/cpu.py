@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import shipped
-from pipeline.bench import reference
+from pipeline.bench import setting
 from pipeline.errors import ConfigError
 from pipeline.training import tracking
 
@@ -90,8 +90,8 @@ def run_ours(folder: Path, num_steps: int) -> Ran:
     out = folder / "out"
     flags = {
         "pretrained_model_name_or_path": str(shipped.BASE), "train_data_dir": str(shipped.TRAIN),
-        "validation_split": "0", "rank": str(reference.RANK), "train_batch_size": str(reference.BATCH),
-        "learning_rate": str(reference.RATE), "lr_scheduler": "constant", "seed": str(reference.SEED),
+        "validation_split": "0", "rank": str(setting.RANK), "train_batch_size": str(setting.BATCH),
+        "learning_rate": str(setting.RATE), "lr_scheduler": "constant", "seed": str(setting.SEED),
         "max_train_steps": str(num_steps), "output_dir": str(out), "cache_dir": str(folder / "cache"),
     }  # fmt: skip
     words = [word for name, value in flags.items() for word in (f"--{name}", value)]

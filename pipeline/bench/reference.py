@@ -23,14 +23,13 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from pipeline import rng, shipped
 from pipeline.adapter.names import is_a
+from pipeline.bench.setting import BATCH, RANK, RATE, SEED
 from pipeline.data.buckets import together
 from pipeline.data.manifest import Example
 from pipeline.data.options import DataOptions
 from pipeline.data.reading import read_manifest
 from pipeline.data.rows import FileSource
 from pipeline.data.sampler import StepSampler
-
-BATCH, RANK, RATE, SEED = 8, 16, 1e-4, 0
 
 
 def main(folder: Path, num_steps: int) -> None:
