@@ -6,8 +6,12 @@ from pathlib import Path
 
 import grimp
 import pytest
+import torch
+from jaxtyping import TypeCheckError
 
 from pipeline.families import registry
+from pipeline.objective import losses
+from tests.shapes import stating_shapes
 
 pytestmark = pytest.mark.unit
 ROOT = Path(__file__).parent.parent
@@ -158,6 +162,12 @@ def test_tensors_that_cross_a_function_have_a_shape():
             if loose and not re.search(r"\[[^\]]*\]", ast.get_docstring(function) or ""):
                 bare.append(f"{path.relative_to(ROOT)}: {function.name}: {loose}")
     assert bare == []
+
+
+def test_a_shape_is_checked_wherever_one_is_stated():
+    assert {"pipeline.rng", "pipeline.families.sdxl", "pipeline.objective.losses"} < set(stating_shapes())
+    with pytest.raises(TypeCheckError, match="mask"):
+        losses.counted(torch.ones(3), 0.0)
 
 
 def test_one_module_writes_to_the_terminal():
