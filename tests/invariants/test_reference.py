@@ -24,6 +24,7 @@ from pipeline.geometry import Size
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.sharing import hub
 from tests.conftest import attach, dedupe, metrics
+from tests.running import Running, whole_grid
 
 pytestmark = pytest.mark.invariant
 
@@ -95,25 +96,37 @@ def test_an_adapter_at_the_start_is_the_base_exactly(miniature):
     assert torch.equal(before, at_zero)
 
 
-def test_two_hash_seeds_give_the_same_bytes(small, tmp_path):
+def test_two_hash_seeds_give_the_same_bytes(small, tmp_path, monkeypatch):
     """Of everything that is shared: the adapter, the file for ComfyUI, the settings and the card.
 
-    The script itself, cold; the folders have one name, for it is in the card.
+    The script itself, cold, and a warmed process, which has the seed of its fork server; the folders have one name, for
+    it is in the card.
     """
-    found = []
-    for hash_seed in ("1", "2"):
-        (tmp_path / hash_seed).mkdir()
-        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        more = ["--validation_prompt", "a red square", "--random_flip"]
-        words = [*dedupe([*small, *more, "--max_train_steps", "2"]), "--output_dir", "out"]
-        command = [sys.executable, str(Path("train_lora.py").resolve()), *words]
-        ended = subprocess.run(command, cwd=tmp_path / hash_seed, env=environment, capture_output=True, text=True)
-        assert ended.returncode == 0, ended.stderr
-        assert "out/report.html" in ended.stderr.splitlines()[-1]
-        out = tmp_path / hash_seed / "out"
-        found.append({name: (out / name).read_bytes() for name in hub.chosen(out)})
-    assert {"pytorch_lora_weights.safetensors", "comfyui/out.safetensors", "run.toml", "README.md"} < found[0].keys()
-    assert found[0] == found[1]
+    cold = {**os.environ, "PYTHONHASHSEED": "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"}
+    script = str(Path("train_lora.py").resolve())
+    more = ["--validation_prompt", "a red square", "--random_flip", "--max_train_steps", "2", "--output_dir", "out"]
+    words, hashed, found = dedupe([*small, *more]), "print(hash('a red square'))", []
+    for place in ("cold", "warm"):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        if place == "cold":
+            seed, output = (
+                subprocess.run([sys.executable, *line], env=cold, stderr=subprocess.STDOUT, stdout=subprocess.PIPE)
+                for line in (["-c", hashed], [script, *words])
+            )
+            code, said, seed = output.returncode, output.stdout.decode(), seed.stdout.decode()
+        else:
+            ended = Running(words, tmp_path / "log", prepared=whole_grid).wait()
+            code, said = ended.code, ended.output
+            seed = Running([], tmp_path / "seed", program=("-c", hashed)).wait().output
+        assert code == 0, said
+        assert "out/report.html" in said.splitlines()[-1]
+        out = tmp_path / place / "out"
+        found.append((seed, {name: (out / name).read_bytes() for name in hub.chosen(out)}))
+    (one, first), (other, second) = found
+    assert int(one) != int(other)
+    assert {"pytorch_lora_weights.safetensors", "comfyui/out.safetensors", "run.toml", "README.md"} < first.keys()
+    assert first == second
 
 
 @pytest.mark.parametrize(("caption", "which"), [("a red square", 0), (None, 1)])
