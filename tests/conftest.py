@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import json
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -32,6 +33,9 @@ COLOURS = {
 
 def pytest_configure() -> None:
     torch.set_num_threads(1)
+    # Of every process that is started, too: several threads wait for each other in loops, twice as long on busy cores,
+    # and sums of another number of them are rounded in another order.
+    os.environ["OMP_NUM_THREADS"] = "1"
     guard()
 
 
@@ -158,14 +162,14 @@ def world(tmp_path: Path) -> Callable[..., list[Ended]]:
 def finished_run(shared: Shared, miniature: Path) -> Callable[..., Path]:
     """The output folder, of this name, of a run of `small` with more flags; made once a session, not to be changed."""
 
-    def found(*flags: str, name: str = "out") -> Path:
+    def found(*flags: str, name: str = "out", prepared: Callable[[], None] | None = None) -> Path:
         key = "run-" + hashlib.sha256(json.dumps([name, *flags]).encode()).hexdigest()[:16]
 
         def make(folder: Path) -> None:
             basis = small_flags(miniature, make_colours(folder / "colours"), shared("cache", Path.mkdir))
             basis = [word for pair in in_pairs(basis) if pair[0] not in flags for word in pair]
             words = [*basis, *flags, "--output_dir", str(folder / name)]
-            ended = Running(words, folder / "log.txt").wait()
+            ended = Running(words, folder / "log.txt", prepared=prepared).wait()
             assert ended.code == 0, ended.output
 
         return shared(key, make) / name

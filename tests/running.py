@@ -74,6 +74,14 @@ class Running:
         wait_until(reached, seconds)
 
 
+def whole_grid() -> None:
+    """For `prepared`: the grid of the page that people get, where warmed processes draw a small one."""
+    from pipeline.evaluation import previews
+    from tests import warm
+
+    previews.GUIDANCE_FACTORS, previews.SCALES = warm.WHOLE_GRID
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not condition():

@@ -13,13 +13,15 @@ from pipeline.evaluation import png_metadata
 from pipeline.evaluation.picture_sets import kept
 from pipeline.families import registry
 from tests.conftest import largest_difference
+from tests.running import whole_grid
 
 pytestmark = pytest.mark.unit
 
 
 @pytest.fixture(scope="session")
 def finished(finished_run):
-    return finished_run("--validation_prompt", "a red square", "--validation_size", "72x56")
+    flags = ["--validation_prompt", "a red square", "--validation_size", "72x56"]
+    return finished_run(*flags, prepared=whole_grid)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from PIL import Image
 
 import pipeline.run.main
 import pipeline.run.stages
+from pipeline.evaluation import previews
 from pipeline.families import registry
 from pipeline.report import page, rendering
 from pipeline.sharing import card
@@ -34,6 +35,13 @@ Image.init()  # every format
 for module in ("peft.tuners.lora.bnb", *(f"pipeline.families.{name}" for name in registry.NAMES)):
     importlib.import_module(module)
 rendering.template("run.html"), card.template()  # compiled
+
+# The grid of the page in small: another guidance than the previews, the adapter off and stronger. Twelve pictures would
+# be half of what a short run takes; running.whole_grid is for runs whose grid somebody looks at.
+WHOLE_GRID = previews.GUIDANCE_FACTORS, previews.SCALES
+previews.GUIDANCE_FACTORS, previews.SCALES = (2.0,), (0.0, 1.5)
+os.fsync = lambda descriptor: None  # waits for the disk, which a kill of the process does not need; cold runs have it
+
 gc.collect()
 gc.freeze()  # or each fork's collector copies every page of the parent: a third of a short run
 __all__ = ["datasets", "diffusers", "page", "pipeline"]

@@ -96,7 +96,7 @@ def pixels_of(example, view):
 
 
 def test_what_the_loaders_workers_are_given_imports_no_library_of_models(miniature_of, colours, tmp_path):
-    """Each is a process that starts cold: a model in it, though without weights, took five seconds and 3,000 modules."""
+    """Each starts cold: a model in it, though without weights, cost seconds and 3,000 modules."""
     context = prepared(small_flags(miniature_of("sdxl"), colours, tmp_path / "cache"), tmp_path / "out")
     examples = build.build_examples(context)
     given = pickle.dumps(examples)

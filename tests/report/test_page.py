@@ -10,17 +10,19 @@ from pipeline.evaluation.extractors import photographs
 from pipeline.evaluation.metrics.measure import Estimate
 from pipeline.evaluation.results import Evaluation
 from pipeline.report import charts, page
+from tests.running import Running, whole_grid
 
 pytestmark = pytest.mark.unit
 
 
 @pytest.fixture
-def finished(trainer, small, colours, tmp_path):
+def finished(small, colours, tmp_path):
     out, truth = tmp_path / "out <b>", tmp_path / "reference"
     shutil.copytree(colours, truth)
     for path in truth.glob("*.png"):
         ImageOps.mirror(Image.open(path)).save(path)
-    ended = trainer(*small, "--evaluation_data_dir", truth, "--validation_split", "0.5", "--output_dir", out)
+    words = [*small, "--evaluation_data_dir", str(truth), "--validation_split", "0.5", "--output_dir", str(out)]
+    ended = Running(words, tmp_path / "log", prepared=whole_grid).wait()
     assert ended.code == 0, ended.output
     return out
 
