@@ -43,7 +43,7 @@ def flags(request, miniature_of, tmp_path):
 
 
 def test_ten_steps_move_every_target_and_a_killed_run_ends_with_the_same_bytes(start, trainer, flags, tmp_path):
-    more = ["--random_flip", "--checkpointing_steps", "3", "--validation_split", "0.5", "--validation_steps", "5"]
+    more = ["--random_flip", "--checkpointing_steps", "3", "--validation_split", "0.25", "--validation_steps", "5"]
     flags = replaced(flags, num_validation_images=0, train_data_dir=make_shapes(tmp_path / "shapes"))
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     ended = trainer(*flags, *more, "--output_dir", whole)
@@ -138,6 +138,7 @@ def test_a_fresh_process_of_stock_diffusers_draws_the_previews(drawn, miniature_
 def test_cached_is_live(flags, tmp_path):
     """What a batch holds is what the encoders give for the very picture, caption and cut."""
     import io
+    import itertools
 
     from pipeline import rng
     from pipeline.data import images, pixels
@@ -150,22 +151,23 @@ def test_cached_is_live(flags, tmp_path):
     (bucket,), cpu = context.plan.buckets, torch.device("cpu")
     examples, family = build.build_examples(context), context.family
     pipe = family.load_encoders()
-    for index, example in enumerate(context.data.manifest.examples[:4]):
-        row = examples[Position(index, 1, bucket.size)]
-        variant = views.variant_of(example, 1, 0)
-        view = views.view_of(example, variant, seed=0, size=bucket.size)
-        square = pixels.to_pixels(images.decode(io.BytesIO(example.source.content()), "white"), view)
+    shown = context.data.manifest.examples[: captions_at_once(cpu)]
+    cuts = [views.view_of(example, views.variant_of(example, 1, 0), seed=0, size=bucket.size) for example in shown]
+    squares = [
+        pixels.to_pixels(images.decode(io.BytesIO(example.source.content()), "white"), cut)
+        for example, cut in zip(shown, cuts, strict=True)
+    ]
+    batch = [square for square, _ in zip(itertools.cycle(squares), range(pictures_at_once(cpu, bucket.size)))]
+    with torch.no_grad():
+        means, stds = family.encode_image(pipe, torch.stack(batch))
+        texts = family.encode_text(pipe, [example.caption for example in shown])
+        null = family.embed(pipe, None)
+    for index, (example, cut) in enumerate(zip(shown, cuts, strict=True)):
+        row, mean, std = examples[Position(index, 1, bucket.size)], means[index], stds[index]
         dropped = rng.uniform(0, 1, example.id, "caption dropout") < 0.5
-        with torch.no_grad():
-            mean, std = (
-                value[0]
-                for value in family.encode_image(pipe, torch.stack([square] * pictures_at_once(cpu, bucket.size)))
-            )
-            texts = family.encode_text(pipe, [example.caption] * captions_at_once(cpu))
-            text = family.embed(pipe, None) if dropped else {name: value[0] for name, value in texts.items()}
-        shape = tuple(mean.shape)
-        assert torch.equal(row["latents"], mean + std * rng.normal(0, 1, example.id, "posterior", shape))
-        size = family.size_states(pixels.geometry_of(example.size, view))
+        text = null if dropped else {name: value[index] for name, value in texts.items()}
+        assert torch.equal(row["latents"], mean + std * rng.normal(0, 1, example.id, "posterior", tuple(mean.shape)))
+        size = family.size_states(pixels.geometry_of(example.size, cut))
         assert row["conditions"].keys() == {**text, **size}.keys()
         assert all(torch.equal(row["conditions"][name], value) for name, value in {**text, **size}.items())
 
