@@ -101,10 +101,10 @@ def test_a_plain_lora_is_cut_as_in_a_merge(every, miniature, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "rank"), [("sd", 0), ("sd", 64), ("sdxl", 0), ("sdxl", 3), ("flux", 0), ("sd3", 3), ("lumina2", 3)]
 )
-def test_a_run_writes_one_for_comfyui(trainer, miniature_of, tmp_path, name, rank):
+def test_a_run_writes_one_for_comfyui(trainer, miniature_of, cache, tmp_path, name, rank):
     """By ComfyUI's rules it adds what stock diffusers adds when it merges the main file, but for what is said lost."""
     base, out = miniature_of(name), tmp_path / "out"
-    flags = small_flags(base, make_colours(tmp_path / "data"), tmp_path / "cache")
+    flags = small_flags(base, make_colours(tmp_path / "data"), cache)
     flags = replaced(flags, max_train_steps=3, learning_rate=0.05)
     ended = trainer(*flags, "--use_dora", "--comfyui_rank", rank, "--output_dir", out)
     assert ended.code == 0, ended.output

@@ -42,9 +42,10 @@ def flags(request, miniature_of, tmp_path):
     return flags_of(miniature_of(request.param), tmp_path)
 
 
-def test_ten_steps_move_every_target_and_a_killed_run_ends_with_the_same_bytes(start, trainer, flags, tmp_path):
+def test_ten_steps_move_every_target_and_a_killed_run_ends_with_the_same_bytes(start, trainer, flags, cache, tmp_path):
     more = ["--random_flip", "--checkpointing_steps", "3", "--validation_split", "0.25", "--validation_steps", "5"]
-    flags = replaced(flags, num_validation_images=0, train_data_dir=make_shapes(tmp_path / "shapes"))
+    shapes = make_shapes(tmp_path / "shapes")
+    flags = replaced(flags, num_validation_images=0, train_data_dir=shapes, cache_dir=cache)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     ended = trainer(*flags, *more, "--output_dir", whole)
     assert ended.code == 0, ended.output
@@ -172,9 +173,9 @@ def test_cached_is_live(flags, tmp_path):
         assert all(torch.equal(row["conditions"][name], value) for name, value in {**text, **size}.items())
 
 
-def test_a_resume_of_another_family_is_refused(trainer, miniature_of, tmp_path):
+def test_a_resume_of_another_family_is_refused(trainer, miniature_of, cache, tmp_path):
     out = tmp_path / "out"
-    flags = replaced(flags_of(miniature_of("flux"), tmp_path), max_train_steps=2)
+    flags = replaced(flags_of(miniature_of("flux"), tmp_path), max_train_steps=2, cache_dir=cache)
     assert trainer(*flags, "--output_dir", out).code == 0
     before = (out / FILE).read_bytes(), status(out)
     flags = replaced(flags, pretrained_model_name_or_path=miniature_of("sd"), max_train_steps=4)

@@ -23,8 +23,8 @@ def model(request, miniature_of):
 
 
 @pytest.fixture
-def flags(model, tmp_path):
-    found = small_flags(model, make_colours(tmp_path / "data"), tmp_path / "cache")
+def flags(model, cache, tmp_path):
+    found = small_flags(model, make_colours(tmp_path / "data"), cache)
     more = ["--train_text_encoder", "--text_encoder_layers", "attention+mlp", "--lora_alpha", "6"]
     more += ["--rank_pattern", "text_encoder.*.fc1=2", "--caption_dropout", "0.2", "--validation_split", "0.5"]
     return [*replaced(found, max_train_steps=4, num_validation_images=0), *more, "--use_dora", "--lora_dropout", "0.1"]

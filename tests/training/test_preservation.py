@@ -6,7 +6,7 @@ import torch
 from pipeline.adapter import lora
 from pipeline.conditioning import stack
 from pipeline.data.sampler import Position
-from pipeline.families import miniature, registry
+from pipeline.families import registry
 from pipeline.run import build
 from pipeline.run.encode import encode
 from tests.conftest import metrics, prepared, replaced, small_flags
@@ -35,9 +35,10 @@ PROMPT = ["--preservation_prompt", "a square of some colour"]
 
 
 @pytest.mark.parametrize(("family", "prompt"), [("sd", PROMPT), *((name, []) for name in sorted(registry.NAMES))])
-def test_at_the_start_it_is_nothing_and_afterwards_the_distance_to_the_base(family, prompt, colours, tmp_path):
-    miniature.write(family, tmp_path / "model")
-    flags = [*small_flags(tmp_path / "model", colours, tmp_path / "cache"), "--caption_dropout", "0"]
+def test_at_the_start_it_is_nothing_and_afterwards_the_distance_to_the_base(
+    family, prompt, miniature_of, colours, cache, tmp_path
+):
+    flags = [*small_flags(miniature_of(family), colours, cache), "--caption_dropout", "0"]
     plain, adapted, batch = made(flags, tmp_path / "out")
     kept, same, _ = made([*flags, *WEIGHT, *prompt], tmp_path / "out")
     for found, wanted in zip(gradients(kept, same, batch), gradients(plain, adapted, batch), strict=True):
