@@ -1,5 +1,7 @@
 """What the tests share: a miniature model, a small dataset, and runs in processes forked from one warmed parent."""
 
+import tests.shapes  # noqa: F401  # isort: skip  # before anything of `pipeline` is imported
+
 import gc
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Shapes are checked, wherever a module states them: a plugin of pytest, loaded before anything of `pipeline` is.
+"""Shapes are checked, wherever a module states them: imported by conftest.py before anything of `pipeline` is.
 
 What states none has types alone, and those mypy proves; checking them again in each call was a quarter of what tests
 take that call functions.

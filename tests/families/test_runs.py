@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from pipeline.__main__ import main
 from pipeline.data import views
+from pipeline.evaluation import results
 from pipeline.families import registry
 from tests.conftest import (
     largest_difference,
@@ -134,6 +136,22 @@ def test_a_fresh_process_of_stock_diffusers_draws_the_previews(drawn, miniature_
     monkeypatch.chdir(out)
     exec(compile(snippet_of((out / "README.md").read_text(encoding="utf-8")), "card", "exec"), {})
     assert largest_difference(Image.open("picture.png"), pictures["adapted"]) <= 1
+
+
+@pytest.mark.xdist_group("drawn")
+@pytest.mark.parametrize(("name", "kind"), DRAWN)
+def test_an_evaluation_draws_them_too_and_measures_them(drawn, name, kind, tmp_path):
+    out, to = drawn / f"{name} {kind}" / "out", tmp_path / "evaluation"
+    row = json.loads((out / "samples" / "step-000004" / "index.json").read_text(encoding="utf-8"))[0]
+    (tmp_path / "captions.txt").write_text(f"{row['prompt']}\na blue square\n", encoding="utf-8")
+    words = ["--captions", str(tmp_path / "captions.txt"), "--seed", str(row["seed"]), "--num_images", "2"]
+    assert main(["evaluate", str(out), *words, "--to", str(to)]) == 0
+    for which in ("base", "adapted"):
+        there = Image.open(to / which / "000000.png")
+        assert largest_difference(there, Image.open(out / f"fresh-{which}.png")) <= 1
+    found = results.read(to)
+    assert found.found("change", "within_caption").n == 4
+    assert found.n == 2
 
 
 def test_cached_is_live(flags, tmp_path):

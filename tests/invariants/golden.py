@@ -25,7 +25,7 @@ from tests.conftest import Running, make_colours, metrics, replaced, small_flags
 
 FILE = Path(__file__).parent / "golden" / "trajectories.json"
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "numpy", "pillow")
-NUM_STEPS, NUM_DEMO_STEPS = 5, 12  # the demo's rate rises for 11
+NUM_STEPS, NUM_DEMO_STEPS = 5, 20
 ADAPTER = "pytorch_lora_weights.safetensors"
 
 
