@@ -98,6 +98,7 @@ class World:
         argv: list[str],
         log: Path,
         *,
+        program: tuple[str, ...] = ("train_lora.py",),
         environment: dict[str, str] | None = None,
         prepared: Callable[[], None] | None = None,
     ) -> None:
@@ -109,7 +110,13 @@ class World:
         shared |= {"WORLD_SIZE": str(num_processes), "LOCAL_WORLD_SIZE": str(num_processes)}
         ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_processes)]
         self.processes = [
-            Running(argv, log.with_name(f"{log.name}-{number}"), environment=shared | rank, prepared=prepared)
+            Running(
+                argv,
+                log.with_name(f"{log.name}-{number}"),
+                program=program,
+                environment=shared | rank,
+                prepared=prepared,
+            )
             for number, rank in enumerate(ranks)
         ]
 

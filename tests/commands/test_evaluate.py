@@ -14,6 +14,7 @@ from pipeline.evaluation.metrics.table import METRICS
 from pipeline.evaluation.sample import Sampler
 from tests.commands import captioners
 from tests.conftest import make_colours
+from tests.running import World
 
 pytestmark = pytest.mark.invariant
 FILE = "pytorch_lora_weights.safetensors"
@@ -84,6 +85,24 @@ def test_it_goes_on_where_it_stopped_and_knows_what_it_has_seen(out, monkeypatch
     assert (folder / "evaluation.json").read_bytes() == saved
     assert main(["evaluate", str(out), "--num_images", "5", "--scale", "0.5"]) == 2
     assert "holds an evaluation with another scale; give another folder with --to" in capsys.readouterr().err
+
+
+def test_two_processes_draw_and_measure_what_one_does(out, tmp_path):
+    words = ["evaluate", str(out), "--num_images", "10", "--to"]
+    assert main([*words, str(tmp_path / "one")]) == 0
+    ended = World(2, [*words, str(tmp_path / "two")], tmp_path / "log", program=("-m", "pipeline")).wait()
+    assert [process.code for process in ended] == [0, 0], [process.output for process in ended]
+    one, two = (
+        {
+            path.relative_to(tmp_path / name): path.read_bytes()
+            for path in (tmp_path / name).rglob("*")
+            if path.is_file()
+        }
+        for name in ("one", "two")
+    )
+    assert len(one) > 80
+    assert one == two
+    assert "Report" not in ended[1].output
 
 
 def test_at_scale_0_nothing_changes(out, tmp_path):
