@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -179,7 +179,8 @@ def parse(argv: list[str]) -> Command | None:
         given_in.append(cyclopts.config.Dict(table, allow_unknown=False, source=str(config)))
     if recipe is not None:
         given_in.append(cyclopts.config.Toml(shipped.recipe(recipe), allow_unknown=False, must_exist=True))
-    command = _parsed(_app(given_in), argv)
+    of_recipe = set[str]() if recipe is None else _of_recipe(recipe)
+    command = _parsed(_app(given_in, given | of_recipe), argv)
     if not isinstance(command, Command):
         return None
     command = dataclasses.replace(command, run=command.run.replaced(source=tables))
@@ -225,9 +226,14 @@ def _parsed(app: App, argv: list[str]) -> Any:
 
 def _yielding(recipe: str | None, table: dict[str, Any], on_line: set[str]) -> frozenset[str]:
     """The options that only a recipe sets; with --init_lora also those of run.toml that the adapter itself decides."""
-    of_recipe = set() if recipe is None else tomllib.loads(shipped.recipe(recipe).read_text(encoding="utf-8")).keys()
+    of_recipe = set[str]() if recipe is None else _of_recipe(recipe)
     decided = {"rank", *SHAPING} & table.keys() if "init_lora" in on_line else set[str]()
     return frozenset(((of_recipe - table.keys()) | decided) - on_line)
+
+
+def _of_recipe(recipe: str) -> set[str]:
+    """The options that a recipe sets. Raises ConfigError where there is none of this name."""
+    return set(tomllib.loads(shipped.recipe(recipe).read_text(encoding="utf-8")))
 
 
 def giving_way(run: Run, problems: list[str], yielding: frozenset[str]) -> tuple[Run, tuple[str, ...]]:
@@ -238,7 +244,13 @@ def giving_way(run: Run, problems: list[str], yielding: frozenset[str]) -> tuple
     return run.replaced(**{name: defaults[name] for name in named}), notes
 
 
-def _app(configs: list[Any]) -> App:
+def _app(configs: list[Any], given: Set[str]) -> App:
+    """The parser of the options that are given, for each takes time; of all if one is unknown, to name the nearest."""
+    fields = [field for section in Run().sections for field in dataclasses.fields(section)]
+    is_known = given <= KINDS.keys()
+    asked = [(field.name, field.type, field) for field in fields if field.name in given or not is_known]
+    options = dataclasses.make_dataclass("Options", asked, namespace={"__module__": __name__}, kw_only=True)
+    defaults = options()
     app = App(
         name="train_lora.py",
         help_flags=(),  # see help_text.py
@@ -253,13 +265,13 @@ def _app(configs: list[Any]) -> App:
     @app.default
     def _main(
         *,
-        run: Annotated[Run, Parameter(name="*")] = Run(),
+        run: Annotated[options, Parameter(name="*")] = defaults,  # type: ignore[valid-type]  # made just above
         config: Path | None = None,
         recipe: str | None = None,
         dry_run: bool = False,
         debug: bool = False,
     ) -> Command:
-        return Command(run, dry_run, debug)
+        return Command(Run().replaced(**vars(run)), dry_run, debug)
 
     return app
 
