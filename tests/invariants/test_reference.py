@@ -102,29 +102,27 @@ def test_two_hash_seeds_give_the_same_bytes(small, tmp_path, monkeypatch):
     The script itself, cold, and a warmed process, which has the seed of its fork server; the folders have one name, for
     it is in the card.
     """
-    cold = {**os.environ, "PYTHONHASHSEED": "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"}
-    script = str(Path("train_lora.py").resolve())
-    more = ["--validation_prompt", "a red square", "--random_flip", "--max_train_steps", "2", "--output_dir", "out"]
-    words, hashed, found = dedupe([*small, *more]), "print(hash('a red square'))", []
-    for place in ("cold", "warm"):
-        (tmp_path / place).mkdir()
-        monkeypatch.chdir(tmp_path / place)
-        if place == "cold":
-            seed, output = (
-                subprocess.run([sys.executable, *line], env=cold, stderr=subprocess.STDOUT, stdout=subprocess.PIPE)
-                for line in (["-c", hashed], [script, *words])
-            )
-            code, said, seed = output.returncode, output.stdout.decode(), seed.stdout.decode()
-        else:
-            ended = Running(words, tmp_path / "log", prepared=whole_grid).wait()
-            code, said = ended.code, ended.output
-            seed = Running([], tmp_path / "seed", program=("-c", hashed)).wait().output
-        assert code == 0, said
-        assert "out/report.html" in said.splitlines()[-1]
-        out = tmp_path / place / "out"
-        found.append((seed, {name: (out / name).read_bytes() for name in hub.chosen(out)}))
-    (one, first), (other, second) = found
-    assert int(one) != int(other)
+    cold, warm = tmp_path / "cold", tmp_path / "warm"
+    cold.mkdir()
+    warm.mkdir()
+    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    environment = {**os.environ, "PYTHONHASHSEED": seed, "HF_HUB_OFFLINE": "1"}
+
+    def python(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, *words], cwd=cold, env=environment, capture_output=True, text=True)
+
+    more = ["--validation_prompt", "a red square", "--random_flip", "--max_train_steps", "2"]
+    words = [*dedupe([*small, *more]), "--output_dir", "out"]
+    typed = python(str(Path("train_lora.py").resolve()), *words)
+    assert typed.returncode == 0, typed.stderr
+    assert "out/report.html" in typed.stderr.splitlines()[-1]
+    monkeypatch.chdir(warm)
+    forked = Running(words, tmp_path / "log", prepared=whole_grid).wait()
+    assert forked.code == 0, forked.output
+    hashed = ("-c", "print(hash('a red square'))")
+    assert python(*hashed).stdout != Running([], tmp_path / "hash", program=hashed).wait().output
+    outs = [place / "out" for place in (cold, warm)]
+    first, second = ({name: (out / name).read_bytes() for name in hub.chosen(out)} for out in outs)
     assert {"pytorch_lora_weights.safetensors", "comfyui/out.safetensors", "run.toml", "README.md"} < first.keys()
     assert first == second
 
