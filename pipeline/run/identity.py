@@ -5,6 +5,7 @@ from typing import Any
 from pipeline.data.sources import by_source
 from pipeline.hashing import digest, fingerprint_of_adapter
 from pipeline.run.context import RunContext
+from pipeline.training.identity import Identity
 
 # Options that may differ between a run and its continuation, and whose effect on the weights, where they have one, is
 # recorded otherwise. Two change bits and nothing more: --deterministic and --gradient_checkpointing.
@@ -72,40 +73,55 @@ NOT_IDENTITY = frozenset(
     }
 )
 
+# Options that came after checkpoints without them, each with the value that computes what was computed without it: a
+# checkpoint that does not name it was made so. The value stays, whatever becomes of the option's default.
+CAME_LATER: dict[str, Any] = {
+    "caption_weights": None,
+    "with_prior_preservation": False,
+    "prior_loss_weight": 1.0,
+    "random_rotation": 0.0,
+    "color_jitter": 0.0,
+}
+
 
 def _deciding(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in NOT_IDENTITY}
 
 
-def _sources(context: RunContext) -> list[dict[str, Any]]:
+def _sources(context: RunContext) -> list[dict[str, Any]] | None:
     """What each of several sources says for itself, and which examples it has; in no order of theirs."""
+    tables = context.run.data.source
+    if not tables:
+        return None
     found = [
         {**_deciding(dict(table)), "examples": digest("\n".join(example.id for example in examples).encode())}
-        for table, examples in zip(
-            context.run.data.source, by_source(context.run.data, context.data.manifest), strict=True
-        )
+        for table, examples in zip(tables, by_source(context.run.data, context.data.manifest), strict=True)
     ]
     return sorted(found, key=repr)
 
 
 def _drawing(context: RunContext) -> dict[str, Any]:
     """What decides the pictures of the class that the base draws."""
-    preview = context.run.preview
-    return {"guidance_scale": preview.guidance_scale, "num_inference_steps": preview.num_inference_steps}
+    preview, pictures = context.run.preview, context.data.class_images
+    is_drawn = pictures is not None and pictures.num_drawn > 0
+    return {name: getattr(preview, name) if is_drawn else None for name in ("guidance_scale", "num_inference_steps")}
 
 
-def _groups(context: RunContext) -> str:
-    """Which example is of which group."""
-    return digest("\n".join(f"{example.id} {example.group}" for example in context.data.manifest.examples).encode())
+def _groups(context: RunContext) -> dict[str, Any]:
+    """What the groups of examples count, and which example is of which group."""
+    balance, examples = context.data.balance, context.data.manifest.examples
+    if balance is None:
+        return {"balance": None, "groups": None}
+    groups = "\n".join(f"{example.id} {example.group}" for example in examples)
+    return {"balance": dict(balance.weights), "groups": digest(groups.encode())}
 
 
-def identity_of(context: RunContext) -> dict[str, Any]:
-    """All that decides the trained weights, by name."""
+def identity_of(context: RunContext) -> Identity:
+    """All that decides the trained weights, by name; what does not apply is None, which is how a name stays known."""
     family, data, plan = context.family, context.data, context.plan
-    kept = _deciding(context.run.flat())
-    return {
-        **kept,
-        **({"sources": _sources(context)} if context.run.data.source else {}),
+    facts = {
+        **_deciding(context.run.flat()),
+        "sources": _sources(context),
         "dataset": data.shown.fingerprint,
         "held_out": data.held_out.fingerprint if data.held_out else None,
         "base_model": family.source.fingerprint((family.denoiser, "scheduler")),
@@ -113,7 +129,8 @@ def identity_of(context: RunContext) -> dict[str, Any]:
         "start": fingerprint_of_adapter(context.run.adapter.init_lora),
         "num_steps": plan.num_steps,
         "global_batch": plan.global_batch,
-        **(_drawing(context) if data.class_images is not None and data.class_images.num_drawn else {}),
-        **({"balance": dict(data.balance.weights), "groups": _groups(context)} if data.balance is not None else {}),
+        **_drawing(context),
+        **_groups(context),
         "buckets": [[str(bucket.size), len(bucket.entries)] for bucket in plan.buckets],
     }
+    return Identity(facts, CAME_LATER)

@@ -16,6 +16,7 @@ from pipeline.adapter.names import FILE
 from pipeline.console import tell
 from pipeline.errors import CheckpointError, listed
 from pipeline.hashing import digest
+from pipeline.training.identity import Identity
 from pipeline.training.state import TrainState
 
 STATE, FACTS = "state.safetensors", "state.json"
@@ -24,10 +25,10 @@ NAME = re.compile(r"checkpoint-(\d+)")
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one run: `identity` is everything that must be equal for a resume to be exact."""
+    """The checkpoints of one run."""
 
     folder: Path
-    identity: dict[str, Any]
+    identity: Identity
     limit: int | None
 
     def save(self, step: int, state: TrainState, adapted: AdaptedModels) -> Path:
@@ -37,7 +38,7 @@ class Checkpoints:
             atomic.write_tensors(folder / STATE, state.tensors())
             with state.showing_current():
                 writer.write(folder, adapted, json.dumps({"step": step}))
-            facts = {"step": step, "identity": self.identity, "state": state.facts()}
+            facts = {"step": step, "identity": self.identity.facts, "state": state.facts()}
             facts["digest"] = _digest(facts, folder)
             atomic.write_text(folder / FACTS, json.dumps(facts, indent=2) + "\n")
 
@@ -78,13 +79,14 @@ class Checkpoints:
 
     def require_identity(self, path: Path) -> None:
         """Raise CheckpointError with every difference if a checkpoint was made by another run."""
-        before = _facts(path)["identity"]
-        now = json.loads(json.dumps(self.identity))
-        changed = [
-            f"{name}: {before.get(name)!r} then, {now.get(name)!r} now"
-            for name in sorted(before.keys() | now.keys())
-            if before.get(name) != now.get(name)
-        ]
+        before, now = _facts(path)["identity"], self.identity.facts
+        unknown = self.identity.unknown_in(before)
+        if unknown:
+            raise CheckpointError(
+                f"{path} was made by another version of this program, for which something counted that this one does "
+                f"not know. Go on with that version, or give another --output_dir:\n{listed(unknown)}"
+            )
+        changed = self.identity.changes_from(before)
         if changed:
             raise CheckpointError(
                 f"{path} belongs to another run, so going on from it would not be exact. "
@@ -147,9 +149,9 @@ def step_of(path: Path) -> int:
     return int(_facts(path)["step"])
 
 
-def _same_run(path: Path, identity: dict[str, Any]) -> bool:
+def _same_run(path: Path, identity: Identity) -> bool:
     try:
         facts = _facts(path)
     except (OSError, ValueError):
         return False
-    return bool(facts.get("identity") == json.loads(json.dumps(identity)))
+    return identity.is_of(facts.get("identity", {}))

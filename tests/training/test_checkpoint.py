@@ -14,12 +14,14 @@ from pipeline.errors import CheckpointError
 from pipeline.families import registry
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.identity import Identity
 from pipeline.training.state import TrainState
 from pipeline.training.tracking import Metrics, read
 from tests.conftest import attach
 from tests.rows import step_row
 
 pytestmark = pytest.mark.unit
+ANY = Identity({}, {})
 
 
 @pytest.fixture
@@ -42,15 +44,22 @@ def save(checkpoints: Checkpoints, step: int, trained: tuple) -> None:
 
 
 def test_the_newest_are_kept_and_another_runs_are_not_touched(tmp_path, trained):
-    save(Checkpoints(tmp_path, {"rank": 8}, None), 700, trained)
-    checkpoints = Checkpoints(tmp_path, {"rank": 2}, 2)
+    save(Checkpoints(tmp_path, Identity({"rank": 8}, {}), None), 700, trained)
+    checkpoints = Checkpoints(tmp_path, Identity({"rank": 2}, {}), 2)
     for step in (2, 4, 10):
         save(checkpoints, step, trained)
     assert [path.name for path in checkpoint.existing(tmp_path)] == ["checkpoint-4", "checkpoint-10", "checkpoint-700"]
 
 
+def test_a_run_removes_what_it_wrote_before_an_update(tmp_path, trained):
+    save(Checkpoints(tmp_path, Identity({"rank": 2}, {}), None), 2, trained)
+    save(Checkpoints(tmp_path, Identity({"rank": 2, "jitter": 0.1}, {}), None), 3, trained)
+    save(Checkpoints(tmp_path, Identity({"rank": 2, "jitter": 0.0}, {"jitter": 0.0}), 1), 4, trained)
+    assert [path.name for path in checkpoint.existing(tmp_path)] == ["checkpoint-3", "checkpoint-4"]
+
+
 def test_a_full_disk_costs_neither_the_old_nor_leaves_half_of_the_new(tmp_path, trained, monkeypatch):
-    checkpoints = Checkpoints(tmp_path, {}, 1)
+    checkpoints = Checkpoints(tmp_path, ANY, 1)
     save(checkpoints, 2, trained)
 
     def full(path, *rest, **named):
@@ -65,7 +74,7 @@ def test_a_full_disk_costs_neither_the_old_nor_leaves_half_of_the_new(tmp_path, 
 
 @pytest.mark.parametrize("harm", ["cut", "missing", "flipped", "facts", "number"])
 def test_damage_is_found(tmp_path, trained, harm):
-    checkpoints = Checkpoints(tmp_path, {}, None)
+    checkpoints = Checkpoints(tmp_path, ANY, None)
     save(checkpoints, 2, trained)
     save(checkpoints, 4, trained)
     state = tmp_path / "checkpoint-4" / "state.safetensors"
@@ -92,7 +101,7 @@ def test_restoring_gives_back_every_tensor(tmp_path, trained):
     state.note(4, 0.6)
     state.put({name: value + 1 for name, value in state.copy_of_current().items()})
     state.update_average(1)
-    checkpoints = Checkpoints(tmp_path, {"seed": 1}, None)
+    checkpoints = Checkpoints(tmp_path, ANY, None)
     save(checkpoints, 5, (denoiser, state))
     before, facts = {name: value.clone() for name, value in state.tensors().items()}, state.facts()
     assert {name.split("/")[0] for name in before} == {
@@ -109,13 +118,13 @@ def test_restoring_gives_back_every_tensor(tmp_path, trained):
 
 
 def test_no_pickle_is_written(tmp_path, trained):
-    save(Checkpoints(tmp_path, {}, None), 1, trained)
+    save(Checkpoints(tmp_path, ANY, None), 1, trained)
     assert {path.suffix for path in (tmp_path / "checkpoint-1").iterdir()} == {".safetensors", ".json"}
 
 
 def test_other_tensors_are_refused(tmp_path, trained):
-    save(Checkpoints(tmp_path, {}, None), 1, trained)
-    checkpoints, state = Checkpoints(tmp_path, {}, None), trained[1]
+    save(Checkpoints(tmp_path, ANY, None), 1, trained)
+    checkpoints, state = Checkpoints(tmp_path, ANY, None), trained[1]
     other = TrainState({**state.named, "extra": nn.Parameter(torch.zeros(1))}, state.optimizer)
     with pytest.raises(CheckpointError, match="extra"):
         checkpoints.restore(tmp_path / "checkpoint-1", other)
@@ -148,7 +157,7 @@ def test_a_checkpoints_adapter_is_what_would_be_handed_over(tmp_path, trained):
     averaged = TrainState(state.named, state.optimizer, ema_decay=0.9)
     averaged.average = {name: torch.full_like(value, 0.25) for name, value in averaged.average.items()}
     live = {name: value.detach().clone() for name, value in averaged.named.items()}
-    path = Checkpoints(tmp_path, {}, None).save(1, averaged, adapted)
+    path = Checkpoints(tmp_path, ANY, None).save(1, averaged, adapted)
     adapter = load_file(path / FILE)
     assert len(adapter) == len(live)
     assert all(torch.equal(value, torch.full_like(value, 0.25)) for value in adapter.values())
