@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pipeline.data.class_images import num_to_draw
 from pipeline.data.sources import by_source
 from pipeline.hashing import digest, fingerprint_of_adapter
 from pipeline.run.context import RunContext
@@ -83,6 +84,8 @@ CAME_LATER: dict[str, Any] = {
     "color_jitter": 0.0,
 }
 
+BY_DRAWING = frozenset({"dataset", "buckets", "num_steps"})  # what is only known once the base has drawn its pictures
+
 
 def _deciding(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in NOT_IDENTITY}
@@ -102,8 +105,7 @@ def _sources(context: RunContext) -> list[dict[str, Any]] | None:
 
 def _drawing(context: RunContext) -> dict[str, Any]:
     """What decides the pictures of the class that the base draws."""
-    preview, pictures = context.run.preview, context.data.class_images
-    is_drawn = pictures is not None and pictures.num_drawn > 0
+    preview, is_drawn = context.run.preview, num_to_draw(context.run.data, context.data.class_given) > 0
     return {name: getattr(preview, name) if is_drawn else None for name in ("guidance_scale", "num_inference_steps")}
 
 
@@ -116,8 +118,11 @@ def _groups(context: RunContext) -> dict[str, Any]:
     return {"balance": dict(balance.weights), "groups": digest(groups.encode())}
 
 
-def identity_of(context: RunContext) -> Identity:
-    """All that decides the trained weights, by name; what does not apply is None, which is how a name stays known."""
+def identity_of(context: RunContext, undecided: frozenset[str] = frozenset()) -> Identity:
+    """All that decides the trained weights, by name; what does not apply is None, which is how a name stays known.
+
+    `undecided` are those among them that this context cannot say yet.
+    """
     family, data, plan = context.family, context.data, context.plan
     facts = {
         **_deciding(context.run.flat()),
@@ -133,4 +138,4 @@ def identity_of(context: RunContext) -> Identity:
         **_groups(context),
         "buckets": [[str(bucket.size), len(bucket.entries)] for bucket in plan.buckets],
     }
-    return Identity(facts, CAME_LATER)
+    return Identity(facts, CAME_LATER, undecided)

@@ -42,13 +42,12 @@ OWN_NAMES = (
 )
 
 
-def claim(context: RunContext, checkpoints: Checkpoints, status: Status) -> Path | None:
-    """Make the output folder this run's; returns the checkpoint to go on from.
+def hold(context: RunContext, checkpoints: Checkpoints) -> Path | None:
+    """Keep other runs out of the output folder from now on; returns the checkpoint to go on from. Nothing is removed.
 
-    Raises ConfigError for a folder that is in use or cannot be written, CheckpointError if its checkpoint is another's.
+    Raises ConfigError for a folder that is in use or cannot be made, CheckpointError if its checkpoint is another's.
     """
-    train_options, folder = context.run.train, context.folder
-    resume = train_options.resume_from_checkpoint
+    folder, resume = context.folder, context.run.train.resume_from_checkpoint
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not atomic.hold_folder(folder, patience=0.0):
@@ -57,11 +56,24 @@ def claim(context: RunContext, checkpoints: Checkpoints, status: Status) -> Path
                 raise ConfigError(
                     f"Another run does not stop writing to {folder}; stop it, or give another --output_dir."
                 )
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    found = checkpoints.find(resume) if resume else None
+    if found is not None:
+        checkpoints.require_identity(found)
+    return found
+
+
+def claim(context: RunContext, checkpoints: Checkpoints, status: Status) -> Path | None:
+    """Make the output folder this run's; returns the checkpoint to go on from.
+
+    Raises ConfigError for a folder that is in use or cannot be written, CheckpointError if its checkpoint is another's.
+    """
+    folder = context.folder
+    found = hold(context, checkpoints)
+    try:
         atomic.remove_leftovers(folder, "checkpoint-[0-9]*", *(f"{name}.*" for name in (*OWN_NAMES, FILE)))
-        found = checkpoints.find(resume) if resume else None
-        if found is not None:
-            checkpoints.require_identity(found)
-        if train_options.overwrite_output_dir:
+        if context.run.train.overwrite_output_dir:
             _remove_own(folder)
         if found is not None and is_complete(context, found):
             return found
@@ -74,8 +86,12 @@ def claim(context: RunContext, checkpoints: Checkpoints, status: Status) -> Path
         _write_notes(folder / NOTES_FILE, context.plan.notes)
         status.write("starting", "encoding images and captions")
     except OSError as error:
-        raise ConfigError(f"--output_dir {folder} cannot be written: {error.strerror}.") from error
+        raise _unwritable(folder, error) from error
     return found
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"--output_dir {folder} cannot be written: {error.strerror}.")
 
 
 def is_complete(context: RunContext, found: Path) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from pipeline.adapter.names import FILE
 from pipeline.config import PATHS, SECRETS, Command
 from pipeline.console import tell
+from pipeline.data.class_images import num_to_draw
 from pipeline.evaluation.previews import Previews
 from pipeline.progress import Progress
 from pipeline.run import build, dry_run, export, finish
@@ -14,8 +15,8 @@ from pipeline.run.context import RunContext, prepare
 from pipeline.run.draw_class import with_drawn_class
 from pipeline.run.encode import encode
 from pipeline.run.finish import TrainResult
-from pipeline.run.identity import identity_of
-from pipeline.run.output_folder import claim, is_complete
+from pipeline.run.identity import BY_DRAWING, identity_of
+from pipeline.run.output_folder import claim, hold, is_complete
 from pipeline.run.preflight import RunData
 from pipeline.sharing import hub
 from pipeline.status import Status, launched_by_accelerate
@@ -46,11 +47,24 @@ def execute(
             dry.keep(context.plan.text(), context.plan.room)
             tell(dry_run.DONE)
             return None
+        context.engine.on_main(lambda: require_sharing(context))
         with timer.section("draw"):
-            context = with_drawn_class(context)
+            context = draw(context)
         return run_stages(context, status, timer)
     finally:
         context.engine.release()
+
+
+def draw(context: RunContext) -> RunContext:
+    """The run with the pictures of its class. Drawing may take minutes, so what would be refused then is refused first.
+
+    Raises ConfigError or CheckpointError as `hold` does.
+    """
+    if not num_to_draw(context.run.data, context.data.class_given):
+        return context
+    before = Checkpoints(context.folder, identity_of(context, BY_DRAWING), None)
+    context.engine.on_main(lambda: hold(context, before))
+    return with_drawn_class(context)
 
 
 def run_stages(context: RunContext, status: Status, timer: PhaseTimer) -> TrainResult:
@@ -66,7 +80,6 @@ def _run_stages(
     checkpoints = Checkpoints(folder, identity_of(context), context.run.train.checkpoints_total_limit)
 
     def claimed() -> tuple[Path | None, bool]:
-        require_sharing(context)
         found = claim(context, checkpoints, status)
         return found, found is not None and is_complete(context, found)
 

@@ -12,11 +12,13 @@ import pipeline
 class Identity:
     """All that must be equal for a resume to be exact, by name.
 
-    `came_later` are the facts that earlier versions did not record, each with what its absence meant.
+    `came_later` are the facts that earlier versions did not record, each with what its absence meant;
+    `undecided` those of this run that cannot be said yet and differ from nothing.
     """
 
     facts: dict[str, Any]
     came_later: Mapping[str, Any]
+    undecided: frozenset[str] = frozenset()
 
     def is_of(self, recorded: dict[str, Any]) -> bool:
         """Whether a checkpoint with these recorded facts belongs to the same run."""
@@ -31,7 +33,7 @@ class Identity:
     def changes_from(self, recorded: dict[str, Any]) -> list[str]:
         """What was otherwise when these facts were recorded, a line each."""
         now, found = json.loads(json.dumps(self.facts)), []
-        for name in sorted(now):
+        for name in sorted(now.keys() - self.undecided):
             before = recorded.get(name, self.came_later.get(name))
             if before != now[name]:
                 is_new = name in self.came_later and name not in recorded
