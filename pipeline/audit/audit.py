@@ -1,17 +1,18 @@
 """A whole audit: everything that is looked at, in the order of the method."""
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.audit import balance, files, likeness, sizes, texts
 from pipeline.audit.balance import Column
-from pipeline.audit.findings import Case, Finding, Weight, findings_of
+from pipeline.audit.epoch import Epoch, Model, epoch_of
+from pipeline.audit.findings import Case, Finding, findings_of, lighter_for
+from pipeline.audit.of_class import ClassAudit, audit_class, pictures_of
 from pipeline.audit.survey import survey
 from pipeline.audit.texts import Tokens
-from pipeline.data.buckets import Bucket, Offered, make_buckets
+from pipeline.data.class_images import beside
 from pipeline.data.manifest import Manifest
 from pipeline.data.options import DataOptions
-from pipeline.data.sampler import StepSampler
 from pipeline.data.sources import names_of
 from pipeline.data.split import split
 from pipeline.errors import ConfigError
@@ -20,38 +21,29 @@ NO_HASHES = 'near copies were not looked for: that needs ImageHash (pip install 
 
 
 @dataclass(frozen=True)
-class Model:
-    """What an audit has to know of the model and the run."""
-
-    possible: Offered
-    batch_size: int  # examples of an optimizer step
-    seed: int
-    lost: texts.Lost | None  # captions that are cut, with what is lost
-    count_tokens: texts.CountTokens | None = None
-
-
-@dataclass(frozen=True)
 class Audit:
-    """A dataset in numbers, and what was found."""
+    """A dataset in numbers, and what was found; what there is of its class is told apart."""
 
     origin: str
     manifest: Manifest | None  # None where nothing of it can be used
     trained: Manifest | None  # of it, what would be trained on
     held_out: Manifest | None
-    stream: StepSampler | None  # in what order it would be shown
-    columns: tuple[Column, ...]
+    epoch: Epoch | None  # what would be shown, its class beside it, and in what order
     findings: tuple[Finding, ...]
+    columns: tuple[Column, ...] = ()
+    sizes: dict[str, int] = field(default_factory=dict)  # how many of its examples would be shown at which size
     tokens: Tokens | None = None  # of its captions, for the model
+    of_class: ClassAudit | None = None
 
     @property
-    def buckets(self) -> tuple[Bucket, ...]:
-        """Which examples would be shown at which size."""
-        return self.stream.buckets if self.stream is not None else ()
+    def all_findings(self) -> tuple[Finding, ...]:
+        """Those about the dataset, then those about the pictures of its class."""
+        return self.findings + (self.of_class.findings if self.of_class is not None else ())
 
     @property
     def num_errors(self) -> int:
         """Cases that training refuses."""
-        return sum(len(found.cases) for found in self.findings if found.weight == "error")
+        return sum(len(found.cases) for found in self.all_findings if found.weight == "error")
 
     def numbers(self) -> dict[str, int | float]:
         """The dataset in numbers."""
@@ -70,39 +62,51 @@ class Audit:
 
 
 def audit(options: DataOptions, model: Model, validation_split: float | None) -> Audit:
-    """Look at a dataset as a run with these options would. Raises DataError where there is none."""
-    found = survey(options)
+    """Look at a dataset as a run with these options would, and at its class. Raises DataError where there is none."""
+    found, pictures = survey(options), pictures_of(options, model.possible)
     of_files = files.of_files(found)
     of_files["no-caption"] = [Case(name, (name,)) for name in sorted(found.uncaptioned)]
     if found.manifest is None:
-        return Audit(" + ".join(sorted(names_of(options))), None, None, None, None, (), tuple(findings_of(of_files)))
+        of_class = audit_class(options, pictures, found, None, model) if pictures is not None else None
+        name = " + ".join(sorted(names_of(options)))
+        return Audit(name, None, None, None, None, tuple(findings_of(of_files)), of_class=of_class)
     try:
         trained, held_out = split(found.manifest, validation_split)
     except ConfigError as error:  # too few to hold any out
         trained, held_out = found.manifest, None
         of_files["layout"] = [*of_files["layout"], Case(str(error))]
     trained = trained.limited(options.max_train_samples)
-    buckets = make_buckets(model.possible.pictures(trained.examples), model.batch_size)
-    stream = StepSampler(buckets, model.batch_size, model.seed)
-    sources = options.sources
-    texts_of_rows = {"image", *(name for s in sources for name in (*s.caption_columns, s.image_column or "file_name"))}
+    epoch = epoch_of(beside(trained, pictures.images.trained if pictures is not None else ()).examples, model)
     if any(look.hash is None for look in found.looks.values()):
         of_files["remarks"] = [*of_files["remarks"], Case(NO_HASHES)]
-    columns = balance.columns_of(found.columns, frozenset(texts_of_rows))
-    lighter: dict[str, Weight] = {}
-    if all(source.on_bad_image == "skip" for source in sources):
-        lighter |= {"unreadable": "warning", "unread": "warning"}
-    if all(source.missing_caption != "error" or source.instance_prompt is not None for source in sources):
-        lighter["no-caption"] = "warning"
+    columns = balance.columns_of(found.columns, _columns_of_text(options))
+    distinct, apart = found.manifest.distinct().examples, held_out.examples if held_out is not None else ()
     findings = findings_of(
         of_files,
         files.of_pictures(found),
         likeness.of_likeness(found, held_out),
-        texts.of_captions(found.manifest.distinct().examples, model.lost),
-        sizes.of_sizes(trained, held_out, stream, model.possible),
+        texts.of_each(distinct, model.lost),
+        texts.of_all(distinct),
+        sizes.of_sizes(epoch.with_sizes(is_class=False), apart, model.possible),
+        sizes.of_buckets(epoch, is_class=False),
         balance.of_balance(found.columns, columns),
-        lighter=lighter,
+        lighter=lighter_for(options.sources),
     )
-    tokens = texts.tokens_of(found.manifest.distinct().examples, model.count_tokens)
-    whole = found.manifest
-    return Audit(whole.origin, whole, trained, held_out, stream, tuple(columns), tuple(findings), tokens)
+    return Audit(
+        found.manifest.origin,
+        found.manifest,
+        trained,
+        held_out,
+        epoch,
+        tuple(findings),
+        columns=tuple(columns),
+        sizes=epoch.sizes_of(trained.examples),
+        tokens=texts.tokens_of(distinct, model.count_tokens),
+        of_class=audit_class(options, pictures, found, epoch, model) if pictures is not None else None,
+    )
+
+
+def _columns_of_text(options: DataOptions) -> frozenset[str]:
+    """The columns that hold pictures and captions."""
+    own = (name for s in options.sources for name in (*s.caption_columns, s.image_column or "file_name"))
+    return frozenset({"image", *own})

@@ -1,8 +1,10 @@
 """What an audit can find, and what it found: each finding with the pictures it is about, and what to do."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from pipeline.data.options import DataOptions
 
 Weight = Literal["error", "warning", "note"]
 ORDER: tuple[Weight, ...] = ("error", "warning", "note")
@@ -77,6 +79,22 @@ KINDS = {
         "warning",
         "Nearly the same picture both trained on and held out",
         "The held-out loss would praise learning by heart: keep one of each.",
+    ),
+    # Pictures of a class
+    "class-own": Kind(
+        "error",
+        "Pictures of the class that are the dataset's own",
+        "Remove them from --class_data_dir: what is held out would be trained on.",
+    ),
+    "class-near": Kind(
+        "warning",
+        "Pictures of the class that are nearly the dataset's own",
+        "Remove them from --class_data_dir: they keep the model from learning these.",
+    ),
+    "class-trigger": Kind(
+        "warning",
+        "Captions of the class that hold the trigger word",
+        "Take it out there: it is to mean what tells the subject from its class.",
     ),
     # Captions
     "no-caption": Kind(
@@ -187,3 +205,13 @@ def findings_of(*found: Cases, lighter: Mapping[str, Weight] | None = None) -> l
         for kind, cases in all_of_them.items()
     ]
     return sorted(made, key=lambda one: (ORDER.index(one.weight), -len(one.cases), one.kind))
+
+
+def lighter_for(sources: Sequence[DataOptions]) -> dict[str, Weight]:
+    """What weighs less than usual, because training is told what to do with it."""
+    lighter = dict[str, Weight]()
+    if all(source.on_bad_image == "skip" for source in sources):
+        lighter |= {"unreadable": "warning", "unread": "warning"}
+    if all(source.missing_caption != "error" or source.instance_prompt is not None for source in sources):
+        lighter["no-caption"] = "warning"
+    return lighter

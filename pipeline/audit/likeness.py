@@ -36,6 +36,26 @@ def of_likeness(found: Survey, held_out: Manifest | None) -> Cases:
     }
 
 
+def between(subject: Survey, others: Survey) -> Cases:
+    """Pictures of a class that are the subject's own, or nearly; each case names the class's first."""
+    assert others.manifest is not None
+    own = {e.image_id: e for e in (subject.manifest.distinct().examples if subject.manifest is not None else ())}
+    theirs = {example.image_id: example for example in others.manifest.distinct().examples}
+    same = [(example, own[image_id]) for image_id, example in theirs.items() if image_id in own]
+    near = near_copies(list((theirs | own).values()), others.looks | subject.looks)[0]
+    in_order = [pair if pair[0].image_id not in own else (pair[1], pair[0]) for pair in near]
+    mixed = [pair for pair in in_order if pair[0].image_id not in own and pair[1].image_id in own]
+    return {
+        "class-own": sorted((_of_class(pair, "is") for pair in same), key=str),
+        "class-near": sorted((_of_class(pair, "is nearly") for pair in mixed), key=str),
+    }
+
+
+def _of_class(pair: tuple[Example, Example], what: str) -> Case:
+    theirs, own = pair
+    return Case(f"{theirs.name} {what} {own.name} of the dataset", (theirs.name,))
+
+
 def near_copies(
     examples: list[Example], looks: dict[str, Look]
 ) -> tuple[list[tuple[Example, Example]], list[tuple[Example, Example]]]:

@@ -3,7 +3,7 @@
 import base64
 import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from pipeline.data.images import Stored, described
 from pipeline.data.manifest import Example, Manifest
 from pipeline.data.options import DataOptions
-from pipeline.data.reading import in_order
+from pipeline.data.reading import Gathered, OnRow, in_order
 from pipeline.data.rows import FileSource, Findings, Row
 from pipeline.data.sources import gather_sources, lenient
 from pipeline.errors import DataError
@@ -56,8 +56,8 @@ class Survey:
     looks: dict[str, Look]  # by the picture's hash
 
 
-def survey(options: DataOptions) -> Survey:
-    """Look at everything. Raises DataError where there is no dataset at all."""
+def survey(options: DataOptions, gather: Callable[[DataOptions, Findings, OnRow], Gathered] = gather_sources) -> Survey:
+    """Look at everything that `gather` finds. Raises DataError where there is no dataset at all."""
     findings, bad, columns = Findings(), list[tuple[str, str]](), dict[str, dict[str, Any]]()
     uncaptioned = list[str]()
 
@@ -70,7 +70,7 @@ def survey(options: DataOptions) -> Survey:
         if isinstance(row.description, dict):
             columns[example.name] = row.description
 
-    origin, counted, _ = gather_sources(lenient(options), findings, on_row)
+    origin, counted, _ = gather(lenient(options), findings, on_row)
     skipping = {source.place for source in options.sources if source.missing_caption == "skip"}
     counted = [pair for pair in counted if pair[0].caption or pair[0].options.place not in skipping]
     findings.problems = [problem for problem in findings.problems if not problem.startswith(NOT_ONE)]

@@ -64,27 +64,34 @@ def tokens_of(examples: Iterable[Example], count: CountTokens | None) -> Tokens 
     return Tokens(tuple(sorted(counts)), limit)
 
 
-def of_captions(examples: Iterable[Example], lost: Lost | None) -> Cases:
-    """What is wrong with single captions, and with all of them together."""
-    pictures = sorted(examples, key=lambda example: example.name)
-    texts = [(example, text) for example in pictures for text in example.captions if text]
+def of_each(examples: Iterable[Example], lost: Lost | None) -> Cases:
+    """What is wrong with single captions."""
+    texts = _texts(examples)
     cut = lost(dict.fromkeys(text for _, text in texts)) if lost is not None else {}
     return {
         "cut": [_case(example, f"loses {_told(cut[text])}") for example, text in texts if text in cut],
         "file-name": [_case(example, _told(text)) for example, text in texts if _is_file_name(example, text)],
         "markup": [_case(example, _told(_marked(text))) for example, text in texts if MARKUP.search(text)],
         "long": [_case(e, f"{n} words") for e, text in texts if (n := len(text.split())) > LONG_WORDS],
-        **(_of_shares(texts, pictures) if len(pictures) >= FEW else {}),
     }
 
 
-def _of_shares(texts: list[tuple[Example, str]], pictures: list[Example]) -> Cases:
+def _texts(examples: Iterable[Example]) -> list[tuple[Example, str]]:
+    """Every caption with its example, by the examples' names."""
+    pictures = sorted(examples, key=lambda example: example.name)
+    return [(example, text) for example in pictures for text in example.captions if text]
+
+
+def of_all(examples: Sequence[Example]) -> Cases:
     """What only all captions together show."""
+    if len(examples) < FEW:
+        return {}
+    texts = _texts(examples)
     by_text: dict[str, list[str]] = collections.defaultdict(list)
     for example, text in texts:
         by_text[text.lower()].append(example.name)
     alike = sorted(by_text.items(), key=lambda pair: -len(pair[1]))
-    enough = max(FEW, ALIKE * len(pictures))
+    enough = max(FEW, ALIKE * len(examples))
     short = [_case(example, _told(text)) for example, text in texts if len(text.split()) < SHORT_WORDS]
     scripts = collections.Counter(script for _, text in texts for script in scripts_of(text))
     usual = {script for script, _ in scripts.most_common(1)}

@@ -3,21 +3,21 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline import config, shipped
-from pipeline.audit.audit import Audit, Model, audit
+from pipeline.audit.audit import Audit, audit
+from pipeline.audit.epoch import Model
 from pipeline.audit.findings import MEANINGS, Finding
+from pipeline.audit.of_class import ClassAudit
 from pipeline.console import columns, quiet_libraries, say, tell
-from pipeline.data.class_images import read_given
 from pipeline.errors import EXIT_DONE, EXIT_USER, ConfigError
 from pipeline.families import registry
 from pipeline.families.truncation import token_counts, truncated
 from pipeline.run import shapes
-from pipeline.run.preflight import require_other
 
 MAX_CASES = 5  # of a finding, at the terminal
 
@@ -62,9 +62,6 @@ def check(
         from pipeline.commands import caption
 
         caption.fill(data, captioning.model, captioning.instruction)
-    given = read_given(data)
-    if given is not None:
-        tell(f"class: {len(given.examples)} pictures can be read; here and in previews only the dataset is looked at")
     with quiet_libraries():
         family = registry.find(run.model, data.cache_dir, weights=False)
         batch_size = run.train.train_batch_size * run.train.gradient_accumulation_steps
@@ -72,12 +69,12 @@ def check(
         lost, count = functools.partial(truncated, family), functools.partial(token_counts, family)
         model = Model(possible, batch_size, run.train.seed, lost, count)
         found = audit(data, model, data.validation_split)
-    require_other(given, ("in the dataset", found.manifest))
     if preview is not None:
         from pipeline.commands import preview_dataset
 
         resolved = dataclasses.replace(data, caption_dropout=data.dropout_for(supports_cfg=family.supports_cfg))
-        tell(f"Preview  {preview_dataset.write(found, resolved, preview, kept=not run.adapter.train_text_encoder)}")
+        kept = not run.adapter.train_text_encoder
+        tell(f"Preview  {preview_dataset.write(found, resolved, preview, kept=kept)}{_undrawn(found)}")
     if page is not None:
         from pipeline.report import data_page
 
@@ -92,19 +89,42 @@ def check(
 
 def as_text(found: Audit) -> str:
     """An audit for a terminal."""
-    numbers = ", ".join(f"{value:g} {name}" for name, value in found.numbers().items() if value)
-    rows = [(str(bucket.size), f"{len(bucket.entries)} pictures") for bucket in found.buckets]
+    rows = _rows_of(found.sizes)
     rows += [
         (column.name, ", ".join(f"{value} {number}" for value, number in list(column.counts.items())[:8]))
         for column in found.columns
     ]
     rows += [("tokens", found.tokens.text)] if found.tokens is not None else []
-    lines = [f"{found.origin}: {numbers}", *columns(rows)]
+    lines = [f"{found.origin}: {_told(found.numbers())}", *columns(rows)]
     for one in found.findings:
         lines += ["", *finding_lines(one)]
-    if not found.findings:
+    if found.of_class is not None:
+        lines += ["", *class_lines(found.of_class)]
+    if not found.all_findings:
         lines += ["", "Nothing was found that should be looked at."]
     return "\n".join(lines)
+
+
+def class_lines(found: ClassAudit) -> list[str]:
+    """The audit of a class for a terminal."""
+    lines = [f"Pictures of the class: {_told(found.numbers())}", *columns(_rows_of(found.sizes))]
+    for one in found.findings:
+        lines += ["", *finding_lines(one)]
+    return lines
+
+
+def _told(numbers: Mapping[str, int | float]) -> str:
+    return ", ".join(f"{value:g} {name}" for name, value in numbers.items() if value)
+
+
+def _rows_of(sizes: Mapping[str, int]) -> list[tuple[str, str]]:
+    return [(size, f"{number} pictures") for size, number in sizes.items()]
+
+
+def _undrawn(found: Audit) -> str:
+    """What a preview cannot show."""
+    number = len(found.of_class.pictures.to_draw) if found.of_class is not None else 0
+    return f"; without {number} pictures of the class that the base has yet to draw" if number else ""
 
 
 def finding_lines(one: Finding) -> list[str]:
@@ -121,19 +141,26 @@ def as_record(found: Audit) -> dict[str, Any]:
     return {
         "origin": found.origin,
         "numbers": found.numbers(),
-        "sizes": {str(bucket.size): len(bucket.entries) for bucket in found.buckets},
+        "sizes": found.sizes,
         "tokens": {"counts": found.tokens.counts, "limit": found.tokens.limit} if found.tokens is not None else None,
         "columns": {
             column.name: {"counts": column.counts, "evenness": round(column.evenness, 4)} for column in found.columns
         },
-        "findings": [
-            {
-                "kind": one.kind,
-                "weight": one.weight,
-                "title": one.title,
-                "advice": one.advice,
-                "cases": [{"text": case.text, "examples": list(case.examples)} for case in one.cases],
-            }
-            for one in found.findings
-        ],
+        "findings": list(map(_record_of, found.findings)),
+        "class": _record_of_class(found.of_class) if found.of_class is not None else None,
+    }
+
+
+def _record_of_class(found: ClassAudit) -> dict[str, Any]:
+    findings = list(map(_record_of, found.findings))
+    return {"numbers": found.numbers(), "sizes": found.sizes, "findings": findings}
+
+
+def _record_of(one: Finding) -> dict[str, Any]:
+    return {
+        "kind": one.kind,
+        "weight": one.weight,
+        "title": one.title,
+        "advice": one.advice,
+        "cases": [{"text": case.text, "examples": list(case.examples)} for case in one.cases],
     }

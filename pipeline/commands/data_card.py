@@ -68,7 +68,7 @@ def fill(found: Audit, path: Path) -> str:
 def block_lines(found: Audit) -> list[str]:
     """The counts of an audit as Markdown."""
     rows = [(name, f"{value:g}") for name, value in found.numbers().items()]
-    rows += [("sizes shown", ", ".join(f"{len(b.entries)} of {b.size}" for b in found.buckets))]
+    rows += [("sizes shown", ", ".join(f"{number} of {size}" for size, number in found.sizes.items()))]
     rows += [
         (f"{column.name} (evenness {column.evenness:.2f})", ", ".join(f"{v} {n}" for v, n in column.counts.items()))
         for column in found.columns

@@ -8,6 +8,7 @@ from PIL import Image
 from pipeline import atomic, conditioning
 from pipeline.audit.audit import Audit
 from pipeline.data import masks, pixels, views
+from pipeline.data.manifest import Example
 from pipeline.data.options import DataOptions
 from pipeline.data.sampler import Position
 from pipeline.errors import ConfigError
@@ -18,22 +19,29 @@ FILE = "metadata.jsonl"
 def write(found: Audit, options: DataOptions, folder: Path, *, kept: bool) -> Path:
     """A picture for each example of the first epoch, a mask beside it with --masked_loss, and what is said of it.
 
-    `kept`: arrangements of tags are those of the cache. Raises ConfigError for a folder that is not empty, and for
-    data of which nothing can be shown.
+    Pictures of a class are marked as such; those that the base has not drawn yet are left out. `kept`: arrangements of
+    tags are those of the cache. Raises ConfigError for a folder that is not empty, and for data of which nothing can be
+    shown.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"--preview_dataset {folder} is not empty; give a new folder.")
-    sampler = found.stream
-    if sampler is None:
+    epoch = found.epoch
+    if epoch is None:
         raise ConfigError("--preview_dataset: nothing of the dataset can be used.")
+    pictures = found.of_class.pictures if found.of_class is not None else None
+    sampler = epoch.stream
 
     def fill(temp: Path) -> None:
         rows = []
         for step in range(sampler.num_steps(1)):
             for number, position in enumerate(sampler.step(step)):
+                example = epoch.examples[position.index]
+                if pictures is not None and not pictures.is_given(example):
+                    continue
                 name = f"step-{step + 1:05d}-{number + 1:03d}.png"
-                shown = _shown(found, position, options, sampler.seed, temp / name, kept=kept)
-                rows.append({"file_name": name, **shown, "step": step + 1})
+                shown = _shown(example, position, options, sampler.seed, temp / name, kept=kept)
+                said = {"is_class": example.is_class} if pictures is not None else {}
+                rows.append({"file_name": name, **shown, **said, "step": step + 1})
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         atomic.write_text(temp / FILE, lines)
 
@@ -42,11 +50,10 @@ def write(found: Audit, options: DataOptions, folder: Path, *, kept: bool) -> Pa
 
 
 def _shown(
-    found: Audit, position: Position, options: DataOptions, seed: int, path: Path, *, kept: bool
+    example: Example, position: Position, options: DataOptions, seed: int, path: Path, *, kept: bool
 ) -> dict[str, object]:
     """Write what is shown at one position; returns its row."""
-    assert found.trained is not None
-    example, epoch = found.trained.examples[position.index], position.epoch
+    epoch = position.epoch
     view = views.view_of(example, views.variant_of(example, epoch, seed), seed=seed, size=position.size)
     pixels.to_picture(pixels.to_pixels(example.picture(), view)).save(path)
     if example.options.masked_loss:

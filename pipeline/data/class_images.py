@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pipeline.data.manifest import Example, Manifest, by_name
 from pipeline.data.options import DataOptions
-from pipeline.data.reading import read_manifest
-from pipeline.data.rows import FileSource
+from pipeline.data.reading import Gathered, OnRow, gather, read_manifest
+from pipeline.data.rows import FileSource, Findings
 from pipeline.data.split import rank_of
 from pipeline.errors import DataError
 from pipeline.geometry import Size
@@ -45,6 +45,12 @@ def read_given(options: DataOptions) -> Manifest | None:
     except DataError as error:
         raise DataError(str(error).replace("--instance_prompt", "--class_prompt")) from error
     return found.distinct().limited(options.num_class_images)
+
+
+def gather_given(of_class: DataOptions, findings: Findings, on_row: OnRow | None = None) -> Gathered:
+    """What --class_data_dir holds, without refusing anything. Raises DataError for what is no folder."""
+    assert of_class.train_data_dir is not None
+    return gather(Path(of_class.train_data_dir), of_class, findings, FLAG, on_row)
 
 
 def num_to_draw(options: DataOptions, given: Manifest | None) -> int:

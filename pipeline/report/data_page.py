@@ -3,13 +3,15 @@
 import base64
 import functools
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from pipeline import atomic
 from pipeline.audit.audit import Audit
 from pipeline.audit.findings import MEANINGS, Finding
-from pipeline.data.manifest import Example
+from pipeline.audit.of_class import ClassAudit
+from pipeline.data.manifest import Example, Manifest
 from pipeline.report.rendering import template
 
 MAX_CASES, MAX_PICTURES = 24, 3  # of a finding, and of a case
@@ -25,7 +27,35 @@ def write(found: Audit, path: Path) -> Path:
 
 def content(found: Audit) -> dict[str, Any]:
     """Everything the page says."""
-    examples = {e.name: e for e in found.manifest.examples} if found.manifest is not None else {}
+    return {
+        "name": found.origin,
+        "headline": headline(found),
+        "numbers": [(f"{value:g}", name) for name, value in found.numbers().items()],
+        "sizes": _bars(found.sizes),
+        "tokens": _bars(found.tokens.bars) if found.tokens is not None else [],
+        "tokens_text": found.tokens.text if found.tokens is not None else "",
+        "columns": [
+            {"name": column.name, "evenness": f"{column.evenness:.2f}", "bars": _bars(column.counts)}
+            for column in found.columns
+        ],
+        "findings": findings_in(found.findings, found.manifest),
+        "of_class": class_content(found.of_class) if found.of_class is not None else None,
+    }
+
+
+def class_content(found: ClassAudit) -> dict[str, Any]:
+    """What the page says of the pictures of a class."""
+    whole = found.pictures.found.manifest if found.pictures.found is not None else None
+    return {
+        "numbers": [(str(value), name) for name, value in found.numbers().items()],
+        "sizes": _bars(found.sizes),
+        "findings": findings_in(found.findings, whole),
+    }
+
+
+def findings_in(findings: Iterable[Finding], manifest: Manifest | None) -> list[dict[str, Any]]:
+    """Findings about the pictures of a manifest, with these."""
+    examples = {e.name: e for e in manifest.examples} if manifest is not None else {}
 
     @functools.cache
     def thumbnail(name: str) -> str:
@@ -35,27 +65,15 @@ def content(found: Audit) -> dict[str, Any]:
         shown = [(case, [name for name in case.examples if name in examples]) for case in one.cases[:MAX_CASES]]
         return [{"text": case.text, "pictures": list(map(thumbnail, names[:MAX_PICTURES]))} for case, names in shown]
 
-    return {
-        "name": found.origin,
-        "headline": headline(found),
-        "numbers": [(f"{value:g}", name) for name, value in found.numbers().items()],
-        "sizes": _bars({str(bucket.size): len(bucket.entries) for bucket in found.buckets}),
-        "tokens": _bars(found.tokens.bars) if found.tokens is not None else [],
-        "tokens_text": found.tokens.text if found.tokens is not None else "",
-        "columns": [
-            {"name": column.name, "evenness": f"{column.evenness:.2f}", "bars": _bars(column.counts)}
-            for column in found.columns
-        ],
-        "findings": [
-            {"one": one, "meaning": MEANINGS[one.weight], "cases": cases_of(one), "more": len(one.cases) - MAX_CASES}
-            for one in found.findings
-        ],
-    }
+    return [
+        {"one": one, "meaning": MEANINGS[one.weight], "cases": cases_of(one), "more": len(one.cases) - MAX_CASES}
+        for one in findings
+    ]
 
 
 def headline(found: Audit) -> str:
     """One sentence for somebody who reads no further."""
-    numbers = {weight: [one.weight for one in found.findings].count(weight) for weight in MEANINGS}
+    numbers = {weight: [one.weight for one in found.all_findings].count(weight) for weight in MEANINGS}
     pictures = found.numbers()["pictures"]
     if numbers["error"]:
         kinds = "one kind" if numbers["error"] == 1 else f"{numbers['error']} kinds"

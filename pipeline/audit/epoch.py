@@ -1,0 +1,46 @@
+"""What a run would show of a dataset, and what has to be known of the model for that."""
+
+import collections
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pipeline.audit.texts import CountTokens, Lost
+from pipeline.data.buckets import Offered, make_buckets, shown
+from pipeline.data.manifest import Example
+from pipeline.data.sampler import StepSampler
+from pipeline.geometry import Size
+
+
+@dataclass(frozen=True)
+class Model:
+    """What an audit has to know of the model and the run."""
+
+    possible: Offered
+    batch_size: int  # examples of an optimizer step
+    seed: int
+    lost: Lost | None  # captions that are cut, with what is lost
+    count_tokens: CountTokens | None = None
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """All examples that would be shown, those of a class too, and in what order."""
+
+    examples: tuple[Example, ...]
+    stream: StepSampler
+
+    def with_sizes(self, *, is_class: bool) -> list[tuple[Example, Size]]:
+        """The subject's examples, or those of its class, with each size that they are shown at."""
+        return [pair for pair in shown(self.examples, self.stream.buckets) if pair[0].is_class == is_class]
+
+    def sizes_of(self, examples: Iterable[Example]) -> dict[str, int]:
+        """How many of these are shown at which size."""
+        wanted = {example.id for example in examples}
+        pairs = shown(self.examples, self.stream.buckets)
+        return dict(collections.Counter(str(size) for example, size in pairs if example.id in wanted))
+
+
+def epoch_of(examples: tuple[Example, ...], model: Model) -> Epoch:
+    """The epoch that shows these examples."""
+    buckets = make_buckets(model.possible.pictures(examples), model.batch_size)
+    return Epoch(examples, StepSampler(buckets, model.batch_size, model.seed))
