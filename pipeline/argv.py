@@ -102,6 +102,24 @@ def _spelled(word: str) -> str:
     return negative + ALSO_CALLED.get(name, name) + equals + value
 
 
+def doubled(argv: Sequence[str], kinds: Mapping[str, FlagKind]) -> dict[str, str]:
+    """A sentence for each flag that takes one value and is given several, under one name or two."""
+    given: dict[str, list[tuple[str, str]]] = {}  # as it was typed, with its value
+    for place, word in enumerate(argv):
+        name = _spelled(word).partition("=")[0].removeprefix("--")
+        if word.startswith("--") and kinds.get(name) in ("value", "whole"):
+            typed, equals, value = word.partition("=")
+            rest = list(argv[place + 1 :])
+            given.setdefault(name, []).append((typed, value if equals else "".join(_take(rest)[:1])))
+    found = {}
+    for flag, several in given.items():
+        names, values = dict.fromkeys(typed for typed, _ in several), [repr(value) for _, value in several]
+        if len(several) > 1:
+            what = f"{' and '.join(names)} are one flag" if len(names) > 1 else f"{next(iter(names))} takes one value"
+            found[f"--{flag}"] = f"{what}, given {', '.join(values[:-1])} and {values[-1]}; keep one."
+    return found
+
+
 def with_home(argv: Sequence[str]) -> list[str]:
     """The same words with ~ as the home folder where one begins, as in --to=~/pictures, which no shell expands."""
     return [re.sub(r"^(--[^=]+=)?(~.*)$", lambda m: (m[1] or "") + os.path.expanduser(m[2]), word) for word in argv]

@@ -153,7 +153,7 @@ def parse(argv: list[str]) -> Command | None:
     value out of bounds.
     """
     command_line.require_text(argv)
-    argv = command_line.spelled(argv)
+    typed, argv = argv, command_line.spelled(argv)
     if {"--help", "-h"} & {*argv}:
         place = next(index for index, word in enumerate(argv) if word in ("--help", "-h"))
         say(help_text.help_text(Run().groups, next(iter(argv[place + 1 :]), None)))
@@ -180,7 +180,7 @@ def parse(argv: list[str]) -> Command | None:
     if recipe is not None:
         given_in.append(cyclopts.config.Toml(shipped.recipe(recipe), allow_unknown=False, must_exist=True))
     of_recipe = set[str]() if recipe is None else _of_recipe(recipe)
-    command = _parsed(_app(given_in, given | of_recipe), argv)
+    command = _parsed(_app(given_in, given | of_recipe), argv, command_line.doubled(typed, KINDS))
     if not isinstance(command, Command):
         return None
     command = dataclasses.replace(command, run=command.run.replaced(source=tables))
@@ -203,8 +203,11 @@ def parse(argv: list[str]) -> Command | None:
     return command
 
 
-def _parsed(app: App, argv: list[str]) -> Any:
-    """What the parser makes of a command line. Raises ConfigError with all that it does not take, a line each."""
+def _parsed(app: App, argv: list[str], doubled: Mapping[str, str]) -> Any:
+    """What the parser makes of a command line. Raises ConfigError with all that it does not take, a line each.
+
+    `doubled` has a sentence for each flag that is given more than once.
+    """
     refusals: list[str] = []
     words = argv
     while True:
@@ -212,16 +215,23 @@ def _parsed(app: App, argv: list[str]) -> Any:
             command = app(words, exit_on_error=False, print_error=False)
         except cyclopts.CycloptsError as error:
             flag = getattr(getattr(error, "token", None), "keyword", None) or ""
-            meant = command_line.OF_OTHERS.get(flag.removeprefix("--"))
-            refusals.append(str(error).strip() if meant is None else f"Unknown option: {flag}. Here it is {meant}.")
+            refusals.append(_refusal(error, flag, doubled))
             rest = command_line.without(words, flag)
             if rest == words:  # it stands in a file
                 raise ConfigError("\n".join(refusals)) from error
             words = rest
         else:
             if refusals:
-                raise ConfigError("\n".join(refusals))
+                raise ConfigError("\n".join(dict.fromkeys(refusals)))
             return command
+
+
+def _refusal(error: cyclopts.CycloptsError, flag: str, doubled: Mapping[str, str]) -> str:
+    """What is said of something that the parser does not take."""
+    meant = command_line.OF_OTHERS.get(flag.removeprefix("--"))
+    if isinstance(error, cyclopts.RepeatArgumentError) and flag in doubled:
+        return doubled[flag]
+    return str(error).strip() if meant is None else f"Unknown option: {flag}. Here it is {meant}."
 
 
 def _yielding(recipe: str | None, table: dict[str, Any], on_line: set[str]) -> frozenset[str]:

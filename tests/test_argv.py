@@ -59,6 +59,35 @@ def test_each_wrong_word_has_its_sentence(words, sentence):
     assert sentence in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["--train_data_dir", "a", "--instance_data_dir", "b"],
+            "--train_data_dir and --instance_data_dir are one flag, given 'a' and 'b'; keep one.",
+        ),
+        (
+            ["--instance-data-dir=b", "--seed", "1", "--train_data_dir=a"],
+            "--instance-data-dir and --train_data_dir are one flag, given 'b' and 'a'; keep one.",
+        ),
+        (["--rank", "4", "--rank=8", "--rank", "9"], "--rank takes one value, given '4', '8' and '9'; keep one."),
+        (["--config", "a.toml", "--config", "b.toml"], "--config takes one value, given 'a.toml' and 'b.toml'; keep"),
+    ],
+)
+def test_a_flag_given_twice_is_told_so_with_both_values(words, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.toml").write_text("rank = 3\n")
+    with pytest.raises(ConfigError) as refused:
+        config.parse(words)
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_flag_that_takes_several_may_be_given_twice():
+    run = parsed(*MODEL, "--validation_prompt", "a", "--validation_prompt", "b")
+    assert run.preview.validation_prompt == ("a", "b")
+
+
 def test_all_wrong_words_are_named_at_once():
     with pytest.raises(ConfigError, match=r"(?s)--rank 1\.5 .*'x' after --output_dir"):
         config.parse(["--rank", "1.5", "--output_dir", "out", "x"])

@@ -271,7 +271,7 @@ def test_all_that_a_parser_does_not_take_is_said_at_once():
         'Invalid value "foo" for --lr_scheduler. Choose from: "constant", ',
         'Invalid value for --max_train_steps: unable to convert "abc" into int.',
         "Unknown option: --learning_rat. Did you mean --learning_rate?",
-        "Parameter --rank specified multiple times.",
+        "--rank takes one value, given '2' and '3'; keep one.",
         "Unknown option: --vae. Here it is --pretrained_vae_model_name_or_path.",
     ):
         assert any(line.startswith(words) for line in said), (words, said)
