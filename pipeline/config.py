@@ -179,8 +179,7 @@ def parse(argv: list[str]) -> Command | None:
         given_in.append(cyclopts.config.Dict(table, allow_unknown=False, source=str(config)))
     if recipe is not None:
         given_in.append(cyclopts.config.Toml(shipped.recipe(recipe), allow_unknown=False, must_exist=True))
-    of_recipe = set[str]() if recipe is None else _of_recipe(recipe)
-    command = _parsed(_app(given_in, given | of_recipe), argv, command_line.doubled(typed, KINDS))
+    command = _parsed(_app(given_in, given | _of_recipe(recipe)), argv, command_line.doubled(typed, KINDS))
     if not isinstance(command, Command):
         return None
     command = dataclasses.replace(command, run=command.run.replaced(source=tables))
@@ -189,7 +188,7 @@ def parse(argv: list[str]) -> Command | None:
     command = dataclasses.replace(command, run=command.run.expanded())
     if config is not None and "output_dir" not in on_line:
         _require_in_place(config, command.run)
-    yielding = _yielding(recipe, table, on_line)
+    yielding = _yielding(_of_recipe(recipe), table, on_line)
     problems = command.run.problems()
     if "optimizer" in given and "learning_rate" in yielding:
         problems.append("--learning_rate is for another optimizer")
@@ -204,9 +203,9 @@ def parse(argv: list[str]) -> Command | None:
 
 
 def _parsed(app: App, argv: list[str], doubled: Mapping[str, str]) -> Any:
-    """What the parser makes of a command line. Raises ConfigError with all that it does not take, a line each.
+    """What the parser makes of a command line, with a sentence for each flag that is given more than once.
 
-    `doubled` has a sentence for each flag that is given more than once.
+    Raises ConfigError with all that it does not take, a line each.
     """
     refusals: list[str] = []
     words = argv
@@ -234,16 +233,15 @@ def _refusal(error: cyclopts.CycloptsError, flag: str, doubled: Mapping[str, str
     return str(error).strip() if meant is None else f"Unknown option: {flag}. Here it is {meant}."
 
 
-def _yielding(recipe: str | None, table: dict[str, Any], on_line: set[str]) -> frozenset[str]:
+def _yielding(of_recipe: set[str], table: dict[str, Any], on_line: set[str]) -> frozenset[str]:
     """The options that only a recipe sets; with --init_lora also those of run.toml that the adapter itself decides."""
-    of_recipe = set[str]() if recipe is None else _of_recipe(recipe)
     decided = {"rank", *SHAPING} & table.keys() if "init_lora" in on_line else set[str]()
     return frozenset(((of_recipe - table.keys()) | decided) - on_line)
 
 
-def _of_recipe(recipe: str) -> set[str]:
+def _of_recipe(recipe: str | None) -> set[str]:
     """The options that a recipe sets. Raises ConfigError where there is none of this name."""
-    return set(tomllib.loads(shipped.recipe(recipe).read_text(encoding="utf-8")))
+    return set() if recipe is None else set(tomllib.loads(shipped.recipe(recipe).read_text(encoding="utf-8")))
 
 
 def giving_way(run: Run, problems: list[str], yielding: frozenset[str]) -> tuple[Run, tuple[str, ...]]:
