@@ -19,6 +19,7 @@ VERBS = (
     runs.compare,
     runs.report,
     runs.suspects,
+    runs.memorisation,
     runs.publish,
     data.check,
     data.card,

@@ -84,7 +84,7 @@ def means_by(values: Float[Tensor, " n"], groups: Int[Tensor, " n"]) -> Float[Te
     return sums / torch.bincount(places)
 
 
-def folds_of(groups: Int[Tensor, " n"]) -> list[Int[Tensor, " k"]]:
+def folds_of(groups: Int[Tensor, " n"]) -> list[Int[Tensor, "..."]]:
     """The numbers of the groups in at most MOST_FOLDS parts of about equal size: the g-th of them in part g mod k."""
     numbers = distinct(groups)
     count = min(len(numbers), MOST_FOLDS)
@@ -92,7 +92,10 @@ def folds_of(groups: Int[Tensor, " n"]) -> list[Int[Tensor, " k"]]:
 
 
 def jackknifed(
-    value: float, n: int, families: Sequence[Sequence[Int[Tensor, " k"]]], without: Callable[[Int[Tensor, " k"]], float]
+    value: float,
+    n: int,
+    families: Sequence[Sequence[Int[Tensor, "..."]]],
+    without: Callable[[Int[Tensor, "..."]], float],
 ) -> Interval:
     """A value of a whole set with the interval of the delete-a-group jackknife (Kott 2001, eq. 3), Student's.
 

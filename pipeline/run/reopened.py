@@ -20,17 +20,18 @@ NO_CLASS = {  # pictures of a class are the base's own: nothing of theirs is of 
 }
 
 
-def reopen(folder: Path) -> tuple[Command, RunData]:
-    """The command line of a finished run, without its class, and its data.
+def reopen(folder: Path, adapter: Path | None = None) -> tuple[Command, RunData]:
+    """The command line of a finished run, without its class, and its data; of another adapter of it where given.
 
     Raises ConfigError for what is no run, or whose data are no longer those it was trained on; DataError for data that
     cannot be read.
     """
     file = folder / "run.toml"
-    if not ((folder / FILE).is_file() and file.is_file()):
+    adapter = adapter or folder / FILE
+    if not (adapter.is_file() and file.is_file()):
         raise ConfigError(f"{folder} holds no run.toml and adapter; give the output folder of a finished run.")
     words = ["--config", str(file), "--output_dir", str(folder), "--resume_from_checkpoint", "latest"]
-    command = config.parse([*words, "--init_lora", str(folder / FILE)])
+    command = config.parse([*words, "--init_lora", str(adapter)])
     assert command is not None
     command = dataclasses.replace(command, run=command.run.replaced(**NO_CLASS))
     data = preflight.preflight(command.run, folder)

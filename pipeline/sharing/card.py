@@ -16,7 +16,7 @@ import yaml
 from pipeline import atomic
 from pipeline.data.captions import has_word
 from pipeline.data.card import LICENSES, Card
-from pipeline.evaluation import png_metadata, results, test_set
+from pipeline.evaluation import memorisation, png_metadata, results, test_set
 from pipeline.evaluation.picture_sets import INDEX, kept
 from pipeline.evaluation.previews import spread
 from pipeline.hub_ids import HUB_ID
@@ -121,6 +121,7 @@ def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None
         "batch": len(steps[-1].ids) if steps else None,
         "peak_rate": max((row.learning_rate for row in steps), default=None),
         "held_out": validation.held_out_share if validation else None,
+        "memorised": memorisation.read(folder / memorisation.FOLDER),
         "pairs": shown,
         "num_hidden": num_hidden,
         "marked": all(png_metadata.is_marked(folder / row["url"]) for pair in shown for row in pair),

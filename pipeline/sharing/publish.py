@@ -9,6 +9,7 @@ import pipeline
 from pipeline.adapter.files import reader
 from pipeline.adapter.files.checks import tensor_problems
 from pipeline.errors import CheckpointError, ConfigError, listed
+from pipeline.evaluation import memorisation
 from pipeline.sharing import documents, hub
 
 
@@ -24,7 +25,8 @@ def publish(folder: Path, repo: str | None, token: str | None, reason: str | Non
     require_fit(folder)
     name = hub.full_name(repo, folder, token)
     hub.require_access(name, token)
-    lines = []
+    found = memorisation.read(folder / memorisation.FOLDER)
+    lines = [f"Warning: {found.words()}"] if found is not None and found.alarms else []
     if documents.is_edited(folder):
         lines.append(f"{folder / hub.CARD} was changed by hand and is shared as it is")
     else:

@@ -177,6 +177,39 @@ def suspects(output_dir: Path, *, limit: int = 20, page: Path | None = None, jso
     finding.suspects(output_dir, limit=limit, page=page, as_json=json)
 
 
+def memorisation(
+    output_dir: Path,
+    *,
+    limit: int = 120,
+    num_images: int = 2,
+    extractor: str | None = None,
+    to: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Say whether a run learnt its training pictures by heart: losses and drawings against those it held out.
+
+    Example: python -m pipeline memorisation outputs/demo
+
+    Parameters
+    ----------
+    output_dir
+        The output folder of a run that held images out, or one of its checkpoints; the data must be as they were.
+    limit
+        Pictures of each side at most.
+    num_images
+        Drawings of each caption.
+    extractor
+        What compares pictures, as in evaluate. Not given: photographs.
+    to
+        Folder for pictures, numbers and page. Not given: OUTPUT_DIR/memorisation.
+    json
+        The numbers for programs.
+    """
+    from pipeline.commands import memorisation as looking
+
+    looking.look(output_dir, limit=limit, num_images=num_images, extractor=extractor, to=to, as_json=json)
+
+
 def publish(
     output_dir: Path, *, repo: str | None = None, token: str | None = None, allow_undocumented_data: str | None = None
 ) -> None:

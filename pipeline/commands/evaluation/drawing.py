@@ -39,11 +39,11 @@ def claim(folder: Path, subject: Subject, wanted: Wanted) -> None:
     atomic.write_text(path, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
 
 
-def draw(folder: Path, subject: Subject, wanted: Wanted) -> dict[str, PictureSet]:
+def draw(folder: Path, subject: Subject, wanted: Wanted, *, with_base: bool = True) -> dict[str, PictureSet]:
     """Draw what is not there yet, each process its share; the sets by their names, without those there are not."""
     requests, engine = wanted.requests, subject.engine
     found: dict[str, PictureSet] = {}
-    for name in (BASE, *([ADAPTED] if subject.file is not None else [])):
+    for name in (*([BASE] if with_base else []), *([ADAPTED] if subject.file is not None else [])):
         place = folder / name
         paths = [place / f"{number:06d}.png" for number in range(len(requests))]
         if engine.is_main:

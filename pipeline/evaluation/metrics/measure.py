@@ -87,7 +87,7 @@ def change_of(metric: Metric, now: Compared, before: Compared) -> Interval:
     return jackknifed(value(now) - value(before), len(now.pictures), _families(now), without)
 
 
-def _families(given: Compared) -> list[list[Int[Tensor, " k"]]]:
+def _families(given: Compared) -> list[list[Int[Tensor, "..."]]]:
     """The captions in folds, and apart from them those that the reference alone has."""
     families = [folds_of(given.pictures.groups)]
     if given.reference is not None:

@@ -1,0 +1,162 @@
+"""Whether a run learnt its training pictures by heart: losses, drawings of their captions, and copies."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pipeline import records
+from pipeline.adapter.names import FILE
+from pipeline.commands.evaluation import drawing
+from pipeline.commands.evaluation.drawing import ADAPTED, REFERENCE
+from pipeline.commands.evaluation.options import EvaluateOptions
+from pipeline.commands.evaluation.subject import subject_of
+from pipeline.commands.evaluation.wanted import Wanted
+from pipeline.config import Command
+from pipeline.console import quiet_libraries, say, tell
+from pipeline.data import cache as caches
+from pipeline.data.manifest import Example, by_name
+from pipeline.errors import ConfigError
+from pipeline.evaluation import looking, memorisation
+from pipeline.evaluation.extractors import photographs
+from pipeline.evaluation.extractors import table as extractors
+from pipeline.evaluation.extractors.extractor import Extractor
+from pipeline.evaluation.memorisation import Copy, Memorisation
+from pipeline.evaluation.previews import spread
+from pipeline.remembered import cache_folder
+from pipeline.report import memorisation_page
+from pipeline.run import build
+from pipeline.run.context import RunContext, prepare
+from pipeline.run.encode import encode
+from pipeline.run.preflight import RunData
+from pipeline.run.reopened import reopen
+
+LEAST = 12  # pictures of each side
+AT_ONCE = 32  # examples whose losses are measured between two looks at the cache
+
+
+def look(place: Path, *, limit: int, num_images: int, extractor: str | None, to: Path | None, as_json: bool) -> None:
+    """Measure a run or one of its checkpoints, make the page, and say what was found.
+
+    Raises ConfigError for what is no run, or held too little out; CheckpointError for an extractor that is none.
+    """
+    for flag, value, least in (("limit", limit, LEAST), ("num_images", num_images, 1)):
+        if value < least:
+            raise ConfigError(f"--{flag} {value} must be at least {least}.")
+    run = place if (place / "run.toml").is_file() else place.parent
+    command, data = reopen(run, place / FILE)
+    members, others = sides(run, data, limit)
+    folder = to or place / memorisation.FOLDER
+    with quiet_libraries():
+        judge = extractors.by_name(extractor or photographs.KIND, pictured=set(), cache_dir=None, weights=None)[0]
+        gains = losses(command, data, run, (*members, *others))
+        drawn, groups, true = pictures(place, folder, (*members, *others), num_images, judge, command=command)
+    found = compared(gains, drawn, groups, true, members=members, judge=judge.name)
+    found.write(folder)
+    page = memorisation_page.write(folder, place.resolve().name, found)
+    if as_json:
+        say(json.dumps(records.to_json(found), indent=1))
+    else:
+        say("\n".join([found.words(), *memorisation_page.lines(found)]))
+    tell(f"Report   {page}")
+
+
+def sides(run: Path, data: RunData, limit: int) -> tuple[list[Example], list[Example]]:
+    """As many training examples as held-out ones, at most so many. Raises ConfigError where there are too few."""
+    held_out = by_name(data.held_out) if data.held_out is not None else []
+    trained = by_name(data.manifest.distinct())
+    number = min(len(held_out), len(trained), limit)
+    if number < LEAST:
+        raise ConfigError(
+            f"{run} held {len(held_out)} examples out of training, which is too few to compare with ({LEAST}): train "
+            "with a larger --validation_split."
+        )
+    return spread(trained, number), spread(held_out, number)
+
+
+def losses(command: Command, data: RunData, run: Path, examples: Sequence[Example]) -> Float[Tensor, " n"]:
+    """By how much the adapter lowers the loss of each example, as a share of the base's, at equal levels and noise."""
+    context: RunContext = prepare(command.run, data, run, yielding=command.yielding)
+    try:
+        encode(context, examples)
+        models = build.load_models(context)
+        evaluator, denoiser = build.loss_evaluator(context, models), models.denoiser
+        found = []
+        with denoiser.adapted.evaluating():
+            for some in caches.batches(examples, AT_ONCE):
+                rows = build.as_measured(context, some)
+                adapted = evaluator.errors(denoiser, rows).double().mean(1)
+                with denoiser.adapted.disabled():
+                    base = evaluator.errors(denoiser, rows).double().mean(1)
+                found.append(1 - adapted / base)
+        return torch.cat(found)
+    finally:
+        context.engine.release()
+
+
+def pictures(
+    place: Path,
+    folder: Path,
+    examples: Sequence[Example],
+    num_images: int,
+    judge: Extractor,
+    *,
+    command: Command,
+) -> tuple[Float[Tensor, "n d"], Int[Tensor, " n"], Float[Tensor, "m d"]]:
+    """What the judge sees in the drawings of every caption, whose each is, and in the true pictures."""
+    subject = subject_of(place, EvaluateOptions())
+    try:
+        captions = tuple(example.caption for example in examples)
+        wanted = Wanted(captions, num_images, 0, tuple(examples), True, "training and held-out pictures")
+        drawing.claim(folder, subject, wanted)
+        sets = drawing.draw(folder, subject, wanted, with_base=False)
+    finally:
+        subject.engine.release()
+    cache = cache_folder(command.run.data.cache_dir)
+    drawn, true = (looking.look(sets[name], judge, cache) for name in (ADAPTED, REFERENCE))
+    assert drawn.features is not None
+    assert true.features is not None
+    return drawn.features, drawn.groups, true.features
+
+
+def compared(
+    gains: Float[Tensor, " m"],
+    drawn: Float[Tensor, "n d"],
+    groups: Int[Tensor, " n"],
+    true: Float[Tensor, "m d"],
+    *,
+    members: Sequence[Example],
+    judge: str,
+) -> Memorisation:
+    """The figures; the first half of everything is of training pictures."""
+    number = len(members)
+    distances = memorisation.own_distances(drawn, groups, true)
+    near, usual = distances[:number], distances[number:]
+    threshold = float(usual.quantile(memorisation.RARE))
+    copies = [place for place in near.argsort().tolist() if near[place] < threshold]
+    nearest = memorisation.nearest(drawn, groups, true)
+    several = len(groups) > len(true)
+    same = memorisation.sameness(drawn, groups, 2 * number) if several else None
+    return Memorisation(
+        n=number,
+        extractor=judge,
+        by_loss=memorisation.auc(gains[:number], gains[number:]),
+        by_drawing=memorisation.auc(-near, -usual),
+        by_sameness=None if same is None else memorisation.auc(same[:number], same[number:]),
+        distance=memorisation.ratio(near, usual),
+        num_copies=len(copies),
+        copies=tuple(
+            Copy(
+                members[place].caption,
+                members[place].name,
+                f"{ADAPTED}/{nearest[place]:06d}.png",
+                f"{REFERENCE}/{place:06d}.png",
+                float(near[place]),
+                float(usual.median()),
+            )
+            for place in copies[: memorisation.MOST_COPIES]
+        ),
+    )

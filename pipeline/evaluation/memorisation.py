@@ -1,0 +1,139 @@
+"""Whether an adapter learnt its training pictures by heart: what it does with them, against what it does with others.
+
+Every figure compares training pictures with as many that were held out of the same dataset, which the adapter cannot
+know. 50 % is what it would be if it knew neither.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pipeline import atomic, records
+from pipeline.evaluation.statistics import Z_95, Interval, folds_of, jackknifed
+
+FOLDER = "memorisation"  # of an output folder
+FILE = "memorisation.json"
+ALARM = 0.9  # of any figure: so often a training picture is told from another one
+RARE = 0.01  # of the others come as near to their own pictures as a copy does
+MOST_COPIES = 12  # that are shown
+
+
+def auc(members: Float[Tensor, " n"], others: Float[Tensor, " m"]) -> Interval:
+    """How often a member has a larger value than one of the others: the area under the ROC curve.
+
+    With the interval of DeLong, DeLong and Clarke-Pearson 1988, eq. 5.
+    """
+    x, y = members.double()[:, None], others.double()[None]
+    wins = (x > y).double() + 0.5 * (x == y).double()
+    value = float(wins.mean())
+    variance = sum(float(wins.mean(1 - side).var()) / wins.shape[side] for side in (0, 1))
+    half = Z_95 * variance**0.5
+    return Interval(value, max(0.0, value - half), min(1.0, value + half), len(members))
+
+
+def ratio(members: Float[Tensor, " n"], others: Float[Tensor, " m"]) -> Interval:
+    """The mean of the members' values as a share of the others', with a jackknife over both."""
+    numbers = torch.arange(len(members)), torch.arange(len(members), len(members) + len(others))
+    values, all_numbers = torch.cat([members, others]).double(), torch.cat(numbers)
+
+    def share(out: Int[Tensor, " k"]) -> float:
+        kept = ~torch.isin(all_numbers, out)
+        first = kept & (all_numbers < len(members))
+        return float(values[first].mean() / values[kept & ~first].mean())
+
+    nobody = torch.empty(0, dtype=torch.long)
+    return jackknifed(share(nobody), len(members), [folds_of(part) for part in numbers], share)
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A drawn picture nearer to its training picture than 99 in 100 of the others come to theirs."""
+
+    caption: str
+    name: str  # of the training picture
+    drawn: str  # the picture in the folder
+    true: str  # the same of the training picture
+    distance: float  # 1 - cosine
+    usual: float  # the median of the others
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memorisation:
+    """What was found; of each figure 50 % is what an adapter that knows neither side would have."""
+
+    n: int  # pictures of each side
+    extractor: str
+    by_loss: Interval  # a training picture's loss fell by more than another's
+    by_drawing: Interval  # what is drawn from its caption is nearer to it than another's is to that one
+    by_sameness: Interval | None  # the pictures of its caption differ less; None where one was drawn of each
+    distance: Interval  # to its own picture, as a share of the others'
+    num_copies: int
+    copies: tuple[Copy, ...]  # the nearest of them
+
+    @property
+    def figures(self) -> dict[str, Interval]:
+        """Those that say how often one is told from the other."""
+        found = {"by_loss": self.by_loss, "by_drawing": self.by_drawing}
+        return found | ({"by_sameness": self.by_sameness} if self.by_sameness is not None else {})
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """The figures that are too high to share it without a thought."""
+        return tuple(name for name, figure in self.figures.items() if figure.value >= ALARM and figure.low > 0.5)
+
+    @property
+    def traces(self) -> tuple[str, ...]:
+        """The figures that chance does not explain."""
+        return tuple(name for name, figure in self.figures.items() if figure.low > 0.5)
+
+    def words(self) -> str:
+        """In one sentence."""
+        if self.alarms:
+            return (
+                f"It has learnt training pictures by heart: {self.num_copies} of {self.n} captions of training give a "
+                "copy. Train for fewer steps, on more pictures, or at a lower rank."
+            )
+        if self.traces:
+            return "Its training pictures leave a trace in it that chance does not explain, but no alarm."
+        return "Its training pictures cannot be told from others by what it does: nothing was learnt by heart."
+
+    def write(self, folder: Path) -> None:
+        """Write memorisation.json."""
+        atomic.write_text(folder / FILE, json.dumps(records.to_json(self), indent=1, allow_nan=False) + "\n")
+
+
+def read(folder: Path) -> Memorisation | None:
+    """What was found of a run; None where nobody looked. Raises CheckpointError for a file that is damaged."""
+    return records.read(Memorisation, folder / FILE) if (folder / FILE).is_file() else None
+
+
+def nearest(drawn: Float[Tensor, "n d"], groups: Int[Tensor, " n"], true: Float[Tensor, "m d"]) -> Int[Tensor, " m"]:
+    """For each true picture the row of what was drawn from its caption that is most like it."""
+    apart = _apart(drawn, groups, true)
+    return torch.tensor([int(torch.where(groups == own, apart, math.inf).argmin()) for own in range(len(true))])
+
+
+def own_distances(
+    drawn: Float[Tensor, "n d"], groups: Int[Tensor, " n"], true: Float[Tensor, "m d"]
+) -> Float[Tensor, " m"]:
+    """1 - cosine of each true picture and the nearest of those drawn from its caption."""
+    return _apart(drawn, groups, true)[nearest(drawn, groups, true)]
+
+
+def _apart(drawn: Tensor, groups: Tensor, true: Tensor) -> Tensor:
+    rows, own = (torch.nn.functional.normalize(value.double(), dim=-1) for value in (drawn, true))
+    return 1 - (rows * own[groups]).sum(1)
+
+
+def sameness(drawn: Float[Tensor, "n d"], groups: Int[Tensor, " n"], count: int) -> Float[Tensor, " m"]:
+    """The mean cosine between the pictures of each caption, of which each has several."""
+    rows = torch.nn.functional.normalize(drawn.double(), dim=-1)
+    alike = rows @ rows.T
+    pairs = (groups[:, None] == groups[None]).double() - torch.eye(len(rows), dtype=torch.float64)
+    sums = torch.zeros(2, count, dtype=torch.float64)
+    return sums[0].index_add(0, groups, (alike * pairs).sum(1)) / sums[1].index_add(0, groups, pairs.sum(1))

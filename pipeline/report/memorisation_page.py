@@ -1,0 +1,48 @@
+"""The page of memorisation: the figures in words, and the nearest pairs of pictures."""
+
+from pathlib import Path
+
+from pipeline import atomic
+from pipeline.evaluation import memorisation
+from pipeline.evaluation.memorisation import Memorisation
+from pipeline.report.pictures import embedded
+from pipeline.report.rendering import template
+
+FILE = "report.html"
+SAYS = {
+    "by_loss": "the loss of a training picture fell by more than that of a held-out one",
+    "by_drawing": "what is drawn from its caption is nearer to a training picture than to a held-out one",
+    "by_sameness": "pictures drawn from a caption of training are more alike than those of a held-out one",
+}
+
+
+def lines(found: Memorisation) -> list[str]:
+    """The figures as text; 50 % is what an adapter that knows neither side would have."""
+    said = [f"{figure.text('{:.0%}')}  {SAYS[name]}" for name, figure in found.figures.items()]
+    distance = found.distance.text("{:.0%}")
+    return [
+        *said,
+        f"{distance}  of a held-out picture's distance lies between a training picture and its drawing",
+        f"{found.num_copies} of {found.n}  captions of training give a picture nearer to its own than 99 in 100 "
+        f"held-out ones come, where {found.n * memorisation.RARE:.1f} would be chance",
+    ]
+
+
+def write(folder: Path, name: str, found: Memorisation) -> Path:
+    """Make the page beside the pictures."""
+    copies = [
+        {
+            "drawn": embedded(folder / copy.drawn),
+            "true": embedded(folder / copy.true),
+            "caption": copy.caption,
+            "name": copy.name,
+            "text": f"{copy.distance:.3f} apart, where {copy.usual:.3f} is usual",
+        }
+        for copy in found.copies
+    ]
+    text = template("memorisation.html").render(
+        name=name, headline=found.words(), lines=lines(found), n=found.n, extractor=found.extractor, copies=copies
+    )
+    path = folder / FILE
+    atomic.write_text(path, text)
+    return path

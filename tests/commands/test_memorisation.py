@@ -1,0 +1,79 @@
+"""memorisation: what a run does with its training pictures, against those it held out."""
+
+import dataclasses
+import json
+
+import pytest
+
+from pipeline.__main__ import main
+from pipeline.evaluation import memorisation
+from pipeline.evaluation.sample import Sampler
+from pipeline.evaluation.statistics import Interval
+from pipeline.sharing import documents
+from tests.conftest import make_shapes, replaced
+from tests.running import Running
+from tests.sharing.loopback import TOKEN, Hub
+
+pytestmark = pytest.mark.invariant
+
+
+@pytest.fixture
+def out(small, tmp_path, trainer):
+    flags = replaced(small, num_validation_images=0, train_data_dir=make_shapes(tmp_path / "shapes", 26))
+    more = ["--validation_split", "0.5", "--keep", "last", "--checkpointing_steps", "6", "--trigger_word", "picture"]
+    ended = trainer(*flags, *more, "--output_dir", tmp_path / "out")
+    assert ended.code == 0, ended.output
+    return tmp_path / "out"
+
+
+def test_a_run_and_its_checkpoints_are_looked_at(out, capsys, monkeypatch):
+    assert main(["memorisation", str(out)]) == 0
+    said = capsys.readouterr().out
+    found = memorisation.read(out / "memorisation")
+    assert found.words() in said
+    assert found.n == 13
+    assert found.by_sameness is not None
+    page = (out / "memorisation" / "report.html").read_text(encoding="utf-8")
+    assert found.words() in page
+    assert page.count("<figure>") == len(found.copies)
+    assert all((out / "memorisation" / copy.drawn).is_file() for copy in found.copies)
+    rows = json.loads((out / "memorisation" / "drawn.json").read_text(encoding="utf-8"))
+    assert len(set(rows["reference"])) == 26  # each picture of either side once
+    assert not (out / "memorisation" / "base").exists()
+
+    monkeypatch.setattr(Sampler, "draw", None)  # what was drawn is not drawn again
+    assert main(["memorisation", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["by_loss"]["value"] == found.by_loss.value
+    monkeypatch.undo()
+    assert main(["memorisation", str(out / "checkpoint-6"), "--num_images", "1"]) == 0
+    earlier = memorisation.read(out / "checkpoint-6" / "memorisation")
+    assert earlier.by_sameness is None
+    assert earlier.by_loss != found.by_loss
+
+
+def test_an_alarm_is_on_the_card_and_said_where_it_is_shared(out, tmp_path):
+    assert main(["memorisation", str(out)]) == 0
+    found = memorisation.read(out / "memorisation")
+    text = documents.write_card(out).read_text(encoding="utf-8")
+    assert f"**Did it learn pictures by heart?** {found.words()}" in text
+    assert found.by_loss.text("{:.0%}") in text
+    alarmed = dataclasses.replace(found, by_loss=Interval(0.95, 0.9, 1.0, 13), num_copies=3)
+    words = ("-m", "pipeline", "publish", str(out), "--repo", "jane/x", "--allow_undocumented_data", "drawn by a test")
+    for one, warns in ((alarmed, True), (found, False)):
+        one.write(out / "memorisation")
+        with Hub() as server:
+            given = {"HF_ENDPOINT": server.endpoint, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+            ended = Running([], tmp_path / "log", program=words, environment=given).wait()
+        assert ended.code == 0, ended.output
+        assert (f"Warning: {alarmed.words()}" in ended.output) == warns
+
+
+def test_a_run_that_cannot_be_looked_at(out, finished_run, tmp_path, capsys):
+    for words, said in (
+        ([str(finished_run("--validation_split", "0.5"))], "held 4 examples out of training, which is too few"),
+        ([str(tmp_path)], "give the output folder of a finished run"),
+        ([str(out), "--limit", "3"], "--limit 3 must be at least 12"),
+        ([str(out), "--extractor", "nobody"], "--extractor nobody is no folder of a model"),
+    ):
+        assert main(["memorisation", *words]) == 2
+        assert said in capsys.readouterr().err

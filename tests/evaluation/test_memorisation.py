@@ -1,0 +1,124 @@
+"""The figures of memorisation, against closed forms and on drawings that are copies, or are none."""
+
+import math
+
+import pytest
+import torch
+
+from pipeline.commands.memorisation import compared
+from pipeline.data.manifest import Example
+from pipeline.data.options import DataOptions
+from pipeline.data.rows import FileSource
+from pipeline.errors import CheckpointError
+from pipeline.evaluation import memorisation
+from pipeline.evaluation.memorisation import Memorisation, auc, ratio
+from pipeline.evaluation.statistics import Interval
+from pipeline.geometry import Size
+
+pytestmark = pytest.mark.unit
+
+
+def normal(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_the_area_is_the_share_of_pairs_in_the_right_order():
+    assert auc(torch.tensor([3.0, 1.0]), torch.tensor([0.0, 2.0, 1.0])).value == pytest.approx((3 + 1.5) / 6)
+    assert auc(torch.tensor([3.0, 4.0]), torch.tensor([0.0, 2.0])) == Interval(1.0, 1.0, 1.0, 2)
+
+
+def test_its_interval_holds_what_is_true_as_often_as_it_says():
+    """Of two normal distributions one apart the area is Phi(1 / sqrt 2)."""
+    true = 0.5 * (1 + math.erf(0.5))
+    found = [auc(normal(60, seed=seed) + 1, normal(60, seed=seed + 1000)) for seed in range(200)]
+    assert 0.9 <= sum(one.low <= true <= one.high for one in found) / 200 <= 0.985
+    chance = [auc(normal(60, seed=seed), normal(60, seed=seed + 1000)) for seed in range(200)]
+    assert 0.9 <= sum(one.low <= 0.5 <= one.high for one in chance) / 200 <= 0.985
+    spread = torch.tensor([one.value for one in found]).std().item()
+    half = sum(one.high - one.low for one in found) / 400
+    assert half == pytest.approx(1.96 * spread, rel=0.15)
+
+
+def test_the_share_of_means_has_an_interval_of_both_sides():
+    found = [ratio(normal(50, seed=seed).abs(), 2 * normal(70, seed=seed + 500).abs()) for seed in range(150)]
+    assert 0.88 <= sum(one.low <= 0.5 <= one.high for one in found) / 150 <= 0.99
+    assert ratio(torch.full((9,), 3.0), torch.full((5,), 4.0)).value == pytest.approx(0.75)
+
+
+def test_of_what_is_drawn_from_a_caption_the_nearest_counts():
+    true = torch.eye(3)
+    drawn = torch.tensor([[0.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, -1.0]])
+    groups = torch.tensor([0, 0, 1, 2])
+    assert memorisation.nearest(drawn, groups, true).tolist() == [1, 2, 3]
+    assert memorisation.own_distances(drawn, groups, true).tolist() == pytest.approx([1 - 0.5**0.5, 0, 2])
+
+
+def test_sameness_is_the_mean_cosine_within_a_caption():
+    drawn = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [1.0, 1.0], [2.0, 2.0]])
+    found = memorisation.sameness(drawn, torch.tensor([0, 0, 0, 1, 1]), 2)
+    assert found.tolist() == pytest.approx([1 / 3, 1])
+
+
+def example(number: int) -> Example:
+    return Example(
+        id=str(number), image_id=str(number), name=f"{number}.png", source=FileSource(f"{number}.png"),
+        captions=(f"picture {number}",), size=Size.square(8), options=DataOptions(),
+    )  # fmt: skip
+
+
+def looked_at(copied: int, *, seed: int = 0) -> Memorisation:
+    """Forty pictures of each side, two drawings each; so many of the training pictures were drawn as they are."""
+    true, noise = normal(80, 16, seed=seed), normal(160, 16, seed=seed + 1)
+    groups = torch.arange(80).repeat_interleave(2)
+    drawn = true[groups] + 0.8 * noise
+    drawn[: 2 * copied] = true[groups[: 2 * copied]]
+    gains = normal(80, seed=seed + 2)
+    gains[:copied] += 5
+    members = [example(number) for number in range(40)]
+    return compared(gains, drawn, groups, true, members=members, judge="x")
+
+
+def test_copies_alarm_and_are_shown_with_their_pictures():
+    found = looked_at(38)
+    assert found.alarms == ("by_loss", "by_drawing", "by_sameness")
+    assert found.words().startswith("It has learnt training pictures by heart: ")
+    assert found.num_copies >= 38
+    assert len(found.copies) == memorisation.MOST_COPIES
+    for copy in found.copies:
+        number = int(copy.name.removesuffix(".png"))
+        assert copy.caption == f"picture {number}"
+        assert copy.true == f"reference/{number:06d}.png"
+        assert copy.drawn in (f"adapted/{2 * number:06d}.png", f"adapted/{2 * number + 1:06d}.png")
+        assert copy.distance < 0.1 * copy.usual
+    assert found.distance.high < 0.3
+
+
+def test_where_nothing_was_learnt_by_heart_nothing_alarms():
+    found = [looked_at(0, seed=10 * seed) for seed in range(40)]
+    assert not any(one.alarms for one in found)
+    inside = [figure.low <= 0.5 <= figure.high for one in found for figure in one.figures.values()]
+    assert sum(inside) / len(inside) > 0.85
+    assert sum(one.num_copies for one in found) / len(found) < 2.5
+
+
+def test_the_file_says_what_was_found(tmp_path):
+    found = looked_at(3)
+    found.write(tmp_path)
+    assert memorisation.read(tmp_path) == found
+    (tmp_path / memorisation.FILE).write_text("{", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        memorisation.read(tmp_path)
+    (tmp_path / memorisation.FILE).unlink()
+    assert memorisation.read(tmp_path) is None
+
+
+def test_a_trace_is_no_alarm():
+    trace = looked_at(0)
+    clear = Interval(0.6, 0.55, 0.65, 40)
+    unclear = Interval(0.5, 0.4, 0.6, 40)
+    parts = {"by_drawing": unclear, "by_sameness": None, "n": 40, "extractor": "x", "distance": unclear}
+    found = Memorisation(by_loss=clear, num_copies=0, copies=(), **parts)
+    assert (found.alarms, found.traces) == ((), ("by_loss",))
+    assert "leave a trace" in found.words()
+    assert "nothing was learnt by heart" in Memorisation(by_loss=unclear, num_copies=0, copies=(), **parts).words()
+    assert set(trace.figures) == {"by_loss", "by_drawing", "by_sameness"}
