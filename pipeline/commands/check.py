@@ -1,6 +1,5 @@
 """A look at a dataset before it is trained on, with the flags of the training it is for."""
 
-import dataclasses
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from pipeline.audit.audit import Audit, audit
 from pipeline.audit.epoch import Model
 from pipeline.audit.findings import MEANINGS, Finding
 from pipeline.audit.of_class import ClassAudit
+from pipeline.config import Run
 from pipeline.console import columns, quiet_libraries, say, tell
 from pipeline.errors import EXIT_DONE, EXIT_USER, ConfigError
 from pipeline.families import registry
@@ -30,15 +30,28 @@ class Captioning:
     instruction: str | None
 
 
+@dataclass(frozen=True)
+class Written:
+    """What is to be written beside what is said."""
+
+    page: Path | None = None
+    preview: Path | None = None
+    card: Path | None = None
+    croissant: bool = False
+
+    def require_possible(self, run: Run) -> None:
+        """Raise ConfigError for what can be no file, before anything is looked at."""
+        for flag, path in (("page", self.page), ("card", self.card)):
+            if path is not None and path.is_dir():
+                raise ConfigError(f"--{flag} {path} is a folder; give the name of a file.")
+        if self.croissant:
+            from pipeline.commands import croissant
+
+            croissant.require_folder(run.data)
+
+
 def check(
-    dataset: str | None,
-    flags: Sequence[str],
-    *,
-    page: Path | None,
-    as_json: bool,
-    preview: Path | None,
-    card: Path | None,
-    captioning: Captioning | None = None,
+    dataset: str | None, flags: Sequence[str], wanted: Written, *, as_json: bool, captioning: Captioning | None = None
 ) -> int:
     """Say what is found; the exit code is 2 if training would refuse the dataset, else 0.
 
@@ -51,10 +64,8 @@ def check(
     command = config.parse(words)
     if command is None:
         return EXIT_DONE  # it asked for help
-    for flag, path in (("page", page), ("card", card)):
-        if path is not None and path.is_dir():
-            raise ConfigError(f"--{flag} {path} is a folder; give the name of a file.")
     run = command.run
+    wanted.require_possible(run)
     if not (run.data.place or run.data.source):
         run = run.replaced(train_data_dir=str(shipped.TRAIN))
     data = run.data
@@ -69,22 +80,30 @@ def check(
         lost, count = functools.partial(truncated, family), functools.partial(token_counts, family)
         model = Model(possible, batch_size, run.train.seed, lost, count)
         found = audit(data, model, data.validation_split)
-    if preview is not None:
-        from pipeline.commands import preview_dataset
-
-        resolved = dataclasses.replace(data, caption_dropout=data.dropout_for(supports_cfg=family.supports_cfg))
-        kept = not run.adapter.train_text_encoder
-        tell(f"Preview  {preview_dataset.write(found, resolved, preview, kept=kept)}{_undrawn(found)}")
-    if page is not None:
-        from pipeline.report import data_page
-
-        tell(f"Page  {data_page.write(found, page)}")
-    if card is not None:
-        from pipeline.commands import data_card
-
-        tell(f"Card  {data_card.fill(found, card)}")
+    write(found, run.replaced(caption_dropout=data.dropout_for(supports_cfg=family.supports_cfg)), wanted)
     say(json.dumps(as_record(found), indent=1, ensure_ascii=False) if as_json else as_text(found))
     return EXIT_USER if found.num_errors else EXIT_DONE
+
+
+def write(found: Audit, run: Run, wanted: Written) -> None:
+    """Write what is wanted of an audit, and tell where it is. Raises ConfigError where it cannot be."""
+    if wanted.preview is not None:
+        from pipeline.commands import preview_dataset
+
+        kept = not run.adapter.train_text_encoder
+        tell(f"Preview  {preview_dataset.write(found, run.data, wanted.preview, kept=kept)}{_undrawn(found)}")
+    if wanted.page is not None:
+        from pipeline.report import data_page
+
+        tell(f"Page  {data_page.write(found, wanted.page)}")
+    if wanted.card is not None:
+        from pipeline.commands import data_card
+
+        tell(f"Card  {data_card.fill(found, wanted.card)}")
+    if wanted.croissant:
+        from pipeline.commands import croissant
+
+        tell(f"Croissant  {croissant.write(found, run)}")
 
 
 def as_text(found: Audit) -> str:

@@ -19,7 +19,7 @@ from pipeline.hub_ids import HUB_ID
 
 FOLDER = Path("data_cards")
 REQUIRED = ("license", "source", "rights_basis", "people", "sensitive_content", "intended_use")
-OPTIONAL = ("license_name", "license_link", "pretty_name", "dataset_id", "fingerprint")
+OPTIONAL = ("license_name", "license_link", "pretty_name", "dataset_id", "fingerprint", "citation")
 PLACEHOLDER = re.compile(r"(?:TODO|TBD|FIXME)\b.*|todo|tbd|\W*|.*<[A-Za-z][\w ,'-]*>.*", re.DOTALL)
 # What the Hub takes as a license (its message for any other, May 2026); a card with something else is refused there.
 IDENTIFIERS = """
@@ -57,6 +57,7 @@ people:
 sensitive_content: "TODO: nudity, violence, health, children, ..., or none"
 intended_use: "TODO: what a model trained on it is for, and what not"
 # dataset_id: user/name on the Hub, where the dataset is public there
+# citation: how to cite it
 fingerprint: {fingerprint}
 task_categories: [text-to-image]
 ---
@@ -96,6 +97,7 @@ class Card:
     pretty_name: str | None = None
     dataset_id: str | None = None  # on the Hub, where the dataset is public
     fingerprint: str | None = None  # of the manifest the card was written for
+    citation: str | None = None
 
 
 def read(path: Path) -> Card:

@@ -32,6 +32,7 @@ def check(
     json: bool = False,
     preview_dataset: Path | None = None,
     card: Path | None = None,
+    croissant: bool = False,
     caption: str | None = None,
     caption_prompt: str | None = None,
 ) -> int:
@@ -54,6 +55,8 @@ def check(
         New folder for the very crops, masks and captions of the first epoch.
     card
         The dataset's card, data_cards/photos.md say, to put what was counted into; begun where there is none.
+    croissant
+        Describe the dataset in Croissant, croissant.json and croissant.csv in its folder, with what its card declares.
     caption
         An image-to-text model of transformers, a folder or a Hub id: what it says of each picture without a caption is
         written beside it first, never over anything.
@@ -67,6 +70,5 @@ def check(
     captioning = checking.Captioning(caption, caption_prompt) if caption is not None else None
     if caption_prompt is not None and captioning is None:
         raise ConfigError("--caption_prompt has an effect only with --caption.")
-    return checking.check(
-        dataset, words, page=page, as_json=json, preview=preview_dataset, card=card, captioning=captioning
-    )
+    wanted = checking.Written(page, preview_dataset, card, croissant)
+    return checking.check(dataset, words, wanted, as_json=json, captioning=captioning)

@@ -1,0 +1,69 @@
+"""Writing the Croissant description of a dataset's folder, and letting MLCommons' own reader look at it."""
+
+import json
+import logging
+from importlib.metadata import version
+from pathlib import Path
+
+from pipeline import atomic
+from pipeline.audit.audit import Audit
+from pipeline.config import Run
+from pipeline.data import croissant
+from pipeline.data.options import DataOptions
+from pipeline.errors import ConfigError, DataError
+from pipeline.run.preflight import card_of, dataset_name
+
+EXTRA = 'pip install "t2i-lora[croissant]"'
+
+
+def require_folder(options: DataOptions) -> Path:
+    """The one folder of a dataset. Raises ConfigError where it is anything else."""
+    if options.source:
+        raise ConfigError("--croissant describes one folder of images; check the folder of each [[source]] on its own.")
+    if options.dataset_name is not None:
+        raise ConfigError(
+            f"--croissant describes a folder of images, and {options.dataset_name} is a table; the Hub describes its "
+            "own at https://huggingface.co/api/datasets/NAME/croissant."
+        )
+    if options.train_data_dir is None:
+        raise ConfigError("--croissant writes into the dataset's folder; name it.")
+    return Path(options.train_data_dir)
+
+
+def write(found: Audit, run: Run) -> str:
+    """Describe a dataset in its own folder, with what its card declares; returns where, and what is to be said of it.
+
+    Raises ConfigError for what is no folder or cannot be written, DataError where mlcroissant finds it wrong.
+    """
+    folder = require_folder(run.data)
+    if found.manifest is None or any(one.weight == "error" for one in found.findings):
+        return "is not written: training refuses this dataset"
+    card = card_of(run.share, dataset_name(run.data), folder, found.manifest)
+    name = folder.resolve().name if card is None or card.pretty_name is None else card.pretty_name
+    pictures = croissant.pictures_in(found.manifest, folder)
+    table, path = croissant.table_of(pictures), folder / croissant.FILE
+    described = croissant.description(name, card, pictures, table, folder)
+    try:
+        atomic.write_text(folder / croissant.TABLE, table)
+        atomic.write_text(path, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise ConfigError(f"--croissant: {folder} cannot be written: {error.strerror}.") from error
+    return f"{path}, {validated(path)}" + ("" if card is not None else "; without a license, for there is no card")
+
+
+def validated(path: Path) -> str:
+    """What mlcroissant says of a description. Raises DataError where it finds it wrong."""
+    try:
+        import mlcroissant
+    except ImportError:
+        return f"not validated: that needs mlcroissant ({EXTRA})"
+    reader, logger = f"mlcroissant {version('mlcroissant')}", logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it warns of what only the publisher knows: a date, a version
+    try:
+        mlcroissant.Dataset(path)
+    except mlcroissant.ValidationError as error:
+        raise DataError(f"{path}: {reader} finds it wrong: {error}") from error
+    finally:
+        logger.setLevel(level)
+    return f"found valid by {reader}"
