@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, BinaryIO, TypeGuard
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,11 +21,16 @@ _held: dict[Path, int] = {}  # folders this process holds, and the open descript
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Put `content` at `path`: afterwards it is there whole, or what was there before still is."""
+    write_by(path, lambda file: file.write(content))
+
+
+def write_by(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    """The same for what `fill` writes, piece by piece."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temp.open("wb") as file:
-            file.write(content)
+            fill(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temp, path)

@@ -2,7 +2,10 @@
 
 import dataclasses
 import io
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
@@ -47,12 +50,36 @@ class Example:
         return self.captions[0]
 
 
+class Columns(Sequence[Example], ABC):
+    """Examples that lie column by column: each becomes an object only when it is asked for."""
+
+    @abstractmethod
+    def column(self, name: str) -> list[Any]:
+        """One field of every example."""
+
+    @abstractmethod
+    def at(self, places: Sequence[int]) -> "Columns":
+        """Those at some places, in this order."""
+
+
+def column(examples: Sequence[Example], name: str) -> list[Any]:
+    """One field of every example, without making those that lie in columns."""
+    if isinstance(examples, Columns):
+        return examples.column(name)
+    return [getattr(example, name) for example in examples]
+
+
+def at(examples: Sequence[Example], places: Sequence[int]) -> Sequence[Example]:
+    """The examples at some places, in this order, kept as they are."""
+    return examples.at(places) if isinstance(examples, Columns) else tuple(examples[place] for place in places)
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The examples of a dataset in an order that content alone decides, and what was left out on request."""
 
     origin: str  # the folder or the name of the dataset
-    examples: tuple[Example, ...]
+    examples: Sequence[Example]  # a tuple, or of a large folder its columns
     skipped: tuple[str, ...] = ()
     duplicates: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -61,18 +88,22 @@ class Manifest:
         """The first examples only, copies last; the order is by content, so they are the same ones every time."""
         if limit is None:
             return self
-        places = sorted(range(len(self.examples)), key=lambda place: self.examples[place].copy)
-        chosen = tuple(self.examples[place] for place in sorted(places[:limit]))
-        return dataclasses.replace(self, examples=chosen)
+        copies = column(self.examples, "copy")
+        places = sorted(range(len(copies)), key=copies.__getitem__)
+        return self.of(sorted(places[:limit]))
 
     def distinct(self) -> "Manifest":
         """Every example once, however often it counts in training."""
-        return dataclasses.replace(self, examples=tuple(example for example in self.examples if not example.copy))
+        return self.of([place for place, copy in enumerate(column(self.examples, "copy")) if not copy])
+
+    def of(self, places: Sequence[int]) -> "Manifest":
+        """The same dataset with the examples at these places only."""
+        return dataclasses.replace(self, examples=at(self.examples, places))
 
     @property
     def fingerprint(self) -> str:
         """A hash of every image and caption."""
-        return digest("\n".join(example.id for example in self.examples).encode())
+        return digest("\n".join(column(self.examples, "id")).encode())
 
     @property
     def data_fingerprint(self) -> str:

@@ -1,8 +1,6 @@
 """Some images are held out of training, chosen by their content, so that what is learnt can be measured."""
 
-import dataclasses
-
-from pipeline.data.manifest import Manifest
+from pipeline.data.manifest import Manifest, at, column
 from pipeline.data.near import groups
 from pipeline.errors import ConfigError
 from pipeline.hashing import digest
@@ -21,7 +19,8 @@ def split(manifest: Manifest, share: float | None) -> tuple[Manifest, Manifest |
     None stands for a tenth, and for none at all under MIN_IMAGES images. Raises ConfigError if a share leaves
     nothing to train on.
     """
-    image_ids = sorted({example.image_id for example in manifest.examples}, key=rank_of)
+    of_examples = column(manifest.examples, "image_id")
+    image_ids = sorted(set(of_examples), key=rank_of)
     if share == 0 or (share is None and len(image_ids) < MIN_IMAGES):
         return manifest, None
     num_held_out = max(MIN_HELD_OUT, round((DEFAULT_SHARE if share is None else share) * len(image_ids)))
@@ -30,11 +29,13 @@ def split(manifest: Manifest, share: float | None) -> tuple[Manifest, Manifest |
             f"--validation_split {share:g} holds out {num_held_out} of {len(image_ids)} images (never fewer than "
             f"{MIN_HELD_OUT}), which leaves none to train on; give more images or --validation_split 0."
         )
-    sketches = {example.image_id: example.sketch for example in manifest.examples}
+    sketches = dict(zip(of_examples, column(manifest.examples, "sketch"), strict=True))
     chosen = _chosen(image_ids, [sketches[image_id] for image_id in image_ids], num_held_out)
-    train = tuple(example for example in manifest.examples if example.image_id not in chosen)
-    held_out = tuple(example for example in manifest.examples if example.image_id in chosen)
-    return dataclasses.replace(manifest, examples=train), Manifest(manifest.origin, held_out).distinct()
+    sides: tuple[list[int], list[int]] = ([], [])
+    for place, image_id in enumerate(of_examples):
+        sides[image_id in chosen].append(place)
+    held_out = at(manifest.examples, sides[True])
+    return manifest.of(sides[False]), Manifest(manifest.origin, held_out).distinct()
 
 
 def _chosen(image_ids: list[str], sketches: list[str], number: int) -> set[str]:

@@ -99,7 +99,7 @@ def test_other_options_a_damaged_file_and_a_fresh_folder_are_read(folder, reads,
     whole = read_sources(options_of(folder))
     assert read_sources(options_of(folder, caption_prefix="ohwx")) != whole
     assert len(reads) == 2
-    for path in (folder.parent / "cache" / "encoded" / "known").glob("*.parquet"):
+    for path in (folder.parent / "cache" / "encoded" / "known").glob("*.arrow"):
         path.write_bytes(path.read_bytes()[:100])
     assert read_sources(options_of(folder)) == whole
     assert len(reads) == 3
@@ -121,7 +121,7 @@ def test_problems_are_never_kept(folder, reads):
 def test_a_table_and_few_pictures_are_not_kept(folder, tmp_path, reads, monkeypatch):
     monkeypatch.setattr(listing, "MIN_EXAMPLES", 1000)
     read_sources(options_of(folder))
-    assert not list((tmp_path / "cache" / "encoded" / "known").glob("*.parquet"))
+    assert not list((tmp_path / "cache" / "encoded" / "known").glob("*.arrow"))
     (tmp_path / "listed").mkdir()
     picture(0).save(tmp_path / "listed" / "a.png")
     write_rows(tmp_path / "listed", [{"file_name": "a.png", "text": "x", "kind": 7}])

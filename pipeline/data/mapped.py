@@ -1,0 +1,180 @@
+"""Examples in a file of Arrow record batches that is mapped into memory: what is not looked at costs nothing.
+
+All processes of a machine share its pages, and one that is given such examples opens the file itself.
+"""
+
+import itertools
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, overload
+
+import numpy as np
+from jaxtyping import Int64
+
+from pipeline import atomic
+from pipeline.data.manifest import Columns, Example
+from pipeline.data.options import DataOptions
+from pipeline.data.rows import FileSource, Source
+from pipeline.errors import DataError
+from pipeline.geometry import Size
+
+ROWS = 2**16  # of a record batch
+TEXTS = ("id", "image_id", "name", "mask_id", "sketch", "group", "path", "mask")
+NUMBERS = ("copy", "width", "height")
+LISTS = ("captions", "weights")
+FIELDS = (
+    "id", "image_id", "name", "source", "captions", "size", "options", "copy", "sketch", "mask", "weights", "mask_id",
+    "group",
+)  # fmt: skip
+HEADER = b"t2i-lora"  # the key of what is no row
+
+
+class MappedTable:
+    """A file's rows, and what its header says."""
+
+    def __init__(self, path: Path, identity: tuple[int, ...], table: Any) -> None:
+        self.path, self.identity, self.table = path, identity, table
+        self.header: dict[str, Any] = json.loads(table.schema.metadata[HEADER])
+
+    @classmethod
+    def opened(cls, path: Path) -> "MappedTable":
+        """Raises OSError, pyarrow.ArrowException, LookupError, TypeError or ValueError for what is no such file."""
+        import pyarrow
+
+        identity = _identity(path)
+        return cls(path, identity, pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process, the place of the file: all that is in it, where another has taken its place."""
+        if self.path.is_file() and _identity(self.path) == self.identity:
+            return _opened_again, (self.path, self.identity)
+        return MappedTable, (self.path, self.identity, self.table)
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """What is another of a file that takes the place of this one."""
+    facts = os.stat(path)
+    return facts.st_dev, facts.st_ino, facts.st_mtime_ns
+
+
+def _opened_again(path: Path, identity: tuple[int, ...]) -> MappedTable:
+    found = MappedTable.opened(path)
+    if found.identity != identity:
+        raise DataError(f"The dataset changed while a run with it began ({path} is another); start again.")
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Mapped(Columns):
+    """The rows of a file as examples, all of them or those at some places; their options are given, not kept."""
+
+    file: MappedTable
+    options: DataOptions
+    places: Int64[np.ndarray, " n"] | None = None
+
+    def __len__(self) -> int:
+        return self.file.table.num_rows if self.places is None else len(self.places)
+
+    @overload
+    def __getitem__(self, place: int) -> Example: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Mapped": ...
+    def __getitem__(self, place: int | slice) -> "Example | Mapped":
+        if isinstance(place, slice):
+            return self.at(range(len(self))[place])
+        row = range(len(self))[place]
+        row = row if self.places is None else int(self.places[row])
+        cells = {column: self.file.table[column][row].as_py() for column in (*TEXTS, *NUMBERS, *LISTS)}
+        size = Size(cells.pop("width"), cells.pop("height"))
+        source, mask = FileSource(cells.pop("path")), _source(cells.pop("mask"))
+        captions, weights = tuple(cells.pop("captions")), tuple(cells.pop("weights"))
+        return Example(
+            **cells, source=source, captions=captions, size=size, options=self.options, mask=mask, weights=weights
+        )
+
+    def __iter__(self) -> Iterator[Example]:
+        for first in range(0, len(self), ROWS):
+            some = self[first : first + ROWS]
+            for values in zip(*(some.column(field) for field in FIELDS), strict=True):
+                yield Example(**dict(zip(FIELDS, values, strict=True)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(one == two for one, two in zip(self, other, strict=True))
+
+    def at(self, places: Sequence[int]) -> "Mapped":
+        """Those at some places, in this order."""
+        chosen = np.asarray(places, dtype=np.int64)
+        return Mapped(self.file, self.options, chosen if self.places is None else self.places[chosen])
+
+    def column(self, name: str) -> list[Any]:
+        """One field of every example."""
+        if name == "options":
+            return [self.options] * len(self)
+        if name == "is_class":
+            return [False] * len(self)
+        if name == "size":
+            known: dict[tuple[int, int], Size] = {}
+            sides = zip(self._cells("width"), self._cells("height"), strict=True)
+            return [known.get(side) or known.setdefault(side, Size(*side)) for side in sides]
+        if name == "source":
+            return [FileSource(path) for path in self._cells("path")]
+        return [_source(path) for path in self._cells("mask")] if name == "mask" else self._cells(name)
+
+    def _cells(self, name: str) -> list[Any]:
+        """A column of the file as it is kept."""
+        found = self.file.table[name]
+        found = found if self.places is None else found.take(self.places)
+        if name in LISTS:
+            return list(itertools.chain.from_iterable(map(_tuples, found.chunks)))
+        cells: list[Any] = found.to_numpy().tolist()
+        return cells
+
+
+def _source(path: str | None) -> FileSource | None:
+    return None if path is None else FileSource(path)
+
+
+def _tuples(lists: Any) -> Iterator[tuple[Any, ...]]:
+    """The lists of a column, taken apart all at once."""
+    values = iter(lists.flatten().to_numpy(zero_copy_only=False).tolist())
+    return (tuple(itertools.islice(values, length)) for length in lists.value_lengths().to_numpy())
+
+
+def is_kept(examples: Sequence[Example]) -> bool:
+    """Whether such a file can hold them: those whose pictures and masks are files."""
+    sources = (source for e in examples for source in (e.source, e.mask) if source is not None)
+    return all(isinstance(source, FileSource) for source in sources)
+
+
+def write(path: Path, examples: Iterable[Example], header: dict[str, Any]) -> None:
+    """Write the file whole or not at all. Raises OSError."""
+    import pyarrow
+
+    kinds = dict.fromkeys(TEXTS, pyarrow.string()) | dict.fromkeys(NUMBERS, pyarrow.int32())
+    kinds |= {"captions": pyarrow.list_(pyarrow.string()), "weights": pyarrow.list_(pyarrow.float64())}
+    schema = pyarrow.schema(kinds.items(), {HEADER: json.dumps(header)})
+
+    def fill(file: BinaryIO) -> None:
+        waiting = iter(examples)
+        with pyarrow.ipc.new_file(file, schema) as writer:
+            while rows := [_row(example) for example in itertools.islice(waiting, ROWS)]:
+                writer.write_batch(pyarrow.RecordBatch.from_pylist(rows, schema))
+
+    atomic.write_by(path, fill)
+
+
+def _row(example: Example) -> dict[str, Any]:
+    plain = ("id", "image_id", "name", "mask_id", "sketch", "group", "copy", "captions", "weights")
+    sides = {"width": example.size.width, "height": example.size.height}
+    places = {"path": _place(example.source), "mask": example.mask and _place(example.mask)}
+    return {**{name: getattr(example, name) for name in plain}, **sides, **places}
+
+
+def _place(source: Source) -> str:
+    assert isinstance(source, FileSource)
+    return source.place
