@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int64
 from PIL import Image
 
 from pipeline.data import images
@@ -14,6 +16,8 @@ from pipeline.data.options import DataOptions
 from pipeline.data.rows import Source
 from pipeline.geometry import Size
 from pipeline.hashing import digest
+
+Places = Int64[np.ndarray, " n"]  # of examples in a manifest
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Columns(Sequence[Example], ABC):
         """One field of every example."""
 
     @abstractmethod
-    def at(self, places: Sequence[int]) -> "Columns":
+    def at(self, places: Places) -> "Columns":
         """Those at some places, in this order."""
 
 
@@ -69,9 +73,9 @@ def column(examples: Sequence[Example], name: str) -> list[Any]:
     return [getattr(example, name) for example in examples]
 
 
-def at(examples: Sequence[Example], places: Sequence[int]) -> Sequence[Example]:
+def at(examples: Sequence[Example], places: Places) -> Sequence[Example]:
     """The examples at some places, in this order, kept as they are."""
-    return examples.at(places) if isinstance(examples, Columns) else tuple(examples[place] for place in places)
+    return examples.at(places) if isinstance(examples, Columns) else tuple(examples[place] for place in places.tolist())
 
 
 @dataclass(frozen=True)
@@ -88,15 +92,17 @@ class Manifest:
         """The first examples only, copies last; the order is by content, so they are the same ones every time."""
         if limit is None:
             return self
-        copies = column(self.examples, "copy")
-        places = sorted(range(len(copies)), key=copies.__getitem__)
-        return self.of(sorted(places[:limit]))
+        return self.of(np.sort(np.argsort(self._copies, kind="stable")[:limit]))
 
     def distinct(self) -> "Manifest":
         """Every example once, however often it counts in training."""
-        return self.of([place for place, copy in enumerate(column(self.examples, "copy")) if not copy])
+        return self.of(np.flatnonzero(self._copies == 0))
 
-    def of(self, places: Sequence[int]) -> "Manifest":
+    @property
+    def _copies(self) -> Places:
+        return np.array(column(self.examples, "copy"), dtype=np.int64)
+
+    def of(self, places: Places) -> "Manifest":
         """The same dataset with the examples at these places only."""
         return dataclasses.replace(self, examples=at(self.examples, places))
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, overload
 
 import numpy as np
-from jaxtyping import Int64
 
 from pipeline import atomic
-from pipeline.data.manifest import Columns, Example
+from pipeline.data.manifest import Columns, Example, Places
 from pipeline.data.options import DataOptions
 from pipeline.data.rows import FileSource, Source
 from pipeline.errors import DataError
@@ -73,7 +72,7 @@ class Mapped(Columns):
 
     file: MappedTable
     options: DataOptions
-    places: Int64[np.ndarray, " n"] | None = None
+    places: Places | None = None
 
     def __len__(self) -> int:
         return self.file.table.num_rows if self.places is None else len(self.places)
@@ -84,7 +83,7 @@ class Mapped(Columns):
     def __getitem__(self, place: slice) -> "Mapped": ...
     def __getitem__(self, place: int | slice) -> "Example | Mapped":
         if isinstance(place, slice):
-            return self.at(range(len(self))[place])
+            return self.at(np.arange(len(self))[place])
         row = range(len(self))[place]
         row = row if self.places is None else int(self.places[row])
         cells = {column: self.file.table[column][row].as_py() for column in (*TEXTS, *NUMBERS, *LISTS)}
@@ -106,10 +105,9 @@ class Mapped(Columns):
             return NotImplemented
         return len(self) == len(other) and all(one == two for one, two in zip(self, other, strict=True))
 
-    def at(self, places: Sequence[int]) -> "Mapped":
+    def at(self, places: Places) -> "Mapped":
         """Those at some places, in this order."""
-        chosen = np.asarray(places, dtype=np.int64)
-        return Mapped(self.file, self.options, chosen if self.places is None else self.places[chosen])
+        return Mapped(self.file, self.options, places if self.places is None else self.places[places])
 
     def column(self, name: str) -> list[Any]:
         """One field of every example."""

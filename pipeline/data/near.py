@@ -10,8 +10,8 @@ from PIL import Image
 
 BITS = 64  # of a perceptual hash
 MOST_BITS = 4  # in which the hashes of one picture may differ after it was scaled or compressed again
-BANDS = MOST_BITS + 1  # of a hash: of two so near, at least one is equal (the pigeonhole principle)
-MOST_IN_A_BAND = 2000  # pictures with a band in common that one is compared with: more are alike by chance
+FEW = 2**18  # pictures for which a key is one part in five of the hash; of more, two in six, as fewer share that
+MOST_WITH_A_KEY = 2000  # pictures with a key in common that one is compared with: more are alike by chance
 MOST_APART, MOST_ANYWHERE = 6.0, 24.0  # of 255, in the mean over the sketches of one picture, and in one place
 HASH_SIDE, SKETCH_SIDE = 8, 4
 SMALL = 64  # pixels: what both are made from
@@ -33,10 +33,10 @@ def sketch_of(picture: Image.Image) -> str:
 
 def groups(sketches: Sequence[str]) -> list[int]:
     """For each picture the first one it is nearly the same as, directly or through others; its own place where none."""
-    hashes = np.array([int(sketch[: BITS // 4], 16) for sketch in sketches], dtype=np.uint64)
-    stored = b"".join(base64.b64decode(sketch[BITS // 4 :]) for sketch in sketches)
-    colours = np.frombuffer(stored, dtype=np.uint8).reshape(len(sketches), -1)
-
+    letters = np.frombuffer("".join(sketches).encode(), dtype=np.uint8).reshape(len(sketches), -1)
+    hexed, coded = (part.tobytes().decode() for part in (letters[:, : BITS // 4], letters[:, BITS // 4 :]))
+    hashes = np.frombuffer(bytes.fromhex(hexed), dtype=">u8").astype(np.uint64)
+    colours = np.frombuffer(base64.b64decode(coded), dtype=np.uint8).reshape(len(sketches), -1)  # 64 letters: 48 bytes
     leader = np.arange(len(sketches))
 
     def are_near(first: Places, second: Places) -> Bool[np.ndarray, " n"]:
@@ -66,25 +66,36 @@ def matches(
 ) -> Iterator[tuple[Places, Places]]:
     """The places of hashes of the one list and the other that differ in few bits, where `are_near` agrees.
 
-    Hashes so near share a band. They come in parts, those with several bands in common several times.
+    Hashes so near share a key: of so many parts, all but MOST_BITS are equal (the pigeonhole principle). They come in
+    pieces, those with several keys in common several times.
     """
-    edges = [round(BITS * number / BANDS) for number in range(BANDS + 1)]
-    for low, high in itertools.pairwise(edges):
-        mask = np.uint64((1 << (high - low)) - 1)
-        mine, theirs = ((hashes >> np.uint64(low)) & mask for hashes in (first, second))
-        order = np.argsort(theirs, kind="stable")
-        in_order = theirs[order]
-        begin, end = (np.searchsorted(in_order, mine, side) for side in ("left", "right"))
-        # Of very many with a band in common, those whose places are nearest.
-        keys = theirs[order].astype(np.int64) * len(second) + order
-        own = np.searchsorted(keys, mine.astype(np.int64) * len(second) + np.arange(len(first)) - MOST_IN_A_BAND // 2)
-        begin = np.maximum(begin, own)
-        end = np.minimum(end, begin + MOST_IN_A_BAND)
-        for offset in range(int((end - begin).max(initial=0))):
-            places = np.flatnonzero(begin + offset < end)
-            others = order[begin[places] + offset]
+    num_parts = MOST_BITS + (1 if len(second) <= FEW else 2)
+    edges = [round(BITS * number / num_parts) for number in range(num_parts + 1)]
+    parts = [(1 << high) - (1 << low) for low, high in itertools.pairwise(edges)]
+    for equal in itertools.combinations(parts, num_parts - MOST_BITS):
+        mask = np.uint64(sum(equal))
+        for places, others in _with_equal_keys(first & mask, second & mask):
             few = np.bitwise_count(first[places] ^ second[others]) <= MOST_BITS
             places, others = places[few], others[few]
             near = are_near(places, others)
             if near.any():
                 yield places[near], others[near]
+
+
+def _with_equal_keys(
+    mine: UInt64[np.ndarray, " n"], theirs: UInt64[np.ndarray, " m"]
+) -> Iterator[tuple[Places, Places]]:
+    """The places of equal keys in both lists, each of the first at most once in a piece; of very many those whose
+    places are nearest."""
+    asking, order = (np.argsort(keys, kind="stable") for keys in (mine, theirs))
+    mine, theirs = mine[asking], theirs[order]
+    begin, end = (np.searchsorted(theirs, mine, side) for side in ("left", "right"))
+    in_order = np.searchsorted(theirs, theirs) * len(theirs) + order  # by key, and then by place
+    begin = np.maximum(begin, np.searchsorted(in_order, begin * len(theirs) + asking - MOST_WITH_A_KEY // 2))
+    end = np.minimum(end, begin + MOST_WITH_A_KEY)
+    left = np.arange(len(mine))
+    for offset in itertools.count():
+        left = left[begin[left] + offset < end[left]]
+        if not len(left):
+            return
+        yield asking[left], order[begin[left] + offset]

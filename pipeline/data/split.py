@@ -1,6 +1,11 @@
 """Some images are held out of training, chosen by their content, so that what is learnt can be measured."""
 
-from pipeline.data.manifest import Manifest, at, column
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from pipeline.data.manifest import Manifest, Places, at, column
 from pipeline.data.near import groups
 from pipeline.errors import ConfigError
 from pipeline.hashing import digest
@@ -19,37 +24,45 @@ def split(manifest: Manifest, share: float | None) -> tuple[Manifest, Manifest |
     None stands for a tenth, and for none at all under MIN_IMAGES images. Raises ConfigError if a share leaves
     nothing to train on.
     """
-    of_examples = column(manifest.examples, "image_id")
-    image_ids = sorted(set(of_examples), key=rank_of)
-    if share == 0 or (share is None and len(image_ids) < MIN_IMAGES):
+    numbers, last = images_of(manifest)
+    num_images = len(last)
+    if share == 0 or (share is None and num_images < MIN_IMAGES):
         return manifest, None
-    num_held_out = max(MIN_HELD_OUT, round((DEFAULT_SHARE if share is None else share) * len(image_ids)))
-    if num_held_out >= len(image_ids):
+    num_held_out = max(MIN_HELD_OUT, round((DEFAULT_SHARE if share is None else share) * num_images))
+    if num_held_out >= num_images:
         raise ConfigError(
-            f"--validation_split {share:g} holds out {num_held_out} of {len(image_ids)} images (never fewer than "
+            f"--validation_split {share:g} holds out {num_held_out} of {num_images} images (never fewer than "
             f"{MIN_HELD_OUT}), which leaves none to train on; give more images or --validation_split 0."
         )
-    sketches = dict(zip(of_examples, column(manifest.examples, "sketch"), strict=True))
-    chosen = _chosen(image_ids, [sketches[image_id] for image_id in image_ids], num_held_out)
-    sides: tuple[list[int], list[int]] = ([], [])
-    for place, image_id in enumerate(of_examples):
-        sides[image_id in chosen].append(place)
-    held_out = at(manifest.examples, sides[True])
-    return manifest.of(sides[False]), Manifest(manifest.origin, held_out).distinct()
+    sketches = column(manifest.examples, "sketch")
+    held_out = _chosen([sketches[place] for place in last], num_held_out)[numbers]
+    kept_apart = at(manifest.examples, np.flatnonzero(held_out))
+    return manifest.of(np.flatnonzero(~held_out)), Manifest(manifest.origin, kept_apart).distinct()
 
 
-def _chosen(image_ids: list[str], sketches: list[str], number: int) -> set[str]:
+def images_of(manifest: Manifest) -> tuple[Places, Int64[np.ndarray, " m"]]:
+    """The number of each example's image, in the order of their ranks, and the last example of each image."""
+    ranks = bytes.fromhex("".join(map(rank_of, column(manifest.examples, "image_id"))))
+    high, low = np.frombuffer(ranks, dtype=">u8").astype(np.uint64).reshape(-1, 2).T
+    order = np.lexsort((low, high))
+    is_last = np.ones(len(order), dtype=bool)
+    is_last[:-1] = (np.diff(high[order]) != 0) | (np.diff(low[order]) != 0)
+    numbers = np.empty(len(order), dtype=np.int64)
+    numbers[order] = np.cumsum(is_last) - is_last
+    return numbers, order[is_last]
+
+
+def _chosen(sketches: Sequence[str], number: int) -> Bool[np.ndarray, " m"]:
     """The first so many images, those that are nearly the same together; a group of more than that is trained on."""
-    places = groups(sketches) if all(sketches) else range(len(image_ids))
-    members: dict[int, list[str]] = {}
-    for image_id, place in zip(image_ids, places, strict=True):
-        members.setdefault(place, []).append(image_id)
-    chosen: set[str] = set()
-    for group in members.values():  # in the order of their first images
-        fits = len(group) <= number and len(chosen) + len(group) < len(image_ids)
-        if len(chosen) < number and fits:
-            chosen |= set(group)
-    return chosen if len(chosen) >= min(number, MIN_HELD_OUT) else set(image_ids[:number])
+    firsts = np.array(groups(sketches) if all(sketches) else range(len(sketches)))
+    sizes, chosen, found = np.bincount(firsts), np.zeros(len(sketches), dtype=bool), 0
+    for first in np.flatnonzero(sizes):
+        if found >= number:
+            break
+        if sizes[first] <= number and found + sizes[first] < len(sketches):
+            chosen[first] = True
+            found += sizes[first]
+    return chosen[firsts] if found >= min(number, MIN_HELD_OUT) else np.arange(len(sketches)) < number
 
 
 def rank_of(image_id: str) -> str:

@@ -235,9 +235,12 @@ def test_every_kind_says_what_to_do():
         assert kind.advice.endswith((".", "?"))
 
 
-def test_hashes_that_differ_in_few_bits_are_found_and_no_others():
+@pytest.mark.parametrize("few", [1000, 100])
+def test_hashes_that_differ_in_few_bits_are_found_and_no_others(few, monkeypatch):
+    from pipeline.data import near
     from pipeline.data.near import MOST_BITS, matches
 
+    monkeypatch.setattr(near, "FEW", few)  # 460 are few, or many
     chance = np.random.default_rng(0)
     hashes = [int(value) for value in chance.integers(0, 2**63, 400)]
     hashes += [value ^ sum(1 << int(bit) for bit in chance.choice(64, 4, replace=False)) for value in hashes[:50]]

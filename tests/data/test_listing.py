@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from pipeline import atomic
 from pipeline.data import listing, sources
 from pipeline.data.options import DataOptions
 from pipeline.data.sources import read_sources
@@ -100,7 +101,7 @@ def test_other_options_a_damaged_file_and_a_fresh_folder_are_read(folder, reads,
     assert read_sources(options_of(folder, caption_prefix="ohwx")) != whole
     assert len(reads) == 2
     for path in (folder.parent / "cache" / "encoded" / "known").glob("*.arrow"):
-        path.write_bytes(path.read_bytes()[:100])
+        atomic.write_bytes(path, path.read_bytes()[:100])  # as all is written: `whole` still has the file it opened
     assert read_sources(options_of(folder)) == whole
     assert len(reads) == 3
     monkeypatch.undo()
