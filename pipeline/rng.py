@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 # SplitMix64's constants, as signed 64-bit numbers.
@@ -67,13 +67,18 @@ def integer(seed: int, epoch: int, example_id: str, purpose: str, bound: int) ->
 
 def permutation(seed: int, epoch: int, example_id: str, purpose: str, number: int) -> list[int]:
     """The numbers from 0 up to `number`, in an order of their own."""
-    places: list[int] = torch.randperm(number, generator=generator_for(seed, epoch, example_id, purpose)).tolist()
+    places: list[int] = _permuted(generator_for(seed, epoch, example_id, purpose), number).tolist()
     return places
 
 
-def order(seed: int, epoch: int, part: str, number: int) -> list[int]:
+def order(seed: int, epoch: int, part: str, number: int) -> Int64[np.ndarray, " n"]:
     """The order in which one epoch visits a part of the dataset; the whole has no name."""
-    return permutation(seed, epoch, part, "order", number)
+    return _permuted(generator_for(seed, epoch, part, "order"), number)
+
+
+def _permuted(generator: torch.Generator, number: int) -> Int64[np.ndarray, " n"]:
+    places: Int64[np.ndarray, " n"] = torch.randperm(number, generator=generator).numpy()
+    return places
 
 
 def hashed_uniforms(seeds: Int[Tensor, " b"], count: int) -> Float[Tensor, "b n"]:

@@ -3,10 +3,14 @@
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.data.manifest import Example
+import numpy as np
+from jaxtyping import Int64
+
+from pipeline.data.entries import Entries, each_once
+from pipeline.data.manifest import Example, column
 from pipeline.data.options import DataOptions
 from pipeline.geometry import Size
 
@@ -16,26 +20,18 @@ LITTLE, MUCH = 0.01, 0.05  # of a picture's area, cut off: what is worth a word,
 MAX_LOSS = 0.5  # of what a picture shows: a bucket in which one would lose more keeps to itself
 
 
-@dataclass(frozen=True, order=True)
-class Entry:
-    """One showing of an example: an epoch shows it once at each size."""
-
-    index: int  # of the example in the manifest
-    turn: int = 0  # of its sizes
-
-
 @dataclass(frozen=True)
 class Bucket:
     """What is shown at one size."""
 
     size: Size
-    entries: tuple[Entry, ...]
+    entries: Entries
     joined: tuple[Size, ...] = ()  # sizes with too few pictures for a step, which are shown at this one
 
 
 def together(num_examples: int, size: Size) -> tuple[Bucket, ...]:
     """All examples in one bucket."""
-    return (Bucket(size, tuple(Entry(index) for index in range(num_examples))),)
+    return (Bucket(size, Entries.of(np.arange(num_examples))),)
 
 
 def default_step(side: int, multiple: int) -> int:
@@ -107,9 +103,12 @@ class Offered:
         """The square of the largest resolution."""
         return Size.square(self.every[-1].side)
 
-    def pictures(self, examples: Iterable[Example]) -> list[tuple[Size, tuple[Shapes, ...]]]:
+    def pictures(self, examples: Sequence[Example]) -> list[tuple[Size, tuple[Shapes, ...]]]:
         """Each example's size, and what its source asks for."""
-        return [(example.size, self.of(example)) for example in examples]
+        sizes, options = column(examples, "size"), column(examples, "options")
+        sources = {id(one): one for one in options}
+        possible = {key: self.by_sides[one.sides] for key, one in sources.items()}
+        return [(size, possible[id(one)]) for size, one in zip(sizes, options, strict=True)]
 
 
 def offered(options: DataOptions, native_side: int, multiple: int) -> Offered:
@@ -143,23 +142,28 @@ def make_buckets(pictures: Sequence[tuple[Size, Sequence[Shapes]]], batch_size: 
         fitting = [shapes for shapes in by_side if shapes.enlarges or shapes.holds(original)] or by_side[:1]
         return tuple(dict.fromkeys(shapes.size_for(original) for shapes in fitting))
 
-    found: dict[Size, list[Entry]] = {}
-    for index, (original, possible) in enumerate(pictures):
-        for turn, size in enumerate(sizes_for(original, tuple(possible))):
-            found.setdefault(size, []).append(Entry(index, turn))
-    enlarges = any(shapes.enlarges for _, possible in pictures for shapes in possible)
-    merging = _Merging(found, [original for original, _ in pictures], batch_size, enlarges=enlarges)
+    kinds: dict[tuple[Size, tuple[Shapes, ...]], int] = {}
+    of_pictures = [kinds.setdefault((original, tuple(possible)), len(kinds)) for original, possible in pictures]
+    places = _places_by_kind(of_pictures, len(kinds))
+    found: dict[Size, list[Entries]] = {}
+    for (original, possible), indices in zip(kinds, places, strict=True):
+        for turn, size in enumerate(sizes_for(original, possible)):
+            found.setdefault(size, []).append(Entries.of(indices, turn))
+    enlarges = any(shapes.enlarges for _, possible in kinds for shapes in possible)
+    own = {size: each_once(parts) for size, parts in found.items()}
+    merging = _Merging(own, [original for original, _ in pictures], batch_size, enlarges=enlarges)
     merging.run()
     return tuple(
-        Bucket(size, _each_once(entries), tuple(sorted(merging.joined[size])))
-        for size, entries in sorted(merging.entries.items())
+        Bucket(size, each_once([own[part] for part in parts]), tuple(sorted(merging.joined[size])))
+        for size, parts in sorted(merging.parts.items())
     )
 
 
-def _each_once(entries: list[Entry]) -> tuple[Entry, ...]:
-    """The entries in order; of a picture that came to one size from two, the first."""
-    first = {entry.index: entry for entry in sorted(entries, reverse=True)}
-    return tuple(sorted(first.values()))
+def _places_by_kind(kinds: Sequence[int], number: int) -> list[Int64[np.ndarray, " _"]]:
+    """For each kind the places where it is."""
+    of_places = np.array(kinds, dtype=np.int64)
+    order = np.argsort(of_places, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(of_places, minlength=number))[:-1])
 
 
 def shown(examples: Sequence[Example], buckets: Sequence[Bucket]) -> Iterator[tuple[Example, Size]]:
@@ -194,48 +198,55 @@ class _Merging:
     """
 
     def __init__(
-        self, found: dict[Size, list[Entry]], originals: Sequence[Size], batch_size: int, *, enlarges: bool
+        self, found: Mapping[Size, Entries], originals: Sequence[Size], batch_size: int, *, enlarges: bool
     ) -> None:
-        self.entries, self.joined = found, {size: set[Size]() for size in found}
-        self._own = {entry: size for size, entries in found.items() for entry in entries}
+        self.parts, self.joined = {size: [size] for size in found}, {size: set[Size]() for size in found}
+        self._found, self._lengths = found, {size: len(entries) for size, entries in found.items()}
         self._originals, self._batch_size, self._enlarges = originals, batch_size, enlarges
 
     def run(self) -> None:
         """Join what should be joined."""
         alone: set[Size] = set()
-        while small := [size for size in self.entries if self._is_small(size) and size not in alone]:
-            size = min(small, key=lambda size: (len(self.entries[size]), size))
-            choices = [choice for other in sorted(self.entries) if (choice := self._choice(size, other))]
+        while small := [size for size in self.parts if self._is_small(size) and size not in alone]:
+            size = min(small, key=lambda size: (self._length(size), size))
+            choices = [choice for other in sorted(self.parts) if (choice := self._choice(size, other))]
             if not choices:
                 alone.add(size)
                 continue
             _, both, other = min(choices)
-            entries = self.entries.pop(size) + self.entries.pop(other)
+            parts = self.parts.pop(size) + self.parts.pop(other)
             sizes = self.joined.pop(size) | self.joined.pop(other) | {size, other}
-            self.entries[both] = self.entries.get(both, []) + entries
+            self.parts[both] = self.parts.get(both, []) + parts
             self.joined[both] = (self.joined.get(both, set()) | sizes) - {both}
 
+    def _length(self, size: Size) -> int:
+        return sum(self._lengths[part] for part in self.parts[size])
+
     def _is_small(self, size: Size) -> bool:
-        return len(self.entries[size]) < self._batch_size
+        return self._length(size) < self._batch_size
+
+    def _pictures(self, size: Size) -> list[tuple[Size, Size]]:
+        """The sizes of its pictures, and those they would be shown at."""
+        return [(self._originals[entry.index], part) for part in self.parts[size] for entry in self._found[part]]
 
     def _choice(self, size: Size, other: Size) -> tuple[float, Size, Size] | None:
         """What each picture would lose in the mean, the size of both together, and the other; None for no choice."""
         if other == size:
             return None
-        moved, both = self.entries[size], other
-        if not (self._enlarges or all(_covers(self._originals[entry.index], other) for entry in moved)):
+        moved, both = self._pictures(size), other
+        if not (self._enlarges or all(_covers(original, other) for original, _ in moved)):
             if not self._is_small(other):
                 return None
             both = Size(min(size.width, other.width), min(size.height, other.height))
-            moved = moved + self.entries[other]
-        losses = [self._loss(entry, both) for entry in moved]
+            moved = moved + self._pictures(other)
+        losses = [_loss(original, own, both) for original, own in moved]
         return None if max(losses) > MAX_LOSS else (sum(losses) / len(losses), both, other)
 
-    def _loss(self, entry: Entry, size: Size) -> float:
-        """The share of what a picture shows at its own size that it no longer shows, or shows at another resolution."""
-        original, own = self._originals[entry.index], self._own[entry]
-        kept = (1 - lost_by_cutting(original, size)) / (1 - lost_by_cutting(original, own))
-        return 1 - kept * min(size.area / own.area, own.area / size.area)
+
+def _loss(original: Size, own: Size, size: Size) -> float:
+    """The share of what a picture shows at its own size that it no longer shows, or shows at another resolution."""
+    kept = (1 - lost_by_cutting(original, size)) / (1 - lost_by_cutting(original, own))
+    return 1 - kept * min(size.area / own.area, own.area / size.area)
 
 
 def _covers(original: Size, size: Size) -> bool:

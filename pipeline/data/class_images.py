@@ -7,6 +7,7 @@ forgot.
 
 import collections
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def beside(subject: Manifest, trained: tuple[Example, ...]) -> Manifest:
     return dataclasses.replace(subject, examples=tuple(examples))
 
 
-def filled(examples: tuple[Example, ...], number: int) -> tuple[Example, ...]:
+def filled(examples: Sequence[Example], number: int) -> tuple[Example, ...]:
     """So many examples: each again as often as it takes, every time with draws of its own."""
     copies = collections.Counter(example.views_id for example in examples)
     found = list(examples)

@@ -4,8 +4,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from pipeline import rng
+import numpy as np
+from jaxtyping import Int64
+
+from pipeline.data import orders
 from pipeline.data.buckets import Bucket
+from pipeline.data.orders import Pass, order_of
 from pipeline.geometry import Size
 
 
@@ -43,12 +47,12 @@ class StepSampler:
 
     @cached_property
     def _turns(self) -> int:
-        return 1 + max(entry.turn for bucket in self.buckets for entry in bucket.entries)
+        return max(bucket.entries.num_turns for bucket in self.buckets)
 
     @cached_property
-    def _order(self) -> Callable[[int, int, str, int], list[int]]:
+    def _order(self) -> Callable[[Pass], Callable[[int], int]]:
         """In which order a bucket is gone through, after so many times; what is needed again soon is kept."""
-        return lru_cache(maxsize=4 * len(self.buckets))(rng.order)
+        return lru_cache(maxsize=4 * len(self.buckets))(order_of)
 
     def step(self, step: int) -> list[Position]:
         """The `batch_size` positions of optimizer step `step`, counted from 0."""
@@ -75,7 +79,7 @@ class StepSampler:
         if len(self.buckets) == 1:
             return 0, step
         epoch = self._epoch_of(step)
-        return _batches(self.seed, epoch, self._lengths, self.batch_size)[step - self.num_steps(epoch)]
+        return _steps_of(self.seed, epoch, self._lengths, self.batch_size).batch(step - self.num_steps(epoch))
 
     def _epoch_of(self, step: int) -> int:
         low, high = 0, step + 1  # every epoch has a step, or else so many have none that few steps are looked at
@@ -90,7 +94,8 @@ class StepSampler:
         bucket = self.buckets[number]
         times, within = divmod(place, len(bucket.entries))
         name = str(bucket.size) if len(self.buckets) > 1 else ""
-        entry = bucket.entries[self._order(self.seed, times, name, len(bucket.entries))[within]]
+        order = self._order(Pass(self.seed, times, name, len(bucket.entries), self.batch_size))
+        entry = bucket.entries[order(within)]
         return Position(entry.index, times * self._turns + entry.turn, bucket.size)
 
 
@@ -121,12 +126,25 @@ class MicroBatches:
         return (self.num_steps - self.first_step) * self.num_micro_steps
 
 
+@dataclass(frozen=True)
+class _Steps:
+    """The steps of an epoch: those of the first bucket, of the second and so on, in an order of their own."""
+
+    first: Int64[np.ndarray, " n"]  # the first batch of each bucket, counted from the run's start
+    ends: Int64[np.ndarray, " n"]  # steps of this bucket and those before it
+    order: Callable[[int], int]
+
+    def batch(self, step: int) -> tuple[int, int]:
+        """The bucket of a step, and which of its batches."""
+        place = self.order(step)
+        number = int(np.searchsorted(self.ends, place, side="right"))
+        before = int(self.ends[number - 1]) if number else 0
+        return number, int(self.first[number]) + place - before
+
+
 @lru_cache(maxsize=4)
-def _batches(seed: int, epoch: int, lengths: tuple[int, ...], batch_size: int) -> list[tuple[int, int]]:
-    """The steps of an epoch: the number of the bucket, and which of its batches, counted from the run's start."""
-    found = [
-        (number, batch)
-        for number, length in enumerate(lengths)
-        for batch in range(-(-epoch * length // batch_size), -(-(epoch + 1) * length // batch_size))
-    ]
-    return [found[place] for place in rng.order(seed, epoch, "steps", len(found))]
+def _steps_of(seed: int, epoch: int, lengths: tuple[int, ...], batch_size: int) -> _Steps:
+    first, after = (-(-epochs * np.array(lengths, dtype=np.int64) // batch_size) for epochs in (epoch, epoch + 1))
+    ends = np.cumsum(after - first)
+    lanes = orders.BLOCK  # neighbours are steps of one bucket, so of very many each comes from elsewhere
+    return _Steps(first, ends, order_of(Pass(seed, epoch, "steps", int(ends[-1]), lanes)))

@@ -147,8 +147,8 @@ def measured_examples(context: RunContext) -> tuple[tuple[Example, ...], tuple[E
     """The held-out examples whose loss is measured, and as many training examples to compare them with."""
     if context.data.held_out is None:
         return (), ()
-    held_out = context.data.held_out.examples[:MAX_EXAMPLES]
-    return held_out, context.data.manifest.limited(len(held_out)).examples
+    held_out = tuple(context.data.held_out.examples[:MAX_EXAMPLES])
+    return held_out, tuple(context.data.manifest.limited(len(held_out)).examples)
 
 
 def preview_requests(context: RunContext) -> tuple[SampleRequest, ...]:

@@ -4,17 +4,18 @@ import collections
 import itertools
 import random
 
+import numpy as np
 import pytest
 
 from pipeline.data.buckets import (
     Bucket,
-    Entry,
     Shapes,
     default_step,
     is_enlarged,
     lost_by_cutting,
 )
 from pipeline.data.buckets import make_buckets as buckets_of
+from pipeline.data.entries import Entries
 from pipeline.data.sampler import MicroBatches, StepSampler
 from pipeline.geometry import Size
 
@@ -159,7 +160,7 @@ def test_several_resolutions_show_a_picture_at_each_it_has_the_pixels_for():
 def stream_of(lengths, batch_size, seed=0):
     first, buckets = 0, []
     for number, length in enumerate(lengths):
-        entries = tuple(Entry(index) for index in range(first, first + length))
+        entries = Entries.of(np.arange(first, first + length))
         buckets.append(Bucket(Size(8 * number + 8, 64), entries))
         first += length
     return StepSampler(tuple(buckets), batch_size, seed)

@@ -50,7 +50,6 @@ def kept(tmp_path, monkeypatch):
 
 def test_every_way_to_an_example_leads_to_the_one_that_was_written(kept):
     assert kept == EXAMPLES
-    assert EXAMPLES == kept
     assert kept != EXAMPLES[:-1]
     assert [kept[place] for place in range(-100, 100)] == [*EXAMPLES, *EXAMPLES]
     assert kept[17:80:3] == EXAMPLES[17:80:3]
@@ -101,9 +100,9 @@ def test_a_file_that_was_replaced_goes_along_whole_and_is_never_taken_for_the_fi
 def test_nothing_half_written_and_no_other_source_is_kept(tmp_path):
     def broken():
         yield EXAMPLES[0]
-        raise ValueError
+        raise ValueError("no more")
 
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises(ValueError, match="no more"):
         mapped.write(tmp_path / "examples.arrow", broken(), {})
     assert not list(tmp_path.iterdir())
     assert mapped.is_kept(EXAMPLES)
