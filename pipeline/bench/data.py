@@ -41,7 +41,7 @@ def compare(numbers: tuple[int, ...]) -> dict[int, dict[str, Part]]:
         with tempfile.TemporaryDirectory() as folder:
             write_pictures(Path(folder) / "data", number)
             time.sleep(2.5)  # what is known of a file is kept only once the file is that old
-            found[number] = {part: run(part, Path(folder)) for part in PARTS}
+            found[number] = {part: run("data", part, Path(folder)) for part in PARTS}
     return found
 
 
@@ -58,9 +58,9 @@ def write_pictures(folder: Path, number: int) -> None:
     (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def run(part: str, folder: Path) -> Part:
-    """One part in a process of its own."""
-    words = [sys.executable, "-m", "pipeline.bench.data", part, str(folder)]
+def run(module: str, part: str, *where: object) -> Part:
+    """One part of a module of the benchmark in a process of its own."""
+    words = [sys.executable, "-m", f"pipeline.bench.{module}", part, *map(str, where)]
     ended = subprocess.run(words, capture_output=True, text=True, check=True)
     return Part(**{name: float(value) for name, value in json.loads(ended.stdout.splitlines()[-1]).items()})
 

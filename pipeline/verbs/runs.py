@@ -242,16 +242,21 @@ def bench(kind: Literal["cpu", "data"], *, rounds: int = 3, to: Path | None = No
     Parameters
     ----------
     kind
-        What to measure: cpu (against the plain loop) or data (reading, cache and loader for 1,000 to 100,000 pictures).
+        What to measure: cpu (against the plain loop) or data (reading, cache and loader for 1,000 to 100,000 pictures;
+        without pictures a listing of a million and an order of a hundred million).
     rounds
         For cpu: how often both are run in turn; a round takes about two minutes.
     to
         File for the page. Not given: the terminal.
     """
     from pipeline import atomic
-    from pipeline.bench import cpu, data, data_table, table
+    from pipeline.bench import cpu, data, data_many, data_table, table
 
-    page = table.page(cpu.compare(rounds)) if kind == "cpu" else data_table.page(data.compare(data.NUMBERS))
+    if kind == "cpu":
+        page = table.page(cpu.compare(rounds))
+    else:
+        many = data_many.simulate(data_many.ROWS, data_many.PLACES)
+        page = data_table.page(data.compare(data.NUMBERS), many)
     if to is not None:
         atomic.write_text(to, page)
     console.say(page if to is None else f"Page  {to}")

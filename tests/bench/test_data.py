@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.bench import data, data_table
+from pipeline.bench import data, data_many, data_table
 
 pytestmark = pytest.mark.unit
 
@@ -14,6 +14,15 @@ def test_every_part_is_measured_and_told():
     assert parts["first"].count == parts["again"].count == 24
     assert parts["cache"].count == 2  # a shard of latents and one of embeddings
     assert parts["loader"].count > 10
-    page = data_table.page(found)
+    many = data_many.simulate(2000, 10**7)
+    assert list(many) == [*data_many.OF_ROWS, *data_many.OF_PLACES]
+    assert many["open"].count == many["split"].count + many["buckets"].count == 2000
+    assert many["split"].count == 200
+    assert many["begin"].count == 10**7
+    assert many["middle"].seconds > many["begin"].seconds > 0
+    assert many["middle"].megabytes < 60  # one permutation of all would be 80
+    page = data_table.page(found, many)
+    assert f"| {many['split'].seconds:.3f} s |" in page
+    assert "2,000 examples" in page
     assert "| pictures | 24 |" in page
     assert f"{parts['first'].seconds:.2f} s" in page
