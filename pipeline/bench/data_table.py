@@ -57,6 +57,7 @@ folder has not changed: rows with invented hashes, names, captions and sketches 
 which the listing of a folder is kept. Looking whether the files of the folder have changed is not in it. The last two
 rows are the order of {many["begin"].count:,.0f} places in steps of {BATCH} and nothing else: no manifest, no pictures.
 Seconds of CPU, without imports, and by how much the process grew where it was largest; pages of the mapped file count.
+What a row needs of those above it is done before and not counted.
 
 | | CPU | memory |
 |---|---|---|

@@ -4,7 +4,8 @@ Up to WHOLE places it is one permutation. Of more, which would take gigabytes, i
 neighbours, and the places within a block. A batch has as many lanes as it has places; each lane goes through blocks of
 its own, one after the other. So the examples of a step come from as many blocks, a block is read once and then done
 with, and processes, which share every batch in the same way, read blocks of their own. Neighbours stay together for
-BLOCK steps: they are a sample like any other, for a manifest is in the order of hashes.
+BLOCK steps: they are a sample like any other, for a manifest is in the order of hashes. Only the copies of an example
+are neighbours there, so they are shown near each other.
 """
 
 import functools

@@ -14,7 +14,9 @@ def test_every_part_is_measured_and_told():
     assert parts["first"].count == parts["again"].count == 24
     assert parts["cache"].count == 2  # a shard of latents and one of embeddings
     assert parts["loader"].count > 10
+    ballast = b"1" * 400_000_000  # what this process takes is not what those that it starts take
     many = data_many.simulate(2000, 10**7)
+    assert len(ballast) > 0
     assert list(many) == [*data_many.OF_ROWS, *data_many.OF_PLACES]
     assert many["open"].count == many["split"].count + many["buckets"].count == 2000
     assert many["split"].count == 200
