@@ -1,7 +1,7 @@
 """What a run would show of a dataset, and what has to be known of the model for that."""
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.audit.texts import CountTokens, Lost
@@ -26,7 +26,7 @@ class Model:
 class Epoch:
     """All examples that would be shown, those of a class too, and in what order."""
 
-    examples: tuple[Example, ...]
+    examples: Sequence[Example]
     stream: StepSampler
 
     def with_sizes(self, *, is_class: bool) -> list[tuple[Example, Size]]:
@@ -40,7 +40,7 @@ class Epoch:
         return dict(collections.Counter(str(size) for example, size in pairs if example.id in wanted))
 
 
-def epoch_of(examples: tuple[Example, ...], model: Model) -> Epoch:
+def epoch_of(examples: Sequence[Example], model: Model) -> Epoch:
     """The epoch that shows these examples."""
     buckets = make_buckets(model.possible.pictures(examples), model.batch_size)
     return Epoch(examples, StepSampler(buckets, model.batch_size, model.seed))
