@@ -3,7 +3,7 @@
 import statistics
 from dataclasses import dataclass, field
 
-from pipeline.audit import balance, files, likeness, sizes, texts
+from pipeline.audit import balance, files, languages, likeness, sizes, texts
 from pipeline.audit.balance import Column
 from pipeline.audit.epoch import Epoch, Model, epoch_of
 from pipeline.audit.findings import Case, Finding, findings_of, lighter_for
@@ -79,6 +79,8 @@ def audit(options: DataOptions, model: Model, validation_split: float | None) ->
     epoch = epoch_of(beside(trained, pictures.images.trained if pictures is not None else ()).examples, model)
     if any(look.hash is None for look in found.looks.values()):
         of_files["remarks"] = [*of_files["remarks"], Case(NO_HASHES)]
+    if model.otherwise is None:
+        of_files["remarks"] = [*of_files["remarks"], Case(languages.NOT_LOOKED_AT)]
     columns = balance.columns_of(found.columns, _columns_of_text(options))
     distinct, apart = found.manifest.distinct().examples, held_out.examples if held_out is not None else ()
     findings = findings_of(
@@ -87,6 +89,7 @@ def audit(options: DataOptions, model: Model, validation_split: float | None) ->
         likeness.of_likeness(found, held_out),
         texts.of_each(distinct, model.lost),
         texts.of_all(distinct),
+        languages.of_language(distinct, model.otherwise),
         sizes.of_sizes(epoch.with_sizes(is_class=False), apart, model.possible),
         sizes.of_buckets(epoch, is_class=False),
         balance.of_balance(found.columns, columns),

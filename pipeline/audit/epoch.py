@@ -4,6 +4,7 @@ import collections
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pipeline.audit.languages import Otherwise
 from pipeline.audit.texts import CountTokens, Lost
 from pipeline.data.buckets import Offered, make_buckets, shown
 from pipeline.data.manifest import Example
@@ -20,6 +21,7 @@ class Model:
     seed: int
     lost: Lost | None  # captions that are cut, with what is lost
     count_tokens: CountTokens | None = None
+    otherwise: Otherwise | None = None  # tells languages of captions apart
 
 
 @dataclass(frozen=True)

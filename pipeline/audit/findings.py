@@ -128,6 +128,11 @@ KINDS = {
     "script": Kind(
         "warning", "Captions in other letters than most", "CLIP has read hardly anything but English; translate them."
     ),
+    "language": Kind(
+        "warning",
+        "Captions in another language than English",
+        "Text encoders have read mostly English, and CLIP hardly anything else; translate them.",
+    ),
     "sides": Kind(
         "warning",
         "Captions that say left or right, while --random_flip mirrors the pictures",

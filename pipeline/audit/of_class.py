@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from pipeline.audit import files, likeness, sizes, texts
+from pipeline.audit import files, languages, likeness, sizes, texts
 from pipeline.audit.epoch import Epoch, Model
 from pipeline.audit.findings import Case, Cases, Finding, findings_of, lighter_for
 from pipeline.audit.survey import Survey, survey
@@ -88,6 +88,7 @@ def audit_class(
             likeness.of_likeness(found, measured),
             likeness.between(subject, found),
             texts.of_each(pictures.given.examples, model.lost),
+            languages.of_language(pictures.given.examples, model.otherwise),
             _of_trigger(options, pictures.given),
             sizes.of_sizes(shown, pictures.measured, model.possible),
             sizes.of_buckets(epoch, is_class=True) if epoch is not None else {},

@@ -66,17 +66,17 @@ def tokens_of(examples: Iterable[Example], count: CountTokens | None) -> Tokens 
 
 def of_each(examples: Iterable[Example], lost: Lost | None) -> Cases:
     """What is wrong with single captions."""
-    texts = _texts(examples)
+    texts = texts_of(examples)
     cut = lost(dict.fromkeys(text for _, text in texts)) if lost is not None else {}
     return {
-        "cut": [_case(example, f"loses {_told(cut[text])}") for example, text in texts if text in cut],
-        "file-name": [_case(example, _told(text)) for example, text in texts if _is_file_name(example, text)],
-        "markup": [_case(example, _told(_marked(text))) for example, text in texts if MARKUP.search(text)],
-        "long": [_case(e, f"{n} words") for e, text in texts if (n := len(text.split())) > LONG_WORDS],
+        "cut": [case_of(example, f"loses {told(cut[text])}") for example, text in texts if text in cut],
+        "file-name": [case_of(example, told(text)) for example, text in texts if _is_file_name(example, text)],
+        "markup": [case_of(example, told(_marked(text))) for example, text in texts if MARKUP.search(text)],
+        "long": [case_of(e, f"{n} words") for e, text in texts if (n := len(text.split())) > LONG_WORDS],
     }
 
 
-def _texts(examples: Iterable[Example]) -> list[tuple[Example, str]]:
+def texts_of(examples: Iterable[Example]) -> list[tuple[Example, str]]:
     """Every caption with its example, by the examples' names."""
     pictures = sorted(examples, key=lambda example: example.name)
     return [(example, text) for example in pictures for text in example.captions if text]
@@ -86,27 +86,26 @@ def of_all(examples: Sequence[Example]) -> Cases:
     """What only all captions together show."""
     if len(examples) < FEW:
         return {}
-    texts = _texts(examples)
+    texts = texts_of(examples)
     by_text: dict[str, list[str]] = collections.defaultdict(list)
     for example, text in texts:
         by_text[text.lower()].append(example.name)
     alike = sorted(by_text.items(), key=lambda pair: -len(pair[1]))
     enough = max(FEW, ALIKE * len(examples))
-    short = [_case(example, _told(text)) for example, text in texts if len(text.split()) < SHORT_WORDS]
-    scripts = collections.Counter(script for _, text in texts for script in scripts_of(text))
-    usual = {script for script, _ in scripts.most_common(1)}
+    short = [case_of(example, told(text)) for example, text in texts if len(text.split()) < SHORT_WORDS]
+    odd = in_other_letters(text for _, text in texts)
     mirrored = [
-        _case(example, _told(text))
+        case_of(example, told(text))
         for example, text in texts
         if example.options.random_flip and any(captions.has_word(text, word) for word in ("left", "right"))
     ]
     return {
         "alike": [
-            Case(f"{_told(text)}: {len(names)} pictures", tuple(names)) for text, names in alike if len(names) > enough
+            Case(f"{told(text)}: {len(names)} pictures", tuple(names)) for text, names in alike if len(names) > enough
         ],
         "dominant": _dominant(texts),
         "short": short if len(short) < len(texts) else [],
-        "script": [_case(example, _told(text)) for example, text in texts if scripts_of(text) - usual],
+        "script": [case_of(example, told(text)) for example, text in texts if text in odd],
         "sides": mirrored,
     }
 
@@ -132,6 +131,14 @@ def scripts_of(text: str) -> set[str]:
     return {unicodedata.name(letter, "?").split()[0] for letter in text if letter.isalpha()}
 
 
+def in_other_letters(texts: Iterable[str]) -> set[str]:
+    """Those with letters of another script than most."""
+    scripts = {text: scripts_of(text) for text in texts}
+    counts = collections.Counter(script for found in scripts.values() for script in found)
+    usual = {script for script, _ in counts.most_common(1)}
+    return {text for text, found in scripts.items() if found - usual}
+
+
 def _is_file_name(example: Example, text: str) -> bool:
     stem = example.name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
     bare = {"".join(words_of(name)) for name in (stem, example.name.rsplit("/", 1)[-1])}
@@ -139,7 +146,8 @@ def _is_file_name(example: Example, text: str) -> bool:
     return is_name or bool(OF_A_CAMERA.fullmatch(text)) or bool(re.fullmatch(r"\S+\.(?:png|jpe?g|webp)", text.lower()))
 
 
-def _told(text: str) -> str:
+def told(text: str) -> str:
+    """A caption in quotes, cut where it is long."""
     return repr(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} ...")
 
 
@@ -149,5 +157,6 @@ def _marked(text: str) -> str:
     return html.unescape(text[max(0, found.start() - 12) : found.end() + 12]) if len(text) > LONGEST_SHOWN else text
 
 
-def _case(example: Example, text: str) -> Case:
+def case_of(example: Example, text: str) -> Case:
+    """What there is to say about one picture."""
     return Case(f"{example.name}: {text}", (example.name,))

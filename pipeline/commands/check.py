@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import config, shipped
+from pipeline.audit import languages
 from pipeline.audit.audit import Audit, audit
 from pipeline.audit.epoch import Model
 from pipeline.audit.findings import MEANINGS, Finding
@@ -78,7 +79,7 @@ def check(
         batch_size = run.train.train_batch_size * run.train.gradient_accumulation_steps
         possible = shapes.offered(run, family)
         lost, count = functools.partial(truncated, family), functools.partial(token_counts, family)
-        model = Model(possible, batch_size, run.train.seed, lost, count)
+        model = Model(possible, batch_size, run.train.seed, lost, count, languages.identifier())
         found = audit(data, model, data.validation_split)
     write(found, run.replaced(caption_dropout=data.dropout_for(supports_cfg=family.supports_cfg)), wanted)
     say(json.dumps(as_record(found), indent=1, ensure_ascii=False) if as_json else as_text(found))

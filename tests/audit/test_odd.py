@@ -84,6 +84,14 @@ def test_without_imagehash_it_says_that_near_copies_were_not_looked_for(flags, t
     assert "near" in kinds_of(found_by(capsys, data, *flags)[1])
 
 
+def test_without_py3langid_it_says_that_languages_were_not_looked_at(flags, tmp_path, capsys, monkeypatch):
+    data = flaws.clean(tmp_path / "data", 6)
+    monkeypatch.setitem(sys.modules, "py3langid", None)
+    code, found = found_by(capsys, data, *flags)
+    assert (code, list(kinds_of(found))) == (0, ["remarks"])
+    assert "languages were not looked at" in kinds_of(found)["remarks"][0]
+
+
 def test_what_is_transparent_all_over_is_an_error_with_masked_loss_alone(flags, tmp_path, capsys):
     data = flaws.clean(tmp_path / "data", 6)
     Image.new("RGBA", (96, 96)).save(data / "000.png")
