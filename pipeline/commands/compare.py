@@ -10,7 +10,7 @@ from typing import Any
 from pipeline import atomic
 from pipeline.adapter.names import FILE
 from pipeline.commands.evaluation.options import EvaluateOptions
-from pipeline.commands.evaluation.subject import Subject, subject_of
+from pipeline.commands.evaluation.subject import Subject, beside, subject_of
 from pipeline.commands.evaluation.wanted import lines_of
 from pipeline.commands.sample import run_of
 from pipeline.console import quiet_libraries, say, tell
@@ -56,7 +56,7 @@ def compare(
     lines = lines_of(prompts, "--prompts")
     requests = [SampleRequest(text, options.seed + number) for text in lines for number in range(options.num_images)]
     columns = columns_of(adapters, scales, checkpoints=checkpoints)
-    folder = options.to or adapters[0] / FOLDER
+    folder = options.to or beside(adapters[0], FOLDER)
     with quiet_libraries():
         subject = subject_of(adapters[0], options)
         try:

@@ -13,7 +13,7 @@ from pipeline.adapter.names import FILE
 from pipeline.commands.evaluation import drawing
 from pipeline.commands.evaluation.drawing import ADAPTED, REFERENCE
 from pipeline.commands.evaluation.options import EvaluateOptions
-from pipeline.commands.evaluation.subject import subject_of
+from pipeline.commands.evaluation.subject import beside, subject_of
 from pipeline.commands.evaluation.wanted import Wanted
 from pipeline.config import Command
 from pipeline.console import quiet_libraries, say, tell
@@ -26,6 +26,7 @@ from pipeline.evaluation.extractors import table as extractors
 from pipeline.evaluation.extractors.extractor import Extractor
 from pipeline.evaluation.memorisation import Copy, Memorisation
 from pipeline.evaluation.previews import spread
+from pipeline.hashing import digest_of_file
 from pipeline.remembered import cache_folder
 from pipeline.report import memorisation_page
 from pipeline.run import build
@@ -49,12 +50,13 @@ def look(place: Path, *, limit: int, num_images: int, extractor: str | None, to:
     run = place if (place / "run.toml").is_file() else place.parent
     command, data = reopen(run, place / FILE)
     members, others = sides(run, data, limit)
-    folder = to or place / memorisation.FOLDER
+    folder = to or beside(place, memorisation.FOLDER)
     with quiet_libraries():
         judge = extractors.by_name(extractor or photographs.KIND, pictured=set(), cache_dir=None, weights=None)[0]
         gains = losses(command, data, run, (*members, *others))
         drawn, groups, true = pictures(place, folder, (*members, *others), num_images, judge, command=command)
-    found = compared(gains, drawn, groups, true, members=members, judge=judge.name)
+    adapter = digest_of_file(place / FILE)
+    found = compared(gains, drawn, groups, true, members=members, judge=judge.name, adapter=adapter)
     found.write(folder)
     page = memorisation_page.write(folder, place.resolve().name, found)
     if as_json:
@@ -130,6 +132,7 @@ def compared(
     *,
     members: Sequence[Example],
     judge: str,
+    adapter: str,
 ) -> Memorisation:
     """The figures; the first half of everything is of training pictures."""
     number = len(members)
@@ -141,6 +144,7 @@ def compared(
     several = len(groups) > len(true)
     same = memorisation.sameness(drawn, groups, 2 * number) if several else None
     return Memorisation(
+        adapter=adapter,
         n=number,
         extractor=judge,
         by_loss=memorisation.auc(gains[:number], gains[number:]),

@@ -30,11 +30,6 @@ class PictureSet:
     names: tuple[str, ...]  # of the reference's files in the dataset, () where there is none
     groups: tuple[int, ...]  # the number of each picture's caption: equal numbers in two sets belong together
 
-    @property
-    def files(self) -> list[Path]:
-        """The pictures, in the order of index.json."""
-        return [row["path"] for row in kept(self.folder)]
-
 
 def pairs(folder: Path, names: Sequence[str]) -> PictureSet:
     """A set with one picture to each caption, whose i-th belongs to the i-th of any other."""

@@ -14,7 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipeline import atomic, records
+from pipeline.adapter.names import FILE as ADAPTER
 from pipeline.evaluation.statistics import Z_95, Interval, folds_of, jackknifed
+from pipeline.hashing import digest_of_file
 
 FOLDER = "memorisation"  # of an output folder
 FILE = "memorisation.json"
@@ -66,6 +68,7 @@ class Copy:
 class Memorisation:
     """What was found; of each figure 50 % is what an adapter that knows neither side would have."""
 
+    adapter: str  # a hash of its file
     n: int  # pictures of each side
     extractor: str
     by_loss: Interval  # a training picture's loss fell by more than another's
@@ -105,6 +108,15 @@ class Memorisation:
     def write(self, folder: Path) -> None:
         """Write memorisation.json."""
         atomic.write_text(folder / FILE, json.dumps(records.to_json(self), indent=1, allow_nan=False) + "\n")
+
+
+def of_adapter(folder: Path) -> Memorisation | None:
+    """What was found of the very adapter that lies in an output folder; None where nobody looked at that.
+
+    Raises CheckpointError as `read` does.
+    """
+    found, file = read(folder / FOLDER), folder / ADAPTER
+    return found if found is not None and file.is_file() and found.adapter == digest_of_file(file) else None
 
 
 def read(folder: Path) -> Memorisation | None:

@@ -121,7 +121,7 @@ def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None
         "batch": len(steps[-1].ids) if steps else None,
         "peak_rate": max((row.learning_rate for row in steps), default=None),
         "held_out": validation.held_out_share if validation else None,
-        "memorised": memorisation.read(folder / memorisation.FOLDER),
+        "memorised": memorisation.of_adapter(folder),
         "pairs": shown,
         "num_hidden": num_hidden,
         "marked": all(png_metadata.is_marked(folder / row["url"]) for pair in shown for row in pair),

@@ -25,7 +25,7 @@ def publish(folder: Path, repo: str | None, token: str | None, reason: str | Non
     require_fit(folder)
     name = hub.full_name(repo, folder, token)
     hub.require_access(name, token)
-    found = memorisation.read(folder / memorisation.FOLDER)
+    found = memorisation.of_adapter(folder)
     lines = [f"Warning: {found.words()}"] if found is not None and found.alarms else []
     if documents.is_edited(folder):
         lines.append(f"{folder / hub.CARD} was changed by hand and is shared as it is")

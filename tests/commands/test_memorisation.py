@@ -27,7 +27,8 @@ def out(small, tmp_path, trainer):
 
 
 def test_a_run_and_its_checkpoints_are_looked_at(out, capsys, monkeypatch):
-    assert main(["memorisation", str(out)]) == 0
+    small_judge = ["--extractor", "starter"]
+    assert main(["memorisation", str(out), *small_judge]) == 0
     said = capsys.readouterr().out
     found = memorisation.read(out / "memorisation")
     assert found.words() in said
@@ -42,11 +43,12 @@ def test_a_run_and_its_checkpoints_are_looked_at(out, capsys, monkeypatch):
     assert not (out / "memorisation" / "base").exists()
 
     monkeypatch.setattr(Sampler, "draw", None)  # what was drawn is not drawn again
-    assert main(["memorisation", str(out), "--json"]) == 0
+    assert main(["memorisation", str(out), "--json", *small_judge]) == 0
     assert json.loads(capsys.readouterr().out)["by_loss"]["value"] == found.by_loss.value
     monkeypatch.undo()
     assert main(["memorisation", str(out / "checkpoint-6"), "--num_images", "1"]) == 0
-    earlier = memorisation.read(out / "checkpoint-6" / "memorisation")
+    earlier = memorisation.read(out / "memorisation-checkpoint-6")
+    assert not (out / "checkpoint-6" / "memorisation").exists()
     assert earlier.by_sameness is None
     assert earlier.by_loss != found.by_loss
 
@@ -66,6 +68,8 @@ def test_an_alarm_is_on_the_card_and_said_where_it_is_shared(out, tmp_path):
             ended = Running([], tmp_path / "log", program=words, environment=given).wait()
         assert ended.code == 0, ended.output
         assert (f"Warning: {alarmed.words()}" in ended.output) == warns
+    dataclasses.replace(alarmed, adapter="of another run in this folder").write(out / "memorisation")
+    assert "by heart" not in documents.write_card(out).read_text(encoding="utf-8")
 
 
 def test_a_run_that_cannot_be_looked_at(out, finished_run, tmp_path, capsys):

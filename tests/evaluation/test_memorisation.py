@@ -75,7 +75,7 @@ def looked_at(copied: int, *, seed: int = 0) -> Memorisation:
     gains = normal(80, seed=seed + 2)
     gains[:copied] += 5
     members = [example(number) for number in range(40)]
-    return compared(gains, drawn, groups, true, members=members, judge="x")
+    return compared(gains, drawn, groups, true, members=members, judge="x", adapter="a")
 
 
 def test_copies_alarm_and_are_shown_with_their_pictures():
@@ -116,7 +116,7 @@ def test_a_trace_is_no_alarm():
     trace = looked_at(0)
     clear = Interval(0.6, 0.55, 0.65, 40)
     unclear = Interval(0.5, 0.4, 0.6, 40)
-    parts = {"by_drawing": unclear, "by_sameness": None, "n": 40, "extractor": "x", "distance": unclear}
+    parts = {"by_drawing": unclear, "by_sameness": None, "n": 40, "extractor": "x", "adapter": "a", "distance": unclear}
     found = Memorisation(by_loss=clear, num_copies=0, copies=(), **parts)
     assert (found.alarms, found.traces) == ((), ("by_loss",))
     assert "leave a trace" in found.words()

@@ -9,7 +9,7 @@ from pipeline import records
 from pipeline.commands.evaluation import drawing
 from pipeline.commands.evaluation.drawing import ADAPTED, BASE, REFERENCE
 from pipeline.commands.evaluation.options import EvaluateOptions
-from pipeline.commands.evaluation.subject import Subject, subject_of
+from pipeline.commands.evaluation.subject import Subject, beside, subject_of
 from pipeline.commands.evaluation.wanted import Wanted, wanted_of
 from pipeline.console import columns, quiet_libraries, say, tell
 from pipeline.errors import ConfigError
@@ -70,7 +70,7 @@ def folder_of(adapter: Path | None, options: EvaluateOptions) -> Path:
         return options.to
     if adapter is None or not adapter.is_dir():
         raise ConfigError("Give a folder for the pictures with --to.")
-    return adapter / FOLDER
+    return beside(adapter, FOLDER)
 
 
 def judges_of(options: EvaluateOptions, subject: Subject, wanted: Wanted) -> tuple[Extractor, ...]:
@@ -121,7 +121,7 @@ def chosen(anyway: bool, num_pictures: int) -> tuple[dict[str, Metric], list[str
 
 def sets_of(folder: Path, wanted: Wanted) -> PictureSet:
     """The pictures of another evaluation, of the same captions with the same seeds. Raises ConfigError for others."""
-    place = folder / FOLDER if (folder / FOLDER).is_dir() else folder
+    place = own if (own := beside(folder, FOLDER)).is_dir() else folder
     path = place / drawing.DRAWN
     if not path.is_file():
         raise ConfigError(f"--against {folder} holds no evaluation; evaluate that first, with the same captions.")

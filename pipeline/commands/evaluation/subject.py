@@ -72,6 +72,11 @@ class Subject:
         return Sampler(pipe, getattr(pipe, family.denoiser), encode, self.settings, supports_cfg=family.supports_cfg)
 
 
+def beside(place: Path, name: str) -> Path:
+    """A folder of this name in an output folder; for a checkpoint, which holds nothing else, beside it."""
+    return place.parent / f"{name}-{place.name}" if place.name.startswith("checkpoint-") else place / name
+
+
 def subject_of(adapter: Path | None, options: EvaluateOptions) -> Subject:
     """Find base and adapter. Raises CheckpointError and ConfigError for what is none, or does not fit."""
     run, file = _run_and_file(adapter, options.base)
