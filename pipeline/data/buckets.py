@@ -5,12 +5,13 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
 from pipeline.data.entries import Entries, each_once
-from pipeline.data.manifest import Example, column
+from pipeline.data.manifest import Example, at, column
 from pipeline.data.options import DataOptions
 from pipeline.geometry import Size
 
@@ -169,8 +170,16 @@ def _places_by_kind(kinds: Sequence[int], number: int) -> list[Int64[np.ndarray,
 def shown(examples: Sequence[Example], buckets: Sequence[Bucket]) -> Iterator[tuple[Example, Size]]:
     """Every example with each size that it is shown at."""
     for bucket in buckets:
-        for entry in bucket.entries:
-            yield examples[entry.index], bucket.size
+        for example in at(examples, bucket.entries.places):
+            yield example, bucket.size
+
+
+def fields_shown(examples: Sequence[Example], buckets: Sequence[Bucket], *names: str) -> Iterator[tuple[Any, ...]]:
+    """Some fields of every example, and a size that it is shown at, in the same order."""
+    columns = [column(examples, name) for name in names]
+    for bucket in buckets:
+        for place in bucket.entries.places.tolist():
+            yield (*(values[place] for values in columns), bucket.size)
 
 
 def lost_by_cutting(original: Size, size: Size) -> float:

@@ -46,6 +46,11 @@ class Entries(Sequence[Entry]):
         return np.array_equal(self.indices, other.indices) and np.array_equal(self.turns, other.turns)
 
     @property
+    def places(self) -> Int64[np.ndarray, " n"]:
+        """Of the examples."""
+        return self.indices.astype(np.int64)
+
+    @property
     def num_turns(self) -> int:
         """How often an epoch may show an example."""
         return 1 + int(self.turns.max(initial=0))

@@ -1,10 +1,11 @@
 """Groups of examples that count alike, however many there are of each: what a column says, as weights of the loss."""
 
 import collections
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.data.manifest import Example
+from pipeline.data.manifest import column as of_examples
 
 MAX_NAMED = 8  # groups in a sentence
 MOST = 10.0  # what an example of a rare group counts at most, beside one of a group of the mean size
@@ -42,9 +43,9 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_NAMED]) + more
 
 
-def balance_of(examples: Iterable[Example], column: str) -> Balance:
+def balance_of(examples: Sequence[Example], column: str) -> Balance:
     """Weights n / (k n_g) for each of k groups, no larger than MOST, scaled so that their mean is 1."""
-    counts = collections.Counter(example.group for example in examples if example.group is not None)
+    counts = collections.Counter(group for group in of_examples(examples, "group") if group is not None)
     number, share = sum(counts.values()), sum(counts.values()) / len(counts)
     wanted = {group: share / count for group, count in sorted(counts.items())}
     cut = {group: min(MOST, weight) for group, weight in wanted.items()}

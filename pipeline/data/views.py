@@ -1,12 +1,12 @@
 """Which crop, flip and caption of an example an epoch shows: chosen by (seed, epoch, id), so by nothing that runs."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from pipeline import rng
 from pipeline.data import tags
 from pipeline.data.images import PLAIN, View
-from pipeline.data.manifest import Example
+from pipeline.data.manifest import Example, Manifest, column
 from pipeline.data.options import DataOptions
 from pipeline.geometry import Size
 
@@ -84,12 +84,13 @@ def arranged(caption: str, options: DataOptions, *, seed: int, variant: int, exa
     return tags.joined([*kept, *loose], options)
 
 
-def captions_to_keep(examples: Iterable[Example], num_epochs: int, seed: int) -> list[str]:
+def captions_to_keep(examples: Sequence[Example], num_epochs: int, seed: int) -> list[str]:
     """The captions that some epoch of a run shows, each once."""
     found: dict[str, None] = {}
-    for example in examples:
-        options = example.options
+    own_options, own_captions = (column(examples, name) for name in ("options", "captions"))
+    for place, (options, captions) in enumerate(zip(own_options, own_captions, strict=True)):
         if options.varies_tags:
+            example = examples[place]
             most = len(example.captions) * options.caption_variants
             own: set[tuple[str, int]] = set()
             for epoch in range(num_epochs):
@@ -99,7 +100,7 @@ def captions_to_keep(examples: Iterable[Example], num_epochs: int, seed: int) ->
             for caption, variant in sorted(own):
                 found[arranged(caption, options, seed=seed, variant=variant, example_id=example.id)] = None
         else:
-            found |= dict.fromkeys(example.captions)
+            found |= dict.fromkeys(captions)
     return list(found)
 
 
@@ -107,3 +108,15 @@ def distinct_views(example: Example, *, seed: int, size: Size) -> list[View]:
     """The views a run shows of an image; fewer than the variants where chance has nothing to choose."""
     views = {view_of(example, variant, seed=seed, size=size) for variant in range(example.options.variants)}
     return sorted(views, key=lambda view: view.key)
+
+
+def num_views(manifest: Manifest, *, seed: int, size: Size) -> int:
+    """How many views a run shows of the images at a size. What chance chooses from a range is taken to differ."""
+    total, examples = 0, manifest.examples
+    for place, (options, original) in enumerate(zip(*(column(examples, n) for n in ("options", "size")), strict=True)):
+        is_cut = not options.center_crop and original.width * size.height != original.height * size.width
+        if is_cut or options.random_rotation or options.color_jitter:
+            total += options.variants
+        else:
+            total += len(distinct_views(examples[place], seed=seed, size=size)) if options.random_flip else 1
+    return total

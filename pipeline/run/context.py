@@ -9,7 +9,7 @@ from pipeline.adapter.files import cutting
 from pipeline.config import Run, giving_way
 from pipeline.data.cache import Cache
 from pipeline.data.class_images import apart, num_to_draw, promised
-from pipeline.data.manifest import Manifest
+from pipeline.data.manifest import Manifest, column
 from pipeline.engine import Engine
 from pipeline.errors import ConfigError
 from pipeline.evaluation.extractors import table as extractors
@@ -67,7 +67,7 @@ def prepare(
     engine = Engine(train.mixed_precision, allow_tf32=train.allow_tf32, deterministic=train.deterministic)
     family = registry.find(run.model, run.data.cache_dir, weights=weights)
     _ = family.path(run.objective)  # raises for a model that cannot be trained, a refiner say
-    captions = [caption for example in data.manifest.examples for caption in example.captions]
+    captions = [caption for texts in column(data.manifest.examples, "captions") for caption in texts]
     fit.require_fitting(family, captions, with_weights=weights or run.model.local_folder is not None)
     run = resolved(run, family, engine, folder)
     path = family.path(run.objective)
@@ -167,7 +167,7 @@ def to_draw(run: Run, family: Family, data: RunData) -> tuple[RunData, tuple[str
 
 def cut_captions(run: Run, family: Family, manifest: Manifest) -> tuple[str, ...]:
     """A note for every caption and prompt whose end the text encoder never reads, with that end."""
-    captions = [caption for example in manifest.examples for caption in example.captions]
+    captions = [caption for texts in column(manifest.examples, "captions") for caption in texts]
     lost = truncated(family, dict.fromkeys([*captions, *run.preview.validation_prompt]))
     kind = "captions cut by the text encoder"
     return tuple(Note(kind, f"{caption[:40]!r}... loses {end!r}") for caption, end in lost.items())

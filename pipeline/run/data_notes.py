@@ -1,7 +1,7 @@
 """What the data of a run give cause to note."""
 
 from pipeline.data import captions
-from pipeline.data.manifest import Manifest, by_name
+from pipeline.data.manifest import Manifest, column
 from pipeline.notes import Note
 
 
@@ -14,11 +14,13 @@ def found(manifest: Manifest) -> list[str]:
 
 def mirrored(manifest: Manifest) -> list[str]:
     """The captions that a mirrored picture makes wrong."""
+    examples = manifest.distinct().examples
+    rows = zip(*(column(examples, name) for name in ("options", "name", "captions")), strict=True)
+    flipped = [(name, texts) for options, name, texts in rows if options.random_flip]
     return [
-        Note("captions with 'left' or 'right', while --random_flip mirrors their images", f"{e.name}: {caption!r}")
-        for e in by_name(manifest.distinct())
-        if e.options.random_flip
-        for caption in e.captions
+        Note("captions with 'left' or 'right', while --random_flip mirrors their images", f"{name}: {caption!r}")
+        for name, texts in sorted(flipped, key=lambda row: row[0])
+        for caption in texts
         if captions.has_word(caption, "left") or captions.has_word(caption, "right")
     ]
 

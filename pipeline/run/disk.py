@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pipeline.atomic import nearest_existing
 from pipeline.config import Run
-from pipeline.data.buckets import Offered, shown
-from pipeline.data.manifest import Manifest
+from pipeline.data.buckets import Offered
+from pipeline.data.manifest import Manifest, column
 from pipeline.data.sampler import StepSampler
-from pipeline.data.views import captions_to_keep, distinct_views
+from pipeline.data.views import captions_to_keep, num_views
 from pipeline.engine import Precision
 from pipeline.errors import ConfigError, listed
 from pipeline.evaluation import validation
@@ -56,8 +56,8 @@ def needed(
     num_checkpoints = math.ceil(num_steps / train.checkpointing_steps)
     kept = min(num_checkpoints, train.checkpoints_total_limit or num_checkpoints) + 1
     views: collections.Counter[Size] = collections.Counter()
-    for example, size in shown(data.shown.examples, sampler.buckets):
-        views[size] += len(distinct_views(example, seed=train.seed, size=size))
+    for bucket in sampler.buckets:
+        views[bucket.size] += num_views(data.shown.of(bucket.entries.places), seed=train.seed, size=bucket.size)
     if held_out is not None:
         for part in (held_out, data.manifest):
             views.update(possible.measured(example) for example in part.limited(num_measured(held_out)).examples)
@@ -65,8 +65,8 @@ def needed(
     embeddings, captions = 0, set[str]()
     if not run.adapter.train_text_encoder:
         trained = captions_to_keep(data.shown.examples, sampler.num_epochs(num_steps), train.seed)
-        measured = (*(held_out.examples if held_out else ()), *data.class_measured)
-        captions = {*trained, *(example.caption for example in measured)}
+        measured = column(held_out.examples, "captions") if held_out else []
+        captions = {*trained, *(texts[0] for texts in measured), *(e.caption for e in data.class_measured)}
         embeddings = (len(captions) + 1) * num_embedding_values(family) * precision.dtype.itemsize
     return Needed(
         views.total(),

@@ -1,6 +1,7 @@
 """What a run needs encoded, and the encoding of what the cache lacks."""
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ from pipeline.data import cache as caches
 from pipeline.data import masks
 from pipeline.data.buckets import shown
 from pipeline.data.images import View
-from pipeline.data.manifest import Example
+from pipeline.data.manifest import Example, column
 from pipeline.data.views import captions_to_keep, centre_view, distinct_views
 from pipeline.errors import DataError, listed
 from pipeline.evaluation.previews import preview_prompts
@@ -42,12 +43,12 @@ def encode(context: RunContext, also: Sequence[Example] = ()) -> None:
 
 def _encode(context: RunContext, also: Sequence[Example]) -> None:
     run, family, cache, engine = context.run, context.family, context.cache, context.engine
-    share = slice(engine.rank, None, engine.num_processes)
-    looked_at = views_to_encode(context, also)[share]
+    share = engine.rank, None, engine.num_processes
     if run.data.has_masks:
+        looked_at = list(itertools.islice(views_to_encode(context, also), *share))
         keep_masks(cache, looked_at, lambda size: family.latent_shape(size)[1:])
-    views = caches.missing_views(cache, looked_at)
-    captions = caches.missing_captions(cache, captions_to_encode(context, also)[share])
+    views = caches.missing_views(cache, itertools.islice(views_to_encode(context, also), *share))
+    captions = caches.missing_captions(cache, captions_to_encode(context, also)[slice(*share)])
     if not views and not captions:
         return
     tell(f"Encoding {len(views)} views and {len(captions)} captions")
@@ -114,16 +115,15 @@ def counted(batches: Iterable[list[Item]], total: int, unit: str) -> Iterator[li
             progress.update(done)
 
 
-def views_to_encode(context: RunContext, also: Sequence[Example] = ()) -> list[tuple[Example, View]]:
+def views_to_encode(context: RunContext, also: Sequence[Example] = ()) -> Iterator[tuple[Example, View]]:
     """Every view the run will look at: what it trains on, and what it is measured on."""
     seed, possible = context.run.train.seed, context.plan.possible
-    views = [
-        (example, view)
-        for example, size in shown(context.data.shown.examples, context.plan.buckets)
-        for view in distinct_views(example, seed=seed, size=size)
-    ]
+    for example, size in shown(context.data.shown.examples, context.plan.buckets):
+        for view in distinct_views(example, seed=seed, size=size):
+            yield example, view
     measured = (*sum(measured_examples(context), ()), *context.data.class_measured, *also)
-    return views + [(example, centre_view(example, possible.measured(example))) for example in measured]
+    for example in measured:
+        yield example, centre_view(example, possible.measured(example))
 
 
 def captions_to_encode(context: RunContext, also: Sequence[Example] = ()) -> list[str | None]:
@@ -132,11 +132,12 @@ def captions_to_encode(context: RunContext, also: Sequence[Example] = ()) -> lis
         return []
     data = context.data
     whole = (data.held_out, data.test_set)
-    measured = [example for part in whole if part is not None for example in part.examples]
-    measured += [*measured_examples(context)[1], *data.class_measured, *also]
+    shown_first = [texts[0] for part in whole if part is not None for texts in column(part.examples, "captions")]
+    measured = [*measured_examples(context)[1], *data.class_measured, *also]
     return [
         None,
         *captions_to_keep(data.shown.examples, context.plan.num_epochs, context.run.train.seed),
+        *shown_first,
         *(example.caption for example in measured),
         *(request.prompt for request in preview_requests(context)),
         context.run.objective.preservation_prompt,

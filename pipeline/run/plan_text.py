@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.adapter.layers import TargetModule
 from pipeline.config import Run
 from pipeline.data import tags
-from pipeline.data.manifest import Manifest
+from pipeline.data.manifest import Manifest, column
 from pipeline.data.sources import names_of, shown_by_source
 from pipeline.data.split import MIN_IMAGES
 from pipeline.families.base import Family
@@ -47,7 +47,7 @@ def training_rows(run: Run, family: Family, schedule: Schedule, chosen: list[Tar
 def data_rows(run: Run, data: RunData, sizes: str) -> Rows:
     """What is trained on, at which sizes; of several sources how often each is shown, and what it says for itself."""
     manifest = data.manifest
-    number = sum(example.mask is not None for example in manifest.examples)
+    number = sum(mask is not None for mask in column(manifest.examples, "mask"))
     more = f", {number} with a mask beside them" if run.data.has_masks else ""
     reason = "--resolution" if any(source.sides for source in run.data.sources) else "the model's own size"
     text = f"{manifest.origin}: {len(manifest.examples)} examples at {sizes} ({reason}){more}"

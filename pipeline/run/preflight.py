@@ -15,7 +15,7 @@ from pipeline.data import card
 from pipeline.data.card import Card
 from pipeline.data.class_images import ClassImages, beside, read_given
 from pipeline.data.groups import Balance, balance_of
-from pipeline.data.manifest import Example, Manifest
+from pipeline.data.manifest import Example, Manifest, column
 from pipeline.data.options import DataOptions
 from pipeline.data.reading import read_manifest
 from pipeline.data.sources import read_sources, together
@@ -47,8 +47,9 @@ class RunData:
     @functools.cached_property
     def balance(self) -> Balance | None:
         """What the examples of each group count; None where all count alike."""
-        column = next((example.options.balance for example in self.manifest.examples), None)
-        return balance_of(self.manifest.examples, column) if column is not None else None
+        examples = self.manifest.examples
+        name = examples[0].options.balance if examples else None
+        return balance_of(examples, name) if name is not None else None
 
     @property
     def num_own(self) -> int | None:
@@ -121,8 +122,10 @@ def require_apart(folder: Path, options: DataOptions) -> None:
 
 def require_disjoint(trained: Manifest, test_set: Manifest | None) -> None:
     """Raise DataError if images to compare with are trained on too: then nothing would be measured."""
-    names = {example.image_id: example.name for example in trained.examples}
-    both = [f"{e.name} is {names[e.image_id]}" for e in (test_set.examples if test_set else ()) if e.image_id in names]
+    if test_set is None:
+        return
+    names = dict(zip(*(column(trained.examples, name) for name in ("image_id", "name")), strict=True))
+    both = [f"{e.name} is {names[e.image_id]}" for e in test_set.examples if e.image_id in names]
     if both:
         raise DataError(f"--evaluation_data_dir holds {len(both)} images that are trained on:\n{listed(both)}")
 

@@ -1,19 +1,21 @@
 """At which sizes a run shows its pictures, and what that costs them."""
 
+import functools
+
 from pipeline.config import Run
 from pipeline.data.buckets import (
     LITTLE,
     MUCH,
     Bucket,
     Offered,
+    fields_shown,
     is_enlarged,
     lost_by_cutting,
     make_buckets,
     share_cropped,
-    shown,
 )
 from pipeline.data.buckets import offered as shapes_offered
-from pipeline.data.manifest import Manifest
+from pipeline.data.manifest import Manifest, column
 from pipeline.data.sampler import StepSampler
 from pipeline.families import sizes
 from pipeline.families.base import Family
@@ -61,10 +63,11 @@ def rows(manifest: Manifest, buckets: tuple[Bucket, ...]) -> list[tuple[str, str
     found = []
     if len(buckets) > 1:
         found.append(("buckets", ", ".join(map(_bucket_text, buckets))))
-    cases = list(shown(manifest.examples, buckets))
-    most, worst = max((lost_by_cutting(example.size, size), example.name) for example, size in cases)
+    lost = functools.cache(lost_by_cutting)
+    cases = fields_shown(manifest.examples, buckets, "size", "name")
+    most, worst = max((lost(original, size), name) for original, name, size in cases)
     if most >= LITTLE:
-        share = share_cropped([(example.size, size) for example, size in cases])
+        share = share_cropped(list(fields_shown(manifest.examples, buckets, "size")))
         found.append(("cropping", f"takes {share:.1%} of all pixels, at most {most:.0%} ({worst})"))
     return found
 
@@ -72,9 +75,16 @@ def rows(manifest: Manifest, buckets: tuple[Bucket, ...]) -> list[tuple[str, str
 def notes(manifest: Manifest, sampler: StepSampler, possible: Offered) -> list[str]:
     """What happens to pictures that do not fit, the worst first."""
     buckets, batch_size = sampler.buckets, sampler.batch_size
-    cases = sorted({(example.name, example.size, size) for example, size in shown(manifest.examples, buckets)})
-    smallest = [(example, possible.of(example)[0]) for example in manifest.examples]
-    small = {(e.name, e.size, shapes.side) for e, shapes in smallest if not (shapes.enlarges or shapes.holds(e.size))}
+
+    @functools.cache
+    def is_odd(original: Size, size: Size) -> bool:
+        return is_enlarged(original, size) or lost_by_cutting(original, size) >= MUCH
+
+    every = fields_shown(manifest.examples, buckets, "name", "size")
+    cases = sorted({case for case in every if is_odd(*case[1:])})
+    fits = functools.cache(lambda original, shapes: shapes.enlarges or shapes.holds(original))
+    pictures = zip(column(manifest.examples, "name"), possible.pictures(manifest.examples), strict=True)
+    small = {(name, own, shapes[0].side) for name, (own, shapes) in pictures if not fits(own, shapes[0])}
     found: list[str] = [
         Note(f"smaller than {size}, so enlarged", f"{name} ({original})")
         for name, original, size in cases
