@@ -105,7 +105,8 @@ def kept(folder: Path, pictures: Pictures, scenes: Sequence[world.Scene], first:
 def estimates(pictures: PictureSet, truth: PictureSet, extractors: Sequence[Extractor], cache: Path) -> list[Estimate]:
     """Every metric; FID too, few as they are."""
     metrics = {name: replace(metric, min_pictures=3) for name, metric in METRICS.items()}
-    return looking.estimates(pictures, truth, extractors, metrics=metrics, cache=cache)[0]
+    sets = {"base": pictures, "reference": truth}
+    return looking.estimates(sets, extractors, metrics=metrics, cache=cache)["base"]
 
 
 def drawn(found: dict[str, list[dict]], number: int) -> str:

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed import DistError
 
-from pipeline.errors import ConfigError, PeerLost
+from pipeline.errors import ConfigError, PeerLost, reason
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PATIENCE = timedelta(hours=2)  # of a process that waits for another one, which may be drawing pictures
@@ -186,8 +186,8 @@ class Engine:
         except RuntimeError as error:
             if not (isinstance(error, DistError) or GONE.search(str(error))):
                 raise
-            reason = str(error).splitlines()[0]
-            raise PeerLost(f"Another process of this run is gone, so process {self.rank} stops ({reason})") from error
+            said = reason(error)
+            raise PeerLost(f"Another process of this run is gone, so process {self.rank} stops ({said})") from error
 
 
 def _kernels_as_they_are() -> Callable[[], None]:

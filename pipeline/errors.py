@@ -67,6 +67,12 @@ def not_utf8(section: object, *names: str) -> list[str]:
     ]
 
 
+def reason(error: BaseException) -> str:
+    """The first line of what a library says; its kind where it says nothing."""
+    said = str(error).strip()
+    return said.splitlines()[0] if said else type(error).__name__
+
+
 def listed(problems: list[str], limit: int = 20) -> str:
     """One problem per line; past `limit`, the number of those left out."""
     lines = [f"  - {problem}" for problem in problems[:limit]]

@@ -9,8 +9,8 @@ from pipeline.data.manifest import Example
 from pipeline.data.options import DataOptions
 from pipeline.data.rows import FileSource, Findings, Row
 from pipeline.data.sources import gather_sources, lenient
-from pipeline.errors import CheckpointError, ConfigError, DataError, listed
-from pipeline.evaluation.extractors.readers import load, reason
+from pipeline.errors import CheckpointError, ConfigError, DataError, listed, reason
+from pipeline.evaluation.extractors.readers import load
 from pipeline.progress import Progress
 
 

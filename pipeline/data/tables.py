@@ -8,7 +8,7 @@ from pipeline.data.folder import extension_of
 from pipeline.data.images import extensions
 from pipeline.data.options import DataOptions
 from pipeline.data.rows import Columns, Findings, Row, TableSource
-from pipeline.errors import DataError
+from pipeline.errors import DataError, reason
 from pipeline.hub_ids import may_be_hub_id
 from pipeline.notes import Note
 
@@ -139,10 +139,9 @@ def _open_table(options: DataOptions) -> Any:
     except Exception as error:  # datasets and the Hub client raise many kinds; each means the same to the user
         if "Unknown split" in str(error):
             _refuse_splits(name, datasets.get_dataset_split_names(name, config))
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         where = "cannot be read" if place.exists() else "is neither a folder here nor to be had from the Hub"
         step = "; see whether it is whole, and make it again" if place.exists() else ""
-        raise DataError(f"--dataset_name {name} {where} ({reason}){step}.") from error
+        raise DataError(f"--dataset_name {name} {where} ({reason(error)}){step}.") from error
 
 
 def _open_file(path: Path, options: DataOptions) -> Any:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline import atomic
 from pipeline.console import tell
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, reason
 from pipeline.evaluation.results import Evaluation
 from pipeline.training.tracker_names import KINDS
 from pipeline.training.tracking import StepRow
@@ -111,9 +111,8 @@ def open_all(
                 opened[name].store_init_configuration({key: _plain(value) for key, value in options.items()})
         except (Exception, SystemExit) as error:
             Trackers(opened).close()
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ConfigError(
-                f"--report_to {name} cannot be opened ({reason}). Log in there first, or leave it out."
+                f"--report_to {name} cannot be opened ({reason(error)}). Log in there first, or leave it out."
             ) from error
     if "mlflow" in opened:
         ids["mlflow"] = opened["mlflow"].tracker.info.run_id

@@ -63,6 +63,43 @@ def test_a_convolutional_one_gives_what_it_pools(tmp_path):
     assert torch.allclose(rows, model(values).pooler_output.flatten(1), atol=1e-5)
 
 
+@torch.no_grad()
+def test_a_file_without_what_pools_is_read_by_its_first_token(tmp_path):
+    """A classifier's file has no pooler: transformers makes one up by chance, another one each time."""
+    from transformers import ViTModel
+
+    folder = vit(tmp_path / "classifier", ["a", "b"])
+    torch.manual_seed(1)
+    first = vision.vision(folder, None)
+    torch.manual_seed(2)
+    second = vision.vision(folder, None)
+    model = ViTModel.from_pretrained(folder, add_pooling_layer=False).eval()
+    values = processor()(PICTURES, return_tensors="pt").pixel_values
+    expected = model(values).last_hidden_state[:, 0]
+    assert torch.allclose(first.features(PICTURES), expected, atol=1e-5)
+    assert torch.equal(second.features(PICTURES), first.features(PICTURES))
+
+
+def test_fields_without_a_pooler_are_averaged_over_positions():
+    class Fields(torch.nn.Module):
+        def forward(self, pixel_values):
+            return type("Found", (), {"last_hidden_state": pixel_values[:, :, ::4, ::4]})
+
+    rows = vision.rows_of(Fields(), pools=True)
+    values = torch.rand(2, 3, 8, 8)
+    assert torch.allclose(rows(values), values[:, :, ::4, ::4].mean((2, 3)))
+
+
+def test_a_model_of_another_kind_is_refused_for_what_its_file_lacks(tmp_path):
+    from transformers import ViTModel
+
+    vit(tmp_path / "whole", ["score"])
+    ViTModel.from_pretrained(tmp_path / "whole", add_pooling_layer=False).save_pretrained(tmp_path / "bare")
+    processor().save_pretrained(tmp_path / "bare")
+    with pytest.raises(CheckpointError, match=r"bare lacks classifier\.bias, classifier\.weight; it is a model of"):
+        vision.aesthetic(str(tmp_path / "bare"), None)
+
+
 def test_other_weights_are_another_version(tmp_path):
     """By which what was seen is kept: the name of a folder says nothing."""
     first = vision.vision(vit(tmp_path / "a", ["x"]), None)
@@ -92,7 +129,7 @@ def test_what_is_beautiful_is_one_output_or_one_label(tmp_path):
 
     rows = [{"file": f"{number}.png", "prompt": f"picture {number}"} for number in range(8)]
     keep(tmp_path / "set", PICTURES, rows, drawn=False)
-    estimates, _ = looking.estimates(looking.pairs(tmp_path / "set", ()), None, (alone, labelled))
+    estimates = looking.estimates({"base": looking.pairs(tmp_path / "set", ())}, (alone, labelled))["base"]
     assert [(one.metric, one.extractor, one.n) for one in estimates] == [
         ("aesthetic", "alone", 8),
         ("aesthetic", "labelled", 8),

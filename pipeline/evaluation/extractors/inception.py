@@ -12,7 +12,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, reason
 from pipeline.evaluation.extractors.extractor import BATCH_PICTURES, Extractor, version_of
 
 KIND = "inception"
@@ -35,7 +35,7 @@ def extractor(weights: str | None) -> Extractor:
         network = FeatureExtractorInceptionV3(KIND, ["2048"], feature_extractor_weights_path=weights)
     except Exception as error:  # torch's and urllib's many kinds
         where = "" if weights is None else f" from {weights}"
-        raise CheckpointError(f"Inception-v3 cannot be loaded{where}: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"Inception-v3 cannot be loaded{where}: {reason(error)}") from error
 
     @torch.no_grad()
     def features(images: list[Image.Image]) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, reason
 from pipeline.evaluation.extractors.extractor import Extractor, version_of
 from pipeline.hub_ids import may_be_hub_id
 
@@ -87,9 +87,3 @@ def load(name: str, instruction: str | None, flag: str, *, told: str = INSTRUCTI
         return str(processor.decode(tokens, skip_special_tokens=True))
 
     return Reader(describe, Path(name).resolve().name if local else name, version_of(found, said, MAX_TOKENS))
-
-
-def reason(error: Exception) -> str:
-    """The first line of what a library says."""
-    said = str(error).strip()
-    return said.splitlines()[0] if said else type(error).__name__

@@ -7,15 +7,14 @@ import json
 from importlib import import_module
 from pathlib import Path
 
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, reason
 from pipeline.evaluation.extractors import inception, photographs, readers, vision
 from pipeline.evaluation.extractors.extractor import Extractor
 from pipeline.families.checkpoint.source import ModelSource
 from pipeline.hub_ids import may_be_hub_id
 
-BUILT_IN = {
-    "starter": "pipeline.starter.extractors"
-}  # by the name in the card of a base -> module with load() and captioner()
+# By the name in the card of a base: a module with load() and captioner().
+BUILT_IN = {"starter": "pipeline.starter.extractors"}
 
 
 def named(option: str | None, source: ModelSource) -> str | None:
@@ -48,7 +47,7 @@ def by_name(name: str, *, pictured: set[str], cache_dir: str | None, weights: st
     """
     if name == photographs.KIND:
         if not photographs.is_installed():
-            raise CheckpointError(f"--extractor {name}: its packages are in the extra 'eval'; t2i-lora[eval].")
+            raise CheckpointError(f"--extractor {name} needs its packages: pip install 't2i-lora[eval]'.")
         return (photographs.extractor(),)
     if name == inception.KIND:
         return (inception.extractor(weights),)
@@ -72,4 +71,4 @@ def kind_of(name: str, cache_dir: str | None) -> str:
     try:
         return str(AutoConfig.from_pretrained(name, cache_dir=cache_dir, local_files_only=local).model_type)
     except (OSError, ValueError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"--extractor {name} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"--extractor {name} cannot be loaded: {reason(error)}") from error

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, reason
 from pipeline.families.checkpoint import single_file_keys
 from pipeline.families.checkpoint.source import INDEX, ModelSource, read_json
 from pipeline.families.options import ModelOptions
@@ -92,7 +92,7 @@ def _tried(download: Callable[[], str]) -> tuple[Path | None, str]:
     try:
         return Path(download()), ""
     except Exception as error:  # the Hub client raises many kinds; each means that it is not to be had
-        return None, str(error).splitlines()[0] if str(error) else type(error).__name__
+        return None, reason(error)
 
 
 def _is_whole(folder: Path) -> bool:
