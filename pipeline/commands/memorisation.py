@@ -10,8 +10,7 @@ from torch import Tensor
 
 from pipeline import records
 from pipeline.adapter.names import FILE
-from pipeline.commands.evaluation import drawing
-from pipeline.commands.evaluation.drawing import ADAPTED, REFERENCE
+from pipeline.commands.evaluation.drawing import Column, Drawer, claim
 from pipeline.commands.evaluation.options import EvaluateOptions
 from pipeline.commands.evaluation.subject import beside, subject_of
 from pipeline.commands.evaluation.wanted import Wanted
@@ -23,7 +22,7 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation import looking, memorisation
 from pipeline.evaluation.extractors import photographs
 from pipeline.evaluation.extractors import table as extractors
-from pipeline.evaluation.extractors.extractor import Extractor
+from pipeline.evaluation.looking import ADAPTED, REFERENCE, PictureSet
 from pipeline.evaluation.memorisation import Copy, Memorisation
 from pipeline.evaluation.previews import spread
 from pipeline.hashing import digest_of_file
@@ -54,9 +53,17 @@ def look(place: Path, *, limit: int, num_images: int, extractor: str | None, to:
     with quiet_libraries():
         judge = extractors.by_name(extractor or photographs.KIND, pictured=set(), cache_dir=None, weights=None)[0]
         gains = losses(command, data, run, (*members, *others))
-        drawn, groups, true = pictures(place, folder, (*members, *others), num_images, judge, command=command)
+        sets = drawn(place, folder, (*members, *others), num_images)
+        if sets is None:
+            return
+        cache = cache_folder(command.run.data.cache_dir)
+        made, true = (looking.look(pictures, judge, cache) for pictures in sets)
+    assert made.features is not None
+    assert true.features is not None
     adapter = digest_of_file(place / FILE)
-    found = compared(gains, drawn, groups, true, members=members, judge=judge.name, adapter=adapter)
+    found = compared(
+        gains, made.features, made.groups, true.features, members=members, judge=judge.name, adapter=adapter
+    )
     found.write(folder)
     page = memorisation_page.write(folder, place.resolve().name, found)
     if as_json:
@@ -83,7 +90,7 @@ def losses(command: Command, data: RunData, run: Path, examples: Sequence[Exampl
     """By how much the adapter lowers the loss of each example, as a share of the base's, at equal levels and noise."""
     context: RunContext = prepare(command.run, data, run, yielding=command.yielding)
     try:
-        encode(context, examples)
+        context.engine.together(lambda: encode(context, examples))
         models = build.load_models(context)
         evaluator, denoiser = build.loss_evaluator(context, models), models.denoiser
         found = []
@@ -99,29 +106,24 @@ def losses(command: Command, data: RunData, run: Path, examples: Sequence[Exampl
         context.engine.release()
 
 
-def pictures(
-    place: Path,
-    folder: Path,
-    examples: Sequence[Example],
-    num_images: int,
-    judge: Extractor,
-    *,
-    command: Command,
-) -> tuple[Float[Tensor, "n d"], Int[Tensor, " n"], Float[Tensor, "m d"]]:
-    """What the judge sees in the drawings of every caption, whose each is, and in the true pictures."""
+def drawn(
+    place: Path, folder: Path, examples: Sequence[Example], num_images: int
+) -> tuple[PictureSet, PictureSet] | None:
+    """The drawings of every caption, and the true pictures; each process draws its share, and the main one has them."""
+    captions = tuple(example.caption for example in examples)
+    wanted = Wanted(captions, num_images, 0, tuple(examples), True, "training and held-out pictures")
     subject = subject_of(place, EvaluateOptions())
     try:
-        captions = tuple(example.caption for example in examples)
-        wanted = Wanted(captions, num_images, 0, tuple(examples), True, "training and held-out pictures")
-        drawing.claim(folder, subject, wanted)
-        sets = drawing.draw(folder, subject, wanted, with_base=False)
+        column = Column("with the adapter", subject.file)
+        facts = {**subject.facts, **wanted.facts, **column.facts}
+        subject.engine.on_main(lambda: claim(folder, facts, "pictures"))
+        Drawer(subject, wanted.requests).draw(folder / ADAPTED, column)
+        subject.engine.close()
     finally:
         subject.engine.release()
-    cache = cache_folder(command.run.data.cache_dir)
-    drawn, true = (looking.look(sets[name], judge, cache) for name in (ADAPTED, REFERENCE))
-    assert drawn.features is not None
-    assert true.features is not None
-    return drawn.features, drawn.groups, true.features
+    if not subject.engine.is_main:
+        return None
+    return wanted.set_in(folder / ADAPTED), wanted.reference_in(folder / REFERENCE, subject.settings.size)
 
 
 def compared(

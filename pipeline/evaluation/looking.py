@@ -18,6 +18,8 @@ from pipeline.evaluation.picture_sets import kept
 from pipeline.hashing import digest
 from pipeline.progress import Progress
 
+ADAPTED, BASE, REFERENCE, OTHER = SETS = ("adapted", "base", "reference", "other")
+CHANGE, AGAINST = CHANGES = ("change", "against")
 FOLDER = "features"  # of the cache
 AT_ONCE = 64  # pictures between two words of progress
 
@@ -105,28 +107,30 @@ def _opened(path: Path) -> Image.Image:
 
 
 def estimates(
-    pictures: PictureSet,
-    reference: PictureSet | None,
+    sets: Mapping[str, PictureSet],
     extractors: Sequence[Extractor],
     *,
     metrics: Mapping[str, Metric] = METRICS,
-    base: PictureSet | None = None,
     cache: Path | None = None,
-) -> tuple[list[Estimate], list[Estimate]]:
-    """All estimates of a set, and of their change from `base`, in the order of the table and of the extractors.
+) -> dict[str, list[Estimate]]:
+    """All estimates of every set, and what changed, in the order of the table and of the extractors.
 
-    `reference` is None where the reference itself is measured, or where there is none.
+    The names of sets are those of SETS, each where there is one. 'change' goes from the base to the adapter, 'against'
+    from the pictures of another evaluation to those of the adapter, or of the base where there is none.
     """
-    found, changed = list[Estimate](), list[Estimate]()
+    found: dict[str, list[Estimate]] = {}
     for extractor in (None, *extractors):
-        true = None if reference is None else look(reference, extractor, cache)
-        now = Compared(look(pictures, extractor, cache), true, extractor)
-        found += measure(now, metrics)
-        if base is not None:
-            changed += changes(now, Compared(look(base, extractor, cache), true, extractor), metrics)
-    return _in_order(found, metrics), _in_order(changed, metrics)
-
-
-def _in_order(found: list[Estimate], metrics: Mapping[str, Metric]) -> list[Estimate]:
+        seen = {name: look(one, extractor, cache) for name, one in sets.items()}
+        true = seen.get(REFERENCE)
+        given = {name: Compared(one, true, extractor) for name, one in seen.items() if name != REFERENCE}
+        for name, of_model in given.items():
+            if name != OTHER:
+                found.setdefault(name, []).extend(measure(of_model, metrics))
+        if true is not None and true.names:  # strangers say nothing of their captions
+            found.setdefault(REFERENCE, []).extend(measure(Compared(true, None, extractor), metrics))
+        now = given.get(ADAPTED, given.get(BASE))
+        for name, before in ((CHANGE, given.get(BASE)), (AGAINST, given.get(OTHER))):
+            if now is not None and before is not None and now is not before:
+                found.setdefault(name, []).extend(changes(now, before, metrics))
     places = {name: place for place, name in enumerate(metrics)}
-    return sorted(found, key=lambda estimate: places[estimate.metric])
+    return {name: sorted(some, key=lambda estimate: places[estimate.metric]) for name, some in found.items()}

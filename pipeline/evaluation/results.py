@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import atomic, records
+from pipeline.evaluation import looking
 from pipeline.evaluation.extractors import inception
 from pipeline.evaluation.extractors.extractor import Extractor
 from pipeline.evaluation.metrics.measure import Estimate
 from pipeline.evaluation.metrics.table import METRICS, Metric
 
 FILE = "evaluation.json"
-SETS = ("adapted", "base", "reference", "change", "against")  # the last two: from base to adapted, and from others
-CHANGES = ("change", "against")
+SETS = (looking.ADAPTED, looking.BASE, looking.REFERENCE, *looking.CHANGES)
 ANY_NUMBER = "{:.4g}"  # of a metric that is in a file and not in the table
 
 
@@ -93,7 +93,7 @@ def _row(evaluation: Evaluation, name: str) -> Row:
     short = one.metric if metric is None else metric.short
     if metric is not None and metric.plain and one.extractor == inception.NAME:
         short = metric.plain
-    cells = {which: found.text(signed(form) if which in CHANGES else form) for which, found in there.items()}
+    cells = {which: found.text(signed(form) if which in looking.CHANGES else form) for which, found in there.items()}
     return Row(
         label=_label(metric, short) if metric else one.metric,
         short=short,

@@ -66,7 +66,7 @@ def mean_of(values: Float[Tensor, " n"]) -> Interval:
     n, mean = len(values), values.double().mean().item()
     half = float("inf")
     if n > 1:
-        half = (student_95(n - 1) if n < 10_000 else Z_95) * values.double().std().item() / n**0.5
+        half = student_95(n - 1) * values.double().std().item() / n**0.5
     return Interval(mean, mean - half, mean + half, n)
 
 

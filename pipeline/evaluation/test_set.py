@@ -1,6 +1,5 @@
 """What was learnt, on a test set: base, adapted and reference pictures, caption by caption, and their metrics."""
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,18 +51,10 @@ def draw(manifest: Manifest, previews: Previews, seed: int) -> DrawnTestSet:
 
 def evaluate(drawn: DrawnTestSet, extractors: Sequence[Extractor], cache: Path | None = None) -> Evaluation | None:
     """Measure base, adapted and reference with every metric of a run that can be; None where none can."""
-    reference, base, adapted = (
-        looking.pairs(folder, drawn.names) for folder in (drawn.reference, drawn.base, drawn.adapted)
-    )
+    folders = {looking.ADAPTED: drawn.adapted, looking.BASE: drawn.base, looking.REFERENCE: drawn.reference}
+    sets = {name: looking.pairs(folder, drawn.names) for name, folder in folders.items()}
     metrics = {name: metric for name, metric in METRICS.items() if metric.in_runs}
-    measured = functools.partial(looking.estimates, extractors=extractors, metrics=metrics, cache=cache)
-    of_adapted, change = measured(adapted, reference, base=base)
-    found = {
-        "reference": measured(reference, None)[0],
-        "base": measured(base, reference)[0],
-        "adapted": of_adapted,
-        "change": change,
-    }
+    found = looking.estimates(sets, extractors, metrics=metrics, cache=cache)
     return results.of(len(drawn.names), extractors, found) if any(found.values()) else None
 
 

@@ -84,7 +84,7 @@ def test_it_goes_on_where_it_stopped_and_knows_what_it_has_seen(out, monkeypatch
     assert {path: path.read_bytes() for path in folder.rglob("*.png")} == before
     assert (folder / "evaluation.json").read_bytes() == saved
     assert main(["evaluate", str(out), "--num_images", "5", "--scale", "0.5"]) == 2
-    assert "holds an evaluation with another scale; give another folder with --to" in capsys.readouterr().err
+    assert "holds an evaluation with other scale; give another folder with --to" in capsys.readouterr().err
 
 
 def test_two_processes_draw_and_measure_what_one_does(out, tmp_path):
@@ -147,7 +147,7 @@ def test_two_runs_are_compared_picture_by_picture(out, tmp_path, finished_run, c
     assert main(["evaluate", str(out), "--against", str(tmp_path / "third")]) == 2
     assert "holds no evaluation" in capsys.readouterr().err
     assert main(["evaluate", str(out), "--against", str(other), "--to", str(tmp_path / "new")]) == 2
-    assert "was drawn with another num_images" in capsys.readouterr().err
+    assert "was drawn with other num_images" in capsys.readouterr().err
 
 
 def test_what_a_model_reads_is_held_against_the_caption_its_ceiling_and_its_floor(out, tmp_path):

@@ -11,7 +11,7 @@ from pipeline.evaluation.sample import Sampler
 from pipeline.evaluation.statistics import Interval
 from pipeline.sharing import documents
 from tests.conftest import make_shapes, replaced
-from tests.running import Running
+from tests.running import Running, World
 from tests.sharing.loopback import TOKEN, Hub
 
 pytestmark = pytest.mark.invariant
@@ -51,6 +51,15 @@ def test_a_run_and_its_checkpoints_are_looked_at(out, capsys, monkeypatch):
     assert not (out / "checkpoint-6" / "memorisation").exists()
     assert earlier.by_sameness is None
     assert earlier.by_loss != found.by_loss
+
+
+def test_two_processes_find_what_one_does(out, tmp_path):
+    words = ["memorisation", str(out), "--num_images", "1", "--to"]
+    assert main([*words, str(tmp_path / "one")]) == 0
+    ended = World(2, [*words, str(tmp_path / "two")], tmp_path / "log", program=("-m", "pipeline")).wait()
+    assert [process.code for process in ended] == [0, 0], [process.output for process in ended]
+    one, two = ((tmp_path / name / memorisation.FILE).read_bytes() for name in ("one", "two"))
+    assert one == two
 
 
 def test_an_alarm_is_on_the_card_and_said_where_it_is_shared(out, tmp_path):

@@ -45,9 +45,8 @@ def measured(tmp_path_factory):
     extractors = (photographs.extractor(), reader.load())
     found = {}
     for name, some in flawed.items():
-        _, changes = looking.estimates(
-            kept(name, some, 0), truth, extractors, base=clean, cache=folder / "cache", metrics=METRICS
-        )
+        sets = {"adapted": kept(name, some, 0), "base": clean, "reference": truth}
+        changes = looking.estimates(sets, extractors, cache=folder / "cache")["change"]
         found[name] = {one.metric: one for one in changes}
     return found
 

@@ -2,12 +2,10 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline import records
-from pipeline.commands.evaluation import drawing
-from pipeline.commands.evaluation.drawing import ADAPTED, BASE, REFERENCE
+from pipeline.commands.evaluation.drawing import DRAWN, Column, Drawer, claim
 from pipeline.commands.evaluation.options import EvaluateOptions
 from pipeline.commands.evaluation.subject import Subject, beside, subject_of
 from pipeline.commands.evaluation.wanted import Wanted, wanted_of
@@ -17,7 +15,7 @@ from pipeline.evaluation import looking, results
 from pipeline.evaluation.extractors import photographs, readers, vision
 from pipeline.evaluation.extractors import table as extractors
 from pipeline.evaluation.extractors.extractor import Extractor
-from pipeline.evaluation.looking import PictureSet
+from pipeline.evaluation.looking import ADAPTED, BASE, OTHER, REFERENCE, PictureSet
 from pipeline.evaluation.metrics.table import METRICS, Metric
 from pipeline.evaluation.picture_sets import kept
 from pipeline.evaluation.results import Evaluation
@@ -45,13 +43,25 @@ def _evaluate(adapter: Path | None, options: EvaluateOptions, subject: Subject, 
     wanted, folder, engine = wanted_of(adapter, options), folder_of(adapter, options), subject.engine
     other = sets_of(options.against, wanted) if options.against is not None else None
     judges = judges_of(options, subject, wanted)
-    engine.on_main(lambda: drawing.claim(folder, subject, wanted))
-    sets = drawing.draw(folder, subject, wanted)
+    adapted = Column("with the adapter", subject.file, options.scale)
+    facts = {**subject.facts, **wanted.facts, **adapted.facts}
+    engine.on_main(lambda: claim(folder, facts, "an evaluation"))
+    columns = {BASE: Column("the base")} | ({ADAPTED: adapted} if subject.file is not None else {})
+    drawer = Drawer(subject, wanted.requests)
+    for name, column in columns.items():
+        drawer.draw(folder / name, column)
     engine.close()
     if not engine.is_main:
         return
+    sets = {name: wanted.set_in(folder / name) for name in columns}
+    if wanted.reference:
+        sets[REFERENCE] = wanted.reference_in(folder / REFERENCE, subject.settings.size)
     metrics, notes = chosen(options.anyway, len(wanted.requests))
-    found = measured(sets, judges, metrics, cache_folder(options.cache_dir or subject.run.get("cache_dir")), other)
+    if other is not None:
+        sets[OTHER] = other
+    cache = cache_folder(options.cache_dir or subject.run.get("cache_dir"))
+    estimates = looking.estimates(sets, judges, metrics=metrics, cache=cache)
+    found = results.of(len(wanted.captions), judges, estimates)
     found.write(folder)
     name = adapter.resolve().name if adapter is not None else str(options.base)
     page = evaluation_page.write(folder, name, found, wanted.origin, notes)
@@ -122,42 +132,16 @@ def chosen(anyway: bool, num_pictures: int) -> tuple[dict[str, Metric], list[str
 def sets_of(folder: Path, wanted: Wanted) -> PictureSet:
     """The pictures of another evaluation, of the same captions with the same seeds. Raises ConfigError for others."""
     place = own if (own := beside(folder, FOLDER)).is_dir() else folder
-    path = place / drawing.DRAWN
+    path = place / DRAWN
     if not path.is_file():
         raise ConfigError(f"--against {folder} holds no evaluation; evaluate that first, with the same captions.")
     facts = json.loads(path.read_text(encoding="utf-8"))
-    mine = {"captions": list(wanted.captions), "num_images": wanted.num_images, "first_seed": wanted.first_seed}
-    if other := [name for name, value in mine.items() if facts.get(name) != value]:
-        raise ConfigError(f"--against {folder} was drawn with another {', '.join(other)}: nothing there is comparable.")
+    if other := [name for name in ("captions", "num_images", "first_seed") if facts.get(name) != wanted.facts[name]]:
+        raise ConfigError(f"--against {folder} was drawn with other {', '.join(other)}: nothing there is comparable.")
     which = ADAPTED if facts["adapter"] is not None else BASE
     if not all(row["path"].is_file() for row in kept(place / which)):
         raise ConfigError(f"--against {folder} is not finished; run `evaluate` on it again, it goes on.")
-    return PictureSet(place / which, wanted.names, wanted.groups)
-
-
-def measured(
-    sets: Mapping[str, PictureSet],
-    judges: tuple[Extractor, ...],
-    metrics: Mapping[str, Metric],
-    cache: Path,
-    other: PictureSet | None,
-) -> Evaluation:
-    """Every estimate of every set, and the changes: from the base, and from another evaluation."""
-    reference = sets.get(REFERENCE)
-    found = {}
-    for name in (ADAPTED, BASE):
-        if name in sets:
-            before = sets[BASE] if name == ADAPTED else None
-            found[name], changed = looking.estimates(
-                sets[name], reference, judges, metrics=metrics, base=before, cache=cache
-            )
-            found |= {"change": changed} if before is not None else {}
-    if reference is not None and reference.names:
-        found["reference"], _ = looking.estimates(reference, None, judges, metrics=metrics, cache=cache)
-    if other is not None:
-        now = sets.get(ADAPTED, sets[BASE])
-        _, found["against"] = looking.estimates(now, reference, judges, metrics=metrics, base=other, cache=cache)
-    return results.of(len(set(sets[BASE].groups)), judges, found)
+    return wanted.set_in(place / which)
 
 
 def table(found: Evaluation) -> list[str]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from pipeline.evaluation.sample import Sampler, SampleSettings
 from pipeline.families import registry
 from pipeline.families.base import Family
 from pipeline.families.options import ModelOptions
-from pipeline.hashing import digest_of_file
 
 NUM_INFERENCE_STEPS = 25  # where no run says how many
 MAX_PROMPTS = 64  # whose embeddings are at hand
@@ -30,38 +28,24 @@ class Subject:
     run: dict[str, Any]  # run.toml where the adapter came with one
     family: Family
     file: Path | None  # the adapter; None: the base alone
-    scale: float
     settings: SampleSettings
     engine: Engine
 
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
-        """All that decides what is drawn for a caption and a seed."""
+        """All that decides what the base draws for a caption and a seed."""
         parts = ("vae", *self.family.encoders, self.family.denoiser, "scheduler")
         settings = {name: value for name, value in dataclasses.asdict(self.settings).items() if value is not None}
-        return {
-            "base": self.family.source.fingerprint(parts, self.engine.precision.name),
-            "adapter": None if self.file is None else digest_of_file(self.file),
-            "scale": self.scale,
-            **settings,
-        }
+        return {"model": self.family.source.fingerprint(parts, self.engine.precision.name), **settings}
 
-    def sampler_of(self, *, with_adapter: bool) -> Callable[[], Sampler]:
-        """What loads the model, when something is to be drawn with it."""
-        return lambda: self.around(self.loaded(with_adapter=with_adapter))
-
-    def loaded(self, *, with_adapter: bool) -> Any:
-        """Stock pipeline and stock loader, as whoever uses the file draws."""
+    def pipeline(self) -> Any:
+        """The stock pipeline, as whoever uses the adapter's file loads it."""
         family, engine = self.family, self.engine
         with quiet_libraries():
             pipe = family.load(*family.encoders, family.denoiser, "vae", "scheduler", dtype=engine.precision.dtype)
-            pipe.to(engine.device)
-            if with_adapter and self.file is not None:
-                pipe.load_lora_weights(self.file.parent, weight_name=self.file.name, adapter_name="lora")
-                pipe.set_adapters("lora", self.scale)
-        return pipe
+        return pipe.to(engine.device)
 
-    def around(self, pipe: Any) -> Sampler:
+    def sampler(self, pipe: Any) -> Sampler:
         """What draws with a pipeline as it is now."""
         family = self.family
 
@@ -93,7 +77,7 @@ def subject_of(adapter: Path | None, options: EvaluateOptions) -> Subject:
         size_of(run, family) if options.size is None else parsed_size(options.size, family),
         model.max_sequence_length,
     )
-    return Subject(run=run, family=family, file=file, scale=options.scale, settings=settings, engine=engine)
+    return Subject(run=run, family=family, file=file, settings=settings, engine=engine)
 
 
 def _run_and_file(place: Path | None, base: str | None) -> tuple[dict[str, Any], Path | None]:

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.commands.evaluation.options import EvaluateOptions
 from pipeline.data.captions import read_text
@@ -10,9 +11,12 @@ from pipeline.data.manifest import Example, by_name
 from pipeline.data.options import DataOptions
 from pipeline.data.reading import read_manifest
 from pipeline.errors import ConfigError, DataError
+from pipeline.evaluation.looking import PictureSet
+from pipeline.evaluation.picture_sets import INDEX, keep
 from pipeline.evaluation.previews import spread
 from pipeline.evaluation.sample import SampleRequest
-from pipeline.evaluation.test_set import FIRST_SEED
+from pipeline.evaluation.test_set import FIRST_SEED, reference_picture
+from pipeline.geometry import Size
 from pipeline.run import preflight
 from pipeline.run.reopened import reopen
 
@@ -46,9 +50,27 @@ class Wanted:
         return tuple(range(first, first + len(self.reference)))
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """What decides the pictures, beside what they are drawn with."""
+        facts = {"first_seed": self.first_seed, "num_images": self.num_images, "captions": list(self.captions)}
+        return {**facts, "reference": [example.image_id for example in self.reference]}
+
+    @property
     def names(self) -> tuple[str, ...]:
         """For each picture the file of its reference, which extractors that know the answers go by."""
         return tuple(self.reference[number].name for number in self.groups) if self.is_paired else ()
+
+    def set_in(self, folder: Path) -> PictureSet:
+        """A folder in which the requests were drawn."""
+        return PictureSet(folder, self.names, self.groups)
+
+    def reference_in(self, folder: Path, size: Size) -> PictureSet:
+        """The reference in a folder, cut as the model would see it; copied there where it is not yet."""
+        rows = [{"file": f"{i:06d}.png", "prompt": example.caption} for i, example in enumerate(self.reference)]
+        if not (folder / INDEX).is_file():
+            keep(folder, [reference_picture(example, size) for example in self.reference], rows, drawn=False)
+        names = tuple(example.name for example in self.reference) if self.is_paired else ()
+        return PictureSet(folder, names, self.reference_groups)
 
 
 def wanted_of(adapter: Path | None, options: EvaluateOptions) -> Wanted:

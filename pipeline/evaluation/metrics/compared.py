@@ -96,8 +96,3 @@ class Compared:
         """The same without some captions."""
         reference = None if self.reference is None else self.reference.without(groups)
         return Compared(self.pictures.without(groups), reference, self.extractor)
-
-    @property
-    def num_captions(self) -> int:
-        """What is independent in the pictures."""
-        return len(distinct(self.pictures.groups))

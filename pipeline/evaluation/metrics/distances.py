@@ -54,7 +54,7 @@ def mmd(
     for family in (in_x & in_y, in_x & ~in_y, ~in_x & in_y):
         if n := int(family.sum()):
             variance += (n - 1) / n * float((found[family] - found[family].mean()).square().sum())
-    half = _quantile(len(numbers)) * variance**0.5
+    half = student_95(max(1, len(numbers) - 1)) * variance**0.5
     return Interval(float(value), float(value) - half, float(value) + half, len(fake))
 
 
@@ -147,7 +147,3 @@ def frechet_at_infinity(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) 
 
 def _spread(rows: Tensor, number: int) -> Tensor:
     return rows[torch.linspace(0, len(rows) - 1, number).round().long()]
-
-
-def _quantile(n: int) -> float:
-    return student_95(max(1, n - 1)) if n < 10_000 else 1.959964

@@ -32,49 +32,54 @@ class Estimate(Interval):
 
 def measure(given: Compared, metrics: Mapping[str, Metric] = METRICS) -> list[Estimate]:
     """What can be measured of pictures with one extractor, in the order of the table."""
-    return [
-        _named(name, given, interval_of(metric, given)) for name, metric in metrics.items() if can_be(metric, given)
-    ]
+    found = ((name, interval_of(metric, given)) for name, metric in metrics.items() if can_be(metric, given))
+    return [_named(name, given, interval) for name, interval in found if interval is not None]
 
 
 def changes(now: Compared, before: Compared, metrics: Mapping[str, Metric] = METRICS) -> list[Estimate]:
     """The change of each metric from one set of pictures to another, of the same captions and in the same order."""
-    return [
-        _named(name, now, change_of(metric, now, before))
+    found = (
+        (name, change_of(metric, now, before))
         for name, metric in metrics.items()
         if can_be(metric, now) and can_be(metric, before)
-    ]
+    )
+    return [_named(name, now, interval) for name, interval in found if interval is not None]
 
 
 def can_be(metric: Metric, given: Compared) -> bool:
     """Whether a metric can be measured on these pictures."""
-    if not metric.needs <= given.at_hand or len(given.pictures) < metric.min_pictures:
-        return False
-    return metric.values is None or bool(metric.values(given).isfinite().any())
+    return metric.needs <= given.at_hand and len(given.pictures) >= metric.min_pictures
 
 
-def interval_of(metric: Metric, given: Compared) -> Interval:
-    """A metric with its interval, over captions where one has several pictures; n counts the pictures."""
+def interval_of(metric: Metric, given: Compared) -> Interval | None:
+    """A metric with its interval, over captions where one has several pictures; n counts the pictures.
+
+    None where it says nothing of any picture.
+    """
     if metric.interval is not None:
         return metric.interval(given)
     if metric.values is not None:
         values, groups = _finite(metric.values(given), given.pictures.groups)
+        if not len(values):
+            return None
         if metric.is_share and len(distinct(groups)) == len(groups):
             return share(int(values.sum()), len(values))
-        found = mean_of(means_by(values, groups))
-        return Interval(found.value, found.low, found.high, len(values))
-    value = metric.value
-    assert value is not None
-    found = jackknifed(value(given), len(given.pictures), _families(given), lambda out: value(given.without(out)))
+        found = dataclasses.replace(mean_of(means_by(values, groups)), n=len(values))
+    else:
+        value = metric.value
+        assert value is not None
+        found = jackknifed(value(given), len(given.pictures), _families(given), lambda out: value(given.without(out)))
     return dataclasses.replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0)) if metric.is_share else found
 
 
-def change_of(metric: Metric, now: Compared, before: Compared) -> Interval:
-    """The change of a metric with its interval, paired: both have the same captions."""
+def change_of(metric: Metric, now: Compared, before: Compared) -> Interval | None:
+    """The change of a metric with its interval, paired: both have the same captions. None as for `interval_of`."""
     assert torch.equal(now.pictures.groups, before.pictures.groups)
     if metric.values is not None:
         both = torch.stack([metric.values(now).double(), metric.values(before).double()])
         found = both.isfinite().all(0)
+        if not found.any():
+            return None
         groups = now.pictures.groups[found]
         changed = paired_change(*(means_by(row[found], groups) for row in both))
         return Interval(changed.value, changed.low, changed.high, int(found.sum()))
