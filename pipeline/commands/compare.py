@@ -66,16 +66,16 @@ def columns_of(adapters: Sequence[Path], scales: Sequence[float], *, checkpoints
         raise ConfigError(f"These adapters have different base models, so no grid can hold them: {each}.")
     if not all(-100 <= scale <= 100 for scale in scales):
         raise ConfigError(f"--scale {', '.join(f'{scale:g}' for scale in scales)} must lie between -100 and 100.")
-    several = len(adapters) > 1
+    short = [place.resolve().name for place in places]
+    names = short if len(set(short)) == len(short) else [str(place) for place in places]
     found = [Column("base")]
-    for place in places:
-        own = place.name.startswith("checkpoint-")
-        name = f"{place.parent.resolve().name}, {place.name}" if own and several else place.resolve().name
-        found += [Column(name if len(scales) == 1 else f"{name}, scale {s:g}", place / FILE, s) for s in scales]
+    for name, place in zip(names, places, strict=True):
+        found += [Column(name if len(scales) == 1 else f"{name}, scale {s}", place / FILE, s) for s in scales]
     return found
 
 
 def _with_checkpoints(adapter: Path) -> list[Path]:
     """The checkpoints of a run, the earliest first, and what it published."""
-    found = [path for path in adapter.glob("checkpoint-*") if (path / FILE).is_file()]
-    return [*sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-"))), adapter]
+    steps = {path: path.name.removeprefix("checkpoint-") for path in adapter.glob("checkpoint-*")}
+    found = [path for path, step in steps.items() if step.isdecimal() and (path / FILE).is_file()]
+    return [*sorted(found, key=lambda path: int(steps[path])), adapter]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from pipeline import records
@@ -14,6 +14,7 @@ from pipeline.commands.evaluation.drawing import Column, Drawer, claim
 from pipeline.commands.evaluation.options import EvaluateOptions
 from pipeline.commands.evaluation.subject import beside, subject_of
 from pipeline.commands.evaluation.wanted import Wanted
+from pipeline.commands.sample import folder_of_run
 from pipeline.config import Command
 from pipeline.console import quiet_libraries, say, tell
 from pipeline.data import cache as caches
@@ -24,6 +25,7 @@ from pipeline.evaluation.extractors import photographs
 from pipeline.evaluation.extractors import table as extractors
 from pipeline.evaluation.looking import ADAPTED, REFERENCE, PictureSet
 from pipeline.evaluation.memorisation import Copy, Memorisation
+from pipeline.evaluation.metrics.compared import Seen
 from pipeline.evaluation.previews import spread
 from pipeline.hashing import digest_of_file
 from pipeline.remembered import cache_folder
@@ -46,24 +48,20 @@ def look(place: Path, *, limit: int, num_images: int, extractor: str | None, to:
     for flag, value, least in (("limit", limit, LEAST), ("num_images", num_images, 1)):
         if value < least:
             raise ConfigError(f"--{flag} {value} must be at least {least}.")
-    run = place if (place / "run.toml").is_file() else place.parent
+    run = folder_of_run(place)
     command, data = reopen(run, place / FILE)
     members, others = sides(run, data, limit)
     folder = to or beside(place, memorisation.FOLDER)
+    examples = (*members, *others)
     with quiet_libraries():
-        judge = extractors.by_name(extractor or photographs.KIND, pictured=set(), cache_dir=None, weights=None)[0]
-        gains = losses(command, data, run, (*members, *others))
-        sets = drawn(place, folder, (*members, *others), num_images)
+        cache_dir = command.run.data.cache_dir
+        judge = extractors.by_name(extractor or photographs.KIND, pictured={}, cache_dir=cache_dir, weights=None)[0]
+        sets = drawn(place, folder, examples, num_images)
+        gains = losses(command, data, run, examples)
         if sets is None:
             return
-        cache = cache_folder(command.run.data.cache_dir)
-        made, true = (looking.look(pictures, judge, cache) for pictures in sets)
-    assert made.features is not None
-    assert true.features is not None
-    adapter = digest_of_file(place / FILE)
-    found = compared(
-        gains, made.features, made.groups, true.features, members=members, judge=judge.name, adapter=adapter
-    )
+        made, true = (looking.look(pictures, judge, cache_folder(cache_dir)) for pictures in sets)
+    found = compared(gains, made, true, examples=examples, judge=judge.name, adapter=digest_of_file(place / FILE))
     found.write(folder)
     page = memorisation_page.write(folder, place.resolve().name, found)
     if as_json:
@@ -79,9 +77,11 @@ def sides(run: Path, data: RunData, limit: int) -> tuple[list[Example], list[Exa
     trained = by_name(data.manifest.distinct())
     number = min(len(held_out), len(trained), limit)
     if number < LEAST:
+        what = f"{len(held_out)} of its examples out" if len(held_out) == number else f"all but {number} out"
         raise ConfigError(
-            f"{run} held {len(held_out)} examples out of training, which is too few to compare with ({LEAST}): train "
-            "with a larger --validation_split."
+            f"{run} held {what}, and {LEAST} on each side are the least to compare: train with "
+            f"{'more pictures, or a larger' if len(held_out) == number else 'more pictures, or a smaller'} "
+            "--validation_split."
         )
     return spread(trained, number), spread(held_out, number)
 
@@ -101,6 +101,7 @@ def losses(command: Command, data: RunData, run: Path, examples: Sequence[Exampl
                 with denoiser.adapted.disabled():
                     base = evaluator.errors(denoiser, rows).double().mean(1)
                 found.append(1 - adapted / base)
+        context.engine.close()
         return torch.cat(found)
     finally:
         context.engine.release()
@@ -118,7 +119,6 @@ def drawn(
         facts = {**subject.facts, **wanted.facts, **column.facts}
         subject.engine.on_main(lambda: claim(folder, facts, "pictures"))
         Drawer(subject, wanted.requests).draw(folder / ADAPTED, column)
-        subject.engine.close()
     finally:
         subject.engine.release()
     if not subject.engine.is_main:
@@ -127,24 +127,21 @@ def drawn(
 
 
 def compared(
-    gains: Float[Tensor, " m"],
-    drawn: Float[Tensor, "n d"],
-    groups: Int[Tensor, " n"],
-    true: Float[Tensor, "m d"],
-    *,
-    members: Sequence[Example],
-    judge: str,
-    adapter: str,
+    gains: Float[Tensor, " m"], made: Seen, true: Seen, *, examples: Sequence[Example], judge: str, adapter: str
 ) -> Memorisation:
-    """The figures; the first half of everything is of training pictures."""
-    number = len(members)
-    distances = memorisation.own_distances(drawn, groups, true)
+    """The figures; the first half of the examples is of training pictures."""
+    assert made.features is not None
+    assert true.features is not None
+    number, captions = len(examples) // 2, [example.caption for example in examples]
+    numbers = {caption: place for place, caption in enumerate(dict.fromkeys(captions))}
+    of_true, of_drawn = (torch.tensor([numbers[text] for text in texts]) for texts in (captions, made.prompts))
+    nearest, distances = memorisation.nearest(made.features, of_drawn, true.features, of_true)
     near, usual = distances[:number], distances[number:]
     threshold = float(usual.quantile(memorisation.RARE))
     copies = [place for place in near.argsort().tolist() if near[place] < threshold]
-    nearest = memorisation.nearest(drawn, groups, true)
-    several = len(groups) > len(true)
-    same = memorisation.sameness(drawn, groups, 2 * number) if several else None
+    same = None
+    if len(numbers) == len(examples) < len(made):  # captions of their own, each drawn several times
+        same = memorisation.sameness(made.features, of_drawn, len(examples))
     return Memorisation(
         adapter=adapter,
         n=number,
@@ -156,8 +153,8 @@ def compared(
         num_copies=len(copies),
         copies=tuple(
             Copy(
-                members[place].caption,
-                members[place].name,
+                captions[place],
+                examples[place].name,
                 f"{ADAPTED}/{nearest[place]:06d}.png",
                 f"{REFERENCE}/{place:06d}.png",
                 float(near[place]),

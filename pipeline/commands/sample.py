@@ -88,11 +88,16 @@ def size_of(run: dict[str, Any], family: Family) -> Size:
     return asked or (Size.square(sides[-1]) if sides else family.native_size)
 
 
+def folder_of_run(place: Path) -> Path:
+    """The output folder that an output folder or one of its checkpoints belongs to."""
+    return place if (place / "run.toml").is_file() else place.resolve().parent
+
+
 def run_of(folder: Path) -> dict[str, Any]:
     """The run.toml of an output folder or of the run a checkpoint belongs to; CheckpointError where there is none."""
     if not (folder / FILE).is_file():
         raise CheckpointError(f"{folder} holds no {FILE}; give the output folder of a finished run.")
-    for candidate in (folder, folder.parent):
-        if (candidate / "run.toml").is_file():
-            return tomllib.loads((candidate / "run.toml").read_text(encoding="utf-8"))
+    file = folder_of_run(folder) / "run.toml"
+    if file.is_file():
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     raise CheckpointError(f"{folder} has no run.toml, so its base model is unknown; load it in diffusers instead.")

@@ -15,24 +15,29 @@ from torch import Tensor
 
 from pipeline import atomic, records
 from pipeline.adapter.names import FILE as ADAPTER
-from pipeline.evaluation.statistics import Z_95, Interval, folds_of, jackknifed
+from pipeline.evaluation.statistics import Z_95, Interval, folds_of, jackknifed, share
 from pipeline.hashing import digest_of_file
 
 FOLDER = "memorisation"  # of an output folder
 FILE = "memorisation.json"
 ALARM = 0.9  # of any figure: so often a training picture is told from another one
 RARE = 0.01  # of the others come as near to their own pictures as a copy does
+TOLD_BY = {"by_loss": "by their losses", "by_drawing": "by what is drawn", "by_sameness": "by how alike drawings are"}
 MOST_COPIES = 12  # that are shown
 
 
 def auc(members: Float[Tensor, " n"], others: Float[Tensor, " m"]) -> Interval:
     """How often a member has a larger value than one of the others: the area under the ROC curve.
 
-    With the interval of DeLong, DeLong and Clarke-Pearson 1988, eq. 5.
+    With the interval of DeLong, DeLong and Clarke-Pearson 1988, eq. 5. Without an error its width would be 0: then with
+    that of a share of as many pictures as the smaller side has.
     """
     x, y = members.double()[:, None], others.double()[None]
     wins = (x > y).double() + 0.5 * (x == y).double()
-    value = float(wins.mean())
+    value, smaller = float(wins.mean()), min(wins.shape)
+    if value in (0, 1):
+        ends = share(round(value) * smaller, smaller)
+        return Interval(value, ends.low, ends.high, len(members))
     variance = sum(float(wins.mean(1 - side).var()) / wins.shape[side] for side in (0, 1))
     half = Z_95 * variance**0.5
     return Interval(value, max(0.0, value - half), min(1.0, value + half), len(members))
@@ -94,16 +99,26 @@ class Memorisation:
         """The figures that chance does not explain."""
         return tuple(name for name, figure in self.figures.items() if figure.low > 0.5)
 
+    @property
+    def chance(self) -> float:
+        """How many copies there would be if neither side were known: of the quantile between the nearest two."""
+        return self.n * (1 + RARE * (self.n - 1)) / (self.n + 1)
+
     def words(self) -> str:
-        """In one sentence."""
+        """In one sentence or two."""
         if self.alarms:
+            told = " and ".join(f"{TOLD_BY[name]} {self.figures[name].value:.0%} of the time" for name in self.alarms)
             return (
-                f"It has learnt training pictures by heart: {self.num_copies} of {self.n} captions of training give a "
-                "copy. Train for fewer steps, on more pictures, or at a lower rank."
+                f"It has learnt training pictures by heart: they are told from others {told}. Train for fewer steps, "
+                "on more pictures, or at a lower rank."
             )
         if self.traces:
             return "Its training pictures leave a trace in it that chance does not explain, but no alarm."
-        return "Its training pictures cannot be told from others by what it does: nothing was learnt by heart."
+        most = max(figure.high for figure in self.figures.values())
+        return (
+            f"Its training pictures cannot be told from others by what it does. With {self.n} of each, anything up to "
+            f"{most:.0%} of the time cannot be excluded; 50% is chance."
+        )
 
     def write(self, folder: Path) -> None:
         """Write memorisation.json."""
@@ -124,22 +139,17 @@ def read(folder: Path) -> Memorisation | None:
     return records.read(Memorisation, folder / FILE) if (folder / FILE).is_file() else None
 
 
-def nearest(drawn: Float[Tensor, "n d"], groups: Int[Tensor, " n"], true: Float[Tensor, "m d"]) -> Int[Tensor, " m"]:
-    """For each true picture the row of what was drawn from its caption that is most like it."""
-    apart = _apart(drawn, groups, true)
-    return torch.tensor([int(torch.where(groups == own, apart, math.inf).argmin()) for own in range(len(true))])
+def nearest(
+    drawn: Float[Tensor, "n d"], of_drawn: Int[Tensor, " n"], true: Float[Tensor, "m d"], of_true: Int[Tensor, " m"]
+) -> tuple[Int[Tensor, " m"], Float[Tensor, " m"]]:
+    """For each true picture the drawing from its caption that is most like it, and 1 - cosine of the two.
 
-
-def own_distances(
-    drawn: Float[Tensor, "n d"], groups: Int[Tensor, " n"], true: Float[Tensor, "m d"]
-) -> Float[Tensor, " m"]:
-    """1 - cosine of each true picture and the nearest of those drawn from its caption."""
-    return _apart(drawn, groups, true)[nearest(drawn, groups, true)]
-
-
-def _apart(drawn: Tensor, groups: Tensor, true: Tensor) -> Tensor:
+    `of_drawn` and `of_true` are the numbers of their captions; pictures with equal captions share all drawings.
+    """
     rows, own = (torch.nn.functional.normalize(value.double(), dim=-1) for value in (drawn, true))
-    return 1 - (rows * own[groups]).sum(1)
+    apart = torch.where(of_true[:, None] == of_drawn[None], 1 - own @ rows.T, math.inf)
+    found = apart.min(1)
+    return found.indices, found.values
 
 
 def sameness(drawn: Float[Tensor, "n d"], groups: Int[Tensor, " n"], count: int) -> Float[Tensor, " m"]:

@@ -14,6 +14,13 @@ from pipeline.evaluation.metrics.table import METRICS, Metric
 
 FILE = "evaluation.json"
 SETS = (looking.ADAPTED, looking.BASE, looking.REFERENCE, *looking.CHANGES)
+TITLES = {  # of the sets, as people read them
+    looking.BASE: "base",
+    looking.ADAPTED: "adapter",
+    looking.CHANGE: "change",
+    looking.REFERENCE: "reference",
+    looking.AGAINST: "against",
+}
 ANY_NUMBER = "{:.4g}"  # of a metric that is in a file and not in the table
 
 
@@ -22,7 +29,7 @@ class Evaluation:
     """The estimates of each set of pictures."""
 
     n: int  # captions
-    extractors: dict[str, str]  # their names by their kinds
+    extractors: dict[str, str]  # their names by their kinds, numbered where there are several of one
     sets: dict[str, dict[str, Estimate]]  # of SETS, by `key` of metric and extractor
 
     def write(self, folder: Path) -> None:
@@ -63,7 +70,10 @@ def key(estimate: Estimate) -> str:
 
 def of(n: int, extractors: Sequence[Extractor], sets: Mapping[str, Sequence[Estimate]]) -> Evaluation:
     """What was measured on `n` captions."""
-    names = {extractor.kind: extractor.name for extractor in extractors}
+    names: dict[str, str] = {}
+    for extractor in extractors:
+        number = sum(key.split()[0] == extractor.kind for key in names)
+        names[extractor.kind if not number else f"{extractor.kind} {number + 1}"] = extractor.name
     by_set = {which: {key(estimate): estimate for estimate in estimates} for which, estimates in sets.items()}
     return Evaluation(n, names, by_set)
 

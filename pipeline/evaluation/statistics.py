@@ -57,8 +57,8 @@ def share(hits: int, n: int) -> Interval:
     """A share with its Wilson interval (Wilson 1927)."""
     p = hits / n
     centre = (p + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
-    half = Z_95 / (1 + Z_95**2 / n) * torch.tensor(p * (1 - p) / n + Z_95**2 / (4 * n * n)).sqrt().item()
-    return Interval(p, centre - half, centre + half, n)
+    half = Z_95 / (1 + Z_95**2 / n) * math.sqrt(p * (1 - p) / n + Z_95**2 / (4 * n * n))
+    return Interval(p, max(0.0, centre - half), min(1.0, centre + half), n)
 
 
 def mean_of(values: Float[Tensor, " n"]) -> Interval:

@@ -1,11 +1,13 @@
 """The page of an evaluation: what was found in words, the pictures, and every number with what it does not see."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline import atomic
 from pipeline.evaluation import results
-from pipeline.evaluation.picture_sets import INDEX, kept
+from pipeline.evaluation.looking import BASE, PictureSet
+from pipeline.evaluation.picture_sets import kept
 from pipeline.evaluation.previews import spread
 from pipeline.evaluation.results import Evaluation
 from pipeline.report.pictures import embedded
@@ -13,13 +15,13 @@ from pipeline.report.rendering import template
 
 FILE = "report.html"
 NUM_CAPTIONS = 24  # shown
-COLUMNS = {"base": "base", "adapted": "adapter", "change": "change", "reference": "reference", "against": "against"}
-SETS = ("base", "adapted", "reference")  # folders
 
 
-def write(folder: Path, name: str, found: Evaluation, origin: str, notes: list[str]) -> Path:
+def write(
+    folder: Path, name: str, found: Evaluation, sets: Mapping[str, PictureSet], *, origin: str, notes: list[str]
+) -> Path:
     """Make the page beside the pictures."""
-    shown = {key: label for key, label in COLUMNS.items() if found.sets.get(key)}
+    shown = {key: label for key, label in results.TITLES.items() if found.sets.get(key)}
     rows = results.rows(found)
     judges = [
         {"name": judge or "no extractor", "rows": [row for row in rows if row.extractor == judge]}
@@ -28,8 +30,8 @@ def write(folder: Path, name: str, found: Evaluation, origin: str, notes: list[s
     text = template("evaluation.html").render(
         name=name,
         headline=headline(found),
-        lead=[*sentences(found), f"{found.n} captions: {origin}."],
-        rows=pictures(folder),
+        lead=[*sentences(found), f"{found.n} caption{'s' * (found.n != 1)}: {origin}."],
+        rows=pictures(sets),
         num_captions=found.n,
         judges=judges,
         columns=shown,
@@ -40,15 +42,16 @@ def write(folder: Path, name: str, found: Evaluation, origin: str, notes: list[s
     return path
 
 
-def pictures(folder: Path) -> list[dict[str, Any]]:
+def pictures(sets: Mapping[str, PictureSet]) -> list[dict[str, Any]]:
     """The first picture of captions spread over all, with each set that has one."""
-    there = [(COLUMNS[name], kept(folder / name)) for name in SETS if (folder / name / INDEX).is_file()]
-    found: dict[str, dict[str, Any]] = {}
-    for name, rows in there:
-        for row in rows:
-            cells = found.setdefault(row["prompt"], {})
-            cells.setdefault(name, row["path"])
-    whole = [(caption, cells) for caption, cells in found.items() if COLUMNS["base"] in cells]
+    found: dict[int, dict[str, Any]] = {}
+    captions: dict[int, str] = {}
+    for key, name in results.TITLES.items():
+        if key in sets:
+            for group, row in zip(sets[key].groups, kept(sets[key].folder), strict=True):
+                found.setdefault(group, {}).setdefault(name, row["path"])
+                captions.setdefault(group, row["prompt"])
+    whole = [(captions[group], cells) for group, cells in found.items() if results.TITLES[BASE] in cells]
     return [
         {"caption": caption, "cells": [{"name": name, "picture": embedded(path)} for name, path in cells.items()]}
         for caption, cells in spread(whole, NUM_CAPTIONS)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from pipeline import atomic
-from pipeline.evaluation import memorisation
 from pipeline.evaluation.memorisation import Memorisation
 from pipeline.report.pictures import embedded
 from pipeline.report.rendering import template
@@ -23,8 +22,8 @@ def lines(found: Memorisation) -> list[str]:
     return [
         *said,
         f"{distance}  of a held-out picture's distance lies between a training picture and its drawing",
-        f"{found.num_copies} of {found.n}  captions of training give a picture nearer to its own than 99 in 100 "
-        f"held-out ones come, where {found.n * memorisation.RARE:.1f} would be chance",
+        f"{found.num_copies} of {found.n}  training pictures have a drawing nearer than nearly all held-out ones "
+        f"have one, where {found.chance:.1f} would be chance",
     ]
 
 

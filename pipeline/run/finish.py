@@ -138,7 +138,7 @@ def draw(context: RunContext, previews: Previews | None, kept_step: int, tracker
     if reference is None:
         return
     name = extractors.named(run.preview.clip_model_name_or_path, context.family.source)
-    pictured = {example.name for example in reference.examples}
+    pictured = {example.name: example.caption for example in reference.examples}
     found = extractors.load(name, pictured, run.data.cache_dir) if name is not None else ()
     drawn = test_set.draw(reference, previews, run.train.seed)
     evaluation = test_set.evaluate(drawn, found, cache_folder(run.data.cache_dir))

@@ -1,10 +1,12 @@
 """What measures pictures drawn by the starter base: the judge of its world, and the CLIP towers it was made with."""
 
+from collections.abc import Mapping
+
 from pipeline.evaluation.extractors.extractor import Extractor
 from pipeline.starter import judge, reader, seen
 
 
-def load(pictured: set[str]) -> tuple[Extractor, ...]:
+def load(pictured: Mapping[str, str]) -> tuple[Extractor, ...]:
     """Judge and CLIP towers; the judge names subjects where the pictures are those of the starter's test set."""
     return judge.extractor(pictured), reader.load()
 

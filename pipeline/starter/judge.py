@@ -6,7 +6,7 @@ last features also serve as a named extractor for KID.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,10 +124,12 @@ def ranks_in(judge: Judge, rows: Float[Tensor, "n d"], names: list[str]) -> Int[
     return better.sum(1)
 
 
-def extractor(names: set[str]) -> Extractor:
-    """The judge as an extractor; it knows the answers where the pictures are the starter's test set."""
+def extractor(pictured: Mapping[str, str]) -> Extractor:
+    """The judge as an extractor. It knows the answers where these files, with their captions, are the starter's own."""
     text = (shipped.TEST / "metadata.jsonl").read_text(encoding="utf-8")
-    concept_of = {row["file_name"]: row["concept"] for row in map(json.loads, text.splitlines())}
+    known = {row["file_name"]: row for row in map(json.loads, text.splitlines())}
+    concept_of = {name: row["concept"] for name, row in known.items()}
+    are_known = all(name in known and known[name]["text"] == caption for name, caption in pictured.items())
     model = load()
 
     def ranks(rows: Float[Tensor, "n d"], files: list[str]) -> Tensor:
@@ -138,5 +140,5 @@ def extractor(names: set[str]) -> Extractor:
         name=NAME,
         version=version_of(model, FEATURE_RMS),
         features=lambda pictures: features(model, pictures),
-        ranks=ranks if names <= concept_of.keys() else None,
+        ranks=ranks if are_known else None,
     )

@@ -75,5 +75,5 @@ def extractor(model: Judge) -> Extractor:
     def read(pictures: list[Image.Image]) -> list[str]:
         return [scene.caption(TEMPLATE) for scene in scenes(model, pictures)]
 
-    version = judge.extractor(set()).version
+    version = judge.extractor({}).version
     return Extractor(kind=KIND, name=NAME, version=f"{version}-reader", read=read, takes_distances=False)

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from pipeline.__main__ import main
+from pipeline.commands import compare as comparing
 from pipeline.evaluation.sample import Sampler
 from tests.conftest import largest_difference
 
@@ -38,8 +39,9 @@ def test_every_cell_is_what_its_title_says(out, prompts, tmp_path, capsys):
     folder = out / "compare"
     page = (folder / "report.html").read_text(encoding="utf-8")
     titles = re.findall(r"<th>([^<]+)</th>", page)
+    assert "2 pictures, 8 ways." in page
     places = ["checkpoint-4", "checkpoint-8", "checkpoint-12", "out"]
-    assert titles == ["base", *(f"{place}, scale {scale}" for place in places for scale in (0, 1))]
+    assert titles == ["base", *(f"{place}, scale {scale}" for place in places for scale in (0.0, 1.0))]
     base = Image.open(out / "samples" / "base" / "0000.png")
     last = Image.open(out / "samples" / "step-000012" / "0000.png")
     assert largest_difference(picture(folder, 0, 0), base) <= 1
@@ -66,6 +68,26 @@ def test_it_goes_on_where_it_stopped(out, prompts, monkeypatch, capsys):
     assert {path: path.read_bytes() for path in (out / "compare").rglob("*.png")} == before
     assert main([*words, "--scale", "0.5"]) == 2
     assert "holds a grid with other columns; give another folder with --to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags", [["--guidance_scale", "1.5"], ["--num_inference_steps", "3"], ["--size", "72x56"], ["--seed", "9"]]
+)
+def test_each_option_decides_what_is_drawn(out, prompts, tmp_path, flags):
+    for name, more in (("plain", []), ("changed", flags)):
+        words = ["--prompts", str(prompts), *more, "--to", str(tmp_path / name)]
+        assert main(["compare", str(out / "checkpoint-4"), *words]) == 0
+    plain, changed = (picture(tmp_path / name, 1, 0) for name in ("plain", "changed"))
+    assert (plain.size, plain.tobytes()) != (changed.size, changed.tobytes())
+
+
+def test_every_column_has_a_title_of_its_own(out, tmp_path):
+    shutil.copytree(out / "checkpoint-4", out / "checkpoint-4-backup")
+    twin = shutil.copytree(out, tmp_path / "other" / "out")
+    columns = comparing.columns_of([out, twin], [1.0, 1.0000001], checkpoints=True)
+    titles = [column.title for column in columns]
+    assert len(set(titles)) == len(titles) == 1 + 2 * 2 * 4
+    assert not any("backup" in title for title in titles)
 
 
 def test_two_runs_stand_side_by_side(out, prompts, finished_run, tmp_path, miniature_v):

@@ -1,19 +1,28 @@
 """evaluate: what is drawn, that it goes on where it stopped, and who measures it."""
 
+import dataclasses
 import json
+import math
+import re
 import shutil
 
 import pytest
 from PIL import Image
 
+from pipeline import shipped
 from pipeline.__main__ import main
 from pipeline.commands.evaluation import evaluate as evaluating
+from pipeline.commands.evaluation.wanted import Wanted
 from pipeline.evaluation import results
 from pipeline.evaluation.extractors import photographs
+from pipeline.evaluation.extractors.extractor import Extractor
 from pipeline.evaluation.metrics.table import METRICS
 from pipeline.evaluation.sample import Sampler
 from tests.commands import captioners
 from tests.conftest import make_colours
+from tests.evaluation.test_extractors import vit
+from tests.evaluation.test_memorisation import example
+from tests.evaluation.test_readers import write_clip
 from tests.running import World
 
 pytestmark = pytest.mark.invariant
@@ -49,7 +58,7 @@ def test_a_run_is_measured_on_what_it_held_out(out, capsys):
     first = [(out / "evaluation" / which / "000000.png").read_bytes() for which in ("base", "adapted")]
     assert first[0] != first[1]
     assert "Fréchet distance" not in said.out  # of eight pictures
-    assert "FID, FID∞: left out, 8 pictures are too few (500); --anyway measures it" in said.err
+    assert "FID, FID∞: left out, 4 pictures are too few (500)\n" in said.err
     page = (out / "evaluation" / "report.html").read_text(encoding="utf-8")
     assert "what the run held out" in page
     assert page.count("<figure>") == 4
@@ -143,11 +152,149 @@ def test_two_runs_are_compared_picture_by_picture(out, tmp_path, finished_run, c
     now, before = (numbers(folder / "evaluation") for folder in (out, other))
     for name, estimate in against.items():
         assert estimate.value == pytest.approx(now.sets["adapted"][name].value - before.sets["adapted"][name].value)
+    page = (out / "evaluation" / "report.html").read_text(encoding="utf-8")
+    assert f"Against {other}, which was drawn with other adapter." in page
+    words = ["evaluate", str(out), "--num_images", "2", "--against", str(other)]
     capsys.readouterr()
+    assert main([*words, "--seed", "1", "--to", str(tmp_path / "seeds")]) == 2
+    assert "was drawn with other first_seed" in capsys.readouterr().err
+    (other / "evaluation" / "adapted" / "000003.png").unlink()
+    assert main([*words, "--to", str(tmp_path / "unfinished")]) == 2
+    assert "is not finished; run `evaluate` on it again" in capsys.readouterr().err
+    shutil.rmtree(other / "evaluation" / "adapted")
+    assert main([*words, "--to", str(tmp_path / "unfinished")]) == 2
+    assert "is not finished; run `evaluate` on it again" in capsys.readouterr().err
     assert main(["evaluate", str(out), "--against", str(tmp_path / "third")]) == 2
     assert "holds no evaluation" in capsys.readouterr().err
     assert main(["evaluate", str(out), "--against", str(other), "--to", str(tmp_path / "new")]) == 2
     assert "was drawn with other num_images" in capsys.readouterr().err
+
+
+def captioned(tmp_path, *captions: str) -> list[str]:
+    (tmp_path / "captions.txt").write_text("\r\n".join(captions), encoding="utf-8")
+    return ["--captions", str(tmp_path / "captions.txt")]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--seed", "1"], ["--guidance_scale", "1.5"], ["--num_inference_steps", "3"], ["--mixed_precision", "bf16"]],
+)
+def test_each_option_decides_what_is_drawn(out, tmp_path, flags):
+    for name, more in (("plain", []), ("changed", flags)):
+        words = ["evaluate", str(out), *captioned(tmp_path, "a red square"), *more, "--to", str(tmp_path / name)]
+        assert main(words) == 0
+    plain, changed = (Image.open(tmp_path / name / "base" / "000000.png").tobytes() for name in ("plain", "changed"))
+    assert plain != changed
+
+
+def test_a_seed_is_added_and_captions_are_limited(out, tmp_path):
+    assert main(["evaluate", str(out), "--seed", "5", "--limit", "2", "--to", str(tmp_path / "e")]) == 0
+    rows = json.loads((tmp_path / "e" / "base" / "index.json").read_text(encoding="utf-8"))
+    assert [row["seed"] for row in rows] == [100_005, 100_006]
+    assert numbers(tmp_path / "e").n == 2
+
+
+def same_caption(folder, caption: str = "a photo of sks square"):
+    """Eight pictures with names of the starter's test set, and one caption."""
+    truth = make_colours(folder)
+    for number, path in enumerate(sorted(truth.glob("*.png"))):
+        path.rename(truth / f"{number:03d}.png")
+    rows = [{"file_name": f"{number:03d}.png", "text": caption} for number in range(8)]
+    (truth / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return truth
+
+
+def test_of_equal_captions_nothing_is_said_that_needs_another_and_each_is_shown(tmp_path, miniature):
+    clip, truth = write_clip(tmp_path / "clip"), same_caption(tmp_path / "truth")
+    words = ["--base", str(miniature), "--reference", str(truth), "--num_inference_steps", "2", "--size", "64x64"]
+    assert main(["evaluate", *words, "--extractor", str(clip), "--to", str(tmp_path / "e")]) == 0
+    names = {one.metric for one in numbers(tmp_path / "e").sets["base"].values()}
+    assert {"own_nearest", "clip_margin", "r_precision"}.isdisjoint(names)
+    assert {"kid", "clip_score", "cmmd"} <= names
+    page = (tmp_path / "e" / "report.html").read_text(encoding="utf-8")
+    assert page.count("<figure>") == 8
+
+
+def test_two_extractors_of_one_kind_and_name_both_say_what_they_see(out, tmp_path):
+    for place, seed in (("a", 0), ("b", 1)):
+        vit(tmp_path / place / "model", ["score"], seed=seed)
+    words = [word for place in ("a", "b", "a") for word in ("--extractor", str(tmp_path / place / "model"))]
+    assert main(["evaluate", str(out), *words, "--to", str(tmp_path / "e")]) == 0
+    found = numbers(tmp_path / "e")
+    first, second = found.extractors.values()
+    assert (first, set(found.extractors)) == ("model", {"vision", "vision 2"})
+    assert re.fullmatch(r"model \([0-9a-f]{8}\)", second)
+    assert len({one.value for one in found.sets["base"].values() if one.metric == "kid"}) == 2
+    page = (tmp_path / "e" / "report.html").read_text(encoding="utf-8")
+    assert "2 extractors" in page.split("<h1>")[1].split("</h1>")[0]
+
+
+def test_pictures_that_only_have_the_names_of_the_starters_are_not_taken_for_them(miniature, tmp_path):
+    truth = same_caption(tmp_path / "truth", "a dog")
+    words = ["--base", str(miniature), "--reference", str(truth), "--num_inference_steps", "2", "--size", "64x64"]
+    assert main(["evaluate", *words, "--extractor", "starter", "--to", str(tmp_path / "e")]) == 0
+    found = numbers(tmp_path / "e")
+    assert "starter-reader" in found.extractors["captioner"]  # the base's own, for --extractor starter
+    assert found.found("base", "top1") is None
+    assert found.found("base", "rouge_l") is not None
+
+
+def test_each_picture_goes_by_the_name_of_its_own_reference():
+    two = dataclasses.replace(example(0), name="a"), dataclasses.replace(example(1), name="b")
+    wanted = Wanted(("x", "y"), 3, 0, two, True, "")
+    assert wanted.names == ("a", "a", "a", "b", "b", "b")
+    assert (wanted.groups, wanted.reference_groups) == ((0, 0, 0, 1, 1, 1), (0, 1))
+    assert dataclasses.replace(wanted, is_paired=False).reference_groups == (2, 3)
+
+
+def test_a_base_is_measured_by_what_its_card_names(tmp_path):
+    words = [*captioned(tmp_path, "a fox"), "--num_inference_steps", "1", "--to", str(tmp_path / "e")]
+    assert main(["evaluate", "--base", str(shipped.BASE), *words]) == 0
+    assert set(numbers(tmp_path / "e").extractors) == {"judge", "clip", "photographs", "captioner"}
+
+
+def test_an_aesthetic_model_scores_every_set(out, tmp_path):
+    taste = vit(tmp_path / "taste", ["score"])
+    assert main(["evaluate", str(out), "--aesthetic_model", taste, "--to", str(tmp_path / "e")]) == 0
+    found = numbers(tmp_path / "e")
+    assert all(found.found(name, "aesthetic") is not None for name in ("base", "adapted", "reference", "change"))
+
+
+def test_a_reference_of_few_pictures_has_no_distance_of_sets(miniature, tmp_path):
+    truth = make_colours(tmp_path / "truth")
+    for path in sorted(truth.glob("*.png"))[2:]:
+        path.unlink()
+    (truth / "metadata.jsonl").unlink()
+    captions = captioned(tmp_path, *(f"a {number} square" for number in range(5)))
+    words = ["--base", str(miniature), "--reference", str(truth), "--num_inference_steps", "2", "--size", "64x64"]
+    assert main(["evaluate", *words, *captions, "--anyway", "--to", str(tmp_path / "e")]) == 0
+    found = {one.metric: one for one in numbers(tmp_path / "e").sets["base"].values()}
+    assert {"kid", "fid", "precision"}.isdisjoint(found)
+    assert "vendi" in found
+    assert all(math.isfinite(one.value) for one in found.values())
+
+
+def test_what_was_lost_is_put_back(out, capsys):
+    assert main(["evaluate", str(out)]) == 0
+    lost, record = out / "evaluation" / "reference" / "000001.png", out / "evaluation" / "drawn.json"
+    before = lost.read_bytes()
+    lost.unlink()
+    assert main(["evaluate", str(out)]) == 0
+    assert lost.read_bytes() == before
+    record.write_text("{", encoding="utf-8")
+    capsys.readouterr()
+    assert main(["evaluate", str(out)]) == 2
+    assert "drawn.json is damaged" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_left_as_it_is_from_wherever_it_is_named(finished_run, tmp_path, monkeypatch):
+    made = finished_run("--checkpointing_steps", "6", "--validation_split", "0.5")
+    place = shutil.copytree(made, tmp_path / "out") / "checkpoint-6"
+    before = sorted(path.name for path in place.iterdir())
+    monkeypatch.chdir(place)
+    assert main(["evaluate", ".", *captioned(tmp_path, "a red square")]) == 0
+    assert sorted(path.name for path in place.iterdir()) == before
+    assert (tmp_path / "out" / "evaluation-checkpoint-6" / "report.html").is_file()
 
 
 def test_what_a_model_reads_is_held_against_the_caption_its_ceiling_and_its_floor(out, tmp_path):
@@ -189,8 +336,18 @@ def test_a_run_that_held_nothing_out_says_what_to_give(finished_run, capsys):
 
 
 def test_few_pictures_have_a_frechet_distance_only_where_it_is_insisted_on():
-    few, notes = evaluating.chosen(False, 60)
+    judge = Extractor(kind="x", name="x", version="x", features=lambda pictures: None)
+    reader = Extractor(kind="y", name="y", version="y", read=lambda pictures: [], takes_distances=False)
+
+    def chosen(anyway: bool, drawn: int, true: int, *judges: Extractor):
+        wanted = Wanted(tuple(map(str, range(drawn))), 1, 0, (example(0),) * true, False, "")
+        return evaluating.chosen(anyway, wanted, judges)
+
+    few, notes = chosen(False, 60, 90, judge)
     assert few["fid"].min_pictures == 500
     assert notes == ["FID, FID∞: left out, 60 pictures are too few (500); --anyway measures it"]
-    all_the_same, notes = evaluating.chosen(True, 60)
+    all_the_same, notes = chosen(True, 60, 90, judge)
     assert (all_the_same["fid"].min_pictures, notes) == (12, [])
+    assert "90 pictures are too few" in chosen(False, 600, 90, judge)[1][0]
+    assert "--anyway" not in chosen(False, 9, 90, judge)[1][0]
+    assert chosen(False, 60, 0, judge)[1] == chosen(False, 60, 90, reader)[1] == []

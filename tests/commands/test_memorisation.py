@@ -4,11 +4,16 @@ import dataclasses
 import json
 
 import pytest
+import torch
 
 from pipeline.__main__ import main
+from pipeline.adapter.lora import adapted_layers
+from pipeline.commands import memorisation as looking
 from pipeline.evaluation import memorisation
 from pipeline.evaluation.sample import Sampler
 from pipeline.evaluation.statistics import Interval
+from pipeline.run import build
+from pipeline.run.reopened import reopen
 from pipeline.sharing import documents
 from tests.conftest import make_shapes, replaced
 from tests.running import Running, World
@@ -53,6 +58,18 @@ def test_a_run_and_its_checkpoints_are_looked_at(out, capsys, monkeypatch):
     assert earlier.by_loss != found.by_loss
 
 
+def test_a_loss_that_fell_to_a_half_is_a_gain_of_a_half(out, monkeypatch):
+    class Halved:
+        def errors(self, denoiser, rows):
+            is_off = next(iter(adapted_layers(denoiser.adapted.denoiser)))._disable_adapters
+            return torch.full((len(rows), 4), 2.0 if is_off else 1.0)
+
+    command, data = reopen(out)
+    monkeypatch.setattr(build, "loss_evaluator", lambda context, models: Halved())
+    found = looking.losses(command, data, out, data.held_out.examples)
+    assert found.tolist() == [0.5] * 13
+
+
 def test_two_processes_find_what_one_does(out, tmp_path):
     words = ["memorisation", str(out), "--num_images", "1", "--to"]
     assert main([*words, str(tmp_path / "one")]) == 0
@@ -83,7 +100,10 @@ def test_an_alarm_is_on_the_card_and_said_where_it_is_shared(out, tmp_path):
 
 def test_a_run_that_cannot_be_looked_at(out, finished_run, tmp_path, capsys):
     for words, said in (
-        ([str(finished_run("--validation_split", "0.5"))], "held 4 examples out of training, which is too few"),
+        (
+            [str(finished_run("--validation_split", "0.5"))],
+            "held 4 of its examples out, and 12 on each side",
+        ),
         ([str(tmp_path)], "give the output folder of a finished run"),
         ([str(out), "--limit", "3"], "--limit 3 must be at least 12"),
         ([str(out), "--extractor", "nobody"], "--extractor nobody is no folder of a model"),

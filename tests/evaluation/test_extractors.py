@@ -27,10 +27,10 @@ def processor():
     return ViTImageProcessor(size={"height": 32, "width": 32})
 
 
-def vit(folder, labels: list[str]):
+def vit(folder, labels: list[str], seed: int = 0):
     from transformers import ViTConfig, ViTForImageClassification
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = ViTConfig(**SIZES, intermediate_size=64, id2label=dict(enumerate(labels)), num_labels=len(labels))
     return written(folder, ViTForImageClassification(config), processor())
 
@@ -42,7 +42,7 @@ def test_dino_gives_its_first_token_after_the_last_norm(tmp_path):
     torch.manual_seed(0)
     model = Dinov2Model(Dinov2Config(**SIZES, mlp_ratio=2)).eval()
     folder = written(tmp_path / "dino", model, processor())
-    (found,) = table.by_name(folder, pictured=set(), cache_dir=None, weights=None)
+    (found,) = table.by_name(folder, pictured={}, cache_dir=None, weights=None)
     values = processor()(PICTURES, return_tensors="pt").pixel_values
     assert torch.allclose(found.features(PICTURES), model(values).last_hidden_state[:, 0], atol=1e-5)
     assert (found.kind, found.name, found.is_scaled, found.captions) == ("vision", "dino", False, None)
@@ -56,7 +56,7 @@ def test_a_convolutional_one_gives_what_it_pools(tmp_path):
     model = ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")).eval()
     pictures = ConvNextImageProcessor(size={"shortest_edge": 384})
     folder = written(tmp_path / "resnet", model, pictures)
-    (found,) = table.by_name(folder, pictured=set(), cache_dir=None, weights=None)
+    (found,) = table.by_name(folder, pictured={}, cache_dir=None, weights=None)
     rows = found.features(PICTURES)
     assert rows.shape == (8, 16)
     values = pictures(PICTURES, return_tensors="pt").pixel_values
@@ -140,9 +140,9 @@ def test_what_is_beautiful_is_one_output_or_one_label(tmp_path):
 def test_what_is_no_model_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
     with pytest.raises(CheckpointError, match="cannot be loaded as a vision model"):
-        table.by_name(str(tmp_path), pictured=set(), cache_dir=None, weights=None)
+        table.by_name(str(tmp_path), pictured={}, cache_dir=None, weights=None)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be loaded"):
-        table.by_name(str(tmp_path), pictured=set(), cache_dir=None, weights=None)
-    (found,) = table.by_name("photographs", pictured=set(), cache_dir=None, weights=None)
+        table.by_name(str(tmp_path), pictured={}, cache_dir=None, weights=None)
+    (found,) = table.by_name("photographs", pictured={}, cache_dir=None, weights=None)
     assert found.name == photographs.NAME

@@ -1,5 +1,6 @@
 """The figures of memorisation, against closed forms and on drawings that are copies, or are none."""
 
+import dataclasses
 import math
 
 import pytest
@@ -12,7 +13,8 @@ from pipeline.data.rows import FileSource
 from pipeline.errors import CheckpointError
 from pipeline.evaluation import memorisation
 from pipeline.evaluation.memorisation import Memorisation, auc, ratio
-from pipeline.evaluation.statistics import Interval
+from pipeline.evaluation.metrics.compared import Seen
+from pipeline.evaluation.statistics import Interval, share
 from pipeline.geometry import Size
 
 pytestmark = pytest.mark.unit
@@ -24,7 +26,10 @@ def normal(*shape: int, seed: int) -> torch.Tensor:
 
 def test_the_area_is_the_share_of_pairs_in_the_right_order():
     assert auc(torch.tensor([3.0, 1.0]), torch.tensor([0.0, 2.0, 1.0])).value == pytest.approx((3 + 1.5) / 6)
-    assert auc(torch.tensor([3.0, 4.0]), torch.tensor([0.0, 2.0])) == Interval(1.0, 1.0, 1.0, 2)
+    apart = auc(torch.arange(20.0) + 50, torch.arange(30.0))
+    assert (apart.value, apart.n) == (1, 20)
+    assert (apart.low, apart.high) == (share(20, 20).low, 1)  # of no error an interval has a width, too
+    assert auc(torch.arange(30.0), torch.arange(20.0) + 50).high == share(0, 20).high
 
 
 def test_its_interval_holds_what_is_true_as_often_as_it_says():
@@ -48,9 +53,11 @@ def test_the_share_of_means_has_an_interval_of_both_sides():
 def test_of_what_is_drawn_from_a_caption_the_nearest_counts():
     true = torch.eye(3)
     drawn = torch.tensor([[0.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, -1.0]])
-    groups = torch.tensor([0, 0, 1, 2])
-    assert memorisation.nearest(drawn, groups, true).tolist() == [1, 2, 3]
-    assert memorisation.own_distances(drawn, groups, true).tolist() == pytest.approx([1 - 0.5**0.5, 0, 2])
+    places, distances = memorisation.nearest(drawn, torch.tensor([0, 0, 1, 2]), true, torch.arange(3))
+    assert places.tolist() == [1, 2, 3]
+    assert distances.tolist() == pytest.approx([1 - 0.5**0.5, 0, 2])
+    places, distances = memorisation.nearest(drawn, torch.tensor([0, 0, 0, 2]), true, torch.tensor([0, 0, 2]))
+    assert places.tolist() == [1, 0, 3]  # of equal captions, any drawing
 
 
 def test_sameness_is_the_mean_cosine_within_a_caption():
@@ -74,14 +81,36 @@ def looked_at(copied: int, *, seed: int = 0) -> Memorisation:
     drawn[: 2 * copied] = true[groups[: 2 * copied]]
     gains = normal(80, seed=seed + 2)
     gains[:copied] += 5
-    members = [example(number) for number in range(40)]
-    return compared(gains, drawn, groups, true, members=members, judge="x", adapter="a")
+    return looked(gains, drawn, true, [example(number) for number in range(80)])
+
+
+def looked(gains: torch.Tensor, drawn: torch.Tensor, true: torch.Tensor, examples: list[Example]) -> Memorisation:
+    times = len(drawn) // len(true)
+    texts = [one.caption for one in examples]
+    sets = [
+        Seen(groups=torch.arange(len(rows)) // count, prompts=tuple(prompts), files=("x",) * len(rows), features=rows)
+        for rows, prompts, count in ((drawn, [text for text in texts for _ in range(times)], times), (true, texts, 1))
+    ]
+    return compared(gains, *sets, examples=examples, judge="x", adapter="a")
+
+
+def test_copies_are_found_whichever_of_equal_captions_they_were_drawn_from():
+    """DreamBooth: one caption for all, and each drawing is some training picture, none of a certain one."""
+    true = normal(40, 16, seed=0)
+    drawn = true[:20].roll(7, 0).repeat(2, 1)
+    same = [dataclasses.replace(example(number), captions=("a photo of sks dog",)) for number in range(40)]
+    found = looked(normal(40, seed=1), drawn, true, same)
+    assert found.by_drawing.value == 1
+    assert (found.alarms, found.by_sameness) == (("by_drawing",), None)
+    assert found.num_copies == 20
+    for copy in found.copies:
+        assert torch.equal(drawn[int(copy.drawn[-10:-4])], true[int(copy.true[-10:-4])])
 
 
 def test_copies_alarm_and_are_shown_with_their_pictures():
     found = looked_at(38)
     assert found.alarms == ("by_loss", "by_drawing", "by_sameness")
-    assert found.words().startswith("It has learnt training pictures by heart: ")
+    assert found.words().startswith("It has learnt training pictures by heart: they are told from others by their ")
     assert found.num_copies >= 38
     assert len(found.copies) == memorisation.MOST_COPIES
     for copy in found.copies:
@@ -98,7 +127,8 @@ def test_where_nothing_was_learnt_by_heart_nothing_alarms():
     assert not any(one.alarms for one in found)
     inside = [figure.low <= 0.5 <= figure.high for one in found for figure in one.figures.values()]
     assert sum(inside) / len(inside) > 0.85
-    assert sum(one.num_copies for one in found) / len(found) < 2.5
+    number = sum(one.num_copies for one in found) / len(found)
+    assert number == pytest.approx(found[0].chance, rel=0.4)
 
 
 def test_the_file_says_what_was_found(tmp_path):
@@ -120,5 +150,6 @@ def test_a_trace_is_no_alarm():
     found = Memorisation(by_loss=clear, num_copies=0, copies=(), **parts)
     assert (found.alarms, found.traces) == ((), ("by_loss",))
     assert "leave a trace" in found.words()
-    assert "nothing was learnt by heart" in Memorisation(by_loss=unclear, num_copies=0, copies=(), **parts).words()
+    words = Memorisation(by_loss=unclear, num_copies=0, copies=(), **parts).words()
+    assert "cannot be told from others by what it does. With 40 of each, anything up to 60% of the time" in words
     assert set(trace.figures) == {"by_loss", "by_drawing", "by_sameness"}

@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.evaluation.extractors.extractor import Extractor
 from pipeline.evaluation.metrics import adherence, distances, diversity, neighbours
+from pipeline.evaluation.metrics.compared import Compared, Seen
+from pipeline.evaluation.metrics.measure import interval_of
+from pipeline.evaluation.metrics.table import METRICS
 from pipeline.evaluation.statistics import folds_of, jackknifed, mean_of, means_by, paired_change
 
 pytestmark = pytest.mark.reference
@@ -77,11 +81,14 @@ def test_cmmd_is_all_but_the_distance_of_mean_embeddings():
     assert distances.cmmd(5 * x, 0.1 * y, groups, groups).value == pytest.approx(linear, rel=0.02)
 
 
-def test_leaving_out_captions_at_once_is_leaving_them_out_one_by_one():
-    """Three pictures to a caption on one side, and references of captions of their own on the other."""
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_leaving_out_captions_at_once_is_leaving_them_out_one_by_one(is_turned):
+    """Three pictures to a caption on one side, and some of captions of their own on the other."""
     real, fake = normal(14, 5), normal(18, 5, 1) + 0.5
     real_groups = torch.cat([torch.arange(6), torch.arange(100, 108)])
     fake_groups = torch.arange(6).repeat_interleave(3)
+    if is_turned:
+        real, fake, real_groups, fake_groups = fake, real, fake_groups, real_groups
     found = distances.kid(real, fake, real_groups, fake_groups)
 
     def value(left_out: int | None) -> float:
@@ -99,12 +106,12 @@ def test_leaving_out_captions_at_once_is_leaving_them_out_one_by_one():
         return means[0] + means[1] - 2 * means[2]
 
     assert found.value == pytest.approx(value(None), rel=1e-9)
-    assert found.n == 18
+    assert found.n == len(fake)
     variance = 0.0
     for family in (range(6), range(100, 108)):
         values = torch.tensor([value(group) for group in family], dtype=torch.float64)
         variance += (len(values) - 1) / len(values) * (values - values.mean()).square().sum().item()
-    assert found.high - found.value == pytest.approx(2.16037 * variance**0.5, rel=1e-3)  # Student's for 14 - 1
+    assert found.high - found.value == pytest.approx(2.57058 * variance**0.5, rel=1e-3)  # Student's for 6 - 1
 
 
 def test_precision_recall_density_and_coverage_are_prdcs(features):
@@ -199,6 +206,24 @@ def test_the_jackknife_of_a_mean_is_students_interval():
     expected = mean_of(values)
     assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
     assert jackknifed(1.0, 1, [folds_of(torch.tensor([3]))], lambda out: 0.0).high == math.inf
+
+
+def test_a_reference_of_strangers_adds_its_own_chance():
+    """The interval of a value of sets has the variance of leaving out pictures, and that of leaving out references."""
+    judge = Extractor(kind="x", name="x", version="", features=lambda pictures: None)
+    sides = {
+        name: Seen(groups=torch.arange(n) + first, prompts=("a",) * n, files=("a",) * n, features=normal(n, 4, first))
+        for name, n, first in (("pictures", 15, 0), ("reference", 20, 50))
+    }
+    given = Compared(**sides, extractor=judge)
+    found = interval_of(METRICS["density"], given)
+
+    def variance(groups: torch.Tensor) -> float:
+        values = torch.tensor([METRICS["density"].value(given.without(one[None])) for one in groups])
+        return (len(values) - 1) / len(values) * (values - values.mean()).square().sum().item()
+
+    half = 2.14479 * (variance(torch.arange(15)) + variance(torch.arange(20) + 50)) ** 0.5
+    assert found.high - found.value == pytest.approx(half, rel=1e-3)
 
 
 def test_folds_hold_whole_captions_each_once():

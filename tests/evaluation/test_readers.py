@@ -48,10 +48,14 @@ def test_the_interval_is_students():
 
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory):
+    return write_clip(tmp_path_factory.mktemp("clip"))
+
+
+def write_clip(folder):
     """A random-weight CLIP in transformers' layout."""
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-    folder, tokenizer = tmp_path_factory.mktemp("clip"), clip_tokenizer()
+    tokenizer = clip_tokenizer()
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     torch.manual_seed(0)

@@ -38,9 +38,8 @@ def claim(folder: Path, facts: Mapping[str, Any], what: str) -> None:
 
     Raises ConfigError for one that holds other pictures, or files of others.
     """
-    path = folder / DRAWN
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
+    before = recorded(folder)
+    if before is not None:
         if other := sorted(name for name in {**before, **facts} if before.get(name) != facts.get(name)):
             raise ConfigError(
                 f"{folder} holds {what} with other {', '.join(other)}; give another folder with --to, or remove it."
@@ -48,7 +47,19 @@ def claim(folder: Path, facts: Mapping[str, Any], what: str) -> None:
         return
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} holds other files; give a new folder with --to.")
-    atomic.write_text(path, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    atomic.write_text(folder / DRAWN, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+
+
+def recorded(folder: Path) -> dict[str, Any] | None:
+    """What decides the pictures of a folder; None where none were begun. Raises ConfigError for a damaged record."""
+    path = folder / DRAWN
+    if not path.is_file():
+        return None
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged ({error}); remove {folder} and draw again.") from error
+    return found
 
 
 class Drawer:

@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline import records
-from pipeline.commands.evaluation.drawing import DRAWN, Column, Drawer, claim
+from pipeline.commands.evaluation.drawing import Column, Drawer, claim, recorded
 from pipeline.commands.evaluation.options import EvaluateOptions
 from pipeline.commands.evaluation.subject import Subject, beside, subject_of
 from pipeline.commands.evaluation.wanted import Wanted, wanted_of
@@ -17,12 +19,13 @@ from pipeline.evaluation.extractors import table as extractors
 from pipeline.evaluation.extractors.extractor import Extractor
 from pipeline.evaluation.looking import ADAPTED, BASE, OTHER, REFERENCE, PictureSet
 from pipeline.evaluation.metrics.table import METRICS, Metric
-from pipeline.evaluation.picture_sets import kept
+from pipeline.evaluation.picture_sets import INDEX
 from pipeline.evaluation.results import Evaluation
 from pipeline.remembered import cache_folder
 from pipeline.report import evaluation_page
 
 FOLDER = "evaluation"  # of an output folder
+ANYWAY = 12  # pictures, from which on --anyway measures everything
 
 
 def evaluate(adapter: Path | None, options: EvaluateOptions, *, as_json: bool) -> None:
@@ -41,10 +44,10 @@ def evaluate(adapter: Path | None, options: EvaluateOptions, *, as_json: bool) -
 
 def _evaluate(adapter: Path | None, options: EvaluateOptions, subject: Subject, *, as_json: bool) -> None:
     wanted, folder, engine = wanted_of(adapter, options), folder_of(adapter, options), subject.engine
-    other = sets_of(options.against, wanted) if options.against is not None else None
-    judges = judges_of(options, subject, wanted)
     adapted = Column("with the adapter", subject.file, options.scale)
     facts = {**subject.facts, **wanted.facts, **adapted.facts}
+    other, notes = against(options.against, wanted, facts) if options.against is not None else (None, [])
+    judges = judges_of(options, subject, wanted)
     engine.on_main(lambda: claim(folder, facts, "an evaluation"))
     columns = {BASE: Column("the base")} | ({ADAPTED: adapted} if subject.file is not None else {})
     drawer = Drawer(subject, wanted.requests)
@@ -56,7 +59,8 @@ def _evaluate(adapter: Path | None, options: EvaluateOptions, subject: Subject, 
     sets = {name: wanted.set_in(folder / name) for name in columns}
     if wanted.reference:
         sets[REFERENCE] = wanted.reference_in(folder / REFERENCE, subject.settings.size)
-    metrics, notes = chosen(options.anyway, len(wanted.requests))
+    metrics, left_out = chosen(options.anyway, wanted, judges)
+    notes += left_out
     if other is not None:
         sets[OTHER] = other
     cache = cache_folder(options.cache_dir or subject.run.get("cache_dir"))
@@ -64,7 +68,7 @@ def _evaluate(adapter: Path | None, options: EvaluateOptions, subject: Subject, 
     found = results.of(len(wanted.captions), judges, estimates)
     found.write(folder)
     name = adapter.resolve().name if adapter is not None else str(options.base)
-    page = evaluation_page.write(folder, name, found, wanted.origin, notes)
+    page = evaluation_page.write(folder, name, found, sets, origin=wanted.origin, notes=notes)
     if as_json:
         say(json.dumps(records.to_json(found), indent=1))
     else:
@@ -88,7 +92,8 @@ def judges_of(options: EvaluateOptions, subject: Subject, wanted: Wanted) -> tup
 
     Raises CheckpointError for what cannot be loaded, ConfigError where there is nobody.
     """
-    pictured, cache_dir = set(wanted.names), options.cache_dir
+    pictured = dict(zip(wanted.names, (request.prompt for request in wanted.requests), strict=False))
+    cache_dir = options.cache_dir or subject.run.get("cache_dir")
     names = list(options.extractor or [])
     if not names:
         card = extractors.named(subject.run.get("clip_model_name_or_path"), subject.family.source)
@@ -107,52 +112,54 @@ def judges_of(options: EvaluateOptions, subject: Subject, wanted: Wanted) -> tup
         found.append(vision.aesthetic(options.aesthetic_model, cache_dir))
     if not found:
         raise ConfigError(f"Nothing measures the pictures: name something with --extractor. {photographs.MISSING}")
-    return tuple(found)
+    return extractors.told_apart(found)
 
 
-def chosen(anyway: bool, num_pictures: int) -> tuple[dict[str, Metric], list[str]]:
+def chosen(anyway: bool, wanted: Wanted, judges: Sequence[Extractor]) -> tuple[dict[str, Metric], list[str]]:
     """The metrics that so many pictures allow, and a note for those that they do not."""
-    metrics = dict(METRICS)
-    if anyway:
-        metrics = {
-            name: dataclasses.replace(one, min_pictures=min(one.min_pictures, 12)) for name, one in METRICS.items()
-        }
+    number = min(len(wanted.requests), len(wanted.reference) or len(wanted.requests))
+    least = {name: min(one.min_pictures, ANYWAY) if anyway else one.min_pictures for name, one in METRICS.items()}
+    metrics = {name: dataclasses.replace(one, min_pictures=least[name]) for name, one in METRICS.items()}
     few: dict[int, list[str]] = {}
-    for one in metrics.values():
-        if one.min_pictures > num_pictures:
-            few.setdefault(one.min_pictures, []).append(one.plain or one.short)
+    if wanted.reference and any(judge.takes_distances for judge in judges):
+        for one in metrics.values():
+            if one.min_pictures > number:
+                few.setdefault(one.min_pictures, []).append(one.plain or one.short)
     notes = [
-        f"{', '.join(names)}: left out, {num_pictures} pictures are too few ({least})"
-        + ("; --anyway measures it" if least > 12 else "")
-        for least, names in few.items()
+        f"{', '.join(names)}: left out, {number} pictures are too few ({needed})"
+        + ("; --anyway measures it" if number >= ANYWAY else "")
+        for needed, names in few.items()
     ]
     return metrics, notes
 
 
-def sets_of(folder: Path, wanted: Wanted) -> PictureSet:
-    """The pictures of another evaluation, of the same captions with the same seeds. Raises ConfigError for others."""
+def against(folder: Path, wanted: Wanted, facts: Mapping[str, Any]) -> tuple[PictureSet, list[str]]:
+    """The pictures of another evaluation of the same captions with the same seeds, and what else is otherwise there.
+
+    Raises ConfigError for what is none.
+    """
     place = own if (own := beside(folder, FOLDER)).is_dir() else folder
-    path = place / DRAWN
-    if not path.is_file():
+    before = recorded(place)
+    if before is None:
         raise ConfigError(f"--against {folder} holds no evaluation; evaluate that first, with the same captions.")
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    if other := [name for name in ("captions", "num_images", "first_seed") if facts.get(name) != wanted.facts[name]]:
+    if other := [name for name in ("captions", "num_images", "first_seed") if before.get(name) != facts[name]]:
         raise ConfigError(f"--against {folder} was drawn with other {', '.join(other)}: nothing there is comparable.")
-    which = ADAPTED if facts["adapter"] is not None else BASE
-    if not all(row["path"].is_file() for row in kept(place / which)):
+    drawn = wanted.set_in(place / (ADAPTED if before["adapter"] is not None else BASE))
+    names = [INDEX, *(f"{number:06d}.png" for number in range(len(wanted.requests)))]
+    if not all((drawn.folder / name).is_file() for name in names):
         raise ConfigError(f"--against {folder} is not finished; run `evaluate` on it again, it goes on.")
-    return wanted.set_in(place / which)
+    others = [name for name in facts if before.get(name) != facts[name]]
+    return drawn, [f"Against {folder}, which was drawn with other {', '.join(others)}."] if others else []
 
 
 def table(found: Evaluation) -> list[str]:
     """The estimates for a terminal, by extractor."""
     lines = list[str]()
-    names = {"base": "base", "adapted": "adapter", "change": "change", "reference": "reference", "against": "against"}
-    shown = [name for name in names if found.sets.get(name)]
+    shown = {name: title for name, title in results.TITLES.items() if found.sets.get(name)}
     rows = results.rows(found)
     for extractor in dict.fromkeys(row.extractor for row in rows):
         lines += ["", extractor or "Without an extractor"]
-        cells = [("", *(names[name] for name in shown))]
+        cells = [("", *shown.values())]
         cells += [(row.short, *(getattr(row, name) for name in shown)) for row in rows if row.extractor == extractor]
         lines += columns(cells)
     return lines[1:]

@@ -58,7 +58,8 @@ class Subject:
 
 def beside(place: Path, name: str) -> Path:
     """A folder of this name in an output folder; for a checkpoint, which holds nothing else, beside it."""
-    return place.parent / f"{name}-{place.name}" if place.name.startswith("checkpoint-") else place / name
+    own = place.resolve()
+    return own.parent / f"{name}-{own.name}" if own.name.startswith("checkpoint-") else place / name
 
 
 def subject_of(adapter: Path | None, options: EvaluateOptions) -> Subject:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.commands.evaluation.options import EvaluateOptions
+from pipeline.commands.sample import folder_of_run
 from pipeline.data.captions import read_text
 from pipeline.data.manifest import Example, by_name
 from pipeline.data.options import DataOptions
@@ -67,7 +68,7 @@ class Wanted:
     def reference_in(self, folder: Path, size: Size) -> PictureSet:
         """The reference in a folder, cut as the model would see it; copied there where it is not yet."""
         rows = [{"file": f"{i:06d}.png", "prompt": example.caption} for i, example in enumerate(self.reference)]
-        if not (folder / INDEX).is_file():
+        if not all((folder / name).is_file() for name in (INDEX, *(row["file"] for row in rows))):
             keep(folder, [reference_picture(example, size) for example in self.reference], rows, drawn=False)
         names = tuple(example.name for example in self.reference) if self.is_paired else ()
         return PictureSet(folder, names, self.reference_groups)
@@ -119,7 +120,7 @@ def _of_run(adapter: Path | None, options: EvaluateOptions) -> Wanted:
     """The test set of a run, all of it, else what it held out; the seeds are those of the run's own pictures."""
     if adapter is None or not adapter.is_dir() or options.base is not None:
         raise ConfigError("Nothing says what to draw: give --captions FILE, or --reference FOLDER with captions.")
-    folder = adapter if (adapter / "run.toml").is_file() else adapter.parent  # of a checkpoint
+    folder = folder_of_run(adapter)
     command, data = reopen(folder)
     given = preflight.test_data(command.run.data)
     chosen, words = (given, "the run's test set") if given is not None else (data.held_out, "what the run held out")

@@ -3,7 +3,9 @@
 Beside whatever a base or a user names, a network trained on photographs is asked wherever it is installed.
 """
 
+import dataclasses
 import json
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 
@@ -23,8 +25,11 @@ def named(option: str | None, source: ModelSource) -> str | None:
     return str(given) if given is not None else None
 
 
-def load(name: str, pictured: set[str], cache_dir: str | None) -> tuple[Extractor, ...]:
-    """What measures a run; `pictured` are the files to be measured. Raises CheckpointError for what is no CLIP."""
+def load(name: str, pictured: Mapping[str, str], cache_dir: str | None) -> tuple[Extractor, ...]:
+    """What measures a run; `pictured` are the files to be measured, with their captions.
+
+    Raises CheckpointError for what is no CLIP.
+    """
     if name in BUILT_IN:
         found: tuple[Extractor, ...] = import_module(BUILT_IN[name]).load(pictured)
     else:
@@ -40,8 +45,24 @@ def captioner(name: str) -> Extractor:
     return readers.captioner(name)
 
 
-def by_name(name: str, *, pictured: set[str], cache_dir: str | None, weights: str | None) -> tuple[Extractor, ...]:
-    """Extractors by what --extractor calls them; `weights` are Inception's.
+def told_apart(found: Iterable[Extractor]) -> tuple[Extractor, ...]:
+    """Each once; of several that have one name, as two folders may, the later ones with their version behind it."""
+    once = {(extractor.kind, extractor.version): extractor for extractor in found}
+    seen: set[tuple[str, str]] = set()
+    apart = []
+    for (kind, version), extractor in once.items():
+        named = (kind if extractor.read is not None else "", extractor.name)  # what readers measure, only they do
+        apart.append(
+            dataclasses.replace(extractor, name=f"{extractor.name} ({version[:8]})") if named in seen else extractor
+        )
+        seen.add(named)
+    return tuple(apart)
+
+
+def by_name(
+    name: str, *, pictured: Mapping[str, str], cache_dir: str | None, weights: str | None
+) -> tuple[Extractor, ...]:
+    """Extractors by what --extractor calls them; `weights` are Inception's, `pictured` as for `load`.
 
     Raises CheckpointError for one that is not installed, and for what is no model of transformers.
     """

@@ -16,7 +16,17 @@ Rows = Float[Tensor, "n d"]
 OtherRows = Float[Tensor, "m d"]
 Values = Float[Tensor, " n"]  # of each picture
 Need = Literal[
-    "distances", "captions", "classes", "answers", "score", "readings", "letters", "reference", "own", "several"
+    "distances",
+    "captions",
+    "classes",
+    "answers",
+    "score",
+    "readings",
+    "letters",
+    "reference",
+    "own",
+    "several",
+    "rivals",
 ]
 
 
@@ -55,9 +65,9 @@ class Seen:
         return [Image.open(file).convert("RGB") for file in self.files]
 
     @property
-    def has_several(self) -> bool:
-        """Whether a caption has more than one picture."""
-        return len(distinct(self.groups)) < len(self.groups)
+    def num_captions(self) -> int:
+        """What is independent among them."""
+        return len(distinct(self.groups))
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -90,7 +100,8 @@ class Compared:
             found.add("reference")
             if torch.isin(seen.groups, self.reference.groups).all():
                 found.add("own")
-        return found | ({"several"} if seen.has_several else set())
+        found |= {"several"} if seen.num_captions < len(seen) else set()
+        return found | ({"rivals"} if len(set(seen.prompts)) > 1 else set())
 
     def without(self, groups: Int[Tensor, " k"]) -> "Compared":
         """The same without some captions."""

@@ -50,11 +50,12 @@ def mmd(
     without = [part.means_without(len(numbers)) for part in parts]
     found = without[0] + without[1] - 2 * without[2]  # [groups]
     in_x, in_y = (torch.isin(torch.arange(len(numbers)), which) for which in (of_x, of_y))
-    variance = 0.0
+    variance, degrees = 0.0, len(numbers) - 1
     for family in (in_x & in_y, in_x & ~in_y, ~in_x & in_y):
         if n := int(family.sum()):
             variance += (n - 1) / n * float((found[family] - found[family].mean()).square().sum())
-    half = student_95(max(1, len(numbers) - 1)) * variance**0.5
+            degrees = min(degrees, n - 1)
+    half = student_95(degrees) * variance**0.5
     return Interval(float(value), float(value) - half, float(value) + half, len(fake))
 
 

@@ -21,6 +21,8 @@ from pipeline.evaluation.statistics import (
     share,
 )
 
+FEWEST = 3  # captions of a side of a metric of sets: a jackknife deletes one and needs a pair to be left
+
 
 @dataclass(frozen=True)
 class Estimate(Interval):
@@ -47,8 +49,14 @@ def changes(now: Compared, before: Compared, metrics: Mapping[str, Metric] = MET
 
 
 def can_be(metric: Metric, given: Compared) -> bool:
-    """Whether a metric can be measured on these pictures."""
-    return metric.needs <= given.at_hand and len(given.pictures) >= metric.min_pictures
+    """Whether a metric can be measured on these pictures, of which there have to be enough on both sides."""
+    sides = [given.pictures]
+    if "reference" in metric.needs and given.reference is not None:
+        sides.append(given.reference)
+    return metric.needs <= given.at_hand and all(
+        len(side) >= metric.min_pictures and (metric.values is not None or side.num_captions >= FEWEST)
+        for side in sides
+    )
 
 
 def interval_of(metric: Metric, given: Compared) -> Interval | None:
@@ -62,14 +70,24 @@ def interval_of(metric: Metric, given: Compared) -> Interval | None:
         values, groups = _finite(metric.values(given), given.pictures.groups)
         if not len(values):
             return None
-        if metric.is_share and len(distinct(groups)) == len(groups):
-            return share(int(values.sum()), len(values))
         found = dataclasses.replace(mean_of(means_by(values, groups)), n=len(values))
+        count = len(distinct(groups))
+        if metric.is_share and count == len(groups):
+            return share(int(values.sum()), count)
     else:
         value = metric.value
         assert value is not None
         found = jackknifed(value(given), len(given.pictures), _families(given), lambda out: value(given.without(out)))
-    return dataclasses.replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0)) if metric.is_share else found
+        count = given.pictures.num_captions
+    return _as_share(found, count) if metric.is_share else found
+
+
+def _as_share(found: Interval, count: int) -> Interval:
+    """The interval of a share lies within 0 and 1, and is none of width 0: as if each caption had said the same."""
+    if found.value in (0, 1):
+        ends = share(round(found.value) * count, count)
+        return Interval(found.value, ends.low, ends.high, found.n)
+    return Interval(found.value, max(found.low, 0.0), min(found.high, 1.0), found.n)
 
 
 def change_of(metric: Metric, now: Compared, before: Compared) -> Interval | None:

@@ -186,7 +186,7 @@ METRICS: dict[str, Metric] = {
         min_pictures=500, in_runs=False, blind="All but mean and covariance. Extrapolated, so noisier than FID.",
     ),
     "own_nearest": _row(
-        "Its own reference is the nearest of all", "nearest", "{:.0%}", "higher", {"distances", "own"},
+        "Its own reference is the nearest of all", "nearest", "{:.0%}", "higher", {"distances", "own", "rivals"},
         values=own_nearest, is_share=True, of_reference="100% by definition",
         blind="How near it is: only which one is nearest.",
     ),
@@ -242,12 +242,13 @@ METRICS: dict[str, Metric] = {
         blind="Counts, places and who does what; it rises with whatever all captions share.",
     ),
     "clip_margin": _row(
-        "Nearer to its own caption than to the others", "CLIP margin", "{:.3f}", "nearer the reference", {"captions"},
+        "Nearer to its own caption than to the others", "CLIP margin", "{:.3f}", "nearer the reference",
+        {"captions", "rivals"},
         values=functools.partial(with_captions, adherence.margins),  # plain renders lie far above the reference
         blind="Counts, places and who does what.",
     ),
     "r_precision": _row(
-        "Its own caption is the nearest of 100", "R-precision", "{:.0%}", "higher", {"captions"},
+        "Its own caption is the nearest of 100", "R-precision", "{:.0%}", "higher", {"captions", "rivals"},
         values=functools.partial(with_captions, adherence.r_precision), is_share=True, in_runs=False,
         blind="How near it is; easier where captions are fewer or differ more.",
     ),
@@ -265,7 +266,8 @@ METRICS: dict[str, Metric] = {
         value=bleu, min_pictures=3, **READ,
     ),
     "bleu_shuffled": _row(
-        "The same against another caption: the floor", "BLEU, shuffled", "{:.1f}", None, {"readings"},
+        "The same against another caption: the floor", "BLEU, shuffled", "{:.1f}", None,
+        {"readings", "rivals"},
         value=functools.partial(bleu, shuffled=True), min_pictures=3, **READ,
     ),
     "rouge_l": _row(
@@ -273,7 +275,8 @@ METRICS: dict[str, Metric] = {
         values=rouge_l, **READ,
     ),
     "rouge_l_shuffled": _row(
-        "The same against another caption: the floor", "ROUGE-L, shuffled", "{:.3f}", None, {"readings"},
+        "The same against another caption: the floor", "ROUGE-L, shuffled", "{:.3f}", None,
+        {"readings", "rivals"},
         values=functools.partial(rouge_l, shuffled=True), **READ,
     ),
     "written": _row(
