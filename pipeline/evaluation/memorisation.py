@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline import atomic, records
 from pipeline.adapter.names import FILE as ADAPTER
-from pipeline.evaluation.statistics import Z_95, Interval, folds_of, jackknifed, share
+from pipeline.evaluation.statistics import Interval, folds_of, jackknifed, normal, share
 from pipeline.hashing import digest_of_file
 
 FOLDER = "memorisation"  # of an output folder
@@ -39,7 +39,7 @@ def auc(members: Float[Tensor, " n"], others: Float[Tensor, " m"]) -> Interval:
         ends = share(round(value) * smaller, smaller)
         return Interval(value, ends.low, ends.high, len(members))
     variance = sum(float(wins.mean(1 - side).var()) / wins.shape[side] for side in (0, 1))
-    half = Z_95 * variance**0.5
+    half = normal() * variance**0.5
     return Interval(value, max(0.0, value - half), min(1.0, value + half), len(members))
 
 

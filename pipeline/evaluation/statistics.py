@@ -1,14 +1,15 @@
 """Means, shares and differences, and values of whole sets, each with its 95 % confidence interval."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Z_95 = 1.959964
 MOST_FOLDS = 20  # that a jackknife leaves out one after the other
 
 
@@ -31,42 +32,51 @@ class Interval:
         return f"{form.format(self.value)} {ends if math.isfinite(self.high - self.low) else '(no interval)'}"
 
 
-def paired_change(now: Float[Tensor, " n"], before: Float[Tensor, " n"]) -> Interval:
+def paired_change(now: Float[Tensor, " n"], before: Float[Tensor, " n"], confidence: float = 0.95) -> Interval:
     """The mean of now - before over the same n examples, with Student's interval; infinite for one example."""
-    change = now.double() - before.double()
-    n, value = len(change), change.mean().item()
-    half = student_95(n - 1) * change.std().item() / n**0.5 if n > 1 else float("inf")
-    return Interval(value, value - half, value + half, n)
+    return mean_of(now.double() - before.double(), confidence)
 
 
-def student_95(degrees: int) -> float:
-    """The 97.5 % point of Student's t (Abramowitz & Stegun 1964, 26.7.5; exact below three degrees of freedom)."""
-    if degrees < 3:
-        return (12.7062, 4.3027)[degrees - 1]
-    z, v = Z_95, degrees
-    return (
-        z
-        + (z**3 + z) / (4 * v)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
-        + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * v**4)
-    )
+@functools.cache
+def student(degrees: int, confidence: float = 0.95) -> float:
+    """How many standard errors to each side hold a share of Student's t with so many degrees of freedom.
+
+    The distribution is exact (Abramowitz & Stegun 1964, 26.7.3 and 26.7.4) and is inverted by bisection.
+    """
+    low, high = 0.0, math.pi / 2
+    for _ in range(64):
+        angle = (low + high) / 2
+        low, high = (angle, high) if _student_within(angle, degrees) < confidence else (low, angle)
+    return math.tan(low) * math.sqrt(degrees)
 
 
-def share(hits: int, n: int) -> Interval:
+def _student_within(angle: float, degrees: int) -> float:
+    """The share of Student's t between -t and t, of t = tan(angle) sqrt(degrees)."""
+    sine, cosine, odd = math.sin(angle), math.cos(angle), degrees % 2
+    term, total = (cosine if odd else 1.0), 0.0
+    for k in range(1 + odd, degrees, 2):  # the k-th power of the cosine comes next
+        total += term
+        term *= cosine**2 * k / (k + 1)
+    return (angle + sine * total) * 2 / math.pi if odd else sine * total
+
+
+def normal(confidence: float = 0.95) -> float:
+    """How many standard deviations to each side hold a share of the normal distribution."""
+    return NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+def share(hits: int, n: int, confidence: float = 0.95) -> Interval:
     """A share with its Wilson interval (Wilson 1927)."""
-    p = hits / n
-    centre = (p + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
-    half = Z_95 / (1 + Z_95**2 / n) * math.sqrt(p * (1 - p) / n + Z_95**2 / (4 * n * n))
+    p, z = hits / n, normal(confidence)
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n * n))
     return Interval(p, max(0.0, centre - half), min(1.0, centre + half), n)
 
 
-def mean_of(values: Float[Tensor, " n"]) -> Interval:
+def mean_of(values: Float[Tensor, " n"], confidence: float = 0.95) -> Interval:
     """A mean over pictures with Student's interval; infinite for one picture."""
     n, mean = len(values), values.double().mean().item()
-    half = float("inf")
-    if n > 1:
-        half = student_95(n - 1) * values.double().std().item() / n**0.5
+    half = student(n - 1, confidence) * values.double().std().item() / n**0.5 if n > 1 else math.inf
     return Interval(mean, mean - half, mean + half, n)
 
 
@@ -110,5 +120,5 @@ def jackknifed(
         found = torch.tensor([without(fold) for fold in folds], dtype=torch.float64)
         variance += (len(folds) - 1) / len(folds) * float((found - found.mean()).square().sum())
         degrees = min(degrees, len(folds) - 1)
-    half = student_95(degrees) * variance**0.5
+    half = student(degrees) * variance**0.5
     return Interval(value, value - half, value + half, n)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from pipeline import rng
 from pipeline.evaluation import validation
-from pipeline.evaluation.statistics import Interval, paired_change, student_95
+from pipeline.evaluation.statistics import Interval, paired_change, student
 from pipeline.evaluation.validation import NUM_LEVELS
 from pipeline.run import build
 from pipeline.run.encode import encode
@@ -90,16 +90,17 @@ def test_the_held_out_are_never_trained_on(measured):
 
 
 @pytest.mark.reference
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.995])
 @pytest.mark.parametrize("degrees", [1, 2, 3, 4, 11, 31])
-def test_the_interval_is_students(degrees):
-    """Integrated numerically, 95 % of the density lies between the two ends."""
-    x = torch.linspace(0, student_95(degrees), 200_001, dtype=torch.float64)
+def test_the_interval_is_students(degrees, confidence):
+    """Integrated numerically, so much of the density lies between the two ends."""
+    x = torch.linspace(0, student(degrees, confidence), 200_001, dtype=torch.float64)
     log_norm = math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2) - 0.5 * math.log(degrees * math.pi)
     density = torch.exp(log_norm - (degrees + 1) / 2 * torch.log1p(x**2 / degrees))
-    assert 2 * torch.trapezoid(density, x).item() == pytest.approx(0.95, abs=2e-4)
+    assert 2 * torch.trapezoid(density, x).item() == pytest.approx(confidence, abs=1e-6)
     values = torch.arange(degrees + 1, dtype=torch.float64)
-    found = paired_change(values + 1, torch.ones(degrees + 1))
-    half = student_95(degrees) * values.std().item() / (degrees + 1) ** 0.5
+    found = paired_change(values + 1, torch.ones(degrees + 1), confidence)
+    half = student(degrees, confidence) * values.std().item() / (degrees + 1) ** 0.5
     assert (found.value, found.low, found.high) == pytest.approx((degrees / 2, degrees / 2 - half, degrees / 2 + half))
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pipeline.evaluation.statistics import Interval, distinct, student_95
+from pipeline.evaluation.statistics import Interval, distinct, student
 
 Kernel = Callable[[Float[Tensor, "n d"], Float[Tensor, "m d"]], Float[Tensor, "n m"]]
 SIGMA, TIMES = 10.0, 1000.0  # of CMMD
@@ -55,7 +55,7 @@ def mmd(
         if n := int(family.sum()):
             variance += (n - 1) / n * float((found[family] - found[family].mean()).square().sum())
             degrees = min(degrees, n - 1)
-    half = student_95(degrees) * variance**0.5
+    half = student(degrees) * variance**0.5
     return Interval(float(value), float(value) - half, float(value) + half, len(fake))
 
 

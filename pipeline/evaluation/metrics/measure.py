@@ -99,7 +99,8 @@ def change_of(metric: Metric, now: Compared, before: Compared) -> Interval | Non
         if not found.any():
             return None
         groups = now.pictures.groups[found]
-        changed = paired_change(*(means_by(row[found], groups) for row in both))
+        after, base = (means_by(row[found], groups) for row in both)
+        changed = paired_change(after, base)
         return Interval(changed.value, changed.low, changed.high, int(found.sum()))
     value = metric.value
     assert value is not None
