@@ -78,6 +78,6 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return {key: _value(arguments[1], inner, f"{where}: {key}") for key, inner in value.items()}
     if hint is float and (value in NON_FINITE or (isinstance(value, int | float) and not isinstance(value, bool))):
         return float(value)
-    if isinstance(hint, type) and type(value) is hint:
+    if hint is Any or (isinstance(hint, type) and type(value) is hint):
         return value
     raise CheckpointError(f"{where} is {value!r:.80}, which does not belong there; {REMEDY}.")

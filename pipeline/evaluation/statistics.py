@@ -46,12 +46,14 @@ def student(degrees: int, confidence: float = 0.95) -> float:
     low, high = 0.0, math.pi / 2
     for _ in range(64):
         angle = (low + high) / 2
-        low, high = (angle, high) if _student_within(angle, degrees) < confidence else (low, angle)
+        too_low = student_within(math.tan(angle) * math.sqrt(degrees), degrees) < confidence
+        low, high = (angle, high) if too_low else (low, angle)
     return math.tan(low) * math.sqrt(degrees)
 
 
-def _student_within(angle: float, degrees: int) -> float:
-    """The share of Student's t between -t and t, of t = tan(angle) sqrt(degrees)."""
+def student_within(t: float, degrees: int) -> float:
+    """The share of Student's t with so many degrees of freedom that lies between -t and t."""
+    angle = math.atan(t / math.sqrt(degrees))
     sine, cosine, odd = math.sin(angle), math.cos(angle), degrees % 2
     term, total = (cosine if odd else 1.0), 0.0
     for k in range(1 + odd, degrees, 2):  # the k-th power of the cosine comes next
