@@ -10,7 +10,7 @@ from pipeline import argv as command_line
 from pipeline import console
 from pipeline.errors import EXIT_DONE, EXIT_USER, UserError
 from pipeline.sharing.hub import HubError
-from pipeline.verbs import adapters, data, models, runs
+from pipeline.verbs import adapters, data, measures, models, runs
 
 VERBS = (
     runs.train,
@@ -20,6 +20,7 @@ VERBS = (
     runs.report,
     runs.suspects,
     runs.memorisation,
+    measures.forgetting,
     runs.publish,
     data.check,
     data.card,

@@ -9,6 +9,7 @@ STARTER = Path(__file__).parent / "starter"
 BASE = STARTER / "base"  # a diffusers folder
 TRAIN = STARTER / "dataset" / "train"
 TEST = STARTER / "dataset" / "test"  # concepts that the training set does not hold
+UNRELATED = Path(__file__).parent / "evaluation" / "unrelated.txt"  # captions of many kinds, a line each
 VISION = STARTER / "vision"  # the CLIP vision tower that goes with the base
 
 

@@ -102,7 +102,7 @@ def measured(context: RunContext, examples: Sequence[Example], held_out: Set[str
         for some in caches.batches(examples, AT_ONCE):
             rows = build.as_measured(context, some)
             loss = evaluator.errors(denoiser, rows).mean(1).tolist()
-            without = evaluator.errors(denoiser, rows, conditioned=False).mean(1).tolist()
+            without = evaluator.errors(denoiser, rows, [None] * len(rows)).mean(1).tolist()
             found += [
                 Suspect(example, example.id in held_out, *losses)
                 for example, *losses in zip(some, loss, without, strict=True)

@@ -39,8 +39,12 @@ def to_pixels(picture: Image.Image, view: View) -> Float[Tensor, "3 h w"]:
             cut = enhance(cut).enhance(factor)
     if view.flip:
         cut = ImageOps.mirror(cut)
-    values = torch.from_numpy(np.array(cut)).permute(2, 0, 1).float()
-    return values / 127.5 - 1.0
+    return of_picture(cut)
+
+
+def of_picture(picture: Image.Image) -> Float[Tensor, "3 h w"]:
+    """A whole RGB picture, in [-1, 1]."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1.0
 
 
 def geometry_of(original: Size, view: View) -> Geometry:

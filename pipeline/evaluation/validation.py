@@ -6,7 +6,7 @@ differences of the model. As many training examples, measured in the same way, m
 generalisation gap a difference of two like things.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,16 @@ class ValidationExample:
     counts: Float[Tensor, "1 h w"] | None = None  # what each place counts; None: all the same
 
 
+@dataclass(frozen=True)
+class _Looked:
+    """A batch of predictions, and what they should have been."""
+
+    places: list[tuple[int, int]]  # the number of each example, and its noise level
+    prediction: Float[Tensor, "b c h w"]
+    target: Float[Tensor, "b c h w"]
+    counts: Float[Tensor, "b 1 h w"] | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class LossEvaluator:
     """How a denoiser's errors are measured; equal evaluators give comparable numbers."""
@@ -50,15 +60,35 @@ class LossEvaluator:
     dtype: torch.dtype  # of the conditioning
 
     def errors(
-        self, predict: Predict, examples: list[ValidationExample], *, conditioned: bool = True
+        self, predict: Predict, examples: list[ValidationExample], captions: Sequence[str | None] | None = None
     ) -> Float[Tensor, "n k"]:
-        """Squared error of each example at each noise level, with its caption or unconditionally."""
-        captions = [example.caption if conditioned else None for example in examples]
-        prompts = {caption: self.prompts(caption) for caption in dict.fromkeys(captions)}
+        """Squared error of each example at each noise level, with its own caption or that given in its place."""
         found = torch.empty(len(examples), NUM_LEVELS)
+        for looked in self._looks(predict, examples, captions):
+            errors = squared_error(looked.prediction, looked.target, looked.counts)
+            found[tuple(zip(*looked.places, strict=True))] = errors.cpu()
+        return found
+
+    def predictions(
+        self, predict: Predict, examples: list[ValidationExample], captions: Sequence[str | None] | None = None
+    ) -> list[tuple[Float[Tensor, "k c h w"], Float[Tensor, "k c h w"]]]:
+        """What is predicted for each example at each noise level, and what should be: on the CPU, in float32."""
+        found: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        for looked in self._looks(predict, examples, captions):
+            pairs = zip(looked.prediction.float().cpu(), looked.target.float().cpu(), strict=True)
+            found.update(zip(looked.places, pairs, strict=True))
+        levels = [[found[number, level] for level in range(NUM_LEVELS)] for number in range(len(examples))]
+        return [(torch.stack([p for p, _ in rows]), torch.stack([t for _, t in rows])) for rows in levels]
+
+    def _looks(
+        self, predict: Predict, examples: list[ValidationExample], captions: Sequence[str | None] | None
+    ) -> Iterator[_Looked]:
+        """Predictions batch by batch."""
+        captions = [example.caption for example in examples] if captions is None else captions
+        prompts = {caption: self.prompts(caption) for caption in dict.fromkeys(captions)}
         for places in self._batches(examples):
             batch = [(examples[number], level) for number, level in places]
-            conditions = [{**prompts[e.caption if conditioned else None], **e.size} for e, _ in batch]
+            conditions = [{**prompts[captions[number]], **examples[number].size} for number, _ in places]
             conditioning = stack(conditions, self.ragged).to(self.device, self.dtype)
             u = torch.tensor([(level + 0.5) / NUM_LEVELS for _, level in batch], dtype=torch.float64)
             sample = self.path.sample(
@@ -68,9 +98,7 @@ class LossEvaluator:
             )
             counts = [example.counts for example, _ in batch if example.counts is not None]
             weights = torch.stack(counts).to(self.device) if counts else None
-            errors = squared_error(predict(sample.x_t, sample.t, conditioning), sample.target, weights)
-            found[tuple(zip(*places, strict=True))] = errors.cpu()
-        return found
+            yield _Looked(places, predict(sample.x_t, sample.t, conditioning), sample.target, weights)
 
     def _batches(self, examples: list[ValidationExample]) -> Iterator[list[tuple[int, int]]]:
         """The number of an example and its noise level, for all of them, in batches of one size."""
@@ -203,7 +231,7 @@ def measure_all(
     """The errors on the held-out examples, with their captions and without, and on the training examples."""
     return Errors(
         evaluator.errors(predict, held_out),
-        evaluator.errors(predict, held_out, conditioned=False),
+        evaluator.errors(predict, held_out, [None] * len(held_out)),
         evaluator.errors(predict, train_subset),
     )
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 
+from pipeline import shipped
 from pipeline.errors import CheckpointError, reason
 from pipeline.evaluation.extractors import inception, photographs, readers, vision
 from pipeline.evaluation.extractors.extractor import Extractor
@@ -43,6 +44,15 @@ def captioner(name: str) -> Extractor:
         own: Extractor = import_module(BUILT_IN[name]).captioner()
         return own
     return readers.captioner(name)
+
+
+def unrelated(source: ModelSource) -> tuple[str, ...]:
+    """Captions that have nothing to do with what most adapters are trained for: the base's own, else a list of ours."""
+    name = source.card.get("feature_extractor")
+    if name in BUILT_IN:
+        own: tuple[str, ...] = import_module(BUILT_IN[name]).unrelated()
+        return own
+    return tuple(shipped.UNRELATED.read_text(encoding="utf-8").splitlines())
 
 
 def told_apart(found: Iterable[Extractor]) -> tuple[Extractor, ...]:

@@ -1,0 +1,95 @@
+"""forgetting: what a run does to captions that it was not trained for."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from pipeline.__main__ import main
+from pipeline.commands import forgetting as looking
+from pipeline.evaluation import forgetting
+from pipeline.evaluation.sample import Sampler
+from pipeline.families.checkpoint.source import ModelSource
+from tests.conftest import largest_difference
+
+pytestmark = pytest.mark.invariant
+
+
+@pytest.fixture
+def captions(tmp_path):
+    path = tmp_path / "captions.txt"
+    path.write_text("".join(f"a picture of {number} birds\n" for number in range(12)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Predictions of three pictures instead of 32."""
+    monkeypatch.setattr(looking, "MAX_EXAMPLES", 3)
+
+
+def test_what_moved_is_found_and_shown(finished_run, captions, tmp_path, few, capsys, monkeypatch):
+    out, to = finished_run("--validation_split", "0.5"), tmp_path / "to"
+    words = ["forgetting", str(out), "--captions", str(captions), "--extractor", "starter", "--scale", "20"]
+    words += ["--to", str(to)]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    found = forgetting.read(to)
+    assert found.words() in said
+    assert len(found.worst) == 12  # of each caption its worst
+    assert len({pair.caption for pair in found.worst}) == 12
+    distances = [pair.distance for pair in found.worst]
+    assert distances == sorted(distances, reverse=True)
+    base, adapted = (Image.open(to / name) for name in (found.worst[0].base, found.worst[0].adapted))
+    assert largest_difference(base, adapted) > 0
+    assert found.moved.value > 0
+    assert all(level.moved.value > 0 and level.moved_unconditional.value > 0 for level in found.levels)
+    page = (to / "report.html").read_text(encoding="utf-8")
+    assert found.words() in page
+    assert page.count("<figure>") == 12
+    assert "--caption_prefix" in page  # this run had no word of its own
+
+    monkeypatch.setattr(Sampler, "draw", None)  # what was drawn is not drawn again
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["share"]["value"] == found.share.value
+
+
+def test_at_scale_0_nothing_moves(finished_run, captions, tmp_path, few):
+    """Base and adapter are asked for the same, and answer the same."""
+    out, to = finished_run("--validation_split", "0.5"), tmp_path / "to"
+    words = ["--captions", str(captions), "--extractor", "starter", "--scale", "0", "--to", str(to)]
+    assert main(["forgetting", str(out), *words]) == 0
+    found = forgetting.read(to)
+    assert found.moved.value == pytest.approx(0, abs=1e-5)
+    assert found.another_seed.value > 0.01
+    for level in found.levels:
+        assert level.moved.value == pytest.approx(0, abs=1e-9)
+        assert level.gain.value == pytest.approx(level.gain_base.value)
+        assert level.shuffle_gain.value == pytest.approx(level.shuffle_gain_base.value)
+    assert found.words() == "It left what these captions show nearly as it was."
+
+
+def test_captions_are_those_of_the_bases_card_else_a_list_that_ships(tmp_path):
+    from pipeline import shipped
+    from pipeline.evaluation.extractors.table import unrelated
+
+    of_starter, ours = unrelated(ModelSource(shipped.BASE)), unrelated(ModelSource(tmp_path))
+    assert len(set(of_starter)) == 120
+    assert all("background" in caption for caption in of_starter)
+    assert len(set(ours)) == 60
+    assert not set(of_starter) & set(ours)
+
+
+def test_what_cannot_be_looked_at(finished_run, tmp_path, captions, capsys):
+    out, two = str(finished_run("--validation_split", "0.5")), tmp_path / "two.txt"
+    two.write_text("a\nb\n" + "a\n" * 20, encoding="utf-8")
+    for words, said in (
+        ([out, "--num_images", "1"], "--num_images 1 must be at least 2"),
+        ([out, "--captions", str(two)], "holds 2 captions, and 12 are the least"),
+        ([out, "--captions", str(captions), "--limit", "3"], "--limit 3 must be at least 12"),
+        ([out, "--captions", str(tmp_path / "no.txt")], "is no file"),
+        ([str(tmp_path)], "run.toml"),
+        ([str(tmp_path / "x.safetensors"), "--base", "starter"], "x.safetensors"),
+    ):
+        assert main(["forgetting", *words]) == 2
+        assert said in capsys.readouterr().err
