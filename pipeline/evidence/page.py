@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from pipeline.config import Run
 from pipeline.evidence import verdicts
 from pipeline.evidence.claims import Claim, Plan
 from pipeline.evidence.measured import MEASURES, NUM_PICTURES
@@ -32,7 +33,7 @@ SETS = (
 def page(plan: Plan, rows: Sequence[Row]) -> str:
     """The page as Markdown."""
     judged = verdicts.judge(plan, rows)
-    common = plan.common
+    common = Run().replaced(**plan.common).flat()
     introduction = INTRODUCTION.format(
         side=common["resolution"], steps=common["max_train_steps"], batch=common["train_batch_size"],
         seeds=len(plan.seeds), claims=len(plan.claims),

@@ -7,44 +7,70 @@ from typing import Any
 from pipeline import atomic
 from pipeline.evaluation import results
 from pipeline.evaluation.forgetting import LITTLE, Forgetting
-from pipeline.evaluation.results import Row
+from pipeline.evaluation.looking import ADAPTED, BASE
+from pipeline.evaluation.metrics.table import METRICS
+from pipeline.evaluation.results import Evaluation
 from pipeline.evaluation.statistics import Interval
 from pipeline.report.pictures import embedded
 from pipeline.report.rendering import template
 
 FILE = "report.html"
-ADHERENCE = ("top1", "clip_margin", "r_precision", "rouge_l")  # how well pictures follow their captions
+SAID = {  # of each metric, when it fell and when it rose
+    "top1": ("Fewer subjects are recognised", "More subjects are recognised"),
+    "clip_margin": ("Pictures are less near to their own captions", "Pictures are nearer to their own captions"),
+    "r_precision": ("Fewer pictures are told by their captions", "More pictures are told by their captions"),
+    "rouge_l": ("Pictures show less of what captions say", "Pictures show more of what captions say"),
+    "within_caption": ("Pictures of one caption are more alike", "Pictures of one caption differ more"),
+}
 
 
 def lines(found: Forgetting) -> list[str]:
-    """What was found as text, a sentence for each thing that a picture can lose."""
+    """What was found, a sentence for each thing that a picture can lose."""
     apart, seed = found.moved.text("{:.3f}"), found.another_seed.text("{:.3f}")
     said = [
-        f"{found.share.text('{:.0%}')}  of what another seed does to a picture, the adapter does "
-        f"({apart} apart; two seeds of the base {seed})"
+        f"Of the same caption and seed, pictures of base and adapter are {apart} apart; two seeds of the base {seed}."
     ]
-    said += [f"{row.change}  {row.label}: {row.base} before, {row.adapted} now" for row in followed(found)]
+    unsure = []
+    for change in followed(found).sets.get("change", {}).values():
+        metric = METRICS[change.metric]
+        before, now = (found.evaluation.sets[name][results.key(change)].value for name in (BASE, ADAPTED))
+        values = f"{metric.form.format(before)} before, {metric.form.format(now)} now"
+        if change.low <= 0 <= change.high:
+            unsure.append(f"{metric.short} ({values})")
+        else:
+            judge = (change.extractor or "").partition(" (")[0]
+            said.append(f"{SAID[change.metric][change.value > 0]}: {values} ({metric.short}, {judge}).")
+    if unsure:
+        said.append(f"No change beyond chance: {', '.join(unsure)}.")
+    return said + predictions(found)
+
+
+def predictions(found: Forgetting) -> list[str]:
+    """How far what it predicts moved, and at which noise most."""
     without = [level.moved_unconditional for level in found.levels if level.moved_unconditional is not None]
-    for name, moved in (("with", [level.moved for level in found.levels]), ("without", without)):
+    said = []
+    for name, moved in (("with a caption", [level.moved for level in found.levels]), ("without one", without)):
         if moved:
             t = found.levels[max(range(len(moved)), key=lambda k: moved[k].value)].t
+            what = "what is where" if t > 0.5 else "fine detail"
             mean = sum(one.value for one in moved) / len(moved)
-            said.append(f"{mean:.0%}  of the base's error its predictions {name} a caption moved, most at t = {t:g}")
+            said.append(
+                f"Predictions {name} moved by {mean:.0%} of the base's squared error, most at t = {t:g} ({what})."
+            )
     return said
 
 
-def followed(found: Forgetting) -> list[Row]:
-    """Before, now and the change of whatever says how well pictures follow their captions, and how they differ."""
-    named = {one.metric: None for which in found.evaluation.sets.values() for one in which.values()}
-    there = [name for name in (*ADHERENCE, "within_caption") if name in named]
-    wanted = {
-        results.key(one)
-        for which in found.evaluation.sets.values()
-        for one in which.values()
-        if one.metric in there and (one.metric != "within_caption" or one.extractor == found.extractor)
+def followed(found: Forgetting) -> Evaluation:
+    """Of what was measured: how well pictures follow their captions, and how much those of one caption differ."""
+    sets = {
+        which: {
+            key: one
+            for key, one in some.items()
+            if one.metric in SAID and (one.metric != "within_caption" or one.extractor == found.extractor)
+        }
+        for which, some in found.evaluation.sets.items()
     }
-    kept = {which: {k: v for k, v in some.items() if k in wanted} for which, some in found.evaluation.sets.items()}
-    return results.rows(results.Evaluation(found.evaluation.n, found.evaluation.extractors, kept))
+    return Evaluation(found.evaluation.n, found.evaluation.extractors, sets)
 
 
 def advice(found: Forgetting, run: Mapping[str, Any]) -> list[str]:
@@ -89,7 +115,7 @@ def write(folder: Path, name: str, found: Forgetting, run: Mapping[str, Any], *,
         n=found.evaluation.n,
         origin=origin,
         extractor=found.extractor,
-        rows=followed(found),
+        rows=results.rows(followed(found)),
         levels=levels,
         pairs=pairs,
     )
