@@ -14,14 +14,20 @@ ORIGIN = "origin"  # the name of the frozen adapter
 
 
 def principal(weight: Tensor, rank: int, scale: float, seed: int) -> tuple[Tensor, Tensor]:
-    """A [r, inputs...] and B [outputs, r, ...] with scale B A the best approximation of the weight of this rank."""
+    """A [r, inputs...] and B [outputs, r, ...] with scale B A the best approximation of the weight of this rank.
+
+    A weight has no more singular values than rows or columns. What the rank has beyond them begins as everywhere: A
+    normal with deviation 1 / rank, B zero.
+    """
     flat = weight.detach().float().reshape(len(weight), -1)
     extra = min(rank + 8, *flat.shape)  # some more columns than asked for make the leading ones accurate
     with torch.random.fork_rng(devices=[weight.device] if weight.device.type == "cuda" else []):
         torch.manual_seed(seed)
         u, s, v = torch.svd_lowrank(flat, q=extra, niter=8)
+        more = torch.randn(max(0, rank - len(s)), flat.shape[1], device=flat.device) / rank
     root = (s[:rank] / scale).sqrt()
-    a, b = root[:, None] * v[:, :rank].T, u[:, :rank] * root
+    a = torch.cat([root[:, None] * v[:, :rank].T, more])
+    b = torch.cat([u[:, :rank] * root, flat.new_zeros(len(flat), len(more))], 1)
     return a.reshape(rank, *weight.shape[1:]), b.reshape(len(weight), rank, *(1,) * (weight.ndim - 2))
 
 

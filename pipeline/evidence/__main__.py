@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import atomic
-from pipeline.console import say_error, tell
-from pipeline.errors import EXIT_USER, UserError
+from pipeline.console import say_error, show_traceback, tell
+from pipeline.errors import EXIT_BUG, EXIT_DONE, EXIT_USER, UserError
 from pipeline.evidence import claims, rows
 from pipeline.evidence.claims import Claim, Plan
 from pipeline.evidence.measured import Bench
@@ -33,15 +33,18 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         plan = claims.read(arguments.claims)
+        failed = list[str]()
         if not arguments.page_only:
-            run(plan, arguments.to / "evidence.jsonl", arguments.work, part_of(arguments.share))
+            failed = run(plan, arguments.to / "evidence.jsonl", arguments.work, part_of(arguments.share))
         found = rows.read(arguments.to / "evidence.jsonl")
     except UserError as error:
         say_error(f"Error: {error}")
         return EXIT_USER
     atomic.write_text(arguments.to / "evidence.md", page(plan, found))
     tell(f"Page  {arguments.to / 'evidence.md'}")
-    return 0
+    if failed:
+        say_error("These runs failed:\n" + "\n".join(failed))
+    return EXIT_BUG if failed else EXIT_DONE
 
 
 def part_of(share: str) -> tuple[int, int]:
@@ -52,12 +55,13 @@ def part_of(share: str) -> tuple[int, int]:
     return int(first) - 1, int(last)
 
 
-def run(plan: Plan, path: Path, work: Path, part: tuple[int, int]) -> None:
-    """Add every row that is missing. Each run is made once, whichever claims it belongs to.
+def run(plan: Plan, path: Path, work: Path, part: tuple[int, int]) -> list[str]:
+    """Add every row that is missing; returns what failed. Each run is made once, whichever claims it belongs to.
 
     A pair that other code made stays as it is; half a pair of other code is made anew, both sides of it.
     """
     bench, code, common = Bench(work, plan.common), rows.code_fingerprint(), rows.hash_of(plan.common)
+    failed = list[str]()
     origin: dict[str, Any] = {"common": common, "code": code, "versions": {name: version(name) for name in PACKAGES}}
     runs = list(runs_of(plan).items())
     for number, ((_, seed), trials) in list(enumerate(runs))[part[0] :: part[1]]:
@@ -74,7 +78,12 @@ def run(plan: Plan, path: Path, work: Path, part: tuple[int, int]) -> None:
         tell(f"Run {number + 1}/{len(runs)}, seed {seed}: {settings or 'the common options'}")
         began = time.process_time()
         drawn = any(claim.needs_pictures for claim, _ in trials)
-        measured = have[0].measured if have else bench.measured(settings, seed, drawn=drawn)
+        try:
+            measured = have[0].measured if have else bench.measured(settings, seed, drawn=drawn)
+        except Exception:  # a fault in one kind of run leaves the others
+            show_traceback()
+            failed.append(f"seed {seed}: {settings}")
+            continue
         seconds = time.process_time() - began
         for place, (claim, side) in enumerate(missing):
             row = Row(
@@ -82,6 +91,7 @@ def run(plan: Plan, path: Path, work: Path, part: tuple[int, int]) -> None:
                 seconds=0.0 if place else seconds, **origin,
             )  # fmt: skip
             rows.append(path, row)
+    return failed
 
 
 def runs_of(plan: Plan) -> dict[tuple[str, int], list[tuple[Claim, str]]]:

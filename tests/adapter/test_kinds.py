@@ -206,6 +206,18 @@ def test_pissa_begins_at_the_best_approximation_of_the_weight(shape):
     torch.testing.assert_close(0.5 * b.reshape(len(b), 3) @ a.reshape(3, -1), best, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("shape", [(4, 8), (4, 5, 3, 3), (12, 3)])
+def test_pissa_at_a_rank_beyond_that_of_the_weight_begins_what_is_left_as_everywhere(shape):
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    a, b = pissa.principal(weight, 16, 0.5, seed=0)
+    assert (a.shape[1:], b.shape[:2]) == (shape[1:], (shape[0], 16))
+    flat = weight.reshape(len(weight), -1)
+    torch.testing.assert_close(0.5 * b.reshape(len(b), 16) @ a.reshape(16, -1), flat, atol=1e-4, rtol=1e-3)
+    full = min(flat.shape)
+    assert b[:, full:].abs().max() == 0
+    assert a[full:].std().item() == pytest.approx(1 / 16, rel=0.3)
+
+
 def test_pissa_is_written_at_twice_its_rank(family, tmp_path):
     denoiser, _, _ = denoiser_of(family, "pissa")
     learn(denoiser)
