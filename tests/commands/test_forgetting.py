@@ -88,8 +88,8 @@ def test_what_cannot_be_looked_at(finished_run, tmp_path, captions, capsys):
         ([out, "--captions", str(two)], "holds 2 captions, and 12 are the least"),
         ([out, "--captions", str(captions), "--limit", "3"], "--limit 3 must be at least 12"),
         ([out, "--captions", str(tmp_path / "no.txt")], "is no file"),
-        ([str(tmp_path)], "run.toml"),
-        ([str(tmp_path / "x.safetensors"), "--base", "starter"], "x.safetensors"),
+        ([str(tmp_path)], "give the output folder of a finished run"),
+        ([str(tmp_path / "x.safetensors"), "--base", "starter"], "is neither the output folder of a run nor"),
     ):
         assert main(["forgetting", *words]) == 2
         assert said in capsys.readouterr().err
