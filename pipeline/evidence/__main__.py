@@ -1,6 +1,7 @@
 """Run what is missing, and make the page: python -m pipeline.evidence."""
 
 import argparse
+import dataclasses
 import sys
 import time
 from importlib.metadata import version
@@ -9,7 +10,7 @@ from typing import Any
 
 from pipeline import atomic
 from pipeline.console import say_error, show_traceback, tell
-from pipeline.errors import EXIT_BUG, EXIT_DONE, EXIT_USER, UserError
+from pipeline.errors import EXIT_BUG, EXIT_DONE, EXIT_USER, ConfigError, Interrupted, UserError
 from pipeline.evidence import claims, rows
 from pipeline.evidence.claims import Claim, Plan
 from pipeline.evidence.measured import Bench
@@ -29,22 +30,35 @@ def main() -> int:
     parser.add_argument(
         "--share", default="1/1", help="which part of the runs, as in 1/2: for several processes at once"
     )
+    parser.add_argument("--only", nargs="+", metavar="CLAIM", help="run these claims alone; not given: all")
     parser.add_argument("--page_only", action="store_true", help="make the page of the rows there are")
     arguments = parser.parse_args()
     try:
         plan = claims.read(arguments.claims)
         failed = list[str]()
         if not arguments.page_only:
-            failed = run(plan, arguments.to / "evidence.jsonl", arguments.work, part_of(arguments.share))
+            wanted, part = chosen(plan, arguments.only), part_of(arguments.share)
+            failed = run(wanted, arguments.to / "evidence.jsonl", arguments.work, part)
         found = rows.read(arguments.to / "evidence.jsonl")
     except UserError as error:
         say_error(f"Error: {error}")
         return EXIT_USER
+    except Interrupted as stopped:
+        say_error(f"{stopped}. The same command goes on.")
+        return stopped.exit_code
     atomic.write_text(arguments.to / "evidence.md", page(plan, found))
     tell(f"Page  {arguments.to / 'evidence.md'}")
     if failed:
         say_error("These runs failed:\n" + "\n".join(failed))
     return EXIT_BUG if failed else EXIT_DONE
+
+
+def chosen(plan: Plan, names: list[str] | None) -> Plan:
+    """The plan with these claims alone. Raises ConfigError for a name that none has."""
+    known = [claim.name for claim in plan.claims]
+    if strange := [name for name in names or () if name not in known]:
+        raise ConfigError(f"--only {', '.join(strange)}: there is {', '.join(known)}.")
+    return dataclasses.replace(plan, claims=tuple(claim for claim in plan.claims if claim.name in (names or known)))
 
 
 def part_of(share: str) -> tuple[int, int]:
