@@ -42,6 +42,11 @@ class DiffusionPath(Protocol):
     ) -> PathSample:
         """The point at time t between x_0 and noise."""
 
+    def split(
+        self, prediction: Float[Tensor, "b c h w"], x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]:
+        """The data and the noise that x_t is made of, if the prediction is right: the inverse of `sample`."""
+
     def to(self, device: torch.device) -> "DiffusionPath":
         """The same path with its tables on a device."""
 
@@ -79,10 +84,19 @@ class VariancePreserving:
     ) -> PathSample:
         """The point at time t between x_0 and noise."""
         signal = self.alphas_cumprod[self.index(t)]  # [b]
-        alpha, sigma = signal.sqrt()[:, None, None, None], (1 - signal).sqrt()[:, None, None, None]
+        alpha, sigma = _roots(signal)
         target = noise if self.prediction == "epsilon" else alpha * noise - sigma * x_0
         log_snr = torch.log(signal) - torch.log1p(-signal)
         return PathSample(alpha * x_0 + sigma * noise, target, t, log_snr)
+
+    def split(
+        self, prediction: Float[Tensor, "b c h w"], x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]:
+        """The data and the noise that x_t is made of, if the prediction is right."""
+        alpha, sigma = _roots(self.alphas_cumprod[self.index(t)])
+        if self.prediction == "epsilon":
+            return (x_t - sigma * prediction) / alpha, prediction
+        return alpha * x_t - sigma * prediction, sigma * x_t + alpha * prediction
 
     def to(self, device: torch.device) -> "VariancePreserving":
         """The same path with its table on a device."""
@@ -116,6 +130,18 @@ class RectifiedFlow:
         log_snr = 2 * (torch.log1p(-t) - torch.log(t))
         return PathSample((1 - far) * x_0 + far * noise, noise - x_0, t, log_snr)
 
+    def split(
+        self, prediction: Float[Tensor, "b c h w"], x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]:
+        """The data and the noise that x_t is made of, if the prediction is right."""
+        far = t[:, None, None, None]
+        return x_t - far * prediction, x_t + (1 - far) * prediction
+
     def to(self, device: torch.device) -> "RectifiedFlow":
         """Itself: it has no table."""
         return self
+
+
+def _roots(signal: Float[Tensor, " b"]) -> tuple[Float[Tensor, "b 1 1 1"], Float[Tensor, "b 1 1 1"]]:
+    """alpha and sigma of alpha^2."""
+    return signal.sqrt()[:, None, None, None], (1 - signal).sqrt()[:, None, None, None]

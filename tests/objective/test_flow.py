@@ -102,6 +102,7 @@ def test_the_target_is_what_that_velocity_estimates():
         best = (t - (1 - t) * deviation**2) / ((1 - t) ** 2 * deviation**2 + t**2)
         assert slope.item() == pytest.approx(best, abs=0.01)
         assert noised.log_snr[0].item() == pytest.approx(2 * math.log((1 - t) / t), abs=1e-5)
+        torch.testing.assert_close(path.split(noised.target, noised.x_t, noised.t), (x_0, noise), atol=1e-5, rtol=1e-4)
 
 
 def test_measured_levels_are_even_whatever_is_trained():

@@ -25,6 +25,9 @@ def test_the_path_is_diffusers_own(name, prediction):
     torch.testing.assert_close(noised.x_t, scheduler.add_noise(x_0, noise, index))
     expected = noise if prediction == "epsilon" else scheduler.get_velocity(x_0, noise, index)
     torch.testing.assert_close(noised.target, expected)
+    back = path.split(noised.target, noised.x_t, noised.t)
+    known = slice(4 if prediction == "epsilon" else 5)  # at the last index noise alone says nothing of the data
+    torch.testing.assert_close([part[known] for part in back], [x_0[known], noise[known]], atol=1e-3, rtol=1e-3)
 
 
 def test_min_snr_at_sd_betas_has_the_known_means():
