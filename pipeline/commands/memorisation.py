@@ -1,7 +1,9 @@
 """Whether a run learnt its training pictures by heart: losses, drawings of their captions, and copies."""
 
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline import records
+from pipeline.adapter.denoiser import AdaptedDenoiser
 from pipeline.adapter.names import FILE
 from pipeline.commands.evaluation.drawing import Column, Drawer, claim
 from pipeline.commands.evaluation.options import EvaluateOptions
@@ -20,13 +23,15 @@ from pipeline.console import quiet_libraries, say, tell
 from pipeline.data import cache as caches
 from pipeline.data.manifest import Example, by_name
 from pipeline.errors import ConfigError
-from pipeline.evaluation import looking, memorisation
+from pipeline.evaluation import looking, memorisation, on_noise
 from pipeline.evaluation.extractors import photographs
 from pipeline.evaluation.extractors import table as extractors
 from pipeline.evaluation.looking import ADAPTED, REFERENCE, PictureSet
-from pipeline.evaluation.memorisation import Copy, Memorisation
+from pipeline.evaluation.memorisation import Clique, Cliques, Copy, Memorisation
 from pipeline.evaluation.metrics.compared import Seen
 from pipeline.evaluation.previews import spread
+from pipeline.evaluation.statistics import Interval
+from pipeline.evaluation.validation import LossEvaluator, ValidationExample
 from pipeline.hashing import digest_of_file
 from pipeline.remembered import cache_folder
 from pipeline.report import memorisation_page
@@ -57,11 +62,11 @@ def look(place: Path, *, limit: int, num_images: int, extractor: str | None, to:
         cache_dir = command.run.data.cache_dir
         judge = extractors.by_name(extractor or photographs.KIND, pictured={}, cache_dir=cache_dir, weights=None)[0]
         sets = drawn(place, folder, examples, num_images)
-        gains = losses(command, data, run, examples)
+        answers = asked(command, data, run, examples)
         if sets is None:
             return
         made, true = (looking.look(pictures, judge, cache_folder(cache_dir)) for pictures in sets)
-    found = compared(gains, made, true, examples=examples, judge=judge.name, adapter=digest_of_file(place / FILE))
+    found = compared(answers, made, true, examples=examples, judge=judge.name, adapter=digest_of_file(place / FILE))
     found.write(folder)
     page = memorisation_page.write(folder, place.resolve().name, found)
     if as_json:
@@ -86,25 +91,51 @@ def sides(run: Path, data: RunData, limit: int) -> tuple[list[Example], list[Exa
     return spread(trained, number), spread(held_out, number)
 
 
-def losses(command: Command, data: RunData, run: Path, examples: Sequence[Example]) -> Float[Tensor, " n"]:
-    """By how much the adapter lowers the loss of each example, as a share of the base's, at equal levels and noise."""
+@dataclass(frozen=True)
+class Answers:
+    """What the model itself says of each example."""
+
+    gains: Float[Tensor, " n"]  # by how much the adapter lowers its loss, as a share of the base's
+    known: Float[Tensor, " n"] | None  # how far its caption leads to a picture from pure noise
+    reason: str | None = None  # for there being no such number
+
+
+def asked(command: Command, data: RunData, run: Path, examples: Sequence[Example]) -> Answers:
+    """What adapter and base say of the examples, at equal levels and equal noise."""
     context: RunContext = prepare(command.run, data, run, yielding=command.yielding)
+    reason = None
+    if not context.family.supports_cfg:
+        reason = "this model has no unconditional prediction to compare with"
+    elif len({example.caption for example in examples}) < len(examples):
+        reason = "captions that several pictures share say nothing about one of them"
     try:
         context.engine.together(lambda: encode(context, examples))
         models = build.load_models(context)
         evaluator, denoiser = build.loss_evaluator(context, models), models.denoiser
-        found = []
+        gains, on_either = [], []
         with denoiser.adapted.evaluating():
             for some in caches.batches(examples, AT_ONCE):
                 rows = build.as_measured(context, some)
-                adapted = evaluator.errors(denoiser, rows).double().mean(1)
+                sides = [_told(evaluator, denoiser, rows, reason is None)]
                 with denoiser.adapted.disabled():
-                    base = evaluator.errors(denoiser, rows).double().mean(1)
-                found.append(1 - adapted / base)
+                    sides.append(_told(evaluator, denoiser, rows, reason is None))
+                (adapted, _), (base, _) = sides
+                gains.append(1 - adapted / base)
+                on_either.append(torch.stack([noise for _, noise in sides]))
         context.engine.close()
-        return torch.cat(found)
+        now, before = torch.cat(on_either, 1)
+        return Answers(torch.cat(gains), on_noise.known(now, before) if reason is None else None, reason)
     finally:
         context.engine.release()
+
+
+def _told(
+    evaluator: LossEvaluator, denoiser: AdaptedDenoiser, rows: list[ValidationExample], with_noise: bool
+) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"]]:
+    """The loss of each example, and what the model finds in pure noise; nothing of that where nobody asks."""
+    losses = evaluator.errors(denoiser, rows).double().mean(1)
+    found = on_noise.lengths_and_angles(evaluator, denoiser, rows) if with_noise else torch.empty(len(rows), 0)
+    return losses, found
 
 
 def drawn(
@@ -127,7 +158,7 @@ def drawn(
 
 
 def compared(
-    gains: Float[Tensor, " m"], made: Seen, true: Seen, *, examples: Sequence[Example], judge: str, adapter: str
+    answers: Answers, made: Seen, true: Seen, *, examples: Sequence[Example], judge: str, adapter: str
 ) -> Memorisation:
     """The figures; the first half of the examples is of training pictures."""
     assert made.features is not None
@@ -139,16 +170,28 @@ def compared(
     near, usual = distances[:number], distances[number:]
     threshold = float(usual.quantile(memorisation.RARE))
     copies = [place for place in near.argsort().tolist() if near[place] < threshold]
-    same = None
-    if len(numbers) == len(examples) < len(made):  # captions of their own, each drawn several times
-        same = memorisation.sameness(made.features, of_drawn, len(examples))
+    same, apart, reasons = None, None, []
+    if len(numbers) < len(examples):
+        reasons.append("by_sameness and cliques: several pictures share a caption")
+    else:  # captions of their own, each drawn as often
+        times = len(made) // len(examples)
+        if times > 1:
+            same = memorisation.sameness(made.features, of_drawn, len(examples))
+        if times >= memorisation.LEAST_CLIQUE:
+            apart = memorisation.distances_within(made.features, of_drawn, len(examples))
+        else:
+            what = "cliques" if times > 1 else "by_sameness and cliques"
+            reasons.append(f"{what}: --num_images {memorisation.LEAST_CLIQUE} draws enough of each caption")
+    if answers.reason is not None:
+        reasons.append(f"by_noise: {answers.reason}")
     return Memorisation(
         adapter=adapter,
         n=number,
         extractor=judge,
-        by_loss=memorisation.auc(gains[:number], gains[number:]),
+        by_loss=_auc(answers.gains),
         by_drawing=memorisation.auc(-near, -usual),
-        by_sameness=None if same is None else memorisation.auc(same[:number], same[number:]),
+        by_sameness=None if same is None else _auc(same),
+        by_noise=None if answers.known is None else _auc(answers.known),
         distance=memorisation.ratio(near, usual),
         num_copies=len(copies),
         copies=tuple(
@@ -161,5 +204,35 @@ def compared(
                 float(usual.median()),
             )
             for place in copies[: memorisation.MOST_COPIES]
+        ),
+        cliques=None if apart is None else _cliques(apart, examples),
+        left_out=tuple(reasons),
+    )
+
+
+def _auc(values: Float[Tensor, " n"]) -> Interval:
+    return memorisation.auc(*values.chunk(2))
+
+
+def _cliques(apart: Float[Tensor, "m k k"], examples: Sequence[Example]) -> Cliques:
+    """The captions whose drawings fall together; the drawings of each lie one after the other."""
+    found, of = memorisation.cliques(apart), apart.shape[1]
+    least = max(memorisation.LEAST_CLIQUE, math.ceil(of / 2))
+    places = [place for place, clique in enumerate(found) if len(clique) >= least]
+    members = [place for place in places if place < len(examples) // 2]
+    largest = sorted(members, key=lambda place: -len(found[place]))[: memorisation.MOST_COPIES]
+    return Cliques(
+        least=least,
+        of=of,
+        members=len(members),
+        others=len(places) - len(members),
+        shown=tuple(
+            Clique(
+                examples[place].caption,
+                examples[place].name,
+                tuple(f"{ADAPTED}/{place * of + one:06d}.png" for one in found[place]),
+                f"{REFERENCE}/{place:06d}.png",
+            )
+            for place in largest
         ),
     )

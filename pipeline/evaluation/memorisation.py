@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pipeline import atomic, records
@@ -22,8 +22,14 @@ FOLDER = "memorisation"  # of an output folder
 FILE = "memorisation.json"
 ALARM = 0.9  # of any figure: so often a training picture is told from another one
 RARE = 0.01  # of the others come as near to their own pictures as a copy does
-TOLD_BY = {"by_loss": "by their losses", "by_drawing": "by what is drawn", "by_sameness": "by how alike drawings are"}
-MOST_COPIES = 12  # that are shown
+TOLD_BY = {
+    "by_loss": "by their losses",
+    "by_drawing": "by what is drawn",
+    "by_sameness": "by how alike drawings are",
+    "by_noise": "by their captions on pure noise",
+}
+MOST_COPIES = 12  # that are shown; of cliques, too
+LEAST_CLIQUE = 3  # drawings that are all alike
 
 
 def auc(members: Float[Tensor, " n"], others: Float[Tensor, " m"]) -> Interval:
@@ -69,6 +75,27 @@ class Copy:
     usual: float  # the median of the others
 
 
+@dataclass(frozen=True)
+class Clique:
+    """Drawings of one training caption that are all alike, as Carlini et al. 2023 (section 4.2) know a copy."""
+
+    caption: str
+    name: str  # of the training picture
+    drawn: tuple[str, ...]  # the pictures in the folder
+    true: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cliques:
+    """Captions whose drawings fall together, nearer than 99 in 100 pairs drawn from a held-out caption do."""
+
+    least: int  # drawings of a clique
+    of: int  # drawings of each caption
+    members: int  # training captions that have one
+    others: int  # held-out captions that have one
+    shown: tuple[Clique, ...]  # the largest
+
+
 @dataclass(frozen=True, kw_only=True)
 class Memorisation:
     """What was found; of each figure 50 % is what an adapter that knows neither side would have."""
@@ -82,12 +109,15 @@ class Memorisation:
     distance: Interval  # to its own picture, as a share of the others'
     num_copies: int
     copies: tuple[Copy, ...]  # the nearest of them
+    by_noise: Interval | None = None  # from pure noise, guidance leads to a picture more than another caption's does
+    cliques: Cliques | None = None  # None where fewer than three were drawn of each
+    left_out: tuple[str, ...] = ()  # figures that are None, with the reason
 
     @property
     def figures(self) -> dict[str, Interval]:
         """Those that say how often one is told from the other."""
-        found = {"by_loss": self.by_loss, "by_drawing": self.by_drawing}
-        return found | ({"by_sameness": self.by_sameness} if self.by_sameness is not None else {})
+        found = {name: getattr(self, name) for name in TOLD_BY}
+        return {name: figure for name, figure in found.items() if figure is not None}
 
     @property
     def alarms(self) -> tuple[str, ...]:
@@ -134,6 +164,11 @@ def of_adapter(folder: Path) -> Memorisation | None:
     return found if found is not None and file.is_file() and found.adapter == digest_of_file(file) else None
 
 
+def is_of_another(folder: Path) -> bool:
+    """Whether something was found, but of another adapter than the one that lies there now. Raises as `read` does."""
+    return read(folder / FOLDER) is not None and of_adapter(folder) is None
+
+
 def read(folder: Path) -> Memorisation | None:
     """What was found of a run; None where nobody looked. Raises CheckpointError for a file that is damaged."""
     return records.read(Memorisation, folder / FILE) if (folder / FILE).is_file() else None
@@ -159,3 +194,36 @@ def sameness(drawn: Float[Tensor, "n d"], groups: Int[Tensor, " n"], count: int)
     pairs = (groups[:, None] == groups[None]).double() - torch.eye(len(rows), dtype=torch.float64)
     sums = torch.zeros(2, count, dtype=torch.float64)
     return sums[0].index_add(0, groups, (alike * pairs).sum(1)) / sums[1].index_add(0, groups, pairs.sum(1))
+
+
+def distances_within(drawn: Float[Tensor, "n d"], groups: Int[Tensor, " n"], count: int) -> Float[Tensor, "m k k"]:
+    """1 - cosine between the drawings of each caption, of which there are equally many; of one with itself infinite."""
+    rows = torch.nn.functional.normalize(drawn.double(), dim=-1)
+    some = torch.stack([rows[groups == number] for number in range(count)])
+    return 1 - some @ some.mT + torch.diag(torch.full((some.shape[1],), math.inf, dtype=torch.float64))
+
+
+def largest_clique(near: Bool[Tensor, "k k"]) -> tuple[int, ...]:
+    """The most drawings that are all near each other, by branch and bound: exact, and slow for hundreds of drawings."""
+    friends = [set(row.nonzero().flatten().tolist()) - {place} for place, row in enumerate(near)]
+    best: tuple[int, ...] = ()
+
+    def grow(clique: tuple[int, ...], candidates: set[int]) -> None:
+        nonlocal best
+        best = max(best, clique, key=len)
+        rest = set(candidates)
+        for place in sorted(candidates):
+            if len(clique) + len(rest) <= len(best):
+                return
+            rest.discard(place)
+            grow((*clique, place), rest & friends[place])
+
+    grow((), set(range(len(friends))))
+    return best
+
+
+def cliques(apart: Float[Tensor, "m k k"]) -> list[tuple[int, ...]]:
+    """The largest clique of each caption; the first half are of training, the others say what is near."""
+    number, of = len(apart) // 2, apart.shape[1]
+    pairs = apart[number:][:, *torch.triu_indices(of, of, 1)]
+    return [largest_clique(one) for one in apart < pairs.quantile(RARE)]

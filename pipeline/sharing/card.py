@@ -122,6 +122,7 @@ def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None
         "peak_rate": max((row.learning_rate for row in steps), default=None),
         "held_out": validation.held_out_share if validation else None,
         "memorised": memorisation.of_adapter(folder),
+        "is_of_another": memorisation.is_of_another(folder),
         "pairs": shown,
         "num_hidden": num_hidden,
         "marked": all(png_metadata.is_marked(folder / row["url"]) for pair in shown for row in pair),

@@ -27,6 +27,9 @@ def publish(folder: Path, repo: str | None, token: str | None, reason: str | Non
     hub.require_access(name, token)
     found = memorisation.of_adapter(folder)
     lines = [f"Warning: {found.words()}"] if found is not None and found.alarms else []
+    if memorisation.is_of_another(folder):
+        look = shlex.join(["python", "-m", "pipeline", "memorisation", str(folder)])
+        lines.append(f"Note: what memorisation found there belongs to another adapter; look again with: {look}")
     if documents.is_edited(folder):
         lines.append(f"{folder / hub.CARD} was changed by hand and is shared as it is")
     else:

@@ -12,6 +12,8 @@ from pipeline.commands import memorisation as looking
 from pipeline.evaluation import memorisation
 from pipeline.evaluation.sample import Sampler
 from pipeline.evaluation.statistics import Interval
+from pipeline.evaluation.validation import LossEvaluator
+from pipeline.families.sd import StableDiffusion
 from pipeline.run import build
 from pipeline.run.reopened import reopen
 from pipeline.sharing import documents
@@ -39,6 +41,9 @@ def test_a_run_and_its_checkpoints_are_looked_at(out, capsys, monkeypatch):
     assert found.words() in said
     assert found.n == 13
     assert found.by_sameness is not None
+    assert found.by_noise is not None
+    assert found.left_out == ("cliques: --num_images 3 draws enough of each caption",)
+    assert f"Left out, {found.left_out[0]}" in said
     page = (out / "memorisation" / "report.html").read_text(encoding="utf-8")
     assert found.words() in page
     assert page.count("<figure>") == len(found.copies)
@@ -55,19 +60,34 @@ def test_a_run_and_its_checkpoints_are_looked_at(out, capsys, monkeypatch):
     earlier = memorisation.read(out / "memorisation-checkpoint-6")
     assert not (out / "checkpoint-6" / "memorisation").exists()
     assert earlier.by_sameness is None
+    assert earlier.left_out == ("by_sameness and cliques: --num_images 3 draws enough of each caption",)
     assert earlier.by_loss != found.by_loss
 
 
 def test_a_loss_that_fell_to_a_half_is_a_gain_of_a_half(out, monkeypatch):
-    class Halved:
+    class Halved(LossEvaluator):
         def errors(self, denoiser, rows):
             is_off = next(iter(adapted_layers(denoiser.adapted.denoiser)))._disable_adapters
             return torch.full((len(rows), 4), 2.0 if is_off else 1.0)
 
     command, data = reopen(out)
-    monkeypatch.setattr(build, "loss_evaluator", lambda context, models: Halved())
-    found = looking.losses(command, data, out, data.held_out.examples)
-    assert found.tolist() == [0.5] * 13
+    made = build.loss_evaluator
+    monkeypatch.setattr(build, "loss_evaluator", lambda *given: Halved(**vars(made(*given))))
+    found = looking.asked(command, data, out, data.held_out.examples)
+    assert found.gains.tolist() == [0.5] * 13
+    assert found.known.unique().numel() == 13  # captions of their own, and a trained adapter
+    assert found.reason is None
+
+
+def test_where_pure_noise_says_nothing_the_reason_is_told(out, monkeypatch):
+    command, data = reopen(out)
+    alike = [dataclasses.replace(one, captions=("picture",)) for one in data.held_out.examples]
+    found = looking.asked(command, data, out, alike)
+    assert (found.known, found.reason) == (None, "captions that several pictures share say nothing about one of them")
+    monkeypatch.setattr(StableDiffusion, "supports_cfg", False)
+    found = looking.asked(command, data, out, data.held_out.examples)
+    assert found.known is None
+    assert found.reason.startswith("this model has no unconditional prediction")
 
 
 def test_two_processes_find_what_one_does(out, tmp_path):
@@ -95,7 +115,15 @@ def test_an_alarm_is_on_the_card_and_said_where_it_is_shared(out, tmp_path):
         assert ended.code == 0, ended.output
         assert (f"Warning: {alarmed.words()}" in ended.output) == warns
     dataclasses.replace(alarmed, adapter="of another run in this folder").write(out / "memorisation")
-    assert "by heart" not in documents.write_card(out).read_text(encoding="utf-8")
+    text = documents.write_card(out).read_text(encoding="utf-8")
+    assert alarmed.words() not in text
+    assert "Nobody looked at this adapter: what was found in its folder is of another one." in text
+    with Hub() as server:
+        given = {"HF_ENDPOINT": server.endpoint, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+        ended = Running([], tmp_path / "log", program=words, environment=given).wait()
+    assert ended.code == 0, ended.output
+    assert "Warning" not in ended.output
+    assert "what memorisation found there belongs to another adapter; look again with: python -m" in ended.output
 
 
 def test_a_run_that_cannot_be_looked_at(out, finished_run, tmp_path, capsys):

@@ -1,12 +1,13 @@
 """The figures of memorisation, against closed forms and on drawings that are copies, or are none."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
 import torch
 
-from pipeline.commands.memorisation import compared
+from pipeline.commands.memorisation import Answers, compared
 from pipeline.data.manifest import Example
 from pipeline.data.options import DataOptions
 from pipeline.data.rows import FileSource
@@ -66,6 +67,40 @@ def test_sameness_is_the_mean_cosine_within_a_caption():
     assert found.tolist() == pytest.approx([1 / 3, 1])
 
 
+@pytest.mark.parametrize("size", [1, 4, 7])
+def test_the_largest_clique_is_found_in_any_graph(size):
+    """Against every subset."""
+    for seed in range(12):
+        near = torch.rand(size, size, generator=torch.Generator().manual_seed(seed)) < 0.6
+        near = near.triu(1) | near.triu(1).T
+        subsets = [group for k in range(size + 1) for group in itertools.combinations(range(size), k)]
+        cliques = [group for group in subsets if all(near[a, b] for a, b in itertools.combinations(group, 2))]
+        found = memorisation.largest_clique(near)
+        assert found in cliques
+        assert len(found) == max(map(len, cliques))
+
+
+def test_drawings_that_fall_together_are_found_though_few_captions_give_them():
+    """Six of forty captions give one picture in three of four drawings: too few for the mean to tell."""
+    true, noise = normal(80, 16, seed=0), normal(320, 16, seed=1)
+    drawn = (true.repeat_interleave(4, 0) + noise).view(80, 4, 16)
+    drawn[:6, 1:] = true[:6, None] + 0.01 * noise.view(80, 4, 16)[:6, 1:]
+    examples = [example(number) for number in range(80)]
+    found = looked(normal(80, seed=2), drawn.view(320, 16), true, examples)
+    cliques = found.cliques
+    assert (cliques.least, cliques.of, cliques.members, cliques.others) == (3, 4, 6, 0)
+    assert not found.alarms
+    shown = {one.caption: one for one in cliques.shown}
+    assert set(shown) == {f"picture {number}" for number in range(6)}
+    assert shown["picture 2"].true == "reference/000002.png"
+    assert set(shown["picture 2"].drawn) >= {f"adapted/{number:06d}.png" for number in (9, 10, 11)}
+    usual = looked(normal(80, seed=2), (true.repeat_interleave(4, 0) + noise), true, examples)
+    assert usual.cliques.members <= 2
+    assert looked(normal(80, seed=2), drawn[:, :2].reshape(160, 16), true, examples).left_out == (
+        "cliques: --num_images 3 draws enough of each caption",
+    )
+
+
 def example(number: int) -> Example:
     return Example(
         id=str(number), image_id=str(number), name=f"{number}.png", source=FileSource(f"{number}.png"),
@@ -91,7 +126,7 @@ def looked(gains: torch.Tensor, drawn: torch.Tensor, true: torch.Tensor, example
         Seen(groups=torch.arange(len(rows)) // count, prompts=tuple(prompts), files=("x",) * len(rows), features=rows)
         for rows, prompts, count in ((drawn, [text for text in texts for _ in range(times)], times), (true, texts, 1))
     ]
-    return compared(gains, *sets, examples=examples, judge="x", adapter="a")
+    return compared(Answers(gains, gains), *sets, examples=examples, judge="x", adapter="a")
 
 
 def test_copies_are_found_whichever_of_equal_captions_they_were_drawn_from():
@@ -101,7 +136,8 @@ def test_copies_are_found_whichever_of_equal_captions_they_were_drawn_from():
     same = [dataclasses.replace(example(number), captions=("a photo of sks dog",)) for number in range(40)]
     found = looked(normal(40, seed=1), drawn, true, same)
     assert found.by_drawing.value == 1
-    assert (found.alarms, found.by_sameness) == (("by_drawing",), None)
+    assert (found.alarms, found.by_sameness, found.cliques) == (("by_drawing",), None, None)
+    assert found.left_out == ("by_sameness and cliques: several pictures share a caption",)
     assert found.num_copies == 20
     for copy in found.copies:
         assert torch.equal(drawn[int(copy.drawn[-10:-4])], true[int(copy.true[-10:-4])])
@@ -109,7 +145,7 @@ def test_copies_are_found_whichever_of_equal_captions_they_were_drawn_from():
 
 def test_copies_alarm_and_are_shown_with_their_pictures():
     found = looked_at(38)
-    assert found.alarms == ("by_loss", "by_drawing", "by_sameness")
+    assert found.alarms == ("by_loss", "by_drawing", "by_sameness", "by_noise")
     assert found.words().startswith("It has learnt training pictures by heart: they are told from others by their ")
     assert found.num_copies >= 38
     assert len(found.copies) == memorisation.MOST_COPIES
@@ -152,4 +188,4 @@ def test_a_trace_is_no_alarm():
     assert "leave a trace" in found.words()
     words = Memorisation(by_loss=unclear, num_copies=0, copies=(), **parts).words()
     assert "cannot be told from others by what it does. With 40 of each, anything up to 60% of the time" in words
-    assert set(trace.figures) == {"by_loss", "by_drawing", "by_sameness"}
+    assert set(trace.figures) == {"by_loss", "by_drawing", "by_sameness", "by_noise"}
