@@ -64,7 +64,9 @@ def test_a_run_and_its_checkpoints_are_looked_at(out, capsys, monkeypatch):
     assert earlier.by_loss != found.by_loss
 
 
-def test_a_loss_that_fell_to_a_half_is_a_gain_of_a_half(out, monkeypatch):
+def test_what_adapter_and_base_say_of_examples(out, monkeypatch):
+    """A loss that fell to a half is a gain of a half; where pure noise says nothing the reason is told."""
+
     class Halved(LossEvaluator):
         def errors(self, denoiser, rows):
             is_off = next(iter(adapted_layers(denoiser.adapted.denoiser)))._disable_adapters
@@ -78,9 +80,6 @@ def test_a_loss_that_fell_to_a_half_is_a_gain_of_a_half(out, monkeypatch):
     assert found.known.unique().numel() == 13  # captions of their own, and a trained adapter
     assert found.reason is None
 
-
-def test_where_pure_noise_says_nothing_the_reason_is_told(out, monkeypatch):
-    command, data = reopen(out)
     alike = [dataclasses.replace(one, captions=("picture",)) for one in data.held_out.examples]
     found = looking.asked(command, data, out, alike)
     assert (found.known, found.reason) == (None, "captions that several pictures share say nothing about one of them")
