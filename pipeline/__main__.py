@@ -21,6 +21,7 @@ VERBS = (
     runs.suspects,
     runs.memorisation,
     measures.forgetting,
+    runs.fairness,
     runs.publish,
     data.check,
     data.card,

@@ -11,7 +11,8 @@ from pipeline.audit.of_class import ClassAudit, audit_class, pictures_of
 from pipeline.audit.survey import survey
 from pipeline.audit.texts import Tokens
 from pipeline.data.class_images import beside
-from pipeline.data.manifest import Manifest
+from pipeline.data.groups import Balance, balance_of
+from pipeline.data.manifest import Manifest, column
 from pipeline.data.options import DataOptions
 from pipeline.data.sources import names_of
 from pipeline.data.split import split
@@ -31,6 +32,7 @@ class Audit:
     epoch: Epoch | None  # what would be shown, its class beside it, and in what order
     findings: tuple[Finding, ...]
     columns: tuple[Column, ...] = ()
+    balance: Balance | None = None  # what the examples of each group of --balance would count
     sizes: dict[str, int] = field(default_factory=dict)  # how many of its examples would be shown at which size
     tokens: Tokens | None = None  # of its captions, for the model
     of_class: ClassAudit | None = None
@@ -103,10 +105,17 @@ def audit(options: DataOptions, model: Model, validation_split: float | None) ->
         epoch,
         tuple(findings),
         columns=tuple(columns),
+        balance=_balance_of(options, trained),
         sizes=epoch.sizes_of(trained.examples),
         tokens=texts.tokens_of(distinct, model.count_tokens),
         of_class=audit_class(options, pictures, found, epoch, model) if pictures is not None else None,
     )
+
+
+def _balance_of(options: DataOptions, trained: Manifest) -> Balance | None:
+    """That of what would be trained on; None where all count alike, or no picture has a group."""
+    groups = [group for group in column(trained.examples, "group") if group is not None]
+    return balance_of(trained.examples, options.balance) if options.balance is not None and groups else None
 
 
 def _columns_of_text(options: DataOptions) -> frozenset[str]:

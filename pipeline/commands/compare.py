@@ -41,9 +41,9 @@ def compare(
             facts = {**subject.facts, "requests": [[request.prompt, request.seed] for request in requests]}
             facts["columns"] = [column.facts for column in columns]
             subject.engine.on_main(lambda: claim(folder, facts, "a grid"))
-            drawer = Drawer(subject, requests)
+            drawer = Drawer(subject)
             for number, column in enumerate(columns):
-                drawer.draw(compare_page.column(folder, number), column)
+                drawer.draw(compare_page.column(folder, number), column, requests)
             is_main = subject.engine.is_main
             subject.engine.close()
         finally:

@@ -149,7 +149,7 @@ def drawn(
         column = Column("with the adapter", subject.file)
         facts = {**subject.facts, **wanted.facts, **column.facts}
         subject.engine.on_main(lambda: claim(folder, facts, "pictures"))
-        Drawer(subject, wanted.requests).draw(folder / ADAPTED, column)
+        Drawer(subject).draw(folder / ADAPTED, column, wanted.requests)
     finally:
         subject.engine.release()
     if not subject.engine.is_main:

@@ -1,8 +1,10 @@
 """Groups of examples that count alike, however many there are of each: what a column says, as weights of the loss."""
 
 import collections
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.data.manifest import Example
 from pipeline.data.manifest import column as of_examples
@@ -35,6 +37,15 @@ class Balance:
         parts = _few([f"{self.counts[group]} {group} x {weight:.3g}" for group, weight in self.weights.items()])
         rare = f"; {_few(self.capped)} too rare to count alike" if self.capped else ""
         return f"by {self.column}: {parts}; {number} examples say as much as {self.effective:.1f} alike{rare}"
+
+
+def group_in(cells: Mapping[str, Any], column: str) -> str | None:
+    """The group that a row's cell names, on one line; None where it is empty or no single value."""
+    value = cells.get(column)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # as parquet holds whole numbers where one is missing
+    is_one = isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    return (" ".join(str(value).split()) or None) if is_one else None
 
 
 def _few(names: Sequence[str]) -> str:

@@ -4,7 +4,6 @@ import collections
 import contextlib
 import dataclasses
 import io
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import PIL
 
 from pipeline.data import captions, folder, images, layouts, near, tables, tags
+from pipeline.data.groups import group_in
 from pipeline.data.manifest import Example, Manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.rows import Findings, Row, Source
@@ -145,15 +145,12 @@ def _examined(
 def _grouped(row: Row, example: Example, column: str, findings: Findings) -> Example:
     """The example with its group; a row without one is a problem."""
     cells = row.description if isinstance(row.description, Mapping) else {}
-    value = cells.get(column)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # as parquet holds whole numbers where one is missing
-    is_one = isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
-    if not is_one or not str(value).strip():
+    group = group_in(cells, column)
+    if group is None:
         there = ", ".join(sorted(cells)) or "no columns"
         what = f"its {column!r} is empty or no single value" if column in cells else f"no {column!r} (there is {there})"
         findings.problems.append(f"{row.where}: {what}, and --balance needs it")
-    return dataclasses.replace(example, group=" ".join(str(value).split()))
+    return dataclasses.replace(example, group=group)
 
 
 def _captions(row: Row, options: DataOptions) -> tuple[tuple[str, ...], tuple[float, ...]]:

@@ -14,9 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pipeline import atomic, records
-from pipeline.adapter.names import FILE as ADAPTER
+from pipeline.evaluation.adapter_hash import hash_of
 from pipeline.evaluation.statistics import Interval, folds_of, jackknifed, normal, share
-from pipeline.hashing import digest_of_file
 
 FOLDER = "memorisation"  # of an output folder
 FILE = "memorisation.json"
@@ -160,8 +159,8 @@ def of_adapter(folder: Path) -> Memorisation | None:
 
     Raises CheckpointError as `read` does.
     """
-    found, file = read(folder / FOLDER), folder / ADAPTER
-    return found if found is not None and file.is_file() and found.adapter == digest_of_file(file) else None
+    found = read(folder / FOLDER)
+    return found if found is not None and found.adapter == hash_of(folder) else None
 
 
 def is_of_another(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Means, shares and differences, and values of whole sets, each with its 95 % confidence interval."""
+"""Means, shares and differences, and values of whole sets, each with a confidence interval, of 95 % if not said."""
 
 import functools
 import math
@@ -15,7 +15,7 @@ MOST_FOLDS = 20  # that a jackknife leaves out one after the other
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its 95 % interval, and how many examples it was measured on."""
+    """A value with its interval, of 95 % if not said, and how many examples it was measured on."""
 
     value: float
     low: float
@@ -75,6 +75,27 @@ def share(hits: int, n: int, confidence: float = 0.95) -> Interval:
     return Interval(p, max(0.0, centre - half), min(1.0, centre + half), n)
 
 
+def as_share(found: Interval, count: int, confidence: float = 0.95) -> Interval:
+    """The interval of a share lies within 0 and 1, and is none of width 0: as if each of `count` had said the same."""
+    if found.value in (0, 1):
+        ends = share(round(found.value) * count, count, confidence)
+        return Interval(found.value, ends.low, ends.high, found.n)
+    return Interval(found.value, max(found.low, 0.0), min(found.high, 1.0), found.n)
+
+
+def difference(first: Interval, second: Interval) -> Interval:
+    """first - second of two that were measured apart, from their intervals alone (Zou and Donner 2008, eq. 5).
+
+    Of shares with Wilson's intervals it is Newcombe's hybrid score interval (1998, method 10), which has a width even
+    where all or none agree; of means it is Welch's but for the degrees of freedom. Where the two rise and fall together
+    it is too wide.
+    """
+    value = first.value - second.value
+    below = math.hypot(first.value - first.low, second.high - second.value)
+    above = math.hypot(first.high - first.value, second.value - second.low)
+    return Interval(value, value - below, value + above, min(first.n, second.n))
+
+
 def mean_of(values: Float[Tensor, " n"], confidence: float = 0.95) -> Interval:
     """A mean over pictures with Student's interval; infinite for one picture."""
     n, mean = len(values), values.double().mean().item()
@@ -108,6 +129,7 @@ def jackknifed(
     n: int,
     families: Sequence[Sequence[Int[Tensor, "..."]]],
     without: Callable[[Int[Tensor, "..."]], float],
+    confidence: float = 0.95,
 ) -> Interval:
     """A value of a whole set with the interval of the delete-a-group jackknife (Kott 2001, eq. 3), Student's.
 
@@ -122,5 +144,5 @@ def jackknifed(
         found = torch.tensor([without(fold) for fold in folds], dtype=torch.float64)
         variance += (len(folds) - 1) / len(folds) * float((found - found.mean()).square().sum())
         degrees = min(degrees, len(folds) - 1)
-    half = student(degrees) * variance**0.5
+    half = student(degrees, confidence) * variance**0.5
     return Interval(value, value - half, value + half, n)

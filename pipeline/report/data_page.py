@@ -11,6 +11,7 @@ from pipeline import atomic
 from pipeline.audit.audit import Audit
 from pipeline.audit.findings import MEANINGS, Finding
 from pipeline.audit.of_class import ClassAudit
+from pipeline.data.groups import Balance
 from pipeline.data.manifest import Example, Manifest
 from pipeline.report.rendering import template
 
@@ -38,9 +39,24 @@ def content(found: Audit) -> dict[str, Any]:
             {"name": column.name, "evenness": f"{column.evenness:.2f}", "bars": _bars(column.counts)}
             for column in found.columns
         ],
+        "balance": balance_content(found.balance) if found.balance is not None else None,
         "findings": findings_in(found.findings, found.manifest),
         "of_class": class_content(found.of_class) if found.of_class is not None else None,
     }
+
+
+def balance_content(found: Balance) -> dict[str, Any]:
+    """How uneven the groups of --balance are, and what their pictures would count."""
+    total, most = sum(found.counts.values()), max(found.counts.values())
+    bars = [
+        {
+            "name": name,
+            "number": f"{number} ({number / total:.0%}), each counts {found.weights[name]:.3g}",
+            "length": f"{100 * number / most:.1f}",
+        }
+        for name, number in found.counts.items()
+    ]
+    return {"column": found.column, "bars": bars, "text": found.text()}
 
 
 def class_content(found: ClassAudit) -> dict[str, Any]:
@@ -49,6 +65,7 @@ def class_content(found: ClassAudit) -> dict[str, Any]:
     return {
         "numbers": [(str(value), name) for name, value in found.numbers().items()],
         "sizes": _bars(found.sizes),
+        "balance": balance_content(found.balance) if found.balance is not None else None,
         "findings": findings_in(found.findings, whole),
     }
 

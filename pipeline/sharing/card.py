@@ -17,6 +17,9 @@ from pipeline import atomic
 from pipeline.data.captions import has_word
 from pipeline.data.card import LICENSES, Card
 from pipeline.evaluation import memorisation, png_metadata, results, test_set
+from pipeline.evaluation.fairness import record as fairness
+from pipeline.evaluation.fairness import tables
+from pipeline.evaluation.fairness.record import Fairness
 from pipeline.evaluation.picture_sets import INDEX, kept
 from pipeline.evaluation.previews import spread
 from pipeline.hub_ids import HUB_ID
@@ -123,6 +126,7 @@ def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None
         "held_out": validation.held_out_share if validation else None,
         "memorised": memorisation.of_adapter(folder),
         "is_of_another": memorisation.is_of_another(folder),
+        "fairness": of_groups(fairness.of_adapter(folder), private),
         "pairs": shown,
         "num_hidden": num_hidden,
         "marked": all(png_metadata.is_marked(folder / row["url"]) for pair in shown for row in pair),
@@ -132,6 +136,21 @@ def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None
         "height": request.get("height", environment["size"][1]),
         "guidance_scale": request.get("guidance_scale", base.guidance_scale),
         "seed": request.get("seed", run.get("seed", 0)),
+    }
+
+
+def of_groups(found: Fairness | None, private: Callable[[str], str]) -> dict[str, Any] | None:
+    """What the card says of groups: in words, how many of each were trained on, and the measure the words are of."""
+    if found is None:
+        return None
+    one, shown = found.foremost, {row["name"]: row for row in tables.groups(found)}
+    measured = tables.table(one) if one is not None else None
+    rows = [{**row, "trained": shown[row["name"]]["trained"]} for row in measured["rows"][:-1]] if measured else []
+    return {
+        "words": private(found.words()),
+        "by": private(found.by),
+        "label": measured["label"] if measured else "",
+        "rows": [redacted(row, private) for row in rows],
     }
 
 

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from pipeline import console
 from pipeline.commands.evaluation.options import EvaluateOptions
+from pipeline.commands.fairness.options import FairnessOptions
 
 
 def train(*flags: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
@@ -208,6 +209,27 @@ def memorisation(
     from pipeline.commands import memorisation as looking
 
     looking.look(output_dir, limit=limit, num_images=num_images, extractor=extractor, to=to, as_json=json)
+
+
+def fairness(output_dir: Path, *, options: FairnessOptions | None = None, json: bool = False) -> None:
+    """Say which groups of pictures a run treats worse, and which it draws where none is asked for.
+
+    Groups are the values of a metadata column, or of a slot of a template. Base and adapter are measured alike. Stopped
+    at any time, the same command goes on.
+
+    Example: python -m pipeline fairness outputs/mine --column size --neutral prompts.txt
+    Example: python -m pipeline fairness outputs/mine --template "a {size} fox" --values size=small,large --by size
+
+    Parameters
+    ----------
+    output_dir
+        The output folder of a run, or one of its checkpoints.
+    json
+        The numbers for programs.
+    """
+    from pipeline.commands.fairness import fairness as measuring
+
+    measuring.measure(output_dir, options or FairnessOptions(), as_json=json)
 
 
 def publish(

@@ -65,24 +65,24 @@ def recorded(folder: Path) -> dict[str, Any] | None:
 class Drawer:
     """Draws with one pipeline, loaded when it is first needed, that is given one adapter after the other."""
 
-    def __init__(self, subject: Subject, requests: Sequence[SampleRequest]) -> None:
-        self._subject, self._requests = subject, requests
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
         self._file: Path | None = None
 
-    def draw(self, place: Path, column: Column) -> None:
+    def draw(self, place: Path, column: Column, requests: Sequence[SampleRequest]) -> None:
         """Draw what a folder lacks, each process its share."""
-        paths = [place / f"{number:06d}.png" for number in range(len(self._requests))]
+        paths = [place / f"{number:06d}.png" for number in range(len(requests))]
         engine, size = self._subject.engine, self._subject.settings.size
         if engine.is_main:
             rows = [
                 {"file": path.name, "prompt": request.prompt, "seed": request.seed}
-                for path, request in zip(paths, self._requests, strict=True)
+                for path, request in zip(paths, requests, strict=True)
             ]
             atomic.write_text(place / INDEX, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
             if not all(path.is_file() for path in paths):
                 tell(f"Drawing {len(paths)} pictures: {column.title}")
         sampler = functools.partial(self._sampler, column)
-        engine.together(functools.partial(draw_missing, self._requests, paths, sampler, size, engine))
+        engine.together(functools.partial(draw_missing, requests, paths, sampler, size, engine))
 
     @functools.cached_property
     def _pipe(self) -> Any:

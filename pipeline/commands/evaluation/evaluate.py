@@ -50,9 +50,9 @@ def _evaluate(adapter: Path | None, options: EvaluateOptions, subject: Subject, 
     judges = judges_of(options, subject, wanted)
     engine.on_main(lambda: claim(folder, facts, "an evaluation"))
     columns = {BASE: Column("the base")} | ({ADAPTED: adapted} if subject.file is not None else {})
-    drawer = Drawer(subject, wanted.requests)
+    drawer = Drawer(subject)
     for name, column in columns.items():
-        drawer.draw(folder / name, column)
+        drawer.draw(folder / name, column, wanted.requests)
     engine.close()
     if not engine.is_main:
         return

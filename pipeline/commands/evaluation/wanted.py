@@ -32,12 +32,17 @@ class Wanted:
     reference: tuple[Example, ...]
     is_paired: bool  # whether reference i is the picture with caption i
     origin: str  # where captions and reference are from, in words
+    shifts: tuple[int, ...] = ()  # of each caption's seeds from the first, where some share theirs
 
     @property
     def requests(self) -> list[SampleRequest]:
-        """One for each picture, with a seed of its own."""
-        captions = [caption for caption in self.captions for _ in range(self.num_images)]
-        return [SampleRequest(caption, self.first_seed + number) for number, caption in enumerate(captions)]
+        """One for each picture, with a seed of its own if `shifts` do not say otherwise."""
+        firsts = self.shifts or range(0, len(self.captions) * self.num_images, self.num_images)
+        return [
+            SampleRequest(caption, self.first_seed + first + number)
+            for caption, first in zip(self.captions, firsts, strict=True)
+            for number in range(self.num_images)
+        ]
 
     @property
     def groups(self) -> tuple[int, ...]:

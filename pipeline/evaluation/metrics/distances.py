@@ -33,6 +33,8 @@ def mmd(
     real_groups: Int[Tensor, " n"],
     fake_groups: Int[Tensor, " m"],
     kernel: Kernel,
+    *,
+    confidence: float = 0.95,
 ) -> Interval:
     """Unbiased MMD^2: the U-statistic of Gretton et al. 2012, eq. (4), over pictures of different groups.
 
@@ -55,7 +57,7 @@ def mmd(
         if n := int(family.sum()):
             variance += (n - 1) / n * float((found[family] - found[family].mean()).square().sum())
             degrees = min(degrees, n - 1)
-    half = student(degrees) * variance**0.5
+    half = student(degrees, confidence) * variance**0.5
     return Interval(float(value), float(value) - half, float(value) + half, len(fake))
 
 
@@ -86,11 +88,13 @@ def kid(
     fake: Float[Tensor, "m d"],
     real_groups: Int[Tensor, " n"] | None = None,
     fake_groups: Int[Tensor, " m"] | None = None,
+    *,
+    confidence: float = 0.95,
 ) -> Interval:
     """Kernel Inception Distance (Binkowski et al. 2018) in the features given; without groups, of pairs row by row."""
     real_groups = torch.arange(len(real)) if real_groups is None else real_groups
     fake_groups = torch.arange(len(fake)) if fake_groups is None else fake_groups
-    return mmd(real, fake, real_groups, fake_groups, polynomial)
+    return mmd(real, fake, real_groups, fake_groups, polynomial, confidence=confidence)
 
 
 def scaled(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:

@@ -12,6 +12,7 @@ from pipeline.evaluation.metrics.compared import Compared
 from pipeline.evaluation.metrics.table import METRICS, Metric
 from pipeline.evaluation.statistics import (
     Interval,
+    as_share,
     distinct,
     folds_of,
     jackknifed,
@@ -79,18 +80,10 @@ def interval_of(metric: Metric, given: Compared) -> Interval | None:
         assert value is not None
         found = jackknifed(value(given), len(given.pictures), _families(given), lambda out: value(given.without(out)))
         count = given.pictures.num_captions
-    return _as_share(found, count) if metric.is_share else found
+    return as_share(found, count) if metric.is_share else found
 
 
-def _as_share(found: Interval, count: int) -> Interval:
-    """The interval of a share lies within 0 and 1, and is none of width 0: as if each caption had said the same."""
-    if found.value in (0, 1):
-        ends = share(round(found.value) * count, count)
-        return Interval(found.value, ends.low, ends.high, found.n)
-    return Interval(found.value, max(found.low, 0.0), min(found.high, 1.0), found.n)
-
-
-def change_of(metric: Metric, now: Compared, before: Compared) -> Interval | None:
+def change_of(metric: Metric, now: Compared, before: Compared, confidence: float = 0.95) -> Interval | None:
     """The change of a metric with its interval, paired: both have the same captions. None as for `interval_of`."""
     assert torch.equal(now.pictures.groups, before.pictures.groups)
     if metric.values is not None:
@@ -100,7 +93,7 @@ def change_of(metric: Metric, now: Compared, before: Compared) -> Interval | Non
             return None
         groups = now.pictures.groups[found]
         after, base = (means_by(row[found], groups) for row in both)
-        changed = paired_change(after, base)
+        changed = paired_change(after, base, confidence)
         return Interval(changed.value, changed.low, changed.high, int(found.sum()))
     value = metric.value
     assert value is not None
@@ -108,7 +101,7 @@ def change_of(metric: Metric, now: Compared, before: Compared) -> Interval | Non
     def without(out: Int[Tensor, " k"]) -> float:
         return value(now.without(out)) - value(before.without(out))
 
-    return jackknifed(value(now) - value(before), len(now.pictures), _families(now), without)
+    return jackknifed(value(now) - value(before), len(now.pictures), _families(now), without, confidence)
 
 
 def _families(given: Compared) -> list[list[Int[Tensor, "..."]]]:

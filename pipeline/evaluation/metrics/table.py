@@ -32,6 +32,7 @@ class Metric:
     value: Callable[[Compared], float] | None = None  # of the whole set
     interval: Callable[[Compared], Interval] | None = None  # where the set's has one of its own
     is_share: bool = False  # values are 0 or 1, or the set's lies between
+    of_caption: bool = False  # values say how well each picture follows its caption; more is better
     min_pictures: int = 1
     of_reference: str = ""  # what the reference would have, where it is not measured on it
     in_runs: bool = True  # measured at the end of every run, not by `evaluate` alone
@@ -230,26 +231,28 @@ METRICS: dict[str, Metric] = {
     ),
     "top1": _row(
         "Subject recognised at first guess", "top-1", "{:.0%}", "higher", {"answers"},
-        values=functools.partial(among_first, 1), is_share=True, blind="Everything but the subject.",
+        values=functools.partial(among_first, 1), is_share=True, of_caption=True, blind="Everything but the subject.",
     ),
     "top5": _row(
         "Subject among five guesses", "top-5", "{:.0%}", "higher", {"answers"},
-        values=functools.partial(among_first, 5), is_share=True, blind="Everything but the subject.",
+        values=functools.partial(among_first, 5), is_share=True, of_caption=True, blind="Everything but the subject.",
     ),
     "clip_score": _row(
         "Nearness to its caption", "CLIP score", "{:.1f}", "nearer the reference", {"captions"},
-        values=functools.partial(with_captions, adherence.clip_score), in_runs=False,
+        values=functools.partial(with_captions, adherence.clip_score), in_runs=False, of_caption=True,
         blind="Counts, places and who does what; it rises with whatever all captions share.",
     ),
     "clip_margin": _row(
         "Nearer to its own caption than to the others", "CLIP margin", "{:.3f}", "nearer the reference",
         {"captions", "rivals"},
         values=functools.partial(with_captions, adherence.margins),  # plain renders lie far above the reference
+        of_caption=True,
         blind="Counts, places and who does what.",
     ),
     "r_precision": _row(
         "Its own caption is the nearest of 100", "R-precision", "{:.0%}", "higher", {"captions", "rivals"},
         values=functools.partial(with_captions, adherence.r_precision), is_share=True, in_runs=False,
+        of_caption=True,
         blind="How near it is; easier where captions are fewer or differ more.",
     ),
     "cmmd": _row(
@@ -272,7 +275,7 @@ METRICS: dict[str, Metric] = {
     ),
     "rouge_l": _row(
         "Words in common and in order", "ROUGE-L", "{:.3f}", "nearer the reference", {"readings"},
-        values=rouge_l, **READ,
+        values=rouge_l, of_caption=True, **READ,
     ),
     "rouge_l_shuffled": _row(
         "The same against another caption: the floor", "ROUGE-L, shuffled", "{:.3f}", None,
@@ -281,6 +284,6 @@ METRICS: dict[str, Metric] = {
     ),
     "written": _row(
         "Legible words that the caption asks for", "1 - edit distance", "{:.0%}", "higher", {"letters"},
-        values=written, in_runs=False, blind="Captions that quote nothing, and how the words look.",
+        values=written, in_runs=False, of_caption=True, blind="Captions that quote nothing, and how the words look.",
     ),
 }  # fmt: skip
