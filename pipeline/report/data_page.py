@@ -1,6 +1,7 @@
 """The page of an audit, one self-contained file: what was found, the gravest first, with pictures and what to do."""
 
 import base64
+import collections
 import functools
 import io
 from collections.abc import Iterable
@@ -47,15 +48,11 @@ def content(found: Audit) -> dict[str, Any]:
 
 def balance_content(found: Balance) -> dict[str, Any]:
     """How uneven the groups of --balance are, and what their pictures would count."""
-    total, most = sum(found.counts.values()), max(found.counts.values())
-    bars = [
-        {
-            "name": name,
-            "number": f"{number} ({number / total:.0%}), each counts {found.weights[name]:.3g}",
-            "length": f"{100 * number / most:.1f}",
-        }
-        for name, number in found.counts.items()
-    ]
+    total, counts = sum(found.counts.values()), dict(collections.Counter(found.counts).most_common())
+    bars = _bars(counts)
+    for row in bars:
+        each = f", each counts {found.weights[row['name']]:.3g}" if row["name"] in found.weights else ""
+        row["number"] = f"{row['number']} ({row['number'] / total:.0%}){each}"
     return {"column": found.column, "bars": bars, "text": found.text()}
 
 
@@ -65,7 +62,6 @@ def class_content(found: ClassAudit) -> dict[str, Any]:
     return {
         "numbers": [(str(value), name) for name, value in found.numbers().items()],
         "sizes": _bars(found.sizes),
-        "balance": balance_content(found.balance) if found.balance is not None else None,
         "findings": findings_in(found.findings, whole),
     }
 

@@ -82,6 +82,25 @@ def test_a_histogram_holds_every_caption_once(counts, limit, bars):
     assert sum(found.values()) == len(counts)
 
 
+def test_the_page_shows_how_uneven_the_groups_of_balance_are(flags, tmp_path):
+    data, page = flaws.clean(tmp_path / "data"), tmp_path / "page.html"
+    lines = (data / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [{**json.loads(line), "rare": f"group {max(0, number - 25)}"} for number, line in enumerate(lines)]
+    flaws.write_rows(data, rows)
+    words = ["check", str(data), *flags, "--validation_split", "0", "--page", str(page)]
+    assert main([*words, "--balance", "season"]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "The loss would be weighed by season: its 2 groups are equally large" in text
+    assert "20 (50%), each counts 1<" in text
+    assert "fairness OUT --column season" in text
+    assert main([*words, "--balance", "rare"]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "26 (65%), each counts 0.1" in text
+    assert "<th>3 more</th><td>3 (8%)</td>" in text
+    assert main(words) == 0
+    assert "count alike" not in page.read_text(encoding="utf-8")
+
+
 def test_every_planted_flaw_is_found_and_named_and_the_page_shows_it(flags, tmp_path, capsys):
     data, page = flaws.clean(tmp_path / "data"), tmp_path / "page.html"
     (tmp_path / "elsewhere").mkdir()
