@@ -26,7 +26,8 @@ PANELS = {  # title, what it is of, whether more is better, and the ends of the 
     "unasked": ("Drawn where no size is named", "240 pictures, % of each size", (0.0, 1.0)),
 }
 WIDTH, HEIGHT, TOP, LEFT = 250, 190, 74, 46
-MODELS = {"base": "base", "plain": "adapter", "balanced": "--balance"}
+BETWEEN = 48  # rows
+MODELS = {"base": "base", "plain": "adapter", "balanced": "with --balance"}
 
 
 def main() -> None:
@@ -94,7 +95,7 @@ def panel(found: dict[str, Any], metric: str) -> dict[str, dict[str, dict[str, f
 
 def drawn(found: dict[str, Any]) -> str:
     """A cell for each measure, in it the groups side by side for each model."""
-    width, height = 2 * WIDTH + 20, TOP + 2 * (HEIGHT + 34)
+    width, height = 2 * WIDTH + 20, TOP + 2 * (HEIGHT + BETWEEN) - 18
     trained = found["trained"]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
@@ -106,7 +107,7 @@ def drawn(found: dict[str, Any]) -> str:
         x = 14 + 150 * place
         parts.append(f'<circle cx="{x}" cy="40" r="4" fill="{colour}"/><text x="{x + 9}" y="44">{name} things</text>')
     for place, metric in enumerate(PANELS):
-        corner = ((place % 2) * (WIDTH + 8), TOP + (place // 2) * (HEIGHT + 34))
+        corner = ((place % 2) * (WIDTH + 8), TOP + (place // 2) * (HEIGHT + BETWEEN))
         parts.append(cell(panel(found, metric), metric, corner))
     parts.append("<desc>Lines are 95 % intervals that hold for both groups at once.</desc></svg>")
     return "\n".join(parts) + "\n"

@@ -11,7 +11,6 @@ from pipeline.commands.evaluation.evaluate import judges_of
 from pipeline.commands.evaluation.subject import Subject, beside, subject_of
 from pipeline.commands.fairness.groups import Chosen, chosen
 from pipeline.commands.fairness.options import FairnessOptions
-from pipeline.commands.sample import run_of
 from pipeline.console import quiet_libraries, say, tell
 from pipeline.errors import ConfigError
 from pipeline.evaluation import looking
@@ -46,13 +45,7 @@ def measure(place: Path, options: FairnessOptions, *, as_json: bool) -> None:
 
 def _measure(place: Path, options: FairnessOptions, subject: Subject, *, as_json: bool) -> None:
     groups, folder = chosen(place, options), options.to or beside(place, record.FOLDER)
-    judges = [judge for judge in judges_of(options.of_evaluation, subject, groups.wanted) if _is_of_use(judge, groups)]
-    if groups.prompts and not any(_reads(judge) for judge in judges):
-        raise ConfigError(NO_READER)
-    if not judges:
-        raise ConfigError(
-            "Nothing says how pictures follow their captions: name a CLIP with --extractor, or --captioner."
-        )
+    judges = _judges_of(options, subject, groups)
     columns = {BASE: Column("the base"), ADAPTED: Column("with the adapter", subject.file)}
     facts = {**subject.facts, **groups.wanted.facts, **columns[ADAPTED].facts}
     facts |= {"by": groups.by, "of_caption": list(groups.grouping.of_caption)}
@@ -67,7 +60,19 @@ def _measure(place: Path, options: FairnessOptions, subject: Subject, *, as_json
     if not subject.engine.is_main:
         return
     cache = cache_folder(options.cache_dir or subject.run.get("cache_dir"))
-    found = _found(place, options, groups, _parities(folder, groups, judges, subject, cache), folder, judges, cache)
+    adapter = hash_of(place)
+    assert adapter is not None
+    found = Fairness(
+        adapter=adapter,
+        by=groups.by,
+        is_column=groups.is_column,
+        is_balanced=groups.is_column and subject.run.get("balance") == groups.by,
+        num_images=options.num_images,
+        origin=groups.wanted.origin,
+        groups=groups.groups,
+        parities=_parities(folder, groups, judges, subject, cache),
+        representation=represented(folder, options.target, groups, judges, cache) if groups.neutral else None,
+    )
     found.write(folder)
     page = fairness_page.write(folder, place.resolve().name, found, groups.grouping, notes=list(groups.notes))
     if as_json:
@@ -77,6 +82,19 @@ def _measure(place: Path, options: FairnessOptions, subject: Subject, *, as_json
     for note in groups.notes:
         tell(f"Note  {note}")
     tell(f"Report   {page}")
+
+
+def _judges_of(options: FairnessOptions, subject: Subject, groups: Chosen) -> list[Extractor]:
+    """Who looks, of all that are named or known. Raises ConfigError where nobody can say what is asked."""
+    known = judges_of(options.of_evaluation, subject, groups.wanted)
+    found = [judge for judge in known if _is_of_use(judge, groups)]
+    if groups.prompts and not any(_reads(judge) for judge in found):
+        raise ConfigError(NO_READER)
+    if not found:
+        raise ConfigError(
+            "Nothing says how pictures follow their captions: name a CLIP with --extractor, or --captioner."
+        )
+    return found
 
 
 def _is_of_use(judge: Extractor, groups: Chosen) -> bool:
@@ -100,30 +118,6 @@ def _parities(
         seen = {name: looking.look(one, judge, cache) for name, one in sets.items()}
         found += parities(seen[BASE], seen[ADAPTED], seen.get(REFERENCE), judge, groups.grouping)
     return tuple(sorted(found, key=lambda one: record.ORDER.index(one.metric)))
-
-
-def _found(
-    place: Path,
-    options: FairnessOptions,
-    groups: Chosen,
-    measured: tuple[Parity, ...],
-    folder: Path,
-    judges: Sequence[Extractor],
-    cache: Path,
-) -> Fairness:
-    adapter = hash_of(place)
-    assert adapter is not None
-    return Fairness(
-        adapter=adapter,
-        by=groups.by,
-        is_column=groups.is_column,
-        is_balanced=groups.is_column and run_of(place).get("balance") == groups.by,
-        num_images=options.num_images,
-        origin=groups.wanted.origin,
-        groups=groups.groups,
-        parities=measured,
-        representation=represented(folder, options.target, groups, judges, cache) if groups.neutral else None,
-    )
 
 
 def represented(folder: Path, target: str, groups: Chosen, judges: Sequence[Extractor], cache: Path) -> Representation:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipeline.evaluation.extractors.extractor import Extractor
@@ -113,7 +113,7 @@ def _three(sides: Mapping[str, Side]) -> dict[str, Side]:
     return {which: sides[which] for which in ("base", "adapted", "change")}
 
 
-def values_of(name: str, given: Compared, grouping: Grouping) -> list[Tensor] | None:
+def values_of(name: str, given: Compared, grouping: Grouping) -> list[Float[Tensor, "..."]] | None:
     """The values of each group; None where the metric cannot be measured, or says too little of one of them."""
     metric, seen = TABLE[name], given.pictures
     if metric is GROUP_READ:
@@ -128,7 +128,7 @@ def values_of(name: str, given: Compared, grouping: Grouping) -> list[Tensor] | 
     return found if min(map(len, found)) >= 2 and len(found) == len(grouping.names) else None
 
 
-def group_read(seen: Seen, grouping: Grouping) -> Tensor | None:
+def group_read(seen: Seen, grouping: Grouping) -> Float[Tensor, " n"] | None:
     """1 for a picture of which the reader names its group and no other; None where not every caption names it."""
     if seen.readings is None or not grouping.are_named:
         return None

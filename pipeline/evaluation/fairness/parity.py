@@ -79,8 +79,10 @@ class Means(Measured):
         """Student's paired interval where groups are paired; not of shares that differ alike in all pairs."""
         if self.is_paired:
             found = mean_of(self.values[first].double() - self.values[second].double(), confidence)
-            if found.high > found.low or not self.is_share:
+            if not self.is_share:
                 return found
+            if found.high > found.low:
+                return Interval(found.value, max(found.low, -1.0), min(found.high, 1.0), found.n)
         return super().between(first, second, confidence)
 
 
