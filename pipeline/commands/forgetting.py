@@ -67,9 +67,9 @@ def _look(adapter: Path, options: EvaluateOptions, subject: Subject, *, as_json:
         raise ConfigError("Nothing measures how far pictures move: name a vision model with --extractor.")
     column = Column("with the adapter", subject.file, options.scale)
     engine.on_main(lambda: claim(folder, {**subject.facts, **wanted.facts, **column.facts}, "pictures"))
-    drawer = Drawer(subject, wanted.requests)
+    drawer = Drawer(subject)
     for name, one in {BASE: Column("the base"), ADAPTED: column}.items():
-        drawer.draw(folder / name, one)
+        drawer.draw(folder / name, one, wanted.requests)
     engine.close()
     if not engine.is_main:
         return
