@@ -1,4 +1,4 @@
-"""The verbs that draw with an adapter and measure it: how good it is, what it copied, lost, and whom it treats worse."""
+"""The verbs that draw with an adapter and measure it: how good it is, what it copied or lost, whom it treats worse."""
 
 from pathlib import Path
 
