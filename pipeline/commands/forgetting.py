@@ -1,44 +1,31 @@
 """The verb: what an adapter does to captions that have nothing to do with what it was trained on."""
 
-import contextlib
-import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
-from PIL import Image
-from torch import Tensor
 
 from pipeline import records
 from pipeline.commands.evaluation.drawing import Column, Drawer, claim
 from pipeline.commands.evaluation.evaluate import judges_of
 from pipeline.commands.evaluation.options import EvaluateOptions
+from pipeline.commands.evaluation.predictions import asked
 from pipeline.commands.evaluation.subject import Subject, beside, subject_of
 from pipeline.commands.evaluation.wanted import Wanted, lines_of
 from pipeline.console import quiet_libraries, say, tell
-from pipeline.data import pixels
 from pipeline.errors import ConfigError
 from pipeline.evaluation import forgetting, looking, results
 from pipeline.evaluation.extractors import table as extractors
 from pipeline.evaluation.extractors.extractor import Extractor
-from pipeline.evaluation.forgetting import Asked, Forgetting, Pair
+from pipeline.evaluation.forgetting import Forgetting, Pair
 from pipeline.evaluation.looking import ADAPTED, BASE, PictureSet
-from pipeline.evaluation.picture_sets import kept
 from pipeline.evaluation.previews import spread
-from pipeline.evaluation.validation import MAX_EXAMPLES, NUM_LEVELS, LossEvaluator, ValidationExample
-from pipeline.geometry import whole
 from pipeline.hashing import digest_of_file
-from pipeline.objective.options import ObjectiveOptions
-from pipeline.progress import Progress
 from pipeline.remembered import cache_folder
 from pipeline.report import forgetting_page
 
 FIRST_SEED = 800_000
 NUM_CAPTIONS, NUM_IMAGES = 60, 2  # where neither is given; of two pictures each, one shows what another seed does
 LEAST = 12  # captions
-BATCH = 4  # pictures whose predictions are asked for at once
 
 
 def look(adapter: Path, options: EvaluateOptions, *, as_json: bool) -> None:
@@ -46,11 +33,7 @@ def look(adapter: Path, options: EvaluateOptions, *, as_json: bool) -> None:
 
     Raises ConfigError, CheckpointError or DataError with what cannot be done, before anything is drawn.
     """
-    if options.num_images < NUM_IMAGES:
-        raise ConfigError(f"--num_images {options.num_images} must be at least {NUM_IMAGES}: two seeds are compared.")
-    if options.limit is not None and options.limit < LEAST:
-        raise ConfigError(f"--limit {options.limit} must be at least {LEAST}.")
-    options.require_sound()
+    options.require_sound(limit=LEAST, num_images=NUM_IMAGES)
     with quiet_libraries():
         subject = subject_of(adapter, options)
         try:
@@ -76,9 +59,10 @@ def _look(adapter: Path, options: EvaluateOptions, subject: Subject, *, as_json:
     sets = {name: wanted.set_in(folder / name) for name in (BASE, ADAPTED)}
     cache = cache_folder(options.cache_dir or subject.run.get("cache_dir"))
     levels = forgetting.levels(*asked(subject, column, sets[BASE]))
-    found = measured(subject, judges, judge, sets, levels, cache)
+    found = measured(subject, judges, judge, sets=sets, levels=levels, cache=cache)
     found.write(folder)
-    page = forgetting_page.write(folder, adapter.resolve().name, found, subject.run, origin=wanted.origin)
+    name, settings = adapter.resolve().name, subject.settings
+    page = forgetting_page.write(folder, name, found, subject.run, origin=wanted.origin, settings=settings)
     if as_json:
         say(json.dumps(records.to_json(found), indent=1))
     else:
@@ -113,6 +97,7 @@ def measured(
     subject: Subject,
     judges: Sequence[Extractor],
     judge: Extractor,
+    *,
     sets: dict[str, PictureSet],
     levels: tuple[forgetting.Level, ...],
     cache: Path | None,
@@ -147,58 +132,3 @@ def measured(
         )[: forgetting.MOST_PAIRS],
         evaluation=evaluation,
     )
-
-
-@torch.no_grad()
-def asked(subject: Subject, column: Column, pictures: PictureSet) -> tuple[Asked, Asked]:
-    """What base and adapter predict for pictures of the base's own, from the very file, by the stock loader."""
-    family, pipe = subject.family, subject.pipeline()
-    denoiser, dtype = getattr(pipe, family.denoiser), subject.engine.precision.dtype
-    examples = list(encoded(subject, pictures))
-    captions = [example.caption for example in examples]
-    others = [captions[place - 1] for place in range(len(captions))]
-    conditions = 3 if family.supports_cfg else 2
-    progress = Progress(2 * conditions * NUM_LEVELS * len(examples), "prediction")
-    done = 0
-
-    def ask() -> Asked:
-        evaluator = LossEvaluator(
-            path=family.path(ObjectiveOptions()),
-            prompts=functools.cache(lambda caption: family.embed(pipe, caption)),
-            ragged=family.ragged,
-            batch_size=BATCH,
-            device=subject.engine.device,
-            dtype=dtype,
-        )
-
-        def predict(x_t: Tensor, t: Tensor, conditioning: Any) -> Tensor:
-            nonlocal done
-            done += len(x_t)
-            progress.update(done)
-            return family.denoise(denoiser, x_t.to(dtype), t, conditioning)
-
-        without = evaluator.predictions(predict, examples, [None] * len(examples)) if family.supports_cfg else None
-        return Asked(
-            evaluator.predictions(predict, examples), evaluator.predictions(predict, examples, others), without
-        )
-
-    with contextlib.closing(progress):
-        base = ask()
-        assert column.file is not None
-        pipe.load_lora_weights(column.file.parent, weight_name=column.file.name, adapter_name="lora")
-        pipe.set_adapters("lora", column.scale)
-        return base, ask()
-
-
-def encoded(subject: Subject, pictures: PictureSet) -> Iterator[ValidationExample]:
-    """The first picture of each caption, in latents."""
-    with quiet_libraries():
-        pipe = subject.family.load("vae").to(subject.engine.device)  # in float32: some overflow in half precision
-    rows = list(zip(pictures.groups, kept(pictures.folder), strict=True))
-    first = dict(reversed(rows))  # of each caption
-    size_states = subject.family.size_states(whole(subject.settings.size))
-    for row in spread([first[group] for group in sorted(first)], min(MAX_EXAMPLES, len(first))):
-        with Image.open(row["path"]) as file:
-            values = pixels.of_picture(file.convert("RGB"))
-        mean, std = (part[0].float().cpu() for part in subject.family.encode_image(pipe, values[None]))
-        yield ValidationExample(f"{row['prompt']} {row['seed']}", mean, std, row["prompt"], size_states)

@@ -68,13 +68,12 @@ class Forgetting:
 
     def words(self) -> str:
         """In a sentence."""
-        if self.share.low > ANOTHER:
-            times = f"{self.share.value:.1f} times as far as another seed moves them"
-            return f"It draws other pictures of these captions: they moved {times}."
         if self.share.high < LITTLE:
-            return "It left what these captions show nearly as it was."
+            return "The adapter leaves what these captions show nearly as it was."
+        if self.share.low > ANOTHER:
+            return "The adapter changes pictures of these captions more than another seed does."
         part = self.share.text("{:.0%}")
-        return f"Pictures of these captions moved, by {part} of what another seed does to them."
+        return f"The adapter changes pictures of these captions, by {part} of what another seed does."
 
 
 def read(folder: Path) -> Forgetting | None:

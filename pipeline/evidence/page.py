@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pipeline.config import Run
 from pipeline.evidence import verdicts
 from pipeline.evidence.claims import Claim, Plan
-from pipeline.evidence.measured import MEASURES, NUM_PICTURES
+from pipeline.evidence.measured import MEASURES, NUM_PICTURES, WORK
 from pipeline.evidence.rows import Row
 from pipeline.evidence.verdicts import Judged
 
@@ -23,6 +23,7 @@ settings. It does not say that a claim fails at another size, rate or length.
 beforehand the one measure that decides and the side on which it is expected. It *holds here*, or is *contradicted
 here*, where the paired difference is beyond chance at 5 % for all {claims} claims together (Student's t, Holm's
 procedure). Else there is *no difference here* where the 95 % interval lies within the margin, else it is *undecided*.
+Both sides of a pair were always run by the same code.
 """
 SETS = (
     f"Pictures are {NUM_PICTURES} in the new look, of things that no training picture shows, and {NUM_PICTURES} of "
@@ -38,18 +39,29 @@ def page(plan: Plan, rows: Sequence[Row]) -> str:
         side=common["resolution"], steps=common["max_train_steps"], batch=common["train_batch_size"],
         seeds=len(plan.seeds), claims=len(plan.claims),
     )  # fmt: skip
-    return "\n".join([introduction, *_table(judged), "", *_measures(), "", *_details(judged, plan), "", *_origin(rows)])
+    return "\n".join(
+        [
+            introduction,
+            *_table(judged, len(plan.seeds)),
+            "",
+            *_measures(),
+            "",
+            *_details(judged, plan),
+            "",
+            *_origin(rows),
+        ]
+    )
 
 
-def _table(judged: Sequence[Judged]) -> list[str]:
+def _table(judged: Sequence[Judged], num_seeds: int) -> list[str]:
     lines = ["| claim | source | decided by | control | arm | difference | verdict |", "|---|---|---|---|---|---|---|"]
     for one in judged:
         found, measure = one.effects.get(one.claim.measure), MEASURES[one.claim.measure]
-        numbers = ("", "", "")
+        numbers, unfinished = ("", "", ""), f"{one.verdict}: {one.num_pairs} of {num_seeds} seeds"
         if found is not None:
             numbers = (measure.form.format(found.control), measure.form.format(found.arm), _change(one.claim, found))
-        verdict = f"**{one.verdict}**" if one.verdict != verdicts.UNFINISHED else one.verdict
-        decided = f"{measure.title}, {one.claim.expects}"
+        verdict = f"**{one.verdict}**" if one.verdict != verdicts.UNFINISHED else unfinished
+        decided = f"{one.claim.expects} {measure.title}"
         lines.append("| " + " | ".join((one.claim.says, one.claim.source, decided, *numbers, verdict)) + " |")
     return lines
 
@@ -84,7 +96,7 @@ def _details(judged: Sequence[Judged], plan: Plan) -> list[str]:
 
 
 def _plain(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value).replace(WORK, "outputs/evidence")
 
 
 def _origin(rows: Sequence[Row]) -> list[str]:

@@ -35,6 +35,7 @@ class Judged:
 
     claim: Claim
     verdict: str
+    num_pairs: int  # of seeds
     effects: Mapping[str, Effect]  # by measure; none before there are two seeds
 
 
@@ -55,6 +56,7 @@ def judge(plan: Plan, rows: Sequence[Row]) -> list[Judged]:
             verdict(claim, effects[claim.name][claim.measure], sure=claim.name in sure)
             if claim.name in chances
             else UNFINISHED,
+            len(pairs_of(claim, plan, rows)),
             effects[claim.name],
         )
         for claim in plan.claims

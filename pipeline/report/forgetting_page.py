@@ -10,6 +10,7 @@ from pipeline.evaluation.forgetting import LITTLE, Forgetting
 from pipeline.evaluation.looking import ADAPTED, BASE
 from pipeline.evaluation.metrics.table import METRICS
 from pipeline.evaluation.results import Evaluation
+from pipeline.evaluation.sample import SampleSettings
 from pipeline.evaluation.statistics import Interval
 from pipeline.report.pictures import embedded
 from pipeline.report.rendering import template
@@ -18,7 +19,7 @@ FILE = "report.html"
 SAID = {  # of each metric, when it fell and when it rose
     "top1": ("Fewer subjects are recognised", "More subjects are recognised"),
     "clip_margin": ("Pictures are less near to their own captions", "Pictures are nearer to their own captions"),
-    "r_precision": ("Fewer pictures are told by their captions", "More pictures are told by their captions"),
+    "r_precision": ("Fewer pictures are recognised by their caption", "More pictures are recognised by their caption"),
     "rouge_l": ("Pictures show less of what captions say", "Pictures show more of what captions say"),
     "within_caption": ("Pictures of one caption are more alike", "Pictures of one caption differ more"),
 }
@@ -55,7 +56,8 @@ def predictions(found: Forgetting) -> list[str]:
             what = "what is where" if t > 0.5 else "fine detail"
             mean = sum(one.value for one in moved) / len(moved)
             said.append(
-                f"Predictions {name} moved by {mean:.0%} of the base's squared error, most at t = {t:g} ({what})."
+                f"What the model predicts {name} moved by {mean:.0%} of the base's own squared error, most at noise "
+                f"t = {t:g} ({what})."
             )
     return said
 
@@ -80,13 +82,15 @@ def advice(found: Forgetting, run: Mapping[str, Any]) -> list[str]:
     said = []
     if not any(run.get(name) for name in ("trigger_word", "caption_prefix", "instance_prompt")):
         said.append(
-            "No word calls it: it was trained to change every picture. With --caption_prefix it learns to change those "
-            "whose captions hold the word."
+            "This run had no word of its own, so it was trained to change every picture. With --caption_prefix it "
+            "learns to change those whose captions hold the word."
         )
     return said
 
 
-def write(folder: Path, name: str, found: Forgetting, run: Mapping[str, Any], *, origin: str) -> Path:
+def write(
+    folder: Path, name: str, found: Forgetting, run: Mapping[str, Any], *, origin: str, settings: SampleSettings
+) -> Path:
     """Make the page beside the pictures."""
     levels = [
         {
@@ -103,7 +107,7 @@ def write(folder: Path, name: str, found: Forgetting, run: Mapping[str, Any], *,
             "caption": pair.caption,
             "base": embedded(folder / pair.base),
             "adapted": embedded(folder / pair.adapted),
-            "text": f"{pair.distance:.3f} apart, where another seed is {found.another_seed.value:.3f}",
+            "text": f"{pair.distance:.3f} apart; two seeds are {found.another_seed.value:.3f} on average",
         }
         for pair in found.worst
     ]
@@ -114,6 +118,7 @@ def write(folder: Path, name: str, found: Forgetting, run: Mapping[str, Any], *,
         advice=advice(found, run),
         n=found.evaluation.n,
         origin=origin,
+        settings=f"Guidance {settings.guidance_scale:g}, {settings.num_inference_steps} steps, {settings.size} pixels",
         extractor=found.extractor,
         rows=results.rows(followed(found)),
         levels=levels,

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from pipeline.__main__ import main
-from pipeline.commands import forgetting as looking
+from pipeline.commands.evaluation import predictions
 from pipeline.evaluation import forgetting
 from pipeline.evaluation.sample import Sampler
 from pipeline.families.checkpoint.source import ModelSource
@@ -25,7 +25,7 @@ def captions(tmp_path):
 @pytest.fixture
 def few(monkeypatch):
     """Predictions of three pictures instead of 32."""
-    monkeypatch.setattr(looking, "MAX_EXAMPLES", 3)
+    monkeypatch.setattr(predictions, "MAX_EXAMPLES", 3)
 
 
 def test_what_moved_is_found_and_shown(finished_run, captions, tmp_path, few, capsys, monkeypatch):
@@ -66,7 +66,7 @@ def test_at_scale_0_nothing_moves(finished_run, captions, tmp_path, few):
         assert level.moved.value == pytest.approx(0, abs=1e-9)
         assert level.gain.value == pytest.approx(level.gain_base.value)
         assert level.shuffle_gain.value == pytest.approx(level.shuffle_gain_base.value)
-    assert found.words() == "It left what these captions show nearly as it was."
+    assert found.words() == "The adapter leaves what these captions show nearly as it was."
 
 
 def test_captions_are_those_of_the_bases_card_else_a_list_that_ships(tmp_path):

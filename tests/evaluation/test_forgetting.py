@@ -73,7 +73,7 @@ def test_a_model_that_is_never_asked_without_a_caption_has_no_such_columns():
 @pytest.mark.parametrize(
     ("share", "said"),
     [
-        (Interval(5.0, 4.0, 6.0, 60), "5.0 times as far as another seed moves them"),
+        (Interval(5.0, 4.0, 6.0, 60), "more than another seed does"),
         (Interval(0.5, 0.4, 0.6, 60), "50% [40%, 60%] of what another seed does"),
         (Interval(0.5, -0.1, 1.1, 60), "50% [-10%, 110%] of what another seed does"),
         (Interval(0.1, 0.05, 0.15, 60), "nearly as it was"),

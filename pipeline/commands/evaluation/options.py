@@ -48,7 +48,7 @@ class EvaluateOptions:
     """What the model computes in. Not given: as the run."""
 
     extractor: list[str] | None = None
-    """What looks at the pictures, once for each: photographs, inception, or a vision model of transformers."""
+    """What looks at the pictures, once for each: photographs, inception, starter, or a vision model of transformers."""
 
     inception_weights: str | None = None
     """torch-fidelity's file with the weights of Inception-v3. Not given: downloaded."""
@@ -74,12 +74,12 @@ class EvaluateOptions:
     to: Path | None = None
     """Folder for pictures, numbers and page. Not given: ADAPTER/evaluation."""
 
-    def require_sound(self) -> None:
-        """Raise ConfigError for values that mean nothing, all of them at once."""
+    def require_sound(self, *, limit: int = 1, num_images: int = 1) -> None:
+        """Raise ConfigError for values that mean nothing, all of them at once; two of them have to be so large."""
         problems = []
-        for flag, value in (("limit", self.limit), ("num_images", self.num_images)):
-            if value is not None and value < 1:
-                problems.append(f"--{flag} {value} must be at least 1.")
+        for flag, value, least in (("limit", self.limit, limit), ("num_images", self.num_images, num_images)):
+            if value is not None and value < least:
+                problems.append(f"--{flag} {value} must be at least {least}.")
         if self.num_inference_steps is not None and not 1 <= self.num_inference_steps <= 1000:
             problems.append(f"--num_inference_steps {self.num_inference_steps} must be between 1 and 1000.")
         if self.guidance_scale is not None and not 0 <= self.guidance_scale < float("inf"):
@@ -92,3 +92,56 @@ class EvaluateOptions:
             problems.append(f"--reference {self.reference} is no folder of pictures.")
         if problems:
             raise ConfigError("\n".join(problems))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ForgettingOptions:
+    """The options of `forgetting`, beside the adapter."""
+
+    base: str | None = None
+    """Folder, file or Hub id of the base model, where no run names it."""
+
+    captions: Path | None = None
+    """A text file with a caption in each line. Not given: those that go with the base, else a list of ours."""
+
+    limit: int | None = None
+    """Captions at most, spread over all. Not given: 60."""
+
+    num_images: int = 2
+    """Pictures of each caption, from 2 on: the second shows what another seed does."""
+
+    seed: int = 0
+    """Added to all seeds."""
+
+    scale: float = 1.0
+    """Scale of the adapter."""
+
+    guidance_scale: float | None = None
+    """Classifier-free guidance. Not given: the run's, else the default of the model's pipeline."""
+
+    num_inference_steps: int | None = None
+    """Sampling steps. Not given: the run's, else 25."""
+
+    size: str | None = None
+    """Width and height, as in 832x1216. Not given: that of the run's previews, else the model's own."""
+
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = None
+    """What the model computes in. Not given: as the run."""
+
+    extractor: list[str] | None = None
+    """What looks at the pictures, as in evaluate; the last one says how far they moved."""
+
+    captioner: str | None = None
+    """An image-to-text model, as in evaluate."""
+
+    cache_dir: str | None = None
+    """Folder of downloaded models, and of what was seen in pictures once. Not given: the run's."""
+
+    to: Path | None = None
+    """Folder for pictures, numbers and page. Not given: ADAPTER/forgetting."""
+
+    @property
+    def of_evaluation(self) -> EvaluateOptions:
+        """The same as options of `evaluate`."""
+        return EvaluateOptions(**vars(self))

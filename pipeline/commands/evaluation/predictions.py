@@ -1,0 +1,80 @@
+"""What base and adapter predict for pictures of the base's own, at each noise level, with captions and without."""
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipeline.commands.evaluation.drawing import Column
+from pipeline.commands.evaluation.subject import Subject
+from pipeline.console import quiet_libraries
+from pipeline.data import pixels
+from pipeline.evaluation.forgetting import Asked
+from pipeline.evaluation.looking import PictureSet
+from pipeline.evaluation.picture_sets import kept
+from pipeline.evaluation.previews import spread
+from pipeline.evaluation.validation import MAX_EXAMPLES, NUM_LEVELS, LossEvaluator, ValidationExample
+from pipeline.geometry import whole
+from pipeline.objective.options import ObjectiveOptions
+from pipeline.progress import Progress
+
+BATCH = 4  # pictures at once
+
+
+@torch.no_grad()
+def asked(subject: Subject, column: Column, pictures: PictureSet) -> tuple[Asked, Asked]:
+    """The predictions of the base and of the very file of the adapter, by the stock loader."""
+    family, pipe = subject.family, subject.pipeline()
+    denoiser, dtype = getattr(pipe, family.denoiser), subject.engine.precision.dtype
+    examples = list(encoded(subject, pictures))
+    captions = [example.caption for example in examples]
+    others = [captions[place - 1] for place in range(len(captions))]
+    conditions = 3 if family.supports_cfg else 2
+    progress = Progress(2 * conditions * NUM_LEVELS * len(examples), "prediction")
+    done = 0
+
+    def ask() -> Asked:
+        evaluator = LossEvaluator(
+            path=family.path(ObjectiveOptions()),
+            prompts=functools.cache(lambda caption: family.embed(pipe, caption)),
+            ragged=family.ragged,
+            batch_size=BATCH,
+            device=subject.engine.device,
+            dtype=dtype,
+        )
+
+        def predict(x_t: Tensor, t: Tensor, conditioning: Any) -> Tensor:
+            nonlocal done
+            done += len(x_t)
+            progress.update(done)
+            return family.denoise(denoiser, x_t.to(dtype), t, conditioning)
+
+        without = evaluator.predictions(predict, examples, [None] * len(examples)) if family.supports_cfg else None
+        return Asked(
+            evaluator.predictions(predict, examples), evaluator.predictions(predict, examples, others), without
+        )
+
+    with contextlib.closing(progress):
+        base = ask()
+        assert column.file is not None
+        pipe.load_lora_weights(column.file.parent, weight_name=column.file.name, adapter_name="lora")
+        pipe.set_adapters("lora", column.scale)
+        return base, ask()
+
+
+def encoded(subject: Subject, pictures: PictureSet) -> Iterator[ValidationExample]:
+    """The first picture of each caption, in latents."""
+    with quiet_libraries():
+        pipe = subject.family.load("vae").to(subject.engine.device)  # in float32: some overflow in half precision
+    rows = list(zip(pictures.groups, kept(pictures.folder), strict=True))
+    first = dict(reversed(rows))  # of each caption
+    size_states = subject.family.size_states(whole(subject.settings.size))
+    for row in spread([first[group] for group in sorted(first)], min(MAX_EXAMPLES, len(first))):
+        with Image.open(row["path"]) as file:
+            values = pixels.of_picture(file.convert("RGB"))
+        mean, std = (part[0].float().cpu() for part in subject.family.encode_image(pipe, values[None]))
+        yield ValidationExample(f"{row['prompt']} {row['seed']}", mean, std, row["prompt"], size_states)
