@@ -45,8 +45,9 @@ def test_each_interval_is_as_wide_as_the_number_of_groups_asks():
     found = parity.side(means(values), NAMES)
     assert found.groups["a"] == mean_of(values[0], 1 - 0.05 / 4)
     assert parity.simultaneous(6) == pytest.approx(1 - 0.05 / 6)
-    low = max(means(values).between(i, j, 1 - 0.05 / 6).low for i, j in itertools.permutations(range(4), 2))
-    assert found.gap.low == max(0.0, low)
+    pairs = [means(values).between(i, j, 1 - 0.05 / 6) for i, j in itertools.permutations(range(4), 2)]
+    assert found.gap.low == max(0.0, *(one.low for one in pairs))
+    assert found.gap.high == pytest.approx(max(one.high for one in pairs))
 
 
 @pytest.mark.parametrize("is_paired", [False, True])
