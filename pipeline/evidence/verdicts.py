@@ -47,7 +47,7 @@ def judge(plan: Plan, rows: Sequence[Row]) -> list[Judged]:
     on both sides; else it is undecided. A claim whose seeds were not all run is unfinished, and is one of them still.
     """
     effects = {claim.name: effects_of(claim, pairs_of(claim, plan, rows)) for claim in plan.claims}
-    finished = [claim for claim in plan.claims if len(pairs_of(claim, plan, rows)) == len(plan.seeds)]
+    finished = [c for c in plan.claims if effects[c.name] and len(pairs_of(c, plan, rows)) == len(plan.seeds)]
     chances = {claim.name: effects[claim.name][claim.measure].chance for claim in finished}
     sure = beyond_chance(chances, len(plan.claims))
     return [

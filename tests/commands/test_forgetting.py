@@ -31,7 +31,7 @@ def few(monkeypatch):
 def test_what_moved_is_found_and_shown(finished_run, captions, tmp_path, few, capsys, monkeypatch):
     out, to = finished_run("--validation_split", "0.5"), tmp_path / "to"
     words = ["forgetting", str(out), "--captions", str(captions), "--extractor", "starter", "--scale", "20"]
-    words += ["--to", str(to)]
+    words += ["--num_inference_steps", "1", "--to", str(to)]
     assert main(words) == 0
     said = capsys.readouterr().out
     found = forgetting.read(to)
@@ -57,7 +57,8 @@ def test_what_moved_is_found_and_shown(finished_run, captions, tmp_path, few, ca
 def test_at_scale_0_nothing_moves(finished_run, captions, tmp_path, few):
     """Base and adapter are asked for the same, and answer the same."""
     out, to = finished_run("--validation_split", "0.5"), tmp_path / "to"
-    words = ["--captions", str(captions), "--extractor", "starter", "--scale", "0", "--to", str(to)]
+    words = ["--captions", str(captions), "--extractor", "starter", "--scale", "0", "--num_inference_steps", "1"]
+    words += ["--to", str(to)]
     assert main(["forgetting", str(out), *words]) == 0
     found = forgetting.read(to)
     assert found.moved.value == pytest.approx(0, abs=1e-5)

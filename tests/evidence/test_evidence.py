@@ -126,7 +126,8 @@ SMALL = """seeds = [0]
 [common]
 resolution = 64
 caption_prefix = "sticker,"
-validation_split = 0.02
+max_train_samples = 12
+validation_split = 0.017
 validation_steps = 1
 max_train_steps = 1
 guidance_scale = 2.0
@@ -167,7 +168,7 @@ def test_a_run_is_measured_once_and_kept(tmp_path, monkeypatch, capsys):
     control, same, still, _ = found
     assert set(control.measured) == set(measured.MEASURES)
     assert (same.measured, same.seconds) == (control.measured, 0)
-    assert still.measured["moved"] < 1e-6 < control.measured["moved"]  # at no rate to speak of it is the base
+    assert still.measured["moved"] < 1e-4 < control.measured["moved"]  # at no rate to speak of it is the base
     assert still.measured["kept"] == 0
     assert still.measured["late"] == pytest.approx(1, abs=1e-4)
     assert not list((tmp_path / "work").glob("run-*"))  # what runs leave is removed
