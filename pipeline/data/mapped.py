@@ -1,8 +1,10 @@
 """Examples in a file of Arrow record batches that is mapped into memory: what is not looked at costs nothing.
 
-All processes of a machine share its pages, and one that is given such examples opens the file itself.
+All processes of a machine share its pages, and one that is given such examples opens the file itself. Behind the
+batches lies a hash of them, for Arrow trusts what it maps: a damaged file would be other captions, or a crash.
 """
 
+import io
 import itertools
 import json
 import os
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, overload
 
 import numpy as np
+import xxhash
 
 from pipeline import atomic
 from pipeline.data.manifest import Columns, Example, Places
@@ -21,7 +24,8 @@ from pipeline.errors import DataError
 from pipeline.geometry import Size
 
 ROWS = 2**16  # of a record batch
-TEXTS = ("id", "image_id", "name", "mask_id", "sketch", "group", "path", "mask")
+TEXTS = ("id", "image_id", "name", "mask_id", "sketch", "group")
+PATHS = ("path", "mask")  # as bytes, for not every name of a file is text
 NUMBERS = ("copy", "width", "height")
 LISTS = ("captions", "weights")
 FIELDS = (
@@ -29,6 +33,8 @@ FIELDS = (
     "group",
 )  # fmt: skip
 HEADER = b"t2i-lora"  # the key of what is no row
+PIECE = 2**20  # bytes read at once
+HASH_BYTES = xxhash.xxh3_128().digest_size  # at the end of the file
 
 
 class MappedTable:
@@ -40,11 +46,20 @@ class MappedTable:
 
     @classmethod
     def opened(cls, path: Path) -> "MappedTable":
-        """Raises OSError, pyarrow.ArrowException, LookupError, TypeError or ValueError for what is no such file."""
+        """Raises ValueError for a file that is not as it was written, OSError for none."""
+        identity = _identity(path)
+        _require_whole(path)
+        return cls._mapped(path, identity)
+
+    @classmethod
+    def _mapped(cls, path: Path, identity: tuple[int, ...]) -> "MappedTable":
+        """The table of a file that is known to be whole. Raises ValueError where another has taken its place."""
         import pyarrow
 
-        identity = _identity(path)
-        return cls(path, identity, pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all())
+        content = pyarrow.memory_map(str(path)).read_buffer()
+        if _identity(path) != identity:
+            raise ValueError(f"{path} is another file")
+        return cls(path, identity, pyarrow.ipc.open_file(content.slice(0, content.size - HASH_BYTES)).read_all())
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For another process, the place of the file: all that is in it, where another has taken its place."""
@@ -59,11 +74,29 @@ def _identity(path: Path) -> tuple[int, ...]:
     return facts.st_dev, facts.st_ino, facts.st_mtime_ns
 
 
+def _require_whole(path: Path) -> None:
+    """Raise ValueError for a file whose hash is another; OSError for none."""
+    with path.open("rb") as file:
+        length = file.seek(0, os.SEEK_END) - HASH_BYTES
+        if length < 0:
+            raise ValueError(f"{path} is cut short")
+        file.seek(length)
+        wanted, found, rest = file.read(), xxhash.xxh3_128(), length
+        file.seek(0)
+        while piece := file.read(min(PIECE, rest)):  # read, not mapped: what is mapped counts as this process's memory
+            found.update(piece)
+            rest -= len(piece)
+    if found.digest() != wanted:
+        raise ValueError(f"{path} is not as it was written")
+
+
 def _opened_again(path: Path, identity: tuple[int, ...]) -> MappedTable:
-    found = MappedTable.opened(path)
-    if found.identity != identity:
-        raise DataError(f"The dataset changed while a run with it began ({path} is another); start again.")
-    return found
+    """The table of a file that another process opened. Raises DataError where the file is another now."""
+    try:
+        return MappedTable._mapped(path, identity)
+    except (OSError, ValueError) as error:
+        message = f"The dataset changed while a run with it began ({path} is another); start again."
+        raise DataError(message) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +119,9 @@ class Mapped(Columns):
             return self.at(np.arange(len(self))[place])
         row = range(len(self))[place]
         row = row if self.places is None else int(self.places[row])
-        cells = {column: self.file.table[column][row].as_py() for column in (*TEXTS, *NUMBERS, *LISTS)}
+        cells = {column: self.file.table[column][row].as_py() for column in (*TEXTS, *PATHS, *NUMBERS, *LISTS)}
         size = Size(cells.pop("width"), cells.pop("height"))
-        source, mask = FileSource(cells.pop("path")), _source(cells.pop("mask"))
+        source, mask = _source(cells.pop("path")), _source(cells.pop("mask"))
         captions, weights = tuple(cells.pop("captions")), tuple(cells.pop("weights"))
         return Example(
             **cells, source=source, captions=captions, size=size, options=self.options, mask=mask, weights=weights
@@ -119,9 +152,9 @@ class Mapped(Columns):
             known: dict[tuple[int, int], Size] = {}
             sides = zip(self._cells("width"), self._cells("height"), strict=True)
             return [known.get(side) or known.setdefault(side, Size(*side)) for side in sides]
-        if name == "source":
-            return [FileSource(path) for path in self._cells("path")]
-        return [_source(path) for path in self._cells("mask")] if name == "mask" else self._cells(name)
+        if name in ("source", "mask"):
+            return [_source(path) for path in self._cells("path" if name == "source" else "mask")]
+        return self._cells(name)
 
     def _cells(self, name: str) -> list[Any]:
         """A column of the file as it is kept."""
@@ -133,8 +166,9 @@ class Mapped(Columns):
         return cells
 
 
-def _source(path: str | None) -> FileSource | None:
-    return None if path is None else FileSource(path)
+def _source(path: bytes | None) -> Any:
+    """What lies at a path; None without one."""
+    return None if path is None else FileSource(os.fsdecode(path))
 
 
 def _tuples(lists: Any) -> Iterator[tuple[Any, ...]]:
@@ -150,20 +184,40 @@ def is_kept(examples: Sequence[Example]) -> bool:
 
 
 def write(path: Path, examples: Iterable[Example], header: dict[str, Any]) -> None:
-    """Write the file whole or not at all. Raises OSError."""
+    """Write the file whole or not at all.
+
+    Raises OSError, or pyarrow.ArrowException or ValueError for what Arrow does not hold, half a character, say.
+    """
     import pyarrow
 
-    kinds = dict.fromkeys(TEXTS, pyarrow.string()) | dict.fromkeys(NUMBERS, pyarrow.int32())
-    kinds |= {"captions": pyarrow.list_(pyarrow.string()), "weights": pyarrow.list_(pyarrow.float64())}
+    text = pyarrow.large_string()  # not string: what is taken at places lies in one piece, which may be above 2 GiB
+    kinds = dict.fromkeys(TEXTS, text) | dict.fromkeys(PATHS, pyarrow.large_binary())
+    kinds |= dict.fromkeys(NUMBERS, pyarrow.int32())
+    kinds |= {"captions": pyarrow.large_list(text), "weights": pyarrow.large_list(pyarrow.float64())}
     schema = pyarrow.schema(kinds.items(), {HEADER: json.dumps(header)})
 
     def fill(file: BinaryIO) -> None:
-        waiting = iter(examples)
-        with pyarrow.ipc.new_file(file, schema) as writer:
+        waiting, hashed = iter(examples), _Hashed(file)
+        with pyarrow.ipc.new_file(hashed, schema) as writer:
             while rows := [_row(example) for example in itertools.islice(waiting, ROWS)]:
                 writer.write_batch(pyarrow.RecordBatch.from_pylist(rows, schema))
+        file.write(hashed.hash.digest())
 
     atomic.write_by(path, fill)
+
+
+class _Hashed(io.RawIOBase):
+    """A file, and a hash of what was written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.hash = file, xxhash.xxh3_128()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self.hash.update(content)
+        return self._file.write(content)
 
 
 def _row(example: Example) -> dict[str, Any]:
@@ -173,6 +227,6 @@ def _row(example: Example) -> dict[str, Any]:
     return {**{name: getattr(example, name) for name in plain}, **sides, **places}
 
 
-def _place(source: Source) -> str:
+def _place(source: Source) -> bytes:
     assert isinstance(source, FileSource)
-    return source.place
+    return os.fsencode(source.place)

@@ -1,6 +1,7 @@
 """Examples in a mapped file are those that were written, whole, in parts, by columns and in other processes."""
 
 import dataclasses
+import os
 import pickle
 
 import numpy as np
@@ -56,6 +57,38 @@ def test_every_way_to_an_example_leads_to_the_one_that_was_written(kept):
     assert kept.file.header == {"signature": "s"}
     with pytest.raises(IndexError):
         kept[100]
+
+
+def test_a_name_that_is_no_text_is_kept_and_what_arrow_cannot_hold_leaves_nothing_behind(tmp_path):
+    odd = os.fsdecode(b"/data/caf\xe9.png")
+    example = dataclasses.replace(EXAMPLES[0], source=FileSource(odd), mask=FileSource(odd))
+    mapped.write(tmp_path / "examples.arrow", [example], {})
+    found = Mapped(MappedTable.opened(tmp_path / "examples.arrow"), OPTIONS)
+    assert found == [example]
+    assert found[0] == example
+    with pytest.raises(ValueError, match="surrogates"):
+        mapped.write(tmp_path / "other.arrow", [dataclasses.replace(example, group="\ud800")], {})
+    assert [path.name for path in tmp_path.iterdir()] == ["examples.arrow"]
+
+
+def test_columns_may_be_larger_than_2_gib(kept):
+    import pyarrow.types as kinds
+
+    for field in kept.file.table.schema:
+        kind = field.type.value_type if kinds.is_large_list(field.type) else field.type
+        assert not any(is_small(kind) for is_small in (kinds.is_string, kinds.is_binary, kinds.is_list)), field
+
+
+@pytest.mark.parametrize("where", [0.1, 0.4, 0.6, 0.9, 0.9999])
+@pytest.mark.parametrize("damage", [bytes(16), b"\xff" * 16, None])
+def test_a_file_that_is_not_as_it_was_written_is_refused(kept, where, damage):
+    path = kept.file.path
+    content = path.read_bytes()
+    place = int(where * len(content))
+    other = content[:place] if damage is None else content[:place] + damage + content[place + len(damage) :]
+    path.write_bytes(other[: len(content)] if other != content else content[:place] + b"x" * 16 + content[place + 16 :])
+    with pytest.raises(ValueError, match=r"not as it was written|cut short"):
+        MappedTable.opened(path)
 
 
 def test_a_part_of_a_part_and_its_columns(kept):
