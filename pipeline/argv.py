@@ -103,21 +103,36 @@ def _spelled(word: str) -> str:
 
 
 def doubled(argv: Sequence[str], kinds: Mapping[str, FlagKind]) -> dict[str, str]:
-    """A sentence for each flag that takes one value and is given several, under one name or two."""
+    """A sentence for each flag that may be given once and is given more often, under one name or two."""
     given: dict[str, list[tuple[str, str]]] = {}  # as it was typed, with its value
     for place, word in enumerate(argv):
-        name = _spelled(word).partition("=")[0].removeprefix("--")
-        if word.startswith("--") and kinds.get(name) in ("value", "whole"):
+        name = bare(_spelled(word))
+        if word.startswith("--") and kinds.get(name, "values") != "values":
             typed, equals, value = word.partition("=")
             rest = list(argv[place + 1 :])
             given.setdefault(name, []).append((typed, value if equals else "".join(_take(rest)[:1])))
-    found = {}
-    for flag, several in given.items():
-        names, values = dict.fromkeys(typed for typed, _ in several), [repr(value) for _, value in several]
-        if len(several) > 1:
-            what = f"{' and '.join(names)} are one flag" if len(names) > 1 else f"{next(iter(names))} takes one value"
-            found[f"--{flag}"] = f"{what}, given {', '.join(values[:-1])} and {values[-1]}; keep one."
-    return found
+    return {
+        name: _doubled(several, is_switch=kinds[name] == "switch")
+        for name, several in given.items()
+        if len(several) > 1
+    }
+
+
+def _doubled(several: list[tuple[str, str]], *, is_switch: bool) -> str:
+    """What is said of one flag, given several times: each time as it was typed, with its value."""
+    names, values = list(dict.fromkeys(typed for typed, _ in several)), [repr(value) for _, value in several]
+    if is_switch and len({_spelled(name) for name in names}) > 1:
+        return f"{' and '.join(names)} say the opposite of each other; keep one."
+    what = f"{' and '.join(names)} are one flag" if len(names) > 1 else f"{names[0]} takes one value"
+    if is_switch:
+        what = what if len(names) > 1 else f"{names[0]} is given {len(several)} times"
+        return f"{what}; keep one."
+    return f"{what}, given {', '.join(values[:-1])} and {values[-1]}; keep one."
+
+
+def bare(flag: str) -> str:
+    """The name of the option that a flag is about: rank of --rank=4, center_crop of --no-center_crop."""
+    return flag.split("=")[0].removeprefix(NEGATIVE if flag.startswith(NEGATIVE) else "--")
 
 
 def with_home(argv: Sequence[str]) -> list[str]:
@@ -149,7 +164,7 @@ def problems(argv: Sequence[str], kinds: Mapping[str, FlagKind]) -> list[str]:
                 found.append(f"{word!r} belongs to no flag.")
             continue
         flag, equals, value = word.partition("=")
-        kind = kinds.get(flag.removeprefix(NEGATIVE if flag.startswith(NEGATIVE) else "--"))
+        kind = kinds.get(bare(flag))
         if kind is None:
             _take(words)
         elif kind == "switch":
@@ -184,9 +199,9 @@ def is_whole(value: object) -> bool:
 
 
 def _take(words: list[str]) -> list[str]:
-    """Take the words up to the next flag."""
+    """Take the words up to the next flag; a number below zero is none."""
     taken = []
-    while words and not words[0].startswith("-"):
+    while words and not _has_dash(words[0]):
         taken.append(words.pop(0))
     return taken
 
@@ -196,8 +211,7 @@ def _has_dash(word: str) -> bool:
 
 
 def _is_flag(word: str, kinds: Mapping[str, FlagKind]) -> bool:
-    name = word.split("=")[0].removeprefix(NEGATIVE if word.startswith(NEGATIVE) else "--")
-    return word.startswith("--") and name in kinds
+    return word.startswith("--") and bare(word) in kinds
 
 
 def _opposite(flag: str) -> str:

@@ -161,15 +161,11 @@ def parse(argv: list[str]) -> Command | None:
     config, recipe = _path_of(argv, "config"), command_line.value_of(argv, "recipe")
     table = run_toml.read(config) if config is not None else {}
     tables = table.pop("source", ())
-    on_line = {word.removeprefix("--no-").removeprefix("--").split("=")[0] for word in argv if word.startswith("--")}
+    on_line = {command_line.bare(word) for word in argv if word.startswith("--")}
     given = table.keys() | on_line
     refusals = [f"--{name}: {command_line.REFUSED[name]}" for name in sorted(given & command_line.REFUSED.keys())]
     refusals = refusals or command_line.problems(argv, KINDS)
-    refusals += [
-        f"{config}: {name} = {value} must be a whole number."
-        for name, value in table.items()
-        if KINDS.get(name) == "whole" and not command_line.is_whole(value)
-    ]
+    refusals += run_toml.problems(table, KINDS, config) if config is not None else []
     if refusals:
         raise ConfigError("\n".join(refusals))
     if recipe is None and config is None and "pretrained_model_name_or_path" not in given:
@@ -228,8 +224,8 @@ def _parsed(app: App, argv: list[str], doubled: Mapping[str, str]) -> Any:
 def _refusal(error: cyclopts.CycloptsError, flag: str, doubled: Mapping[str, str]) -> str:
     """What is said of something that the parser does not take."""
     meant = command_line.OF_OTHERS.get(flag.removeprefix("--"))
-    if isinstance(error, cyclopts.RepeatArgumentError) and flag in doubled:
-        return doubled[flag]
+    if isinstance(error, cyclopts.RepeatArgumentError) and command_line.bare(flag) in doubled:
+        return doubled[command_line.bare(flag)]
     return str(error).strip() if meant is None else f"Unknown option: {flag}. Here it is {meant}."
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.argv import ALSO_CALLED
+from pipeline.argv import ALSO_CALLED, FlagKind, is_whole
 from pipeline.errors import ConfigError
 
 TABLES = "source"  # the only key with tables
@@ -43,7 +43,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where} is not valid TOML: {error}") from error
-    table = _spelled(table)
+    table = _spelled(table, where)
     if "sources" in table:
         raise ConfigError(f"{where}: write a table [[{TABLES}]] for each source, at the end, in place of sources.")
     if isinstance(table.get(TABLES), dict):
@@ -55,12 +55,36 @@ def parse(text: str, where: str) -> dict[str, Any]:
     if TABLES in table:
         if nested != [TABLES] or not all(isinstance(value, dict) for value in table[TABLES]):
             raise ConfigError(f"{where}: {TABLES} is no key; write a table [[{TABLES}]] for each, at the end.")
-        table[TABLES] = tuple(_spelled(inner) for inner in table[TABLES])
+        table[TABLES] = tuple(_spelled(inner, f"{where}, [[{TABLES}]]") for inner in table[TABLES])
     return table
 
 
-def _spelled(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {ALSO_CALLED.get(name, name): value for name, value in table.items()}
+def problems(table: Mapping[str, Any], kinds: Mapping[str, FlagKind], where: Path) -> list[str]:
+    """What is wrong with the options in a file, one sentence each; unknown names are not looked at."""
+    found = [
+        f"{where}: {name} = {value} must be a whole number."
+        for name, value in table.items()
+        if kinds.get(name) == "whole" and not is_whole(value)
+    ]
+    negated = [name.removeprefix("no_") for name in table if name.startswith("no_")]
+    return found + [
+        f"{where}: no_{name} is only for the command line; write {name} = false."
+        for name in negated
+        if kinds.get(name) == "switch"
+    ]
+
+
+def _spelled(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The options of a table by their own names. Raises ConfigError for one that stands in it under two."""
+    found: dict[str, str] = {}  # the name of each -> as it is written
+    for written in table:
+        plain = written.replace("-", "_")
+        name = ALSO_CALLED.get(plain, plain)
+        if name in found:
+            values = " and ".join(entry(key, table[key]) for key in (found[name], written))
+            raise ConfigError(f"{where}: {found[name]} and {written} are one option, given {values}; keep one.")
+        found[name] = written
+    return {name: table[written] for name, written in found.items()}
 
 
 def _holds_tables(value: object) -> bool:

@@ -228,7 +228,7 @@ def prepared(flags: list[str], folder: Path):
     from pipeline.run.context import prepare
 
     command = config.parse(flags)
-    data = preflight.preflight(command.run, folder)
+    data = preflight.preflight(command.run, folder, command.yielding)
     return prepare(command.run, data, folder, yielding=command.yielding, notes=command.notes)
 
 

@@ -71,6 +71,16 @@ def test_each_wrong_word_has_its_sentence(words, sentence):
             "--instance-data-dir and --train_data_dir are one flag, given 'b' and 'a'; keep one.",
         ),
         (["--rank", "4", "--rank=8", "--rank", "9"], "--rank takes one value, given '4', '8' and '9'; keep one."),
+        (
+            ["--logit_mean", "-0.5", "--logit_mean", ".3"],
+            "--logit_mean takes one value, given '-0.5' and '.3'; keep one.",
+        ),
+        (
+            ["--random_flip", "--no-random_flip"],
+            "--random_flip and --no-random_flip say the opposite of each other; keep one.",
+        ),
+        (["--no-random-flip", "--no_random_flip"], "--no-random-flip and --no_random_flip are one flag; keep one."),
+        (["--dry_run", "--dry_run"], "--dry_run is given 2 times; keep one."),
         (["--config", "a.toml", "--config", "b.toml"], "--config takes one value, given 'a.toml' and 'b.toml'; keep"),
     ],
 )
@@ -103,6 +113,28 @@ def test_a_fraction_in_a_file_is_no_whole_number_either(tmp_path):
     path.write_text("max_train_steps = 10.7\n")
     with pytest.raises(ConfigError, match=r"run\.toml: max_train_steps = 10\.7 must be a whole number"):
         config.parse(["--config", str(path)])
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("train_data_dir = 1\ninstance_data_dir = 2", "given train_data_dir = 1 and instance_data_dir = 2; keep one."),
+        ("random-flip = true\nrandom_flip = true", "random-flip and random_flip are one option, given"),
+        (
+            '[[source]]\ntrain-data-dir = "a"\ninstance_data_dir = "b"',
+            "[[source]]: train-data-dir and instance_data_dir",
+        ),
+        ("no_random_flip = true", "no_random_flip is only for the command line; write random_flip = false."),
+    ],
+)
+def test_an_option_has_one_name_in_a_file(tmp_path, text, sentence):
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        config.parse(["--config", str(path)])
+    assert sentence in str(refused.value)
+    path.write_text("random-flip = true\n")
+    assert parsed("--config", str(path)).data.random_flip
 
 
 def test_the_home_folder_is_expanded_in_every_path(tmp_path, monkeypatch):

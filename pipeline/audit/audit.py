@@ -63,8 +63,11 @@ class Audit:
         }
 
 
-def audit(options: DataOptions, model: Model, validation_split: float | None) -> Audit:
-    """Look at a dataset as a run with these options would, and at its class. Raises DataError where there is none."""
+def audit(options: DataOptions, model: Model, *, yields: bool = False) -> Audit:
+    """Look at a dataset as a run with these options would, and at its class; `yields` as in `split`.
+
+    Raises DataError where there is none.
+    """
     found, pictures = survey(options), pictures_of(options, model.possible)
     of_files = files.of_files(found)
     of_files["no-caption"] = [Case(name, (name,)) for name in sorted(found.uncaptioned)]
@@ -73,7 +76,7 @@ def audit(options: DataOptions, model: Model, validation_split: float | None) ->
         name = " + ".join(sorted(names_of(options)))
         return Audit(name, None, None, None, None, tuple(findings_of(of_files)), of_class=of_class)
     try:
-        trained, held_out = split(found.manifest, validation_split)
+        trained, held_out = split(found.manifest, options.validation_split, yields=yields)
     except ConfigError as error:  # too few to hold any out
         trained, held_out = found.manifest, None
         of_files["layout"] = [*of_files["layout"], Case(str(error))]

@@ -48,7 +48,7 @@ class Written:
         if self.croissant:
             from pipeline.commands import croissant
 
-            croissant.require_folder(run.data)
+            croissant.require_names(run.data)
 
 
 def check(
@@ -80,7 +80,7 @@ def check(
         possible = shapes.offered(run, family)
         lost, count = functools.partial(truncated, family), functools.partial(token_counts, family)
         model = Model(possible, batch_size, run.train.seed, lost, count, languages.identifier())
-        found = audit(data, model, data.validation_split)
+        found = audit(data, model, yields="validation_split" in command.yielding)
     write(found, run.replaced(caption_dropout=data.dropout_for(supports_cfg=family.supports_cfg)), wanted)
     say(json.dumps(as_record(found), indent=1, ensure_ascii=False) if as_json else as_text(found))
     return EXIT_USER if found.num_errors else EXIT_DONE

@@ -8,9 +8,10 @@ from pathlib import Path
 from pipeline import atomic
 from pipeline.audit.audit import Audit
 from pipeline.config import Run
-from pipeline.data import croissant
+from pipeline.data import croissant, folder
 from pipeline.data.options import DataOptions
-from pipeline.errors import ConfigError, DataError
+from pipeline.data.rows import Findings
+from pipeline.errors import ConfigError, DataError, printable
 from pipeline.run.preflight import card_of, dataset_name
 
 EXTRA = 'pip install "t2i-lora[croissant]"'
@@ -30,24 +31,40 @@ def require_folder(options: DataOptions) -> Path:
     return Path(options.train_data_dir)
 
 
+def require_names(options: DataOptions) -> None:
+    """Raise ConfigError for pictures whose names are no text, which neither table nor description can hold.
+
+    Raises it too for what is no folder of a dataset.
+    """
+    place, findings = require_folder(options), Findings()
+    contents = folder.look(place, "--train_data_dir", options.caption_extensions, findings)
+    if options.masked_loss:
+        folder.take_masks(contents, findings)
+    odd = [printable(name) for name in contents.images if printable(name) != name]
+    if odd:
+        raise ConfigError(
+            f"--croissant describes pictures by their names, and these are not UTF-8: {', '.join(odd)}; rename them."
+        )
+
+
 def write(found: Audit, run: Run) -> str:
     """Describe a dataset in its own folder, with what its card declares; returns where, and what is to be said of it.
 
     Raises ConfigError for what is no folder or cannot be written, DataError where mlcroissant finds it wrong.
     """
-    folder = require_folder(run.data)
+    place = require_folder(run.data)
     if found.manifest is None or any(one.weight == "error" for one in found.findings):
         return "is not written: training refuses this dataset"
-    card = card_of(run.share, dataset_name(run.data), folder, found.manifest)
-    name = folder.resolve().name if card is None or card.pretty_name is None else card.pretty_name
-    pictures = croissant.pictures_in(found.manifest, folder)
-    table, path = croissant.table_of(pictures), folder / croissant.FILE
-    described = croissant.description(name, card, pictures, table, folder)
+    card = card_of(run.share, dataset_name(run.data), place, found.manifest)
+    name = place.resolve().name if card is None or card.pretty_name is None else card.pretty_name
+    pictures = croissant.pictures_in(found.manifest, place)
+    table, path = croissant.table_of(pictures), place / croissant.FILE
+    described = croissant.description(name, card, pictures, table, place)
     try:
-        atomic.write_text(folder / croissant.TABLE, table)
+        atomic.write_text(place / croissant.TABLE, table)
         atomic.write_text(path, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
-        raise ConfigError(f"--croissant: {folder} cannot be written: {error.strerror}.") from error
+        raise ConfigError(f"--croissant: {place} cannot be written: {error.strerror}.") from error
     return f"{path}, {validated(path)}" + ("" if card is not None else "; without a license, for there is no card")
 
 

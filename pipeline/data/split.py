@@ -13,20 +13,21 @@ from pipeline.hashing import digest
 DEFAULT_SHARE = 0.1
 MIN_HELD_OUT = 4  # images: fewer say nothing
 MIN_IMAGES = 40  # below, every image is needed for training unless a share is asked for
+FOR_FEW = f"fewer than {MIN_IMAGES} images are all trained on, unless --validation_split is asked for"
 
 
-def split(manifest: Manifest, share: float | None) -> tuple[Manifest, Manifest | None]:
+def split(manifest: Manifest, share: float | None, *, yields: bool = False) -> tuple[Manifest, Manifest | None]:
     """Cut a dataset into what is trained on and what is held out (None when nothing is).
 
     Whole images are held out, with all their captions, copies and near copies, or a caption would leak its
     image; there each example counts once. The choice is by hash of the image: renaming, reordering or
     another seed changes nothing, and a few added images change it little. `share` is --validation_split;
-    None stands for a tenth, and for none at all under MIN_IMAGES images. Raises ConfigError if a share leaves
-    nothing to train on.
+    None stands for a tenth, and for none at all under MIN_IMAGES images, where a share that `yields`, a recipe's, gives
+    way too. Raises ConfigError if a share leaves nothing to train on.
     """
     numbers, last = images_of(manifest)
     num_images = len(last)
-    if share == 0 or (share is None and num_images < MIN_IMAGES):
+    if share == 0 or ((share is None or yields) and num_images < MIN_IMAGES):
         return manifest, None
     num_held_out = max(MIN_HELD_OUT, round((DEFAULT_SHARE if share is None else share) * num_images))
     if num_held_out >= num_images:

@@ -10,6 +10,7 @@ from pipeline.config import Run, giving_way
 from pipeline.data.cache import Cache
 from pipeline.data.class_images import apart, num_to_draw, promised
 from pipeline.data.manifest import Manifest, column
+from pipeline.data.split import FOR_FEW
 from pipeline.engine import Engine
 from pipeline.errors import ConfigError
 from pipeline.evaluation.extractors import table as extractors
@@ -127,6 +128,8 @@ def clashes(run: Run, family: Family, path: DiffusionPath, data: RunData) -> lis
         found.append(f"--train_text_encoder: {family.name} has no CLIP text encoder; leave it out.")
     if run.adapter.comfyui_rank is not None:
         found += comfyui_clashes(family, run.adapter.comfyui_rank)
+    if data.held_out is None and run.data.validation_split:
+        found.append(f"{FOR_FEW}.")
     if data.held_out is None and run.train.early_stopping_patience is not None:
         found.append("--early_stopping_patience needs held-out images: give --validation_split, for example 0.1.")
     return found

@@ -114,7 +114,7 @@ def ending_of(error: BaseException) -> Ending:
 def _run(command: Command, status: Status, timer: PhaseTimer) -> "TrainResult | None":
     """Look at the data, then import what is heavy and run; None for a dry run."""
     with timer.section("data"):
-        data = preflight.preflight(command.run, status.folder)
+        data = preflight.preflight(command.run, status.folder, command.yielding)
     dry = DryRun(command, data, status.folder) if command.dry_run else None
     if dry is not None and dry.told_again():
         return None

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +63,8 @@ class RunData:
         return self.class_images.measured if self.class_images is not None else ()
 
 
-def preflight(run: Run, folder: Path) -> RunData:
-    """Read the data of a run; `folder` is where it will write.
+def preflight(run: Run, folder: Path, yielding: Set[str] = frozenset()) -> RunData:
+    """Read the data of a run; `folder` is where it will write. Options that are `yielding` give way to what is read.
 
     Raises ConfigError, DataError or CheckpointError, which name every culprit.
     """
@@ -77,7 +78,7 @@ def preflight(run: Run, folder: Path) -> RunData:
     require_clip(run.preview.clip_model_name_or_path)
     everything = read_sources(run.data)
     declared = card_of(run.share, dataset_name(run.data), data_folder(run.data), everything)
-    manifest, held_out = split(everything, run.data.validation_split)
+    manifest, held_out = split(everything, run.data.validation_split, yields="validation_split" in yielding)
     test_set = test_data(run.data)
     if test_set is not None and not run.preview.num_validation_images:
         raise ConfigError("--num_validation_images 0 draws nothing for the test set; leave one of them out.")

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 import sys
 from importlib.metadata import version
 
@@ -107,6 +108,22 @@ def test_without_mlcroissant_it_is_written_and_said_not_to_be_validated(flags, d
     assert 'not validated: that needs mlcroissant (pip install "t2i-lora[croissant]")' in said
     monkeypatch.undo()
     assert len(records_of(data)) == 6
+
+
+def test_names_that_are_no_text_are_all_named_before_anything_is_looked_at(flags, tmp_path, capsys, monkeypatch):
+    from pipeline.commands import check
+
+    data = flaws.clean(tmp_path / "boats", 2)
+    rows = flaws.rows_of(data)
+    for row, name in zip(rows, (b"caf\xe9.png", b"\xe8.png"), strict=True):
+        os.rename(data / row["file_name"], os.path.join(os.fsencode(data), name))
+        (data / os.fsdecode(name)).with_suffix(".txt").write_text(row["text"])
+    (data / "metadata.jsonl").unlink()
+    monkeypatch.setattr(check, "audit", lambda *given, **more: pytest.fail("it was looked at"))
+    assert main(["check", str(data), *flags, "--croissant"]) == 2
+    said = capsys.readouterr().err
+    assert "these are not UTF-8: caf\\xe9.png, \\xe8.png; rename them." in said
+    assert "Traceback" not in said
 
 
 def test_what_cannot_be_described_is_refused(flags, data, tmp_path, capsys):

@@ -5,7 +5,10 @@ import itertools
 import pytest
 from PIL import Image
 
+from pipeline import config
+from pipeline.errors import ConfigError
 from pipeline.families import registry
+from pipeline.run import preflight
 from tests.conftest import prepared, replaced, status
 
 RECIPES = ("character", "concept", "style", "subject")
@@ -42,6 +45,21 @@ def test_every_recipe_can_be_planned(miniature_of, pictures_of, tmp_path, name):
         is_flow, patient = context.path.prediction == "flow", recipe in ("character", "concept")
         assert ("--snr_gamma 5.0 gives way" in noted) == (is_flow and recipe != "concept"), (recipe, number)
         assert ("--early_stopping_patience 4 gives way" in noted) == (patient and number == 20), (recipe, number)
+
+
+@pytest.mark.unit
+def test_the_starter_recipe_holds_nothing_out_of_few_pictures_unless_asked_to(pictures_of, tmp_path):
+    flags = ["--train_data_dir", str(pictures_of(1))]
+    context = prepared(flags, tmp_path / "out")
+    assert context.data.held_out is context.run.data.validation_split is None
+    said = "--validation_split 0.05 gives way: fewer than 40 images are all trained on, unless --validation_split"
+    assert said in "\n".join(map(str, context.plan.notes))
+    for number, more, held_out in ((39, [], 0), (40, [], 4), (39, ["--validation_split", "0.05"], 4)):
+        command = config.parse(["--train_data_dir", str(pictures_of(number)), *more])
+        data = preflight.preflight(command.run, tmp_path / "out", command.yielding)
+        assert len(data.held_out.examples if data.held_out is not None else ()) == held_out
+    with pytest.raises(ConfigError, match="holds out 4 of 1 images"):
+        prepared([*flags, "--validation_split", "0.05"], tmp_path / "out")
 
 
 @pytest.mark.invariant
