@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.data.manifest import Example
 from pipeline.data.manifest import column as of_examples
+from pipeline.errors import printable
 
 MAX_NAMED = 8  # groups in a sentence
 MOST = 10.0  # what an example of a rare group counts at most, beside one of a group of the mean size
@@ -45,7 +46,7 @@ def group_in(cells: Mapping[str, Any], column: str) -> str | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # as parquet holds whole numbers where one is missing
     is_one = isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
-    return (" ".join(str(value).split()) or None) if is_one else None
+    return (printable(" ".join(str(value).split())) or None) if is_one else None
 
 
 def _few(names: Sequence[str]) -> str:

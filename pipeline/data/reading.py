@@ -150,7 +150,7 @@ def _grouped(row: Row, example: Example, column: str, findings: Findings) -> Exa
         there = ", ".join(sorted(cells)) or "no columns"
         what = f"its {column!r} is empty or no single value" if column in cells else f"no {column!r} (there is {there})"
         findings.problems.append(f"{row.where}: {what}, and --balance needs it")
-    return dataclasses.replace(example, group=None if group is None else printable(group))
+    return dataclasses.replace(example, group=group)
 
 
 def _captions(row: Row, options: DataOptions) -> tuple[tuple[str, ...], tuple[float, ...]]:
