@@ -9,22 +9,22 @@ from pathlib import Path
 import torch
 
 from pipeline.evaluation.statistics import Interval, mean_of
-from pipeline.evidence import claims, rows
-from pipeline.evidence.claims import ARM, CONTROL
+from pipeline.evidence import claims, rows, verdicts
+from pipeline.evidence.claims import ARM, CONTROL, SIDES
 from pipeline.evidence.measured import MEASURES
 
 DOCS = Path(__file__).parent
 ARMS = (  # as the figure calls them: claim and side
+    ("rank 4", "rank-forgets", ARM),
     ("rank 16", "preservation", CONTROL),
     ("rank 64", "rank-forgets", CONTROL),
-    ("rank 4", "rank-forgets", ARM),
     ("rank 16, --preservation_weight 1", "preservation", ARM),
     ("rank 16, --with_prior_preservation", "prior", ARM),
 )
 COLUMNS = ("moved", "kept", "kid", "late")
 SAYS = {
     "moved": ("moved without the word", "lower keeps more"),
-    "kept": ("subject recognised, against the base", "higher keeps more"),
+    "kept": ("subject still recognised", "against the base; higher keeps more"),
     "kid": ("distance to the new look (KID)", "lower learns more"),
     "late": ("held-out loss, of the base's", "lower learns more"),
 }
@@ -34,9 +34,12 @@ LEFT, TOP, WIDTH, ROW = 232, 46, 176, 38
 def main() -> None:
     """Write the figure."""
     plan, found = claims.read(), rows.read(DOCS / "evidence.jsonl")
+    claim_of = {claim.name: claim for claim in plan.claims}
     values = {
-        (label, measure): over_seeds([row.measured[measure] for row in found if (row.claim, row.side) == (claim, side)])
-        for label, claim, side in ARMS
+        (label, measure): over_seeds(
+            [pair[SIDES.index(side)].measured[measure] for pair in verdicts.pairs_of(claim_of[name], plan, found)]
+        )
+        for label, name, side in ARMS
         for measure in COLUMNS
     }
     (DOCS / "forgetting.svg").write_text(drawn(values, len(plan.seeds)), encoding="utf-8")

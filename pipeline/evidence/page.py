@@ -23,7 +23,8 @@ settings. It does not say that a claim fails at another size, rate or length.
 beforehand the one measure that decides and the side on which it is expected. It *holds here*, or is *contradicted
 here*, where the paired difference is beyond chance at 5 % for all {claims} claims together (Student's t, Holm's
 procedure). Else there is *no difference here* where the 95 % interval lies within the margin, else it is *undecided*.
-Both sides of a pair were always run by the same code.
+Both sides of a pair were always run by the same code. All arms train at one rate, that of the last table: one that
+wants another, as LoRA+, rsLoRA or PiSSA may, is tried at a rate that suits a plain adapter.
 """
 SETS = (
     f"Pictures are {NUM_PICTURES} in the new look, of things that no training picture shows, and {NUM_PICTURES} of "

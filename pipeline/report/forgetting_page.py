@@ -16,6 +16,8 @@ from pipeline.report.pictures import embedded
 from pipeline.report.rendering import template
 
 FILE = "report.html"
+KEEPS = {"with_prior_preservation": 0.71, "preservation_weight": 0.40, "rank": 0.17}  # of docs/evidence.md
+LOW_RANK = 4
 SAID = {  # of each metric, when it fell and when it rose
     "top1": ("Fewer subjects are recognised", "More subjects are recognised"),
     "clip_margin": ("Pictures are less near to their own captions", "Pictures are nearer to their own captions"),
@@ -76,14 +78,27 @@ def followed(found: Forgetting) -> Evaluation:
 
 
 def advice(found: Forgetting, run: Mapping[str, Any]) -> list[str]:
-    """What would have kept more, by the options that the run had; nothing where little moved."""
-    if found.share.high < LITTLE:
+    """What would have kept more, by the options that the run had and what they did in docs/evidence.md.
+
+    Nothing where little moved, or where the adapter came without its run.
+    """
+    if found.share.high < LITTLE or not run:
         return []
     said = []
     if not any(run.get(name) for name in ("trigger_word", "caption_prefix", "instance_prompt")):
         said.append(
             "This run had no word of its own, so it was trained to change every picture. With --caption_prefix it "
             "learns to change those whose captions hold the word."
+        )
+    if not (run.get("with_prior_preservation") or run.get("preservation_weight")):
+        prior, weight = (f"{KEEPS[name]:.0%}" for name in ("with_prior_preservation", "preservation_weight"))
+        said.append(
+            f"Preservation keeps more: in runs on the starter base such pictures moved less by {prior} with "
+            f"--with_prior_preservation and by {weight} with --preservation_weight 1, and as many steps learnt less."
+        )
+    if run.get("rank", 0) > LOW_RANK:
+        said.append(
+            f"A low rank keeps more: less by {KEEPS['rank']:.0%} at rank {LOW_RANK} than at 64; it learnt less too."
         )
     return said
 

@@ -133,7 +133,7 @@ def test_what_cannot_be_measured_is_said_before_anything_is_drawn(trained, tmp_p
     for words, said in (
         ([], ["by --column or by --template, one of the two"]),
         ([*SLOTS, "--column", "size"], ["by --column or by --template, one of the two"]),
-        (["--column", "sise"], ["--column sise is no column of the run's test set", "did you mean size?"]),
+        (["--column", "sizes"], ["--column sizes is no column of the run's test set", "did you mean size?"]),
         (["--column", "size", "--limit", "5"], ["--limit 5 must be at least 12"]),
         (["--column", "text"], ["are the least to compare", "  - 1 a large thing, number 20", "and 7 more"]),
         (["--column", "size", "--by", "size"], ["--by goes with --template only"]),
@@ -144,7 +144,7 @@ def test_what_cannot_be_measured_is_said_before_anything_is_drawn(trained, tmp_p
         ),
         ([*SLOTS, "--values", "colour=red", "--values", "x"], ["--values colour=...", "--values x: write it as"]),
         (["--template", "a {size}", "--values", "size=a,a"], ["--values size has a twice"]),
-        ([*SLOTS[:-1], "sise"], ["--by sise is no slot"]),
+        ([*SLOTS[:-1], "sizes"], ["--by sizes is no slot"]),
         (SLOTS, ["each drawn 2 x 1 times; give more values or --num_images"]),
         (["--template", "a {size}", "--values", f"size={many}", "--num_images", "12"], ["has 51 groups. Past 50"]),
         ([*of_size, "--neutral_prompt", "a small or huge thing"], ["names small, huge; it must name no group"]),

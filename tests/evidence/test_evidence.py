@@ -14,6 +14,7 @@ from pipeline.evidence.claims import ARM, CONTROL, SIDES, Claim, Plan
 from pipeline.evidence.measured import Bench
 from pipeline.evidence.page import page
 from pipeline.evidence.rows import Row
+from pipeline.report.forgetting_page import KEEPS
 
 DOCS = Path(__file__).parents[2] / "docs"
 CLAIM = Claim(
@@ -36,6 +37,21 @@ def test_what_is_claimed_can_be_run():
 def test_the_page_is_that_of_the_rows():
     found = rows.read(DOCS / "evidence.jsonl")
     assert (DOCS / "evidence.md").read_text(encoding="utf-8") == page(claims.read(), found)
+
+
+@pytest.mark.unit
+def test_what_the_page_of_forgetting_advises_was_measured():
+    plan, found = claims.read(), rows.read(DOCS / "evidence.jsonl")
+    effects = {judged.claim.name: judged.effects for judged in verdicts.judge(plan, found)}
+    for option, name in (
+        ("with_prior_preservation", "prior"),
+        ("preservation_weight", "preservation"),
+        ("rank", "rank-forgets"),
+    ):
+        moved = effects[name]["moved"]
+        assert KEEPS[option] == pytest.approx(1 - moved.arm / moved.control, abs=0.005)
+        assert moved.change.high < 0
+        assert effects[name]["late"].change.low > 0  # it learnt less
 
 
 def pairs_with(differences: list[float], code: str = "c", control: float = 0.5) -> list[Row]:
