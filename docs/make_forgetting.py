@@ -24,7 +24,7 @@ ARMS = (  # as the figure calls them: claim and side
 COLUMNS = ("moved", "kept", "kid", "late")
 SAYS = {
     "moved": ("moved without the word", "lower keeps more"),
-    "kept": ("subject still recognised", "against the base; higher keeps more"),
+    "kept": ("subject still recognised", "change; higher keeps more"),
     "kid": ("distance to the new look (KID)", "lower learns more"),
     "late": ("held-out loss, of the base's", "lower learns more"),
 }
