@@ -30,7 +30,7 @@ def few(monkeypatch):
 
 def test_what_moved_is_found_and_shown(finished_run, captions, tmp_path, few, capsys, monkeypatch):
     out, to = finished_run("--validation_split", "0.5"), tmp_path / "to"
-    words = ["forgetting", str(out), "--captions", str(captions), "--extractor", "starter", "--scale", "20"]
+    words = ["forgetting", str(out), "--captions", str(captions), "--extractor", "starter", "--scale", "100"]
     words += ["--num_inference_steps", "1", "--to", str(to)]
     assert main(words) == 0
     said = capsys.readouterr().out
@@ -47,7 +47,6 @@ def test_what_moved_is_found_and_shown(finished_run, captions, tmp_path, few, ca
     page = (to / "report.html").read_text(encoding="utf-8")
     assert found.words() in page
     assert page.count("<figure>") == 12
-    assert "--caption_prefix" in page  # this run had no word of its own
 
     monkeypatch.setattr(Sampler, "draw", None)  # what was drawn is not drawn again
     assert main([*words, "--json"]) == 0

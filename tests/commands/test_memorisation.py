@@ -56,7 +56,7 @@ def test_a_run_and_its_checkpoints_are_looked_at(out, capsys, monkeypatch):
     assert main(["memorisation", str(out), "--json", *small_judge]) == 0
     assert json.loads(capsys.readouterr().out)["by_loss"]["value"] == found.by_loss.value
     monkeypatch.undo()
-    assert main(["memorisation", str(out / "checkpoint-6"), "--num_images", "1"]) == 0
+    assert main(["memorisation", str(out / "checkpoint-6"), "--num_images", "1", *small_judge]) == 0
     earlier = memorisation.read(out / "memorisation-checkpoint-6")
     assert not (out / "checkpoint-6" / "memorisation").exists()
     assert earlier.by_sameness is None
@@ -90,7 +90,7 @@ def test_what_adapter_and_base_say_of_examples(out, monkeypatch):
 
 
 def test_two_processes_find_what_one_does(out, tmp_path):
-    words = ["memorisation", str(out), "--num_images", "1", "--to"]
+    words = ["memorisation", str(out), "--num_images", "1", "--limit", "12", "--extractor", "starter", "--to"]
     assert main([*words, str(tmp_path / "one")]) == 0
     ended = World(2, [*words, str(tmp_path / "two")], tmp_path / "log", program=("-m", "pipeline")).wait()
     assert [process.code for process in ended] == [0, 0], [process.output for process in ended]
@@ -99,7 +99,7 @@ def test_two_processes_find_what_one_does(out, tmp_path):
 
 
 def test_an_alarm_is_on_the_card_and_said_where_it_is_shared(out, tmp_path):
-    assert main(["memorisation", str(out)]) == 0
+    assert main(["memorisation", str(out), "--num_images", "1", "--extractor", "starter"]) == 0
     found = memorisation.read(out / "memorisation")
     text = documents.write_card(out).read_text(encoding="utf-8")
     assert f"**Did it learn pictures by heart?** {found.words()}" in text

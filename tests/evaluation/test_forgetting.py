@@ -7,8 +7,10 @@ import torch
 
 from pipeline.evaluation import forgetting
 from pipeline.evaluation.forgetting import Asked
+from pipeline.evaluation.results import Evaluation
 from pipeline.evaluation.statistics import Interval, mean_of
 from pipeline.evaluation.validation import NUM_LEVELS
+from pipeline.report import forgetting_page
 
 pytestmark = pytest.mark.unit
 
@@ -80,7 +82,23 @@ def test_a_model_that_is_never_asked_without_a_caption_has_no_such_columns():
     ],
 )
 def test_the_words_go_by_the_interval(share, said):
-    nothing = dict.fromkeys(("adapter", "extractor", "moved", "another_seed", "levels", "worst", "evaluation"))
-    found = forgetting.Forgetting.__new__(forgetting.Forgetting)
-    vars(found).update(nothing | {"share": share})
-    assert said in found.words()
+    assert said in found_with(share).words()
+
+
+def found_with(share: Interval) -> forgetting.Forgetting:
+    nothing = Interval(0.0, 0.0, 0.0, 1)
+    rest = {"adapter": "", "extractor": "", "levels": (), "worst": (), "evaluation": Evaluation(1, {}, {})}
+    return forgetting.Forgetting(moved=nothing, another_seed=nothing, share=share, **rest)
+
+
+def test_advice_is_of_what_the_run_did_not_do():
+    moved, little = found_with(Interval(0.5, 0.4, 0.6, 60)), found_with(Interval(0.1, 0.05, 0.15, 60))
+    plain = {"rank": 16, "with_prior_preservation": False, "preservation_weight": 0.0}
+    word, preserved, low = forgetting_page.advice(moved, plain)
+    assert "--caption_prefix" in word
+    assert "71% with --with_prior_preservation and by 40% with --preservation_weight 1" in preserved
+    assert "17% at rank 4 than at 64" in low
+    cared = {"rank": 4, "preservation_weight": 0.5, "trigger_word": "ohwx"}
+    assert forgetting_page.advice(moved, cared) == []
+    assert forgetting_page.advice(little, plain) == []  # nothing to be mended
+    assert forgetting_page.advice(moved, {}) == []  # nothing is known of its training

@@ -193,8 +193,8 @@ def test_a_run_is_measured_once_and_kept(tmp_path, monkeypatch, capsys):
     assert command.main() == 0
     assert rows.read(path) == found
     path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:1]), encoding="utf-8")
-    with pytest.raises(TypeError):  # but what is missing is
-        command.main()
+    assert command.main() == 1  # but what is missing is, and fails
+    assert "These runs failed" in capsys.readouterr().err
     monkeypatch.setattr("sys.argv", [*words, "--share", "3/2"])
     assert command.main() == 2
     assert "--share 3/2 is no part" in capsys.readouterr().err
