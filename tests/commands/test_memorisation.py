@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -17,20 +18,24 @@ from pipeline.families.sd import StableDiffusion
 from pipeline.run import build
 from pipeline.run.reopened import reopen
 from pipeline.sharing import documents
-from tests.conftest import make_shapes, replaced
+from tests.conftest import make_shapes
 from tests.running import Running, World
 from tests.sharing.loopback import TOKEN, Hub
 
 pytestmark = pytest.mark.invariant
 
 
+@pytest.fixture(scope="module")
+def made(finished_run, tmp_path_factory):
+    """A run with 13 pictures of each side, and a checkpoint of step 6."""
+    shapes = make_shapes(tmp_path_factory.mktemp("memorisation") / "shapes", 26)
+    flags = ["--num_validation_images", "0", "--train_data_dir", str(shapes), "--trigger_word", "picture"]
+    return finished_run(*flags, "--validation_split", "0.5", "--keep", "last", "--checkpointing_steps", "6")
+
+
 @pytest.fixture
-def out(small, tmp_path, trainer):
-    flags = replaced(small, num_validation_images=0, train_data_dir=make_shapes(tmp_path / "shapes", 26))
-    more = ["--validation_split", "0.5", "--keep", "last", "--checkpointing_steps", "6", "--trigger_word", "picture"]
-    ended = trainer(*flags, *more, "--output_dir", tmp_path / "out")
-    assert ended.code == 0, ended.output
-    return tmp_path / "out"
+def out(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "out")
 
 
 def test_a_run_and_its_checkpoints_are_looked_at(out, capsys, monkeypatch):
