@@ -5,11 +5,11 @@ from pathlib import Path
 
 from pipeline.adapter.names import FILE
 from pipeline.commands.evaluation.drawing import Column, Drawer, claim
-from pipeline.commands.evaluation.options import EvaluateOptions
-from pipeline.commands.evaluation.subject import beside, subject_of
+from pipeline.commands.evaluation.options import DrawOptions
+from pipeline.commands.evaluation.subject import beside, opened
 from pipeline.commands.evaluation.wanted import lines_of
 from pipeline.commands.sample import run_of
-from pipeline.console import quiet_libraries, say
+from pipeline.console import say
 from pipeline.errors import ConfigError
 from pipeline.evaluation.sample import SampleRequest
 from pipeline.report import compare_page
@@ -20,7 +20,7 @@ FOLDER = "compare"  # of the first output folder
 
 def compare(
     adapters: list[Path],
-    options: EvaluateOptions,
+    options: DrawOptions,
     *,
     prompts: Path,
     scales: Sequence[float],
@@ -35,19 +35,15 @@ def compare(
     requests = [SampleRequest(text, options.seed + number) for text in lines for number in range(options.num_images)]
     columns = columns_of(adapters, scales, checkpoints=checkpoints)
     folder = options.to or beside(adapters[0], FOLDER)
-    with quiet_libraries():
-        subject = subject_of(adapters[0], options)
-        try:
-            facts = {**subject.facts, "requests": [[request.prompt, request.seed] for request in requests]}
-            facts["columns"] = [column.facts for column in columns]
-            subject.engine.on_main(lambda: claim(folder, facts, "a grid"))
-            drawer = Drawer(subject)
-            for number, column in enumerate(columns):
-                drawer.draw(compare_page.column(folder, number), column, requests)
-            is_main = subject.engine.is_main
-            subject.engine.close()
-        finally:
-            subject.engine.release()
+    with opened(adapters[0], options) as subject:
+        facts = {**subject.facts, "requests": [[request.prompt, request.seed] for request in requests]}
+        facts["columns"] = [column.facts for column in columns]
+        subject.engine.on_main(lambda: claim(folder, facts, "a grid"))
+        drawer = Drawer(subject)
+        for number, column in enumerate(columns):
+            drawer.draw(compare_page.column(folder, number), column, requests)
+        is_main = subject.engine.is_main
+        subject.engine.close()
     if is_main:
         titles = [column.title for column in columns]
         page = compare_page.write(folder, adapters[0].resolve().name, titles, requests)

@@ -7,11 +7,11 @@ from pathlib import Path
 from pipeline import records
 from pipeline.commands.evaluation.drawing import Column, Drawer, claim
 from pipeline.commands.evaluation.evaluate import judges_of
-from pipeline.commands.evaluation.options import EvaluateOptions
+from pipeline.commands.evaluation.options import ForgettingOptions
 from pipeline.commands.evaluation.predictions import asked
-from pipeline.commands.evaluation.subject import Subject, beside, subject_of
+from pipeline.commands.evaluation.subject import Subject, folder_for, opened
 from pipeline.commands.evaluation.wanted import Wanted, lines_of
-from pipeline.console import quiet_libraries, say, tell
+from pipeline.console import say, tell
 from pipeline.errors import ConfigError
 from pipeline.evaluation import forgetting, looking, results
 from pipeline.evaluation.extractors import table as extractors
@@ -28,22 +28,22 @@ NUM_CAPTIONS, NUM_IMAGES = 60, 2  # where neither is given; of two pictures each
 LEAST = 12  # captions
 
 
-def look(adapter: Path, options: EvaluateOptions, *, as_json: bool) -> None:
+def look(adapter: Path, options: ForgettingOptions, *, as_json: bool) -> None:
     """Draw, measure, make the page, and say what was found.
 
     Raises ConfigError, CheckpointError or DataError with what cannot be done, before anything is drawn.
     """
     options.require_sound(limit=LEAST, num_images=NUM_IMAGES)
-    with quiet_libraries():
-        subject = subject_of(adapter, options)
-        try:
-            _look(adapter, options, subject, as_json=as_json)
-        finally:
-            subject.engine.release()
+    with opened(adapter, options) as subject:
+        _look(adapter, options, subject, as_json=as_json)
 
 
-def _look(adapter: Path, options: EvaluateOptions, subject: Subject, *, as_json: bool) -> None:
-    wanted, folder, engine = wanted_of(options, subject), folder_of(adapter, options), subject.engine
+def _look(adapter: Path, options: ForgettingOptions, subject: Subject, *, as_json: bool) -> None:
+    wanted, folder, engine = (
+        wanted_of(options, subject),
+        folder_for(adapter, options, forgetting.FOLDER),
+        subject.engine,
+    )
     judges = judges_of(options, subject, wanted)
     judge = next((one for one in reversed(judges) if one.features is not None), None)
     if judge is None:
@@ -70,7 +70,7 @@ def _look(adapter: Path, options: EvaluateOptions, subject: Subject, *, as_json:
     tell(f"Report   {page}")
 
 
-def wanted_of(options: EvaluateOptions, subject: Subject) -> Wanted:
+def wanted_of(options: ForgettingOptions, subject: Subject) -> Wanted:
     """Captions of --captions, else those that go with the base, and two seeds each.
 
     Raises DataError for a file that holds none, ConfigError for too few.
@@ -84,13 +84,6 @@ def wanted_of(options: EvaluateOptions, subject: Subject) -> Wanted:
         raise ConfigError(f"{origin} holds {len(captions)} captions, and {LEAST} are the least that say something.")
     captions = tuple(spread(captions, min(len(captions), options.limit or NUM_CAPTIONS)))
     return Wanted(captions, options.num_images, FIRST_SEED + options.seed, (), False, origin)
-
-
-def folder_of(adapter: Path, options: EvaluateOptions) -> Path:
-    """Where pictures, numbers and page go. Raises ConfigError where nothing says so."""
-    if options.to is None and not adapter.is_dir():
-        raise ConfigError("Give a folder for the pictures with --to.")
-    return options.to or beside(adapter, forgetting.FOLDER)
 
 
 def measured(

@@ -14,8 +14,8 @@ from pipeline import records
 from pipeline.adapter.denoiser import AdaptedDenoiser
 from pipeline.adapter.names import FILE
 from pipeline.commands.evaluation.drawing import Column, Drawer, claim
-from pipeline.commands.evaluation.options import EvaluateOptions
-from pipeline.commands.evaluation.subject import beside, subject_of
+from pipeline.commands.evaluation.options import DrawOptions
+from pipeline.commands.evaluation.subject import beside, opened
 from pipeline.commands.evaluation.wanted import Wanted
 from pipeline.commands.sample import folder_of_run
 from pipeline.config import Command
@@ -144,14 +144,11 @@ def drawn(
     """The drawings of every caption, and the true pictures; each process draws its share, and the main one has them."""
     captions = tuple(example.caption for example in examples)
     wanted = Wanted(captions, num_images, 0, tuple(examples), True, "training and held-out pictures")
-    subject = subject_of(place, EvaluateOptions())
-    try:
+    with opened(place, DrawOptions()) as subject:
         column = Column("with the adapter", subject.file)
         facts = {**subject.facts, **wanted.facts, **column.facts}
         subject.engine.on_main(lambda: claim(folder, facts, "pictures"))
         Drawer(subject).draw(folder / ADAPTED, column, wanted.requests)
-    finally:
-        subject.engine.release()
     if not subject.engine.is_main:
         return None
     return wanted.set_in(folder / ADAPTED), wanted.reference_in(folder / REFERENCE, subject.settings.size)

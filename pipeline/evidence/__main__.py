@@ -11,9 +11,10 @@ from typing import Any
 from pipeline import atomic
 from pipeline.console import say_error, show_traceback, tell
 from pipeline.errors import EXIT_BUG, EXIT_DONE, EXIT_USER, ConfigError, Interrupted, UserError
+from pipeline.evaluation.extractors import photographs
 from pipeline.evidence import claims, rows
 from pipeline.evidence.claims import Claim, Plan
-from pipeline.evidence.measured import Bench
+from pipeline.evidence.measured import DRAWN, Bench
 from pipeline.evidence.page import page
 from pipeline.evidence.rows import Row
 from pipeline.evidence.verdicts import pair_of
@@ -74,13 +75,16 @@ def run(plan: Plan, path: Path, work: Path, part: tuple[int, int]) -> list[str]:
 
     A pair that other code made stays as it is; half a pair of other code is made anew, both sides of it.
     """
+    if not photographs.is_installed():
+        raise ConfigError(photographs.MISSING)
     bench, code, common = Bench(work, plan.common), rows.code_fingerprint(), rows.hash_of(plan.common)
     failed = list[str]()
     origin: dict[str, Any] = {"common": common, "code": code, "versions": {name: version(name) for name in PACKAGES}}
     runs = list(runs_of(plan).items())
     for number, ((_, seed), trials) in list(enumerate(runs))[part[0] :: part[1]]:
         settings, found = trials[0][0].settings(trials[0][1]), rows.read(path)
-        have = rows.same_run(found, settings, seed, common, code)
+        needed = {measure for claim, _ in trials for measure in claim.measures}
+        have = [row for row in rows.same_run(found, settings, seed, common, code) if needed <= row.measured.keys()]
         there = {(row.claim, row.side) for row in have}
         missing = [
             (claim, side)
@@ -91,9 +95,8 @@ def run(plan: Plan, path: Path, work: Path, part: tuple[int, int]) -> list[str]:
             continue
         tell(f"Run {number + 1}/{len(runs)}, seed {seed}: {settings or 'the common options'}")
         began = time.process_time()
-        drawn = any(claim.needs_pictures for claim, _ in trials)
         try:
-            measured = have[0].measured if have else bench.measured(settings, seed, drawn=drawn)
+            measured = have[0].measured if have else bench.measured(settings, seed, drawn=bool(needed & DRAWN))
         except Exception:  # a fault in one kind of run leaves the others
             show_traceback()
             failed.append(f"seed {seed}: {settings}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline import records
 from pipeline.errors import ConfigError
-from pipeline.evidence.measured import DRAWN, MEASURES
+from pipeline.evidence.measured import MEASURES
 
 FILE = Path(__file__).parent / "claims.toml"
 CONTROL, ARM = SIDES = ("control", "arm")
@@ -30,9 +30,9 @@ class Claim:
     arm: dict[str, Any]
 
     @property
-    def needs_pictures(self) -> bool:
-        """Whether pictures have to be drawn for it."""
-        return bool({self.measure, *self.also} & DRAWN)
+    def measures(self) -> tuple[str, ...]:
+        """All that is looked at."""
+        return self.measure, *self.also
 
     def settings(self, side: str) -> dict[str, Any]:
         """The options of a side."""
@@ -67,7 +67,7 @@ def read(path: Path = FILE) -> Plan:
     problems += [
         f"{path}: {claim.name} measures {measure}, and there is {', '.join(MEASURES)}."
         for claim in claims
-        for measure in (claim.measure, *claim.also)
+        for measure in claim.measures
         if measure not in MEASURES
     ]
     problems += [

@@ -13,12 +13,11 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from pipeline import shipped
+from pipeline import atomic, shipped
 from pipeline.adapter.names import FILE
-from pipeline.commands.evaluation.options import EvaluateOptions
-from pipeline.commands.evaluation.subject import Subject, subject_of
+from pipeline.commands.evaluation.options import DrawOptions
+from pipeline.commands.evaluation.subject import opened
 from pipeline.config import Run
-from pipeline.console import quiet_libraries
 from pipeline.evaluation.extractors import photographs
 from pipeline.evaluation.metrics.distances import kid, scaled
 from pipeline.evaluation.picture_sets import keep
@@ -70,9 +69,9 @@ class Bench:
         self._others = world.held_out_scenes(OTHERS_SEED, NUM_PICTURES)
 
     def measured(self, settings: Mapping[str, Any], seed: int, *, drawn: bool) -> dict[str, float]:
-        """Train with these options, and measure. What the run leaves is removed.
+        """Train with these options, and measure; `drawn` asks for the measures of pictures too.
 
-        Raises ConfigError for options that are none, and whatever a run does.
+        What the run leaves is removed. Raises ConfigError for options that are none, and whatever a run does.
         """
         self._work.mkdir(parents=True, exist_ok=True)
         if settings.get("class_data_dir") == f"{WORK}/{CLASS}":
@@ -126,29 +125,25 @@ class Bench:
     def _draw(self, adapter: Path | None, captions: Sequence[str]) -> list[Image.Image]:
         common, model = self._common, str(shipped.BASE)
         steps, guidance = common["num_inference_steps"], common["guidance_scale"]
-        options = EvaluateOptions(base=model, guidance_scale=guidance, num_inference_steps=steps)
-        with quiet_libraries():
-            subject: Subject = subject_of(adapter, options)
-            try:
-                pipe = subject.pipeline()
-                if adapter is not None:
-                    pipe.load_lora_weights(adapter.parent, weight_name=adapter.name)
-                requests = [SampleRequest(caption, FIRST_SEED + number) for number, caption in enumerate(captions)]
-                return subject.sampler(pipe).draw(requests)
-            finally:
-                subject.engine.release()
+        options = DrawOptions(base=model, guidance_scale=guidance, num_inference_steps=steps)
+        with opened(adapter, options) as subject:
+            pipe = subject.pipeline()
+            if adapter is not None:
+                pipe.load_lora_weights(adapter.parent, weight_name=adapter.name)
+            requests = [SampleRequest(caption, FIRST_SEED + number) for number, caption in enumerate(captions)]
+            return subject.sampler(pipe).draw(requests)
 
     def _draw_class(self) -> None:
         """The base's own pictures, once."""
-        place = self._work / CLASS
-        if place.is_dir():
+        place, table = self._work / CLASS, self._work / CLASS / "metadata.jsonl"
+        if table.is_file():
             return
         scenes = world.held_out_scenes(CLASS_SEED, NUM_CLASS)
         pictures = self._draw(None, [scene.caption() for scene in scenes])
         rows = [{"file": f"{i:03d}.png", "prompt": scene.caption()} for i, scene in enumerate(scenes)]
         keep(place, pictures, rows, drawn=True)
         lines = [json.dumps({"file_name": row["file"], "text": row["prompt"]}) for row in rows]
-        (place / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        atomic.write_text(table, "\n".join(lines) + "\n")
 
     @functools.cached_property
     def _judge(self) -> judge.Judge:
@@ -160,7 +155,7 @@ class Bench:
 
 
 def features(pictures: list[Image.Image]) -> Float[Tensor, "n d"]:
-    """What a network trained on photographs sees. Raises ConfigError where it is not installed."""
+    """What a network trained on photographs sees. Raises ImportError where it is not installed."""
     return photographs.features(_network(), pictures)
 
 

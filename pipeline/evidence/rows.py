@@ -12,8 +12,8 @@ from pipeline.hashing import digest, digest_of_file
 
 # Whatever decides a number; how it is shown or told decides none.
 DECIDING = (
-    "adapter", "conditioning.py", "data", "evaluation", "evidence/measured.py", "families", "objective", "rng.py",
-    "run", "starter", "training",
+    "adapter", "commands/evaluation", "conditioning.py", "data", "engine.py", "evaluation", "evidence/measured.py",
+    "families", "objective", "rng.py", "run", "starter", "training",
 )  # fmt: skip
 
 

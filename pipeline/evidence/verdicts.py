@@ -90,8 +90,7 @@ def effects_of(claim: Claim, pairs: Sequence[tuple[Row, Row]]) -> dict[str, Effe
     if len(pairs) < 2:
         return {}
     return {
-        name: effect(*([pair[side].measured[name] for pair in pairs] for side in (0, 1)))
-        for name in (claim.measure, *claim.also)
+        name: effect(*([pair[side].measured[name] for pair in pairs] for side in (0, 1))) for name in claim.measures
     }
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.commands.evaluation.options import EvaluateOptions, ForgettingOptions
+from pipeline.commands.evaluation.options import DrawOptions, EvaluateOptions, ForgettingOptions
 from pipeline.commands.fairness.options import FairnessOptions
 
 
@@ -68,7 +68,7 @@ def compare(
     """
     from pipeline.commands import compare as comparing
 
-    options = EvaluateOptions(
+    options = DrawOptions(
         num_images=num_images,
         seed=seed,
         guidance_scale=guidance_scale,
@@ -126,7 +126,7 @@ def forgetting(adapter: Path, *, options: ForgettingOptions | None = None, json:
     """
     from pipeline.commands import forgetting as looking
 
-    looking.look(adapter, (options or ForgettingOptions()).of_evaluation, as_json=json)
+    looking.look(adapter, options or ForgettingOptions(), as_json=json)
 
 
 def fairness(output_dir: Path, *, options: FairnessOptions | None = None, json: bool = False) -> None:

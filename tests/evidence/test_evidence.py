@@ -169,6 +169,25 @@ arm = { learning_rate = 1e-9 }
 """
 
 
+@pytest.mark.unit
+def test_a_run_that_a_claim_wants_pictures_of_is_made_again_with_them(tmp_path, monkeypatch):
+    (tmp_path / "claims.toml").write_text(SMALL, encoding="utf-8")
+    asked = []
+
+    def measure(bench, settings, seed, *, drawn):
+        asked.append((settings, drawn))
+        return dict.fromkeys(measured.MEASURES if drawn else measured.MEASURES.keys() - measured.DRAWN, 0.5)
+
+    monkeypatch.setattr(Bench, "measured", measure)
+    plan, path = claims.read(tmp_path / "claims.toml"), tmp_path / "evidence.jsonl"
+    for wanted in (command.chosen(plan, ["again"]), plan, plan):
+        assert command.run(wanted, path, tmp_path, (0, 1)) == []
+    arm = {"learning_rate": 1e-9}
+    assert asked == [({}, False), (arm, False), ({}, True), (arm, True)]
+    pair = verdicts.pair_of(plan.claims[0], 0, rows.hash_of(plan.common), rows.read(path))
+    assert set(pair[0].measured) == set(measured.MEASURES)
+
+
 @pytest.mark.invariant
 def test_a_run_is_measured_once_and_kept(tmp_path, monkeypatch, capsys):
     (tmp_path / "claims.toml").write_text(SMALL, encoding="utf-8")

@@ -8,10 +8,10 @@ from typing import Any
 
 from pipeline import records
 from pipeline.commands.evaluation.drawing import Column, Drawer, claim, recorded
-from pipeline.commands.evaluation.options import EvaluateOptions
-from pipeline.commands.evaluation.subject import Subject, beside, subject_of
+from pipeline.commands.evaluation.options import DrawOptions, EvaluateOptions
+from pipeline.commands.evaluation.subject import Subject, beside, folder_for, opened
 from pipeline.commands.evaluation.wanted import Wanted, wanted_of
-from pipeline.console import columns, quiet_libraries, say, tell
+from pipeline.console import columns, say, tell
 from pipeline.errors import ConfigError
 from pipeline.evaluation import looking, results
 from pipeline.evaluation.extractors import photographs, readers, vision
@@ -34,16 +34,12 @@ def evaluate(adapter: Path | None, options: EvaluateOptions, *, as_json: bool) -
     Raises ConfigError, CheckpointError or DataError with what cannot be done, before anything is drawn.
     """
     options.require_sound()
-    with quiet_libraries():
-        subject = subject_of(adapter, options)
-        try:
-            _evaluate(adapter, options, subject, as_json=as_json)
-        finally:
-            subject.engine.release()
+    with opened(adapter, options) as subject:
+        _evaluate(adapter, options, subject, as_json=as_json)
 
 
 def _evaluate(adapter: Path | None, options: EvaluateOptions, subject: Subject, *, as_json: bool) -> None:
-    wanted, folder, engine = wanted_of(adapter, options), folder_of(adapter, options), subject.engine
+    wanted, folder, engine = wanted_of(adapter, options), folder_for(adapter, options, FOLDER), subject.engine
     adapted = Column("with the adapter", subject.file, options.scale)
     facts = {**subject.facts, **wanted.facts, **adapted.facts}
     other, notes = against(options.against, wanted, facts) if options.against is not None else (None, [])
@@ -78,16 +74,7 @@ def _evaluate(adapter: Path | None, options: EvaluateOptions, subject: Subject, 
     tell(f"Report   {page}")
 
 
-def folder_of(adapter: Path | None, options: EvaluateOptions) -> Path:
-    """Where pictures, numbers and page go. Raises ConfigError where nothing says so."""
-    if options.to is not None:
-        return options.to
-    if adapter is None or not adapter.is_dir():
-        raise ConfigError("Give a folder for the pictures with --to.")
-    return beside(adapter, FOLDER)
-
-
-def judges_of(options: EvaluateOptions, subject: Subject, wanted: Wanted) -> tuple[Extractor, ...]:
+def judges_of(options: DrawOptions, subject: Subject, wanted: Wanted) -> tuple[Extractor, ...]:
     """All that looks at the pictures: by name, or what a run is measured with and whoever knows photographs.
 
     Raises CheckpointError for what cannot be loaded, ConfigError where there is nobody.

@@ -1,4 +1,4 @@
-"""What `evaluate` is asked for."""
+"""What the verbs that measure pictures are asked for."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +11,14 @@ from pipeline.errors import ConfigError
 
 @Parameter(name="*")  # each field is a flag of its own
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """The options of `evaluate`, beside the adapter."""
+class DrawOptions:
+    """What is drawn, with what, and who looks at it: the options of every verb that measures pictures."""
 
     base: str | None = None
     """Folder, file or Hub id of the base model, where no run names it."""
 
     captions: Path | None = None
     """A text file with a caption in each line to draw, instead of the run's."""
-
-    reference: Path | None = None
-    """A folder of true pictures to compare with. Without --captions, its captions are drawn and belong to them."""
 
     limit: int | None = None
     """Captions at most, spread over all."""
@@ -62,17 +59,11 @@ class EvaluateOptions:
     ocr_model: str | None = None
     """An image-to-text model that reads what is written, for captions that quote something."""
 
-    anyway: bool = False
-    """Measure FID on fewer than 500 pictures too."""
-
-    against: Path | None = None
-    """Another evaluation of the same captions and seeds, to be compared with picture by picture."""
-
     cache_dir: str | None = None
-    """Folder for what was seen in pictures once. Not given: the run's."""
+    """Folder of downloaded models, and of what was seen in pictures once. Not given: the run's."""
 
     to: Path | None = None
-    """Folder for pictures, numbers and page. Not given: ADAPTER/evaluation."""
+    """Folder for pictures, numbers and page. Not given: one in the run's, named after the verb."""
 
     def require_sound(self, *, limit: int = 1, num_images: int = 1) -> None:
         """Raise ConfigError for values that mean nothing, all of them at once; two of them have to be so large."""
@@ -88,60 +79,49 @@ class EvaluateOptions:
             problems.append(f"--scale {self.scale:g} must be between -100 and 100.")
         if self.captions is not None and not self.captions.is_file():
             problems.append(f"--captions {self.captions} is no file; give one with a caption in each line.")
-        if self.reference is not None and not self.reference.is_dir():
-            problems.append(f"--reference {self.reference} is no folder of pictures.")
+        problems += self.more_problems()
         if problems:
             raise ConfigError("\n".join(problems))
+
+    def more_problems(self) -> list[str]:
+        """What is wrong with the options of one verb alone."""
+        return []
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class ForgettingOptions:
-    """The options of `forgetting`, beside the adapter."""
+class EvaluateOptions(DrawOptions):
+    """The options of `evaluate`, beside the adapter."""
 
-    base: str | None = None
-    """Folder, file or Hub id of the base model, where no run names it."""
+    reference: Path | None = None
+    """A folder of true pictures to compare with. Without --captions, its captions are drawn and belong to them."""
+
+    anyway: bool = False
+    """Measure FID on fewer than 500 pictures too."""
+
+    against: Path | None = None
+    """Another evaluation of the same captions and seeds, to be compared with picture by picture."""
+
+    def more_problems(self) -> list[str]:
+        """What is wrong with the reference."""
+        if self.reference is None or self.reference.is_dir():
+            return []
+        return [f"--reference {self.reference} is no folder of pictures."]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ForgettingOptions(DrawOptions):
+    """The options of `forgetting`, beside the adapter."""
 
     captions: Path | None = None
     """A text file with a caption in each line. Not given: those that go with the base, else a list of ours."""
 
     limit: int | None = None
-    """Captions at most, spread over all. Not given: 60."""
+    """Captions at most, from 12 on, spread over all. Not given: 60."""
 
     num_images: int = 2
     """Pictures of each caption, from 2 on: the second shows what another seed does."""
 
-    seed: int = 0
-    """Added to all seeds."""
-
-    scale: float = 1.0
-    """Scale of the adapter."""
-
-    guidance_scale: float | None = None
-    """Classifier-free guidance. Not given: the run's, else the default of the model's pipeline."""
-
-    num_inference_steps: int | None = None
-    """Sampling steps. Not given: the run's, else 25."""
-
-    size: str | None = None
-    """Width and height, as in 832x1216. Not given: that of the run's previews, else the model's own."""
-
-    mixed_precision: Literal["no", "fp16", "bf16"] | None = None
-    """What the model computes in. Not given: as the run."""
-
     extractor: list[str] | None = None
     """What looks at the pictures, as in evaluate; the last one says how far they moved."""
-
-    captioner: str | None = None
-    """An image-to-text model, as in evaluate."""
-
-    cache_dir: str | None = None
-    """Folder of downloaded models, and of what was seen in pictures once. Not given: the run's."""
-
-    to: Path | None = None
-    """Folder for pictures, numbers and page. Not given: ADAPTER/forgetting."""
-
-    @property
-    def of_evaluation(self) -> EvaluateOptions:
-        """The same as options of `evaluate`."""
-        return EvaluateOptions(**vars(self))

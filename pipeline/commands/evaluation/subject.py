@@ -1,13 +1,15 @@
 """What is evaluated: a base model, an adapter on it, and how pictures are drawn."""
 
+import contextlib
 import dataclasses
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.adapter.names import FILE
-from pipeline.commands.evaluation.options import EvaluateOptions
+from pipeline.commands.evaluation.options import DrawOptions
 from pipeline.commands.sample import parsed_size, run_of, size_of
 from pipeline.console import quiet_libraries
 from pipeline.engine import Engine
@@ -56,13 +58,33 @@ class Subject:
         return Sampler(pipe, getattr(pipe, family.denoiser), encode, self.settings, supports_cfg=family.supports_cfg)
 
 
+@contextlib.contextmanager
+def opened(adapter: Path | None, options: DrawOptions) -> Iterator[Subject]:
+    """Base and adapter for as long as they are drawn with. Raises as `subject_of` does."""
+    with quiet_libraries():
+        subject = subject_of(adapter, options)
+        try:
+            yield subject
+        finally:
+            subject.engine.release()
+
+
+def folder_for(adapter: Path | None, options: DrawOptions, name: str) -> Path:
+    """Where pictures, numbers and page of a verb go. Raises ConfigError where nothing says so."""
+    if options.to is not None:
+        return options.to
+    if adapter is None or not adapter.is_dir():
+        raise ConfigError("Give a folder for the pictures with --to.")
+    return beside(adapter, name)
+
+
 def beside(place: Path, name: str) -> Path:
     """A folder of this name in an output folder; for a checkpoint, which holds nothing else, beside it."""
     own = place.resolve()
     return own.parent / f"{name}-{own.name}" if own.name.startswith("checkpoint-") else place / name
 
 
-def subject_of(adapter: Path | None, options: EvaluateOptions) -> Subject:
+def subject_of(adapter: Path | None, options: DrawOptions) -> Subject:
     """Find base and adapter. Raises CheckpointError and ConfigError for what is none, or does not fit."""
     run, file = _run_and_file(adapter, options.base)
     given = {field.name: run.get(field.name) for field in dataclasses.fields(ModelOptions)}

@@ -8,10 +8,10 @@ from pathlib import Path
 from pipeline import records
 from pipeline.commands.evaluation.drawing import Column, Drawer, claim
 from pipeline.commands.evaluation.evaluate import judges_of
-from pipeline.commands.evaluation.subject import Subject, beside, subject_of
+from pipeline.commands.evaluation.subject import Subject, beside, opened
 from pipeline.commands.fairness.groups import Chosen, chosen
 from pipeline.commands.fairness.options import FairnessOptions
-from pipeline.console import quiet_libraries, say, tell
+from pipeline.console import say, tell
 from pipeline.errors import ConfigError
 from pipeline.evaluation import looking
 from pipeline.evaluation.adapter_hash import hash_of
@@ -35,12 +35,8 @@ def measure(place: Path, options: FairnessOptions, *, as_json: bool) -> None:
     Raises ConfigError, CheckpointError or DataError with what cannot be done, before anything is drawn.
     """
     options.require_sound()
-    with quiet_libraries():
-        subject = subject_of(place, options.of_evaluation)
-        try:
-            _measure(place, options, subject, as_json=as_json)
-        finally:
-            subject.engine.release()
+    with opened(place, options.of_evaluation) as subject:
+        _measure(place, options, subject, as_json=as_json)
 
 
 def _measure(place: Path, options: FairnessOptions, subject: Subject, *, as_json: bool) -> None:
