@@ -14,7 +14,7 @@ from pipeline.data.loader import CachedExamples
 from pipeline.data.manifest import Example
 from pipeline.data.views import centre_view
 from pipeline.evaluation.previews import Previews
-from pipeline.evaluation.sample import Sampler, SampleSettings
+from pipeline.evaluation.sample import Sampler, SampleSettings, pictures_at_once
 from pipeline.evaluation.validation import (
     MAX_EXAMPLES,
     ClassValidation,
@@ -126,13 +126,13 @@ def as_measured(context: RunContext, examples: Iterable[Example]) -> list[Valida
 
 
 def loss_evaluator(context: RunContext, models: Models) -> LossEvaluator:
-    """How losses are measured, equal for all that a run measures."""
+    """How losses are measured, equal for all that a run measures, in batches at least as large as those of previews."""
     engine, family = context.engine, context.family
     return LossEvaluator(
         path=context.path,
         prompts=models.prompts,
         ragged=family.ragged,
-        batch_size=context.run.train.train_batch_size,
+        batch_size=max(context.run.train.train_batch_size, pictures_at_once(context.plan.size)),
         device=engine.device,
         dtype=engine.precision.dtype,
     )

@@ -17,12 +17,11 @@ from pipeline.evaluation.forgetting import Asked
 from pipeline.evaluation.looking import PictureSet
 from pipeline.evaluation.picture_sets import kept
 from pipeline.evaluation.previews import spread
+from pipeline.evaluation.sample import pictures_at_once
 from pipeline.evaluation.validation import MAX_EXAMPLES, NUM_LEVELS, LossEvaluator, ValidationExample
 from pipeline.geometry import whole
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.progress import Progress
-
-BATCH = 4  # pictures at once
 
 
 @torch.no_grad()
@@ -42,7 +41,7 @@ def asked(subject: Subject, column: Column, pictures: PictureSet) -> tuple[Asked
             path=family.path(ObjectiveOptions()),
             prompts=functools.cache(lambda caption: family.embed(pipe, caption)),
             ragged=family.ragged,
-            batch_size=BATCH,
+            batch_size=pictures_at_once(subject.settings.size),
             device=subject.engine.device,
             dtype=dtype,
         )
