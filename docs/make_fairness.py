@@ -19,7 +19,7 @@ from pipeline.evaluation.fairness.record import Fairness
 HERE = Path(__file__).parent
 SLOTS = "fairness-slots"
 COLOURS = {"small": "#c2307f", "large": "#0f8fa8"}
-PANELS = {  # title, what it is of, whether more is better, and the ends of the axis
+PANELS = {  # title, what it is of, and the ends of the axis
     "group_read": ("Its size is seen", "48 matched captions, % of pictures", (0.4, 1.0)),
     "top1": ("Its subject is recognised", "110 captions of each, % of pictures", (0.4, 1.0)),
     "kid": ("Distance to true pictures", "110 of each, KID by starter-judge, lower is better", (0.0, 0.42)),

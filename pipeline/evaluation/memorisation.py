@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline import atomic, records
 from pipeline.evaluation.adapter_hash import hash_of
-from pipeline.evaluation.statistics import Interval, folds_of, jackknifed, normal, share
+from pipeline.evaluation.statistics import Interval, as_share, folds_of, jackknifed, normal
 
 FOLDER = "memorisation"  # of an output folder
 FILE = "memorisation.json"
@@ -40,12 +40,9 @@ def auc(members: Float[Tensor, " n"], others: Float[Tensor, " m"]) -> Interval:
     x, y = members.double()[:, None], others.double()[None]
     wins = (x > y).double() + 0.5 * (x == y).double()
     value, smaller = float(wins.mean()), min(wins.shape)
-    if value in (0, 1):
-        ends = share(round(value) * smaller, smaller)
-        return Interval(value, ends.low, ends.high, len(members))
     variance = sum(float(wins.mean(1 - side).var()) / wins.shape[side] for side in (0, 1))
     half = normal() * variance**0.5
-    return Interval(value, max(0.0, value - half), min(1.0, value + half), len(members))
+    return as_share(Interval(value, value - half, value + half, len(members)), smaller)
 
 
 def ratio(members: Float[Tensor, " n"], others: Float[Tensor, " m"]) -> Interval:
@@ -53,13 +50,13 @@ def ratio(members: Float[Tensor, " n"], others: Float[Tensor, " m"]) -> Interval
     numbers = torch.arange(len(members)), torch.arange(len(members), len(members) + len(others))
     values, all_numbers = torch.cat([members, others]).double(), torch.cat(numbers)
 
-    def share(out: Int[Tensor, " k"]) -> float:
+    def without(out: Int[Tensor, " k"]) -> float:
         kept = ~torch.isin(all_numbers, out)
         first = kept & (all_numbers < len(members))
         return float(values[first].mean() / values[kept & ~first].mean())
 
     nobody = torch.empty(0, dtype=torch.long)
-    return jackknifed(share(nobody), len(members), [folds_of(part) for part in numbers], share)
+    return jackknifed(without(nobody), len(members), [folds_of(part) for part in numbers], without)
 
 
 @dataclass(frozen=True)
@@ -196,10 +193,10 @@ def sameness(drawn: Float[Tensor, "n d"], groups: Int[Tensor, " n"], count: int)
 
 
 def distances_within(drawn: Float[Tensor, "n d"], groups: Int[Tensor, " n"], count: int) -> Float[Tensor, "m k k"]:
-    """1 - cosine between the drawings of each caption, of which there are equally many; of one with itself infinite."""
+    """1 - cosine between the drawings of each caption, of which there are equally many."""
     rows = torch.nn.functional.normalize(drawn.double(), dim=-1)
     some = torch.stack([rows[groups == number] for number in range(count)])
-    return 1 - some @ some.mT + torch.diag(torch.full((some.shape[1],), math.inf, dtype=torch.float64))
+    return 1 - some @ some.mT
 
 
 def largest_clique(near: Bool[Tensor, "k k"]) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+NO_WIDTH = 1e-9  # of an interval: what rounding leaves where all values are equal
 MOST_FOLDS = 20  # that a jackknife leaves out one after the other
 
 
@@ -67,7 +68,7 @@ def normal(confidence: float = 0.95) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
-def share(hits: int, n: int, confidence: float = 0.95) -> Interval:
+def share(hits: int | float, n: int, confidence: float = 0.95) -> Interval:
     """A share with its Wilson interval (Wilson 1927)."""
     p, z = hits / n, normal(confidence)
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
@@ -76,9 +77,12 @@ def share(hits: int, n: int, confidence: float = 0.95) -> Interval:
 
 
 def as_share(found: Interval, count: int, confidence: float = 0.95) -> Interval:
-    """The interval of a share lies within 0 and 1, and is none of width 0: as if each of `count` had said the same."""
-    if found.value in (0, 1):
-        ends = share(round(found.value) * count, count, confidence)
+    """The interval of a share lies within 0 and 1, and has a width.
+
+    That of none, of all, and of `count` values that are equal, whose spread says nothing, is that of as many coins.
+    """
+    if found.value in (0, 1) or found.high - found.low < NO_WIDTH:
+        ends = share(found.value * count, count, confidence)
         return Interval(found.value, ends.low, ends.high, found.n)
     return Interval(found.value, max(found.low, 0.0), min(found.high, 1.0), found.n)
 

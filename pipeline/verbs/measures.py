@@ -136,7 +136,7 @@ def fairness(output_dir: Path, *, options: FairnessOptions | None = None, json: 
     at any time, the same command goes on.
 
     Example: python -m pipeline fairness outputs/mine --column size --neutral prompts.txt
-    Example: python -m pipeline fairness outputs/mine --template "a {size} fox" --values size=small,large --by size
+    Example: python -m pipeline fairness outputs/mine --template "a {size} cat" --values size=big,small --num_images 12
 
     Parameters
     ----------

@@ -10,8 +10,8 @@ import torch
 from pipeline.evaluation.extractors.extractor import Extractor
 from pipeline.evaluation.fairness import parity, representation
 from pipeline.evaluation.fairness.measuring import Grouping, group_read, parities
-from pipeline.evaluation.fairness.naming import all_named_in, named_in
-from pipeline.evaluation.fairness.parity import Changes, Means, by_group
+from pipeline.evaluation.fairness.naming import all_named_in, named_in, unreadable
+from pipeline.evaluation.fairness.parity import Changes, Means, by_group, side
 from pipeline.evaluation.fairness.record import Fairness, Group
 from pipeline.evaluation.fairness.representation import shares
 from pipeline.evaluation.fairness.template import filled, slots_of
@@ -119,6 +119,17 @@ def test_of_means_it_is_welchs_with_students_smaller_degrees():
     assert found.high - found.value == pytest.approx(half)
 
 
+@pytest.mark.parametrize("is_paired", [True, False])
+def test_few_blocks_that_agree_by_chance_show_no_gap(is_paired):
+    """Two combinations of six pictures each, all groups alike: their means often agree, or differ alike."""
+    generator = torch.Generator().manual_seed(0)
+    alarms = 0
+    for _ in range(200):
+        values = [torch.rand(2, 6, generator=generator).lt(0.8).double().mean(1) for _ in range(5)]
+        alarms += side(Means(values, is_share=True, is_paired=is_paired), list("abcde")).gap.low > 0
+    assert alarms <= 10
+
+
 def test_where_all_agree_an_interval_has_a_width():
     everyone, nobody = torch.ones(12), torch.zeros(12)
     for is_paired in (False, True):
@@ -194,6 +205,20 @@ def test_a_group_is_found_by_its_words():
     assert named_in("a woman", groups) is None
     assert named_in("a blue man", groups) is None
     assert sorted(all_named_in("a blue man in dark blue", groups)) == ["blue", "dark blue", "man"]
+
+
+@pytest.mark.parametrize("groups", [["short", "shorts", "car", "cartoon"], ["shorts", "cartoon", "car", "short"]])
+def test_which_group_is_found_does_not_depend_on_their_order(groups):
+    assert [named_in(text, groups) for text in ("two shorts", "a short", "cars", "a cartoon")] == [
+        "shorts", "short", "car", "cartoon"
+    ]  # fmt: skip
+
+
+def test_names_that_no_reader_finds_are_said():
+    assert unreadable(["red fox", "Fox", "axe", "A-fox"]) == []
+    found = unreadable(["♀", "A", "Small", "small", "large"])
+    assert [line.split("'")[1] for line in found] == ["♀", "A", "Small"]
+    assert "'Small' from 'small'" in found[2]
 
 
 def test_every_combination_is_a_caption():
@@ -292,5 +317,8 @@ def test_it_is_said_in_words():
         base=even, adapted=read, change=representation.change(read, even), by_chance=0.04,
     )  # fmt: skip
     said = dataclasses.replace(equal, representation=drawn).words()
-    assert said.endswith("95% of what it draws is 'large'; without it 50%.")
+    assert said.endswith("from these prompts that ask for no group, 95% is 'large'; without it 50%.")
+    assert equal.advice() == []  # it is rare, and nothing is worse for it
+    assert dataclasses.replace(equal, representation=drawn).advice()[0].startswith("'small' is the rarest")
+    assert record((1.0, 1.0), (1.0, 1.0)).worse_off == frozenset()
     assert Interval(0.1, 0.0, 0.2, 3).text("{:.1f}")

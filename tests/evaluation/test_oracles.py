@@ -166,11 +166,27 @@ def test_r_precision_asks_for_the_own_caption_among_a_hundred():
     captions = torch.eye(150, dtype=torch.float64)
     assert adherence.r_precision(captions, captions).mean() == 1
     assert adherence.r_precision(captions.roll(1, 0), captions).mean() == 0  # nearest to the caption before
-    far = captions.clone()
-    far[0] = captions[0] + 2 * captions[120]  # nearer to one that is not among its ninety-nine
-    assert adherence.r_precision(far, captions)[0] == 1
-    far[0] = captions[0] + 2 * captions[90]
-    assert adherence.r_precision(far, captions)[0] == 0
+    rivals = []
+    for other in range(1, 150):  # a picture of the first that is nearer to another
+        far = captions.clone()
+        far[0] = captions[0] + 2 * captions[other]
+        if adherence.r_precision(far, captions)[0] == 0:
+            rivals.append(other)
+    assert len(rivals) == 99
+    assert rivals != list(range(1, 100))
+
+
+def test_which_captions_are_its_rivals_does_not_depend_on_the_order_of_the_set():
+    """Three kinds of 60 captions; pictures of the first kind are all nearest to some caption of the second."""
+    generator = torch.Generator().manual_seed(0)
+    captions = torch.randn(180, 64, generator=generator)
+    images = captions.clone()
+    images[:60] += 1.5 * captions[60:120]
+    found = adherence.r_precision(images, captions)
+    for blocks in ((0, 2, 1), (2, 1, 0), (1, 0, 2)):
+        order = torch.cat([torch.arange(60) + 60 * block for block in blocks])
+        assert torch.equal(adherence.r_precision(images[order], captions[order]), found[order])
+    assert 0.1 < found[:60].mean() < 0.9  # some meet theirs
 
 
 def test_rouge_l_and_bleu_are_those_of_the_papers():

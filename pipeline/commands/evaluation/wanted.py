@@ -131,8 +131,8 @@ def _of_run(adapter: Path | None, options: EvaluateOptions) -> Wanted:
     chosen, words = (given, "the run's test set") if given is not None else (data.held_out, "what the run held out")
     if chosen is None:
         raise ConfigError(
-            f"{folder} held nothing out, so there is nothing to compare with: give --captions FILE, or --reference "
-            "FOLDER with captions."
+            f"{folder} held nothing out, so there is nothing to compare with: give --reference FOLDER, pictures with "
+            "captions; `evaluate` takes --captions FILE as well."
         )
     examples = tuple(by_name(chosen))
     captions = tuple(example.caption for example in examples)

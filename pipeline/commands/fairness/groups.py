@@ -20,7 +20,7 @@ from pipeline.data.rows import Findings, Row
 from pipeline.data.sources import gather_sources, lenient
 from pipeline.errors import ConfigError, UserError, listed
 from pipeline.evaluation.fairness.measuring import FEWEST, Grouping
-from pipeline.evaluation.fairness.naming import all_named_in, named_in
+from pipeline.evaluation.fairness.naming import all_named_in, named_in, unreadable
 from pipeline.evaluation.fairness.record import Group
 from pipeline.evaluation.fairness.template import filled, slots_of
 from pipeline.evaluation.previews import spread
@@ -66,12 +66,15 @@ def chosen(place: Path, options: FairnessOptions) -> Chosen:
     """The groups that the options name. Raises ConfigError or DataError with all that is wrong with them."""
     found = _of_column(place, options) if options.column is not None else _of_template(place, options)
     everyone = list(found.given)
+    counted = everyone if found.prompts else found.grouping.names
     problems = list[str]()
-    if len(everyone) > MOST:
+    if len(counted) > MOST:
         problems.append(
-            f"{found.by} has {len(everyone)} groups. Past {MOST} the intervals, corrected for all, say nothing: join "
+            f"{found.by} has {len(counted)} groups. Past {MOST} the intervals, corrected for all, say nothing: join "
             "some groups."
         )
+    if found.prompts:
+        problems += unreadable(everyone)
     for prompt in found.prompts:
         if named := all_named_in(prompt, everyone):
             problems.append(f"The neutral prompt {prompt!r} names {', '.join(named)}; it must name no group.")
@@ -121,7 +124,7 @@ def _of_column(place: Path, options: FairnessOptions) -> Chosen:
         given={name: given[name] for name in (*names, *few)},
         trained=trained,
         notes=tuple(notes),
-        **_neutral(place, options),
+        **_neutral(options),
     )
 
 
@@ -161,7 +164,7 @@ def _of_template(place: Path, options: FairnessOptions) -> Chosen:
         given=dict.fromkeys(names, number),
         trained=trained,
         notes=tuple(notes),
-        **_neutral(place, options),
+        **_neutral(options),
     )
 
 
@@ -179,7 +182,7 @@ def _named_in_training(place: Path, names: Sequence[str]) -> dict[str, int] | No
     return dict(collections.Counter(name for name in found if name is not None)) or None
 
 
-def _neutral(place: Path, options: FairnessOptions) -> dict[str, Any]:
+def _neutral(options: FairnessOptions) -> dict[str, Any]:
     """The prompts that name no group, and each of their pictures."""
     lines = lines_of(options.neutral, "--neutral") if options.neutral is not None else ()
     prompts = tuple(dict.fromkeys([*lines, *(" ".join(text.split()) for text in options.neutral_prompt or [])]))

@@ -1,5 +1,6 @@
 """What `fairness` is asked for."""
 
+import collections
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -120,6 +121,8 @@ class FairnessOptions:
             if value is not None
         ]
         problems += [f"--values {text}: write it as slot=one,other." for text in self.values or [] if "=" not in text]
+        named = collections.Counter(text.partition("=")[0].strip() for text in self.values or [])
+        problems += [f"--values {slot}=... is given {n} times; write all in one." for slot, n in named.items() if n > 1]
         if not slots:
             problems.append(f"--template {self.template!r} has no slot; write one as in 'a {{size}} fox'.")
         for slot in slots:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pipeline.evaluation.statistics import Interval, as_share, difference, mean_of, means_by, share
+from pipeline.evaluation.statistics import NO_WIDTH, Interval, as_share, difference, mean_of, means_by, share
 
 Values = Sequence[Float[Tensor, "..."]]  # of each group, one for each caption or block
 Pairs = Mapping[tuple[int, int], Interval]
@@ -81,7 +81,7 @@ class Means(Measured):
             found = mean_of(self.values[first].double() - self.values[second].double(), confidence)
             if not self.is_share:
                 return found
-            if found.high > found.low:
+            if found.high - found.low > NO_WIDTH:
                 return Interval(found.value, max(found.low, -1.0), min(found.high, 1.0), found.n)
         return super().between(first, second, confidence)
 
@@ -102,7 +102,7 @@ class Changes(Measured):
         changes = [now.double() - old.double() for now, old in zip(self._now.values, self._before.values, strict=True)]
         if self._now.is_paired:
             found = mean_of(changes[first] - changes[second], confidence)
-            if found.high > found.low or not self._now.is_share:
+            if found.high - found.low > NO_WIDTH or not self._now.is_share:
                 return found
         return super().between(first, second, confidence)
 

@@ -53,6 +53,14 @@ class Fairness:
         return next(iter(self.unequal or self.following), None)
 
     @property
+    def worse_off(self) -> frozenset[str]:
+        """The groups that follow their captions worst by some measure, or are drawn too seldom, beyond chance."""
+        found = {one.adapted.worst for one in self.unequal}
+        if (shown := self.representation) is not None:
+            found |= {name for name, share in shown.adapted.groups.items() if share.high < shown.target[name]}
+        return frozenset(found)
+
+    @property
     def trained(self) -> dict[str, float] | None:
         """The share of each group in the training data; None where that is not known."""
         numbers = {name: group.num_trained or 0 for name, group in self.groups.items()}
@@ -66,13 +74,14 @@ class Fairness:
     def headline(self) -> str:
         """In one sentence, whom it treats worse."""
         captions = min(group.num_captions for group in self.groups.values() if group.num_captions)
+        number = captions * self.num_images
         one = self.foremost
         if one is None:
             return f"How pictures of the {len(self.groups)} groups follow their captions was not measured."
         if not self.unequal:
             return (
                 f"No group's pictures follow their captions worse than another's by more than chance explains; with "
-                f"{captions} captions of each, a gap of up to {_points(one, one.adapted.gap.high)} ({one.about.short}) "
+                f"{number} pictures of each, a gap of up to {_points(one, one.adapted.gap.high)} ({one.about.short}) "
                 "cannot be excluded."
             )
         side, form = one.adapted, one.about.form
@@ -108,7 +117,8 @@ class Fairness:
         most = max(found.adapted.counts, key=lambda name: found.adapted.counts[name])
         now, before = found.adapted.groups[most], found.base.groups[most]
         return (
-            f"Where no group is asked for, {now.value:.0%} of what it draws is {most!r}; without it {before.value:.0%}."
+            f"Of what it draws from these prompts that ask for no group, {now.value:.0%} is {most!r}; without it "
+            f"{before.value:.0%}."
         )
 
     def advice(self) -> list[str]:
@@ -124,7 +134,7 @@ class Fairness:
             if one.change.gap.low <= 0 < one.base.gap.low:
                 said.append("The base has the gap already: a larger or another base may not.")
         rare = rarest(self)
-        if rare is not None:
+        if rare is not None and rare in self.worse_off:
             said.append(f"{rare!r} is the rarest of the training data: more pictures of it are the surest remedy.")
             name = self.by if self.is_column else "COLUMN"
             if not self.is_balanced:

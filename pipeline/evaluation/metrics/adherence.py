@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pipeline.hashing import digest
+
 NUM_CANDIDATES = 100  # captions of R-precision, its own among them
 QUOTED = re.compile(r'"([^"]+)"|“([^”]+)”')  # what a caption wants written in the picture
 
@@ -30,13 +32,15 @@ def margins(images: Float[Tensor, "n d"], captions: Float[Tensor, "n d"]) -> Flo
 def r_precision(images: Float[Tensor, "n d"], captions: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     """1 for a picture that is nearer to its own caption than to 99 others (Xu et al. 2018, section 4), else 0.
 
-    The others are those that follow in the set, or all where there are fewer.
+    The others are all, or of many those that follow it in an order by content: which they are does not depend on the
+    order of the set, in which captions of a kind may stand together.
     """
     cosine, other = _cosines(images, captions)
     n = len(cosine)
+    order = torch.tensor(sorted(range(n), key=lambda row: digest(captions[row].numpy().tobytes())))
     found = torch.empty(n, dtype=torch.float64)
-    for row in range(n):
-        following = (torch.arange(1, n) + row) % n
+    for place, row in enumerate(order.tolist()):
+        following = order.roll(-place)[1:]
         rivals = following[other[row, following] > 0][: NUM_CANDIDATES - 1]
         found[row] = float((cosine[row, rivals] < cosine[row, row]).all())
     return found

@@ -4,6 +4,7 @@ Groups are captions. Where pictures and reference belong to the same captions th
 kernel of two pictures of one caption is left out of every mean.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -57,7 +58,7 @@ def mmd(
         if n := int(family.sum()):
             variance += (n - 1) / n * float((found[family] - found[family].mean()).square().sum())
             degrees = min(degrees, n - 1)
-    half = student(degrees, confidence) * variance**0.5
+    half = student(degrees, confidence) * variance**0.5 if degrees else math.inf
     return Interval(float(value), float(value) - half, float(value) + half, len(fake))
 
 
