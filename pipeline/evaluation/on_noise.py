@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline import rng
-from pipeline.conditioning import stack
+from pipeline.conditioning import Embeddings, stack
 from pipeline.evaluation.validation import LossEvaluator, Predict, ValidationExample
 
 HIGH, LOW = 0.98, 0.04  # of t
@@ -34,18 +34,21 @@ def lengths_and_angles(
     evaluator: LossEvaluator, predict: Predict, examples: list[ValidationExample]
 ) -> Float[Tensor, "n 2"]:
     """Of each caption the length of the guidance at HIGH and its cosine with the score at LOW, means over noises."""
-    unconditional: dict[str, tuple[Tensor, Tensor]] = {}
-    found = []
-    for example in examples:
-        kind = str((tuple(example.mean.shape), [(name, value.tolist()) for name, value in example.size.items()]))
-        if kind not in unconditional:
-            unconditional[kind] = _parts(evaluator, predict, example, None)
-        (plain, noise), (data, _) = unconditional[kind], _parts(evaluator, predict, example, example.caption)
-        guidance = (data - plain).double()
-        lengths = guidance[:NUM_NOISES].flatten(1).norm(dim=1)
-        cosines = torch.nn.functional.cosine_similarity(-noise[NUM_NOISES:].double(), guidance[NUM_NOISES:], dim=1)
-        found.append(torch.stack([lengths.mean(), cosines.mean()]).cpu())
-    return torch.stack(found)
+    kinds: dict[str, list[int]] = {}  # of one size, and told so
+    for number, example in enumerate(examples):
+        told = [(name, value.tolist()) for name, value in example.size.items()]
+        kinds.setdefault(f"{tuple(example.mean.shape)} {told}", []).append(number)
+    found = torch.empty(len(examples), 2, dtype=torch.float64)
+    for numbers in kinds.values():
+        shape, size = tuple(examples[numbers[0]].mean.shape), examples[numbers[0]].size
+        captions = [None, *(examples[number].caption for number in numbers)]
+        conditions = [{**evaluator.prompts(caption), **size} for caption in captions]
+        data, noise = (part.double() for part in _parts(evaluator, predict, shape, conditions))
+        guidance = data[1:] - data[:1]  # [captions, noises at both levels, c, h, w]
+        lengths = guidance[:, :NUM_NOISES].flatten(2).norm(dim=2).mean(1)
+        cosines = torch.cosine_similarity(-noise[:1, NUM_NOISES:], guidance[:, NUM_NOISES:], dim=2).mean((1, 2, 3))
+        found[numbers] = torch.stack([lengths, cosines], 1).cpu()
+    return found
 
 
 def known(now: Float[Tensor, "n 2"], before: Float[Tensor, "n 2"]) -> Float[Tensor, " n"]:
@@ -56,17 +59,21 @@ def known(now: Float[Tensor, "n 2"], before: Float[Tensor, "n 2"]) -> Float[Tens
 
 
 def _parts(
-    evaluator: LossEvaluator, predict: Predict, example: ValidationExample, caption: str | None
+    evaluator: LossEvaluator, predict: Predict, shape: tuple[int, ...], conditions: list[Embeddings]
 ) -> tuple[Tensor, Tensor]:
-    """The data and the noise that a model finds in pure noise, first at HIGH and then at LOW, [2 noises c h w]."""
-    shape, path = tuple(example.mean.shape), evaluator.path
+    """The data and the noise that a model finds in pure noise under each condition, [conditions, 2 noises, c, h, w].
+
+    The noises are the same for all, first at HIGH and then at LOW.
+    """
     noises = torch.stack([rng.normal(SEED, number, "", "pure noise", shape) for number in range(NUM_NOISES)])
     levels = torch.tensor([HIGH, LOW], dtype=torch.float64).repeat_interleave(NUM_NOISES)
-    x, t = noises.repeat(2, 1, 1, 1).to(evaluator.device), path.validation_time(levels).to(evaluator.device)
-    row = {**evaluator.prompts(caption), **example.size}
+    rows = [condition for condition in conditions for _ in range(len(levels))]
+    x = noises.repeat(2 * len(conditions), 1, 1, 1).to(evaluator.device)
+    t = evaluator.path.validation_time(levels).repeat(len(conditions)).to(evaluator.device)
     predictions = []
-    for first in range(0, len(x), evaluator.batch_size):
+    for first in range(0, len(rows), evaluator.batch_size):
         some = slice(first, first + evaluator.batch_size)
-        conditioning = stack([row] * len(t[some]), evaluator.ragged).to(evaluator.device, evaluator.dtype)
+        conditioning = stack(rows[some], evaluator.ragged).to(evaluator.device, evaluator.dtype)
         predictions.append(predict(x[some], t[some], conditioning))
-    return path.split(torch.cat(predictions).float(), x, t)
+    data, noise = evaluator.path.split(torch.cat(predictions).float(), x, t)
+    return data.reshape(len(conditions), -1, *shape), noise.reshape(len(conditions), -1, *shape)

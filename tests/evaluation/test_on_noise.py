@@ -1,5 +1,7 @@
 """Guidance on pure noise, with models in closed form: one knows a single picture for a caption, one a distribution."""
 
+import dataclasses
+
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -115,3 +117,16 @@ def test_the_levels_are_those_of_the_authors_code():
     """The first and the third last of 50 steps of 1000, which their scheduler places at 981 and 41."""
     assert [round(1000 * level, -1) for level in (HIGH, LOW)] == [980, 40]
     assert on_noise.SEED == 0
+
+
+def test_each_caption_is_asked_with_what_is_told_of_its_size_and_so_is_the_unconditional():
+    path, asked = PATHS["flow"], []
+
+    def predict(x, t, conditioning):
+        asked.extend(zip(conditioning["prompt_embeds"].flatten().tolist(), conditioning["told"].flatten().tolist()))
+        return x
+
+    told = [dataclasses.replace(one, size={"told": torch.tensor([size])}) for one, size in zip(BOTH, (3.0, 5.0))]
+    lengths_and_angles(evaluator(path), predict, told)
+    times = 2 * NUM_NOISES
+    assert asked == [(0.0, 3.0)] * times + [(1.0, 3.0)] * times + [(0.0, 5.0)] * times + [(2.0, 5.0)] * times
