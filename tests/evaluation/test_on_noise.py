@@ -123,10 +123,14 @@ def test_each_caption_is_asked_with_what_is_told_of_its_size_and_so_is_the_uncon
     path, asked = PATHS["flow"], []
 
     def predict(x, t, conditioning):
-        asked.extend(zip(conditioning["prompt_embeds"].flatten().tolist(), conditioning["told"].flatten().tolist()))
+        pairs = (conditioning[name].flatten().tolist() for name in ("prompt_embeds", "told"))
+        asked.extend(zip(*pairs, strict=True))
         return x
 
-    told = [dataclasses.replace(one, size={"told": torch.tensor([size])}) for one, size in zip(BOTH, (3.0, 5.0))]
+    told = [
+        dataclasses.replace(one, size={"told": torch.tensor([size])})
+        for one, size in zip(BOTH, (3.0, 5.0), strict=True)
+    ]
     lengths_and_angles(evaluator(path), predict, told)
     times = 2 * NUM_NOISES
     assert asked == [(0.0, 3.0)] * times + [(1.0, 3.0)] * times + [(0.0, 5.0)] * times + [(2.0, 5.0)] * times
