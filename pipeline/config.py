@@ -67,6 +67,10 @@ class Run:
             problems.append(
                 "--preservation_weight keeps the denoiser, not text encoders; leave --train_text_encoder out."
             )
+        if self.objective.guided_target is not None and self.adapter.train_text_encoder:
+            problems.append(
+                "--guided_target needs captions that are encoded before training; leave --train_text_encoder out."
+            )
         if self.objective.prior_loss_weight != 1.0 and not self.data.with_prior_preservation:
             problems.append("--prior_loss_weight has an effect only with --with_prior_preservation.")
         for name in ("unmasked_weight", "unmasked_preservation"):

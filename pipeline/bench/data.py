@@ -115,13 +115,14 @@ def load(manifest: Any, options: Any, folder: Path) -> float:
 
     from pipeline.data.loader import CachedExamples, build_loader
     from pipeline.data.sampler import MicroBatches, StepSampler
+    from pipeline.objective.noise_options import NoiseOptions
 
     examples = CachedExamples(
         manifest,
         cache_of(folder),
         dataclasses.replace(options, caption_dropout=0.1),
         seed=0,
-        noise_offset=0.0,
+        noise=NoiseOptions(),
         size_states=lambda geometry: {},
         ragged="pad",
         live_prompts=False,

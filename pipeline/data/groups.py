@@ -25,9 +25,11 @@ class Balance:
 
     @property
     def effective(self) -> float:
-        """The effective sample size (Kish 1965): so many examples of equal weight say as much."""
-        total = sum(self.weights[group] * number for group, number in self.counts.items())
-        return total**2 / sum(self.weights[group] ** 2 * number for group, number in self.counts.items())
+        """The effective sample size: so many examples of equal weight say as much."""
+        counts: collections.Counter[float] = collections.Counter()
+        for group, number in self.counts.items():
+            counts[self.weights[group]] += number
+        return effective_size(counts)
 
     def text(self) -> str:
         """For the plan and the page."""
@@ -47,6 +49,56 @@ def group_in(cells: Mapping[str, Any], column: str) -> str | None:
         value = int(value)  # as parquet holds whole numbers where one is missing
     is_one = isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
     return (printable(" ".join(str(value).split())) or None) if is_one else None
+
+
+def weight_in(cells: Mapping[str, Any], column: str) -> float | None:
+    """The number above 0 that a row's cell holds, as a number or as text; None for anything else."""
+    value = cells.get(column)
+    try:
+        weight = math.nan if isinstance(value, bool) or value is None else float(value)
+    except (TypeError, ValueError):
+        return None
+    return weight if 0 < weight < math.inf else None
+
+
+def said_by(
+    description: Mapping[str, Any] | str | None, *, balance: str | None, weight: str | None
+) -> tuple[dict[str, Any], list[str]]:
+    """What a row's cells say of an example's group and of what its loss counts, and what they lack."""
+    cells = description if isinstance(description, Mapping) else {}
+    said: dict[str, Any] = {}
+    problems = []
+    if balance is not None:
+        said["group"] = group_in(cells, balance)
+        if said["group"] is None:
+            what = _lacks(cells, balance, "is empty or no single value")
+            problems.append(f"{what}, and --balance needs it")
+    if weight is not None:
+        said["loss_weight"] = weight_in(cells, weight)
+        if said["loss_weight"] is None:
+            said["loss_weight"] = math.nan
+            what = _lacks(cells, weight, f"is {cells.get(weight)!r}, no number above 0")
+            problems.append(f"{what}, and --weight_column needs one")
+    return said, problems
+
+
+def _lacks(cells: Mapping[str, Any], column: str, otherwise: str) -> str:
+    """What is wrong with a cell: there is none, or it is otherwise."""
+    there = ", ".join(sorted(cells)) or "no columns"
+    return f"its {column!r} {otherwise}" if column in cells else f"no {column!r} (there is {there})"
+
+
+def effective_size(counts: Mapping[float, int]) -> float:
+    """So many examples of equal weight say as much as these, of each weight so many (Kish 1965)."""
+    total = sum(weight * number for weight, number in counts.items())
+    return total**2 / sum(weight**2 * number for weight, number in counts.items())
+
+
+def weights_text(column: str, weights: Sequence[float]) -> str:
+    """What a column of weights comes to, for the plan."""
+    text = f"by {column}: {min(weights):.3g} to {max(weights):.3g}, {sum(weights) / len(weights):.3g} on average"
+    worth = effective_size(collections.Counter(weights))
+    return f"{text}; {len(weights)} examples say as much as {worth:.1f} alike"
 
 
 def _few(names: Sequence[str]) -> str:

@@ -19,6 +19,8 @@ from pipeline.data.manifest import Example, Manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.sampler import MicroBatches, Position
 from pipeline.geometry import Geometry
+from pipeline.objective.noise import noise_of, perturbed
+from pipeline.objective.noise_options import NoiseOptions
 
 SizeStates = Callable[[Geometry], Embeddings]  # of a family
 
@@ -29,12 +31,14 @@ class Row(TypedDict):
     id: str
     latents: Tensor
     noise: Tensor
+    perturbed: Tensor | None
     u: Tensor
     mask: Tensor | None
     weight: float
     seed: int
     caption: str | None
     conditions: Embeddings
+    wrong: Embeddings | None
 
 
 @dataclass(frozen=True)
@@ -44,20 +48,29 @@ class Batch:
     ids: tuple[str, ...]
     latents: Float[Tensor, "b c h w"]  # a sample of the autoencoder's posterior
     noise: Float[Tensor, "b c h w"]
+    perturbed: Float[Tensor, "b c h w"] | None  # the noise that the model sees; None: the same
     u: Float[Tensor, " b"]  # uniform in [0, 1), to become times
     mask: Float[Tensor, "b 1 h w"] | None  # what of each picture the loss looks at; None: all
     weights: Float[Tensor, " b"] | None  # of each example's loss; None: all 1
     captions: tuple[str | None, ...]  # None: trained without one
     conditioning: Conditioning  # without the prompt embeddings, where these are computed in the step
+    wrong: Conditioning | None  # prompt embeddings of other examples' captions, where targets lead away from them
     seeds: tuple[int, ...]  # one for each example, for what is random inside the model
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its pictures, their noise, masks and weights on a device."""
-        latents, noise = (value.to(device, non_blocking=True) for value in (self.latents, self.noise))
-        mask, weights = (
-            None if value is None else value.to(device, non_blocking=True) for value in (self.mask, self.weights)
+
+        def moved(value: Tensor | None) -> Any:
+            return None if value is None else value.to(device, non_blocking=True)
+
+        return dataclasses.replace(
+            self,
+            latents=moved(self.latents),
+            noise=moved(self.noise),
+            perturbed=moved(self.perturbed),
+            mask=moved(self.mask),
+            weights=moved(self.weights),
         )
-        return dataclasses.replace(self, latents=latents, noise=noise, mask=mask, weights=weights)
 
 
 class CachedExamples(Dataset[Row]):
@@ -70,22 +83,24 @@ class CachedExamples(Dataset[Row]):
         options: DataOptions,
         *,
         seed: int,
-        noise_offset: float,
+        noise: NoiseOptions,
         size_states: SizeStates,
         ragged: Ragged,
         live_prompts: bool,
         prior_loss_weight: float = 1.0,
         group_weights: Mapping[str, float] | None = None,
+        num_strata: int = 1,
+        wrong_captions: bool = False,
     ) -> None:
         self.manifest, self.cache, self.options = manifest, cache, options
-        self.seed, self.noise_offset = seed, noise_offset
+        self.seed, self.noise, self.num_strata, self.wrong_captions = seed, noise, num_strata, wrong_captions
         self.size_states, self.ragged, self.live_prompts = size_states, ragged, live_prompts
         self._has_masks, self._prior_loss_weight = options.has_masks, prior_loss_weight
         self._group_weights = group_weights or {}
 
     @property
     def _is_weighed(self) -> bool:
-        return bool(self._group_weights) or self._prior_loss_weight != 1
+        return bool(self._group_weights) or self._prior_loss_weight != 1 or self.options.weight_column is not None
 
     @functools.cached_property
     def unconditional(self) -> Embeddings:
@@ -99,28 +114,41 @@ class CachedExamples(Dataset[Row]):
         entry = self.cache.latents_of(example, view)
         shape = tuple(entry["mean"].shape)
         latents = entry["mean"] + entry["std"] * rng.normal(seed, epoch, example.id, "posterior", shape)
-        noise = rng.normal(seed, epoch, example.id, "noise", shape)
-        if self.noise_offset:
-            noise = noise + self.noise_offset * rng.normal(seed, epoch, example.id, "offset", (shape[0], 1, 1))
+        noise = noise_of(self.noise, seed, epoch, example.id, shape)
         dropped = conditioning.is_dropped(seed, epoch, example.id, self.options.dropout_share)
         caption = None if dropped else views.caption_in(example, epoch, seed, kept=not self.live_prompts)
-        u = rng.uniform(seed, epoch, example.id, "time")
+        u = (position.place % self.num_strata + rng.uniform(seed, epoch, example.id, "time")) / self.num_strata
         return {
             "id": example.id,
             "latents": latents,
             "noise": noise,
+            "perturbed": perturbed(self.noise, noise, seed, epoch, example.id),
             "u": torch.tensor(u, dtype=torch.float64),  # 1 - 1e-9 is 1 in float32
             "mask": self.cache.mask_of(example, view) if self._has_masks else None,
             "weight": self._weight_of(example),
             "seed": rng.number_for(seed, epoch, example.id, "model"),
             "caption": caption,
             "conditions": {**self._embeddings(caption), **self.size_states(pixels.geometry_of(example.size, view))},
+            "wrong": self._embeddings(self._wrong_caption(position)) if self.wrong_captions else None,
         }
+
+    def _wrong_caption(self, position: Position) -> str:
+        """What another example shows in this epoch, of those that show another caption: by chance, as all else."""
+        examples, epoch, seed = self.manifest.examples, position.epoch, self.seed
+        example = examples[position.index]
+        own = views.caption_in(example, epoch, seed, kept=True)
+        first = rng.integer(seed, epoch, example.id, "wrong caption", len(examples))
+        for step in range(len(examples)):
+            caption = views.caption_in(examples[(first + step) % len(examples)], epoch, seed, kept=True)
+            if caption != own:
+                return caption
+        return own
 
     def _weight_of(self, example: Example) -> float:
         if example.is_class:
             return self._prior_loss_weight
-        return self._group_weights[example.group] if self._group_weights and example.group is not None else 1.0
+        of_group = self._group_weights[example.group] if self._group_weights and example.group is not None else 1.0
+        return example.loss_weight * of_group
 
     def _embeddings(self, caption: str | None) -> Embeddings:
         if self.live_prompts:
@@ -129,17 +157,26 @@ class CachedExamples(Dataset[Row]):
 
     def collate(self, rows: list[Row]) -> Batch:
         """Rows as one batch."""
+        wrong = [row["wrong"] for row in rows if row["wrong"] is not None]
         return Batch(
             ids=tuple(row["id"] for row in rows),
             latents=torch.stack([row["latents"] for row in rows]),
             noise=torch.stack([row["noise"] for row in rows]),
+            perturbed=_stacked([row["perturbed"] for row in rows]),
             u=torch.stack([row["u"] for row in rows]),
-            mask=torch.stack(masks) if (masks := [row["mask"] for row in rows if row["mask"] is not None]) else None,
+            mask=_stacked([row["mask"] for row in rows]),
             weights=torch.tensor([row["weight"] for row in rows]) if self._is_weighed else None,
             captions=tuple(row["caption"] for row in rows),
             conditioning=conditioning.stack([row["conditions"] for row in rows], self.ragged),
+            wrong=conditioning.stack(wrong, self.ragged) if wrong else None,
             seeds=tuple(row["seed"] for row in rows),
         )
+
+
+def _stacked(values: list[Tensor | None]) -> Tensor | None:
+    """What all rows have, as one tensor; None where they have none."""
+    found = [value for value in values if value is not None]
+    return torch.stack(found) if found else None
 
 
 def build_loader(examples: CachedExamples, batches: MicroBatches, num_workers: int) -> "DataLoader[Any]":

@@ -37,6 +37,7 @@ class Example:
     weights: tuple[float, ...] = ()  # how often each caption is shown; (): all alike
     mask_id: str = ""  # hash of the mask's bytes
     group: str | None = None  # what --balance counts it among
+    loss_weight: float = 1.0  # what --weight_column says
     is_class: bool = False  # shows the class that a subject belongs to, so its loss has a weight of its own
 
     @property

@@ -28,9 +28,10 @@ TEXTS = ("id", "image_id", "name", "mask_id", "sketch", "group")
 PATHS = ("path", "mask")  # as bytes, for not every name of a file is text
 NUMBERS = ("copy", "width", "height")
 LISTS = ("captions", "weights")
+REALS = ("loss_weight",)
 FIELDS = (
     "id", "image_id", "name", "source", "captions", "size", "options", "copy", "sketch", "mask", "weights", "mask_id",
-    "group",
+    "group", "loss_weight",
 )  # fmt: skip
 HEADER = b"t2i-lora"  # the key of what is no row
 PIECE = 2**20  # bytes read at once
@@ -119,7 +120,7 @@ class Mapped(Columns):
             return self.at(np.arange(len(self))[place])
         row = range(len(self))[place]
         row = row if self.places is None else int(self.places[row])
-        cells = {column: self.file.table[column][row].as_py() for column in (*TEXTS, *PATHS, *NUMBERS, *LISTS)}
+        cells = {column: self.file.table[column][row].as_py() for column in (*TEXTS, *PATHS, *NUMBERS, *REALS, *LISTS)}
         size = Size(cells.pop("width"), cells.pop("height"))
         source, mask = _source(cells.pop("path")), _source(cells.pop("mask"))
         captions, weights = tuple(cells.pop("captions")), tuple(cells.pop("weights"))
@@ -192,7 +193,7 @@ def write(path: Path, examples: Iterable[Example], header: dict[str, Any]) -> No
 
     text = pyarrow.large_string()  # not string: what is taken at places lies in one piece, which may be above 2 GiB
     kinds = dict.fromkeys(TEXTS, text) | dict.fromkeys(PATHS, pyarrow.large_binary())
-    kinds |= dict.fromkeys(NUMBERS, pyarrow.int32())
+    kinds |= dict.fromkeys(NUMBERS, pyarrow.int32()) | dict.fromkeys(REALS, pyarrow.float64())
     kinds |= {"captions": pyarrow.large_list(text), "weights": pyarrow.large_list(pyarrow.float64())}
     schema = pyarrow.schema(kinds.items(), {HEADER: json.dumps(header)})
 
@@ -221,7 +222,7 @@ class _Hashed(io.RawIOBase):
 
 
 def _row(example: Example) -> dict[str, Any]:
-    plain = ("id", "image_id", "name", "mask_id", "sketch", "group", "copy", "captions", "weights")
+    plain = ("id", "image_id", "name", "mask_id", "sketch", "group", "copy", "captions", "weights", "loss_weight")
     sides = {"width": example.size.width, "height": example.size.height}
     places = {"path": _place(example.source), "mask": example.mask and _place(example.mask)}
     return {**{name: getattr(example, name) for name in plain}, **sides, **places}

@@ -47,6 +47,9 @@ class DataOptions(SourceOptions):
     """A column whose groups count alike, however many images each has: the loss of an image is weighed by how rare its
     group is, at most ten times."""
 
+    weight_column: str | None = None
+    """A column of numbers above 0: what the loss of each image counts, as it is, beside --balance."""
+
     max_train_samples: int | None = None
     """Train on this many examples, chosen by content, the same ones every time."""
 
@@ -97,7 +100,7 @@ class DataOptions(SourceOptions):
         sides = [table["resolution"] for table in self.source if "resolution" in table]
         if self.resolution is None and sides:
             own["resolution"] = sides[0]
-        return dataclasses.replace(self, source=(), balance=None, **own)
+        return dataclasses.replace(self, source=(), balance=None, weight_column=None, **own)
 
     @property
     def trigger_words(self) -> tuple[str, ...]:
@@ -136,8 +139,9 @@ class DataOptions(SourceOptions):
         )
         problems += not_utf8(self, "evaluation_data_dir", "class_data_dir", "cache_dir")
         found = super().problems() + problems
-        if self.balance is not None and not self.balance.strip():
-            found.append("--balance is empty; name a column.")
+        for name in ("balance", "weight_column"):
+            if getattr(self, name) is not None and not getattr(self, name).strip():
+                found.append(f"--{name} is empty; name a column.")
         return found + self._bucket_problems() + self._class_problems() + self._source_problems()
 
     def _class_problems(self) -> list[str]:

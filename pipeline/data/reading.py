@@ -5,14 +5,14 @@ import contextlib
 import dataclasses
 import io
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import PIL
 
 from pipeline.data import captions, folder, images, layouts, near, tables, tags
-from pipeline.data.groups import group_in
+from pipeline.data.groups import said_by
 from pipeline.data.manifest import Example, Manifest
 from pipeline.data.options import DataOptions
 from pipeline.data.rows import Findings, Row, Source
@@ -123,8 +123,10 @@ def _examined(
         example = _read_example(row, found or ("",), options, findings, known)
         if isinstance(example, Example) and weights:
             example = dataclasses.replace(example, weights=weights)
-        if isinstance(example, Example) and options.balance is not None:
-            example = _grouped(row, example, options.balance, findings)
+        if isinstance(example, Example):
+            said, lacking_cells = said_by(row.description, balance=options.balance, weight=options.weight_column)
+            findings.problems += [f"{row.where}: {problem}" for problem in lacking_cells]
+            example = dataclasses.replace(example, **said) if said else example
         if on_row is not None:
             on_row(row, example)
         if isinstance(example, Example):
@@ -140,17 +142,6 @@ def _examined(
     if options.instance_prompt is None:
         findings.problems += _without_captions(uncaptioned, num_rows, options, findings.hints)
     return examples
-
-
-def _grouped(row: Row, example: Example, column: str, findings: Findings) -> Example:
-    """The example with its group; a row without one is a problem."""
-    cells = row.description if isinstance(row.description, Mapping) else {}
-    group = group_in(cells, column)
-    if group is None:
-        there = ", ".join(sorted(cells)) or "no columns"
-        what = f"its {column!r} is empty or no single value" if column in cells else f"no {column!r} (there is {there})"
-        findings.problems.append(f"{row.where}: {what}, and --balance needs it")
-    return dataclasses.replace(example, group=group)
 
 
 def _captions(row: Row, options: DataOptions) -> tuple[tuple[str, ...], tuple[float, ...]]:

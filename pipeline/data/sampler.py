@@ -20,6 +20,7 @@ class Position:
     index: int  # of the example in the manifest
     epoch: int  # how often the example was shown before
     size: Size  # at which it is shown
+    place: int = 0  # within its optimizer step
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class StepSampler:
         """The `batch_size` positions of optimizer step `step`, counted from 0."""
         number, batch = self._batch(step)
         first = batch * self.batch_size
-        return [self._position(number, first + offset) for offset in range(self.batch_size)]
+        return [self._position(number, first, offset) for offset in range(self.batch_size)]
 
     def num_steps(self, num_epochs: int) -> int:
         """The steps after which every example has been shown so often."""
@@ -90,13 +91,13 @@ class StepSampler:
             low, high = (middle, high) if self.num_steps(middle) <= step else (low, middle)
         return low
 
-    def _position(self, number: int, place: int) -> Position:
+    def _position(self, number: int, first: int, offset: int) -> Position:
         bucket = self.buckets[number]
-        times, within = divmod(place, len(bucket.entries))
+        times, within = divmod(first + offset, len(bucket.entries))
         name = str(bucket.size) if len(self.buckets) > 1 else ""
         order = self._order(Pass(self.seed, times, name, len(bucket.entries), self.batch_size))
         entry = bucket.entries[order(within)]
-        return Position(entry.index, times * self._turns + entry.turn, bucket.size)
+        return Position(entry.index, times * self._turns + entry.turn, bucket.size, offset)
 
 
 @dataclass(frozen=True)

@@ -166,11 +166,13 @@ class Validation:
     held_out: list[ValidationExample]
     train_subset: list[ValidationExample]
     base: Errors
+    captioned: Predict | None = None  # what predicts for captions, where that is not the denoiser itself
 
     def measure(self, denoiser: AdaptedDenoiser) -> ValidationRow:
         """Losses, per noise level too, and the change from the base with its interval."""
         with denoiser.adapted.evaluating():
-            return summary(measure_all(self.evaluator, denoiser, self.held_out, self.train_subset), self.base)
+            now = measure_all(self.evaluator, denoiser, self.held_out, self.train_subset, self.captioned)
+            return summary(now, self.base)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,20 +196,24 @@ class ClassValidation:
     evaluator: LossEvaluator
     examples: list[ValidationExample]
     base: Float[Tensor, "n k"]
+    captioned: Predict | None = None
 
     def measure(self, denoiser: AdaptedDenoiser) -> ClassRow:
         """The loss with the adapter, paired with the base's."""
         with denoiser.adapted.evaluating():
-            now = self.evaluator.errors(denoiser, self.examples)
+            now = self.evaluator.errors(self.captioned or denoiser, self.examples)
         return ClassRow(loss=_mean(now), base=_mean(self.base), change=paired_change(now.mean(1), self.base.mean(1)))
 
 
 def build_class_validation(
-    evaluator: LossEvaluator, denoiser: AdaptedDenoiser, examples: list[ValidationExample]
+    evaluator: LossEvaluator,
+    denoiser: AdaptedDenoiser,
+    examples: list[ValidationExample],
+    captioned: Predict | None = None,
 ) -> ClassValidation:
     """Measure the base model once, for later measurements to be compared with."""
     with denoiser.adapted.evaluating(), denoiser.adapted.disabled():
-        return ClassValidation(evaluator, examples, evaluator.errors(denoiser, examples))
+        return ClassValidation(evaluator, examples, evaluator.errors(denoiser, examples), captioned)
 
 
 def build_validation(
@@ -215,11 +221,12 @@ def build_validation(
     denoiser: AdaptedDenoiser,
     held_out: list[ValidationExample],
     train_subset: list[ValidationExample],
+    captioned: Predict | None = None,
 ) -> Validation:
     """Measure the base model once, for later measurements to be compared with."""
     with denoiser.adapted.evaluating(), denoiser.adapted.disabled():  # text encoders that learn among them
         base = measure_all(evaluator, denoiser, held_out, train_subset)
-    return Validation(evaluator, held_out, train_subset, base)
+    return Validation(evaluator, held_out, train_subset, base, captioned)
 
 
 def measure_all(
@@ -227,12 +234,13 @@ def measure_all(
     predict: Predict,
     held_out: list[ValidationExample],
     train_subset: list[ValidationExample],
+    captioned: Predict | None = None,
 ) -> Errors:
     """The errors on the held-out examples, with their captions and without, and on the training examples."""
     return Errors(
-        evaluator.errors(predict, held_out),
+        evaluator.errors(captioned or predict, held_out),
         evaluator.errors(predict, held_out, [None] * len(held_out)),
-        evaluator.errors(predict, train_subset),
+        evaluator.errors(captioned or predict, train_subset),
     )
 
 

@@ -21,7 +21,7 @@ UNET = TargetModules(
 )
 
 
-def discrete_path(family: Family) -> VariancePreserving:
+def discrete_path(family: Family, options: ObjectiveOptions) -> VariancePreserving:
     """The variance-preserving path of a UNet checkpoint's own scheduler.
 
     Raises CheckpointError for other predictions, and for a UNet that takes more than latents or was distilled.
@@ -33,14 +33,15 @@ def discrete_path(family: Family) -> VariancePreserving:
     if _is_flow(config):
         raise CheckpointError(
             f"The scheduler of {family.source.folder} is one of flows ({config.get('_class_name')}), and a UNet of "
-            "this family is trained to predict noise or v. One that was retrained as a flow is not supported; for any "
-            "other, put the scheduler of its base model in place."
+            "this family is trained to predict noise, v or the data. One that was retrained as a flow is not "
+            "supported; for any other, put the scheduler of its base model in place."
         )
-    if prediction not in ("epsilon", "v_prediction"):
+    if prediction not in ("epsilon", "v_prediction", "sample"):
         raise CheckpointError(
-            f"{family.source.folder} predicts {prediction!r}; epsilon and v_prediction can be trained."
+            f"{family.source.folder} predicts {prediction!r}; epsilon, v_prediction and sample can be trained."
         )
-    return VariancePreserving(_signal_shares(family, config), prediction)
+    density = build_density(options, usual="none")
+    return VariancePreserving(_signal_shares(family, config), prediction, density, options.limits)
 
 
 def _signal_shares(family: Family, config: dict[str, Any]) -> Float[Tensor, " n"]:
@@ -75,8 +76,9 @@ def flow_path(family: Family, options: ObjectiveOptions, in_channels: int) -> Re
     """
     require_plain(family, in_channels)
     require_flow(family)
-    shift = options.timestep_shift
-    return RectifiedFlow(build_density(options), own_shift(family) if shift is None else ConstantShift(shift))
+    density = build_density(options, usual="logit_normal")
+    shift = own_shift(family) if options.timestep_shift is None else ConstantShift(options.timestep_shift)
+    return RectifiedFlow(density, shift, limits=options.limits)
 
 
 def own_shift(family: Family) -> Shift:

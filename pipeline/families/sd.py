@@ -43,7 +43,7 @@ class StableDiffusion(Family):
 
     def path(self, options: ObjectiveOptions) -> VariancePreserving:
         """The variance-preserving path of the checkpoint's own scheduler."""
-        return parts.discrete_path(self)
+        return parts.discrete_path(self, options)
 
     def encode_text(self, pipe: Any, captions: list[str]) -> dict[str, Tensor]:
         """The last hidden states of the text encoder, {'prompt_embeds': [b l d]}."""

@@ -55,7 +55,7 @@ class StableDiffusionXL(Family):
                 f"{self.source.folder} is a refiner (one text encoder, aesthetic scores); give the base model."
             )
         self._require_pooled()
-        return parts.discrete_path(self)
+        return parts.discrete_path(self, options)
 
     def _require_pooled(self) -> None:
         """Raise CheckpointError where the second encoder's summary and the six sizes do not add up to what is taken."""

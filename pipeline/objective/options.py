@@ -4,39 +4,38 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.errors import out_of_bounds
+from pipeline.objective.guided_options import GuidedOptions
+from pipeline.objective.noise_options import NoiseOptions
+from pipeline.objective.time_options import TimeOptions
 
-MAX_MODE_SCALE = 1.75  # 2 / (pi - 2): beyond, the density of times is no density
-Scheme = Literal["none", "logit_normal", "mode", "cosmap", "sigma_sqrt"]
+SNRKind = Literal["min_snr", "soft_min_snr", "p2", "debiased"]
+HuberSchedule = Literal["constant", "exponential", "snr"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectiveOptions:
-    """What is minimised."""
+class LossOptions:
+    """How far a prediction is from its target, and what each counts."""
+
+    loss_weighting: SNRKind | None = None
+    """What noise levels weigh, by their signal-to-noise ratio: min_snr (Hang et al. 2023), soft_min_snr (Crowson et al.
+    2024), p2 (Choi et al. 2022) or debiased (Yu et al. 2023), as they weigh noise predictions, carried over to what the
+    model predicts. Not given: every noise level weighs the same on its own target."""
 
     snr_gamma: float | None = None
-    """Min-SNR weighting (Hang et al. 2023), 5.0 in the paper; not for flow models. Not given: every noise level weighs
-    the same."""
+    """Gamma of --loss_weighting; alone it means min_snr. Not given: 5, or 1 for p2."""
 
-    noise_offset: float = 0.0
-    """Scale of a constant added to the noise of each channel; 0.02 to 0.1 helps very dark or bright data. Not for
-    flow models."""
+    normalize_weights: bool = False
+    """Divide the weights of noise levels by their mean, so that another weighting is not another learning rate."""
 
-    weighting_scheme: Scheme | None = None
-    """Of flow models (Esser et al. 2024): how times are drawn (logit_normal, mode), or what evenly drawn ones weigh
-    (cosmap, sigma_sqrt, none). Not given: logit_normal."""
+    loss_type: Literal["l2", "huber"] = "l2"
+    """Squares, or a pseudo-Huber loss (arXiv 2403.16728), which a few bad pictures move less."""
 
-    logit_mean: float = 0.0
-    """Mean of logit_normal: above 0 towards noise, below 0 towards data."""
+    huber_c: float = 0.1
+    """Errors well below it count squared, those well above it linearly."""
 
-    logit_std: float = 1.0
-    """Deviation of logit_normal."""
-
-    mode_scale: float = 1.29
-    """How much mode prefers middle times; below 0 the ends."""
-
-    timestep_shift: float | None = None
-    """Moves drawn times towards noise, t to s t / (1 + (s - 1) t). Not given: as the model's own sampler does at this
-    size."""
+    huber_schedule: HuberSchedule = "snr"
+    """Where --huber_c holds: at every noise level (constant), or as what it falls to from 1 as noise grows (snr,
+    exponential)."""
 
     prior_loss_weight: float = 1.0
     """With --with_prior_preservation: what the loss of a picture of the class counts beside one of the subject."""
@@ -56,6 +55,11 @@ class ObjectiveOptions:
     """With --masked_loss: weight of a second loss that keeps what the base predicts where a mask is black."""
 
     @property
+    def snr_weighting(self) -> SNRKind | None:
+        """The weighting, whichever flag named it."""
+        return "min_snr" if self.loss_weighting is None and self.snr_gamma is not None else self.loss_weighting
+
+    @property
     def preserved(self) -> str:
         """What is kept, for the plan."""
         where = "without a prompt" if self.preservation_prompt is None else f"for {self.preservation_prompt!r}"
@@ -64,14 +68,9 @@ class ObjectiveOptions:
 
     def problems(self) -> list[str]:
         """What is wrong with these values, one sentence each."""
-        infinity = float("inf")
         problems = out_of_bounds(
             self,
-            noise_offset=(0, 1),
-            logit_mean=(-20, 20),
-            logit_std=(1e-3, 20),
-            mode_scale=(-1, MAX_MODE_SCALE),
-            timestep_shift=(1e-3, infinity),
+            huber_c=(1e-6, 1),
             prior_loss_weight=(0, 1000),
             preservation_weight=(0, 1000),
             unmasked_weight=(0, 1),
@@ -85,17 +84,36 @@ class ObjectiveOptions:
             problems.append(
                 f"--snr_gamma is {self.snr_gamma:g}, which would weigh every loss 0; use 5, or leave it out."
             )
+        if self.loss_weighting == "debiased" and self.snr_gamma is not None:
+            problems.append("--loss_weighting debiased has no gamma; leave --snr_gamma out.")
+        if self.loss_type == "l2" and (self.huber_c, self.huber_schedule) != (0.1, "snr"):
+            problems.append("--huber_c and --huber_schedule have an effect only with --loss_type huber.")
+        return problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveOptions(TimeOptions, NoiseOptions, GuidedOptions, LossOptions):
+    """What is minimised."""
+
+    def problems(self) -> list[str]:
+        """What is wrong with these values, one sentence each."""
+        parts = (LossOptions, TimeOptions, NoiseOptions, GuidedOptions)
+        problems = [problem for part in parts for problem in part.problems(self)]
+        if self.weighting_scheme in ("cosmap", "sigma_sqrt") and self.snr_weighting is not None:
+            given = "--snr_gamma" if self.loss_weighting is None else "--loss_weighting"
+            both = f"--weighting_scheme {self.weighting_scheme} and {given}"
+            problems.append(f"{both} are two weights of noise levels; give one of them.")
+        is_weighed = self.snr_weighting is not None or self.weighting_scheme in ("cosmap", "sigma_sqrt")
+        if self.normalize_weights and not is_weighed:
+            problems.append("--normalize_weights has nothing to divide; give --loss_weighting, min_snr for example.")
         return problems
 
     def clashes(self, *, is_flow: bool) -> list[str]:
         """What has no meaning for the kind of model at hand, one sentence each."""
-        of_flow = {
-            "weighting_scheme": self.weighting_scheme is not None,
-            "timestep_shift": self.timestep_shift is not None,
-            "logit_mean": self.logit_mean != 0.0,
-            "logit_std": self.logit_std != 1.0,
-            "mode_scale": self.mode_scale != 1.29,
-        }
-        of_discrete = {"snr_gamma": self.snr_gamma is not None, "noise_offset": self.noise_offset != 0.0}
-        given, kind = (of_discrete, "a flow model") if is_flow else (of_flow, "no flow model")
-        return [f"--{name} has no meaning here, for this is {kind}; leave it out." for name, on in given.items() if on]
+        found = TimeOptions.clashes(self, is_flow=is_flow) + NoiseOptions.clashes(self, is_flow=is_flow)
+        if is_flow and self.snr_gamma is not None and self.loss_weighting is None:
+            found.append(
+                "--snr_gamma is usual for models that predict noise, and this is a flow model; leave it out, or give "
+                "--loss_weighting min_snr too."
+            )
+        return found

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pipeline.objective.timesteps import Density, Shift, shifted
+from pipeline.objective.timesteps import WHOLE, Density, Limits, Shift, shifted, squeezed, uniform
 
-Prediction = Literal["epsilon", "v_prediction", "flow"]
+Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,13 @@ class DiffusionPath(Protocol):
     @property
     def prediction(self) -> Prediction:
         """What the denoiser predicts."""
+
+    @property
+    def last(self) -> float:
+        """The time that is nearest to noise."""
+
+    def log_snr(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """ln(alpha_t^2 / sigma_t^2), -inf where nothing of the data is left."""
 
     def time(self, u: Float[Tensor, " b"], num_tokens: int) -> Float[Tensor, " b"]:
         """Uniform numbers in [0, 1) to the times that are trained on, for pictures of so many tokens."""
@@ -60,20 +67,35 @@ def index_of(t: Float[Tensor, " b"], num_times: int) -> Int[Tensor, " b"]:
 class VariancePreserving:
     """x_t = alpha_t x_0 + sigma_t noise on N discrete times, alpha_t^2 + sigma_t^2 = 1 (Ho et al. 2020, eq. 4).
 
-    The target is the noise, or v = alpha_t noise - sigma_t x_0 (Salimans & Ho 2022, appendix D).
+    The target is the noise, v = alpha_t noise - sigma_t x_0 (Salimans & Ho 2022, appendix D), or x_0.
     """
 
     alphas_cumprod: Float[Tensor, " n"]  # alpha_t^2
     prediction: Prediction
+    density: Density = uniform
+    limits: Limits = WHOLE
+
+    @property
+    def last(self) -> float:
+        """The last of N times, (N - 1) / N."""
+        return 1 - 1 / len(self.alphas_cumprod)
+
+    def log_snr(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """ln(alpha_t^2 / sigma_t^2), on the table's device."""
+        signal = self.alphas_cumprod[self.index(t.to(self.alphas_cumprod.device))]
+        return torch.log(signal) - torch.log1p(-signal)
 
     def time(self, u: Float[Tensor, " b"], num_tokens: int) -> Float[Tensor, " b"]:
-        """Uniform numbers in [0, 1) to times i / N, every index i as likely as any other."""
-        count = len(self.alphas_cumprod)
-        return ((u * count).floor() / count).float()
+        """Uniform numbers in [0, 1) to times i / N, by the density, within the limits."""
+        return self._floored(squeezed(self.density(u), self.limits))
 
     def validation_time(self, u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """The same: a discrete schedule is measured as it is trained."""
-        return self.time(u, 0)
+        """The index below: every one of them counts alike."""
+        return self._floored(u)
+
+    def _floored(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        count = len(self.alphas_cumprod)
+        return ((t * count).floor().clamp(max=count - 1) / count).float()
 
     def index(self, t: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
         """The index i of t = i / N."""
@@ -85,9 +107,13 @@ class VariancePreserving:
         """The point at time t between x_0 and noise."""
         signal = self.alphas_cumprod[self.index(t)]  # [b]
         alpha, sigma = _roots(signal)
-        target = noise if self.prediction == "epsilon" else alpha * noise - sigma * x_0
         log_snr = torch.log(signal) - torch.log1p(-signal)
-        return PathSample(alpha * x_0 + sigma * noise, target, t, log_snr)
+        return PathSample(alpha * x_0 + sigma * noise, self._target(x_0, noise, alpha, sigma), t, log_snr)
+
+    def _target(self, x_0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        if self.prediction == "sample":
+            return x_0
+        return noise if self.prediction == "epsilon" else alpha * noise - sigma * x_0
 
     def split(
         self, prediction: Float[Tensor, "b c h w"], x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]
@@ -96,6 +122,8 @@ class VariancePreserving:
         alpha, sigma = _roots(self.alphas_cumprod[self.index(t)])
         if self.prediction == "epsilon":
             return (x_t - sigma * prediction) / alpha, prediction
+        if self.prediction == "sample":
+            return prediction, (x_t - alpha * prediction) / sigma
         return alpha * x_t - sigma * prediction, sigma * x_t + alpha * prediction
 
     def to(self, device: torch.device) -> "VariancePreserving":
@@ -113,10 +141,16 @@ class RectifiedFlow:
     density: Density
     shift: Shift
     prediction: Prediction = "flow"
+    limits: Limits = WHOLE
+    last: float = 1.0
+
+    def log_snr(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """2 ln((1 - t) / t)."""
+        return 2 * (torch.log1p(-t) - torch.log(t))
 
     def time(self, u: Float[Tensor, " b"], num_tokens: int) -> Float[Tensor, " b"]:
         """Uniform numbers in [0, 1) to times in [0, 1]."""
-        return shifted(self.density(u), self.shift(num_tokens)).float()
+        return squeezed(shifted(self.density(u), self.shift(num_tokens)), self.limits).float()
 
     def validation_time(self, u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """The number itself."""
@@ -127,8 +161,7 @@ class RectifiedFlow:
     ) -> PathSample:
         """The point at time t between x_0 and noise."""
         far = t[:, None, None, None]
-        log_snr = 2 * (torch.log1p(-t) - torch.log(t))
-        return PathSample((1 - far) * x_0 + far * noise, noise - x_0, t, log_snr)
+        return PathSample((1 - far) * x_0 + far * noise, noise - x_0, t, self.log_snr(t))
 
     def split(
         self, prediction: Float[Tensor, "b c h w"], x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]

@@ -1,4 +1,4 @@
-"""How a flow model's times are drawn: from uniform numbers through the inverse of a distribution on sigma itself.
+"""How times are drawn: from uniform numbers through the inverse of a distribution on the time itself.
 
 Not through the scheduler's list of timesteps: that list descends, so a density meant for sigma would
 be applied to 1 - sigma, and the scheduler's shift would be in it unseen.
@@ -12,9 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.objective.options import ObjectiveOptions
+from pipeline.objective.time_options import Scheme, TimeOptions
 
 Density = Callable[[Float[Tensor, " b"]], Float[Tensor, " b"]]
+Limits = tuple[float, float]
+WHOLE: Limits = (0.0, 1.0)
+NUM_PLACES = 100_001  # of the table by which beta is inverted: 1e-9 of its mass lies between two where it is steepest
 
 
 def uniform(u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
@@ -35,6 +38,33 @@ def mode(scale: float) -> Density:
         return 1 - v - scale * (torch.cos(math.pi / 2 * v).square() - 1 + v)
 
     return inverse
+
+
+def beta(a: float, b: float) -> Density:
+    """Beta(a, b), with mean a / (a + b): its distribution summed up on a fine grid, and read backwards.
+
+    The grid is even in the angle of t = sin^2, where the density has no poles for a and b from 1/2 on.
+    """
+    angle = torch.linspace(0, math.pi / 2, NUM_PLACES, dtype=torch.float64)
+    middle = (angle[1:] + angle[:-1]) / 2
+    mass = (2 * a - 1) * middle.sin().log() + (2 * b - 1) * middle.cos().log()  # dt = 2 sin cos d angle
+    reached = torch.cat([torch.zeros(1, dtype=torch.float64), (mass - mass.max()).exp().cumsum(0)])
+    reached /= reached[-1].clone()
+
+    def inverse(u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        wanted = u.double().clamp(0, 1)
+        above = torch.searchsorted(reached, wanted, right=True).clamp(1, NUM_PLACES - 1)
+        low, high = reached[above - 1], reached[above]
+        share = ((wanted - low) / (high - low).clamp_min(1e-300)).clamp(0, 1)
+        return (angle[above - 1] + share * (angle[above] - angle[above - 1])).sin().square()
+
+    return inverse
+
+
+def squeezed(t: Float[Tensor, " b"], limits: Limits) -> Float[Tensor, " b"]:
+    """Times of [0, 1] to those between two limits, evenly."""
+    low, high = limits
+    return t if limits == WHOLE else low + (high - low) * t
 
 
 def shifted(t: Float[Tensor, " b"], shift: float) -> Float[Tensor, " b"]:
@@ -72,9 +102,11 @@ class DynamicShift:
 Shift = ConstantShift | DynamicShift
 
 
-def build_density(options: ObjectiveOptions) -> Density:
-    """The density that --weighting_scheme asks for; schemes that are weights draw times evenly."""
-    scheme = options.weighting_scheme or "logit_normal"
+def build_density(options: TimeOptions, *, usual: Scheme) -> Density:
+    """The density that --weighting_scheme asks for, else the usual one; schemes that are weights draw times evenly."""
+    scheme = options.weighting_scheme or usual
     if scheme == "logit_normal":
         return logit_normal(options.logit_mean, options.logit_std)
+    if scheme == "beta":
+        return beta(options.beta_a, options.beta_b)
     return mode(options.mode_scale) if scheme == "mode" else uniform

@@ -4,6 +4,8 @@ import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import torch
+
 from pipeline.adapter import dropout, init_from, lora
 from pipeline.adapter.adapted_models import AdaptedModels
 from pipeline.adapter.denoiser import AdaptedDenoiser
@@ -15,6 +17,7 @@ from pipeline.data.manifest import Example
 from pipeline.data.views import centre_view
 from pipeline.evaluation.previews import Previews
 from pipeline.evaluation.sample import Sampler, SampleSettings, pictures_at_once
+from pipeline.evaluation.unguided import Unguided
 from pipeline.evaluation.validation import (
     MAX_EXAMPLES,
     ClassValidation,
@@ -25,7 +28,8 @@ from pipeline.evaluation.validation import (
     build_validation,
 )
 from pipeline.families import fit
-from pipeline.objective.losses import counted
+from pipeline.objective.guided import guided_target
+from pipeline.objective.losses import Huber, counted
 from pipeline.objective.objective import Objective
 from pipeline.objective.weighting import build_weighting
 from pipeline.run.context import RunContext
@@ -103,13 +107,26 @@ def build_loss_validation(context: RunContext, models: Models) -> Validation | N
     held_out, train_subset = (as_measured(context, examples) for examples in measured_examples(context))
     if not held_out:
         return None
-    return build_validation(loss_evaluator(context, models), models.denoiser, held_out, train_subset)
+    evaluator, captioned = loss_evaluator(context, models), unguided(context, models)
+    return build_validation(evaluator, models.denoiser, held_out, train_subset, captioned)
 
 
 def build_loss_of_class(context: RunContext, models: Models) -> ClassValidation | None:
     """The loss on pictures of the class, with the base measured; None where there are none to measure."""
     examples = as_measured(context, context.data.class_measured)
-    return build_class_validation(loss_evaluator(context, models), models.denoiser, examples) if examples else None
+    if not examples:
+        return None
+    evaluator, captioned = loss_evaluator(context, models), unguided(context, models)
+    return build_class_validation(evaluator, models.denoiser, examples, captioned)
+
+
+def unguided(context: RunContext, models: Models) -> Unguided | None:
+    """What predicts for captions where guidance is learnt, with that taken out; None where none is."""
+    options = context.run.objective
+    target = guided_target(options)
+    if target is None:
+        return None
+    return Unguided(models.denoiser, target, options.guided_target_scale, context.path, embedded(context, models, None))
 
 
 def as_measured(context: RunContext, examples: Iterable[Example]) -> list[ValidationExample]:
@@ -154,30 +171,51 @@ def build_examples(context: RunContext) -> CachedExamples:
         context.cache,
         run.data,
         seed=run.train.seed,
-        noise_offset=run.objective.noise_offset,
+        noise=run.objective,
         size_states=context.family.size_states,
         ragged=context.family.ragged,
         live_prompts=run.adapter.train_text_encoder,
         prior_loss_weight=run.objective.prior_loss_weight,
         group_weights=context.data.balance.weights if context.data.balance is not None else None,
+        num_strata=context.plan.global_batch if run.objective.stratified_timesteps else 1,
+        wrong_captions=run.objective.guided_target == "contrastive",
+    )
+
+
+def build_objective(context: RunContext) -> Objective:
+    """What is minimised."""
+    options, family = context.run.objective, context.family
+    num_tokens = family.num_tokens(torch.empty(1, *family.latent_shape(context.plan.size), device="meta"))
+    return Objective(
+        context.path,
+        build_weighting(options, context.path, num_tokens),
+        huber=Huber(options.huber_c, options.huber_schedule) if options.loss_type == "huber" else None,
+        guided=guided_target(options),
+        preservation_weight=options.preservation_weight,
+        unmasked_weight=options.unmasked_weight,
+        unmasked_preservation=options.unmasked_preservation,
+    )
+
+
+def build_method(context: RunContext, models: Models) -> Method:
+    """What turns a batch into losses."""
+    options = context.run.objective
+    return Method(
+        models.denoiser,
+        build_objective(context),
+        models.live,
+        tuple(dropout.installed(models.adapted.denoiser)),
+        preserved=embedded(context, models, options.preservation_prompt) if options.preservation_weight else None,
+        unconditional=embedded(context, models, None) if options.leads_from_unconditional else None,
+        guided_scale=options.guided_target_scale,
     )
 
 
 def build_task(context: RunContext, models: Models, state: TrainState) -> Task:
     """What is trained: the method, the stream of examples, and when something is due."""
-    run, plan, path = context.run, context.plan, context.path
-    options = run.objective
-    objective = Objective(
-        path,
-        build_weighting(options, path.prediction),
-        preservation_weight=options.preservation_weight,
-        unmasked_weight=options.unmasked_weight,
-        unmasked_preservation=options.unmasked_preservation,
-    )
-    dropouts = tuple(dropout.installed(models.adapted.denoiser))
-    preserved = embedded(context, models, options.preservation_prompt) if options.preservation_weight else None
+    run, plan = context.run, context.plan
     return Task(
-        method=Method(models.denoiser, objective, models.live, dropouts, preserved),
+        method=build_method(context, models),
         adapted=models.adapted,
         examples=build_examples(context),
         sampler=plan.sampler,

@@ -117,13 +117,33 @@ def resolved(run: Run, family: Family, engine: Engine, folder: Path) -> Run:
         mixed_precision=engine.precision.name,
         output_dir=str(folder),
         caption_dropout=run.data.dropout_for(supports_cfg=family.supports_cfg),
-        guidance_scale=family.default_guidance if guidance is None else guidance,
+        guidance_scale=usual_guidance(run, family) if guidance is None else guidance,
     )
+
+
+def usual_guidance(run: Run, family: Family) -> float:
+    """The pipeline's own guidance; where some is learnt, what is left of it: the two multiply."""
+    if run.objective.guided_target is None:
+        return family.default_guidance
+    return max(1.0, family.default_guidance / run.objective.guided_target_scale)
 
 
 def clashes(run: Run, family: Family, path: DiffusionPath, data: RunData) -> list[str]:
     """Options that have no meaning for the model or the data, one sentence each."""
     found = run.objective.clashes(is_flow=path.prediction == "flow")
+    if run.objective.guided_target is not None and not family.supports_cfg:
+        found.append(
+            f"--guided_target: {family.name} was distilled to answer as if guided, and has no unconditional "
+            "prediction; leave it out."
+        )
+    elif run.objective.guided_target_against == "live" and not run.data.dropout_share:
+        found.append(
+            "--guided_target_against live leads away from what the model predicts without a caption, which "
+            "--caption_dropout 0 never trains; give 0.1, or against the base."
+        )
+    captions = {caption for texts in column(data.manifest.examples, "captions") for caption in texts}
+    if run.objective.guided_target == "contrastive" and len(captions) == 1:
+        found.append("--guided_target contrastive leads away from another caption's prediction, and all are alike.")
     if run.adapter.train_text_encoder and not family.trainable_encoders:
         found.append(f"--train_text_encoder: {family.name} has no CLIP text encoder; leave it out.")
     if run.adapter.comfyui_rank is not None:

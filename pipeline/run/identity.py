@@ -3,6 +3,7 @@
 from typing import Any
 
 from pipeline.data.class_images import num_to_draw
+from pipeline.data.manifest import column
 from pipeline.data.sources import by_source
 from pipeline.hashing import digest, fingerprint_of_adapter
 from pipeline.run.context import RunContext
@@ -67,6 +68,7 @@ NOT_IDENTITY = frozenset(
         "data_card",
         "require_data_card",
         "balance",
+        "weight_column",
         "class_data_dir",
         "class_prompt",
         "num_class_images",
@@ -82,6 +84,22 @@ CAME_LATER: dict[str, Any] = {
     "prior_loss_weight": 1.0,
     "random_rotation": 0.0,
     "color_jitter": 0.0,
+    "loss_weighting": None,
+    "normalize_weights": False,
+    "loss_type": "l2",
+    "huber_c": 0.1,
+    "huber_schedule": "snr",
+    "beta_a": 2.0,
+    "beta_b": 2.0,
+    "min_timestep": 0,
+    "max_timestep": 1000,
+    "stratified_timesteps": False,
+    "multires_noise_iterations": 0,
+    "multires_noise_discount": 0.3,
+    "input_perturbation": 0.0,
+    "guided_target": None,
+    "guided_target_scale": 2.0,
+    "guided_target_against": "base",
 }
 
 BY_DRAWING = frozenset({"dataset", "buckets", "num_steps"})  # what is only known once the base has drawn its pictures
@@ -118,6 +136,14 @@ def _groups(context: RunContext) -> dict[str, Any]:
     return {"balance": dict(balance.weights), "groups": digest(groups.encode())}
 
 
+def _example_weights(context: RunContext) -> str | None:
+    """What each example counts by --weight_column."""
+    if context.run.data.weight_column is None:
+        return None
+    found = zip(*(column(context.data.manifest.examples, name) for name in ("id", "loss_weight")), strict=True)
+    return digest("\n".join(f"{name} {weight!r}" for name, weight in found).encode())
+
+
 def identity_of(context: RunContext, undecided: frozenset[str] = frozenset()) -> Identity:
     """All that decides the trained weights, by name; what does not apply is None, which is how a name stays known.
 
@@ -136,6 +162,7 @@ def identity_of(context: RunContext, undecided: frozenset[str] = frozenset()) ->
         "global_batch": plan.global_batch,
         **_drawing(context),
         **_groups(context),
+        "example_weights": _example_weights(context),
         "buckets": [[str(bucket.size), len(bucket.entries)] for bucket in plan.buckets],
     }
     return Identity(facts, CAME_LATER, undecided)

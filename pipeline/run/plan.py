@@ -19,6 +19,7 @@ from pipeline.families.base import Family
 from pipeline.families.meta import on_meta
 from pipeline.geometry import Size
 from pipeline.notes import Note, all_shown, grouped
+from pipeline.objective.guided_options import MAX_PRODUCT
 from pipeline.objective.paths import DiffusionPath
 from pipeline.remembered import cache_folder
 from pipeline.run import data_notes, disk, plan_text, shapes
@@ -115,6 +116,7 @@ def make_plan(
             *_notes(run, manifest, shapes.notes(manifest, sampler, possible)),
             *_schedule_notes(schedule),
             *_dora_notes(run, chosen),
+            *_guidance_notes(run),
         ),
     )
     rows = (
@@ -196,6 +198,17 @@ def _dora_notes(run: Run, chosen: list[TargetModule]) -> tuple[str, ...]:
     if run.adapter.comfyui_rank is not None or not any(module.use_dora for module in chosen):
         return ()
     return ("ComfyUI computes DoRA differently: --comfyui_rank writes a file for it, `export --kind comfyui` later",)
+
+
+def _guidance_notes(run: Run) -> tuple[str, ...]:
+    """Guidance that is learnt and given again."""
+    learnt, given = run.objective.guided_target_scale, run.preview.guidance
+    if run.objective.guided_target is None or learnt * given <= MAX_PRODUCT:
+        return ()
+    return (
+        f"guidance multiplies: {learnt:g} learnt and {given:g} in previews make {learnt * given:g}, and above "
+        f"{MAX_PRODUCT:g} colours burn; --guidance_scale {max(1.0, MAX_PRODUCT / learnt):g} is the most to give",
+    )
 
 
 def _notes(run: Run, manifest: Manifest, of_shapes: list[str]) -> tuple[str, ...]:

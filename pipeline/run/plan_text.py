@@ -1,5 +1,6 @@
 """The plan of a run in the words that a terminal shows."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,14 @@ from typing import Any
 from pipeline.adapter.layers import TargetModule
 from pipeline.config import Run
 from pipeline.data import tags
+from pipeline.data.groups import weights_text
 from pipeline.data.manifest import Manifest, column
 from pipeline.data.sources import names_of, shown_by_source
 from pipeline.data.split import MIN_IMAGES
 from pipeline.families.base import Family
+from pipeline.objective.noise_options import NoiseOptions
+from pipeline.objective.options import LossOptions, ObjectiveOptions
+from pipeline.objective.time_options import TimeOptions
 from pipeline.remembered import cache_folder
 from pipeline.run.disk import Needed
 from pipeline.run.preflight import RunData
@@ -35,7 +40,7 @@ def training_rows(run: Run, family: Family, schedule: Schedule, chosen: list[Tar
         ("learning rate", _rate_text(run, schedule)),
         ("adapter", _adapter_text(run, chosen)),
         ("caption dropout", f"{run.data.dropout_share:.0%} of examples{_dropout_text(family)}"),
-        *([("preserved", run.objective.preserved)] if run.objective.preservation_weight else []),
+        *_objective_rows(run.objective),
         *(
             [("tags", tags.said(run.data, kept=not run.adapter.train_text_encoder))]
             if run.data.varies_tags and not run.data.source
@@ -51,11 +56,33 @@ def data_rows(run: Run, data: RunData, sizes: str) -> Rows:
     more = f", {number} with a mask beside them" if run.data.has_masks else ""
     reason = "--resolution" if any(source.sides for source in run.data.sources) else "the model's own size"
     text = f"{manifest.origin}: {len(manifest.examples)} examples at {sizes} ({reason}){more}"
-    return (("data", text), *_source_rows(run, manifest), *_class_rows(run, data), *_balance_rows(data))
+    return (
+        ("data", text),
+        *_source_rows(run, manifest),
+        *_class_rows(run, data),
+        *_weight_rows(run, data),
+    )
 
 
-def _balance_rows(data: RunData) -> Rows:
-    return (("balance", data.balance.text()),) if data.balance is not None else ()
+def _objective_rows(options: ObjectiveOptions) -> Rows:
+    """What of the loss is not as usual."""
+    usual = dataclasses.asdict(ObjectiveOptions())
+    owners = (TimeOptions, NoiseOptions, LossOptions)
+    elsewhere = ("preservation_weight", "preservation_prompt", "prior_loss_weight")
+    names = [field.name for owner in owners for field in dataclasses.fields(owner) if field.name not in elsewhere]
+    said = [_said(name, getattr(options, name)) for name in names if getattr(options, name) != usual[name]]
+    rows = [("loss", ", ".join(said))] if said else []
+    rows += [("target", options.guided_text)] if options.guided_target is not None else []
+    return (*rows, *([("preserved", options.preserved)] if options.preservation_weight else []))
+
+
+def _weight_rows(run: Run, data: RunData) -> Rows:
+    """What examples count."""
+    rows = [("balance", data.balance.text())] if data.balance is not None else []
+    if run.data.weight_column is not None:
+        weights = column(data.manifest.examples, "loss_weight")
+        rows.append(("weights", weights_text(run.data.weight_column, weights)))
+    return tuple(rows)
 
 
 def _class_rows(run: Run, data: RunData) -> Rows:

@@ -217,7 +217,7 @@ def dataset_name(options: DataOptions) -> str:
 def test_data(options: DataOptions) -> Manifest | None:
     """The images to compare with that are never trained on; the starter dataset has some of its own."""
     if options.evaluation_data_dir is not None:
-        alike = dataclasses.replace(options, balance=None)  # a test set needs no groups
+        alike = dataclasses.replace(options, balance=None, weight_column=None)  # a test set needs neither
         return read_manifest(Path(options.evaluation_data_dir), alike, "--evaluation_data_dir").distinct()
     own = not (options.place or options.source)
     return read_manifest(shipped.TEST, options) if own else None

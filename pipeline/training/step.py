@@ -11,11 +11,11 @@ from torch import Tensor
 from pipeline.adapter.denoiser import AdaptedDenoiser
 from pipeline.adapter.dropout import ExampleDropout
 from pipeline.adapter.text_encoders import LivePrompts
-from pipeline.conditioning import Embeddings, stack
+from pipeline.conditioning import Conditioning, Embeddings, stack
 from pipeline.data.loader import Batch
 from pipeline.engine import Engine
 from pipeline.errors import EXIT_CTRL_C, EXIT_TERMINATED
-from pipeline.objective.objective import Objective
+from pipeline.objective.objective import Beside, Objective
 from pipeline.training.guards import GradientGuard
 from pipeline.training.state import TrainState
 
@@ -29,6 +29,8 @@ class Method:
     prompts: LivePrompts | None
     dropouts: tuple[ExampleDropout, ...]  # of the denoiser
     preserved: Embeddings | None = None  # of the prompt for which the model shall stay what it was, on the device
+    unconditional: Embeddings | None = None  # on the device, where guided targets lead away from it
+    guided_scale: float = 1.0  # that is learnt for examples with a caption
 
     def __call__(self, batch: Batch, device: torch.device) -> Float[Tensor, " b"]:
         """The loss of each example of a batch."""
@@ -39,10 +41,21 @@ class Method:
         if self.prompts is not None:
             live = self.prompts.learning(batch.captions, seeds)
             conditioning = conditioning.joined(live.to(device, self.denoiser.dtype))
-        preserved = None
+        return self.objective(self.denoiser, batch.to(device), conditioning, self._beside(batch, conditioning, device))
+
+    def _beside(self, batch: Batch, conditioning: Conditioning, device: torch.device) -> Beside[Conditioning]:
+        """What else the model is asked for, at the same sizes."""
+        preserved = other = scales = None
         if self.preserved is not None:
             preserved = conditioning.joined(stack([self.preserved] * len(batch.ids)))
-        return self.objective(self.denoiser, batch.to(device), conditioning, preserved)
+        if batch.wrong is not None:
+            other = conditioning.joined(batch.wrong.to(device, self.denoiser.dtype))
+        elif self.unconditional is not None:
+            other = conditioning.joined(stack([self.unconditional] * len(batch.ids)))
+        if other is not None:
+            scales = torch.tensor([1.0 if caption is None else self.guided_scale for caption in batch.captions])
+            scales = scales.to(device, non_blocking=True)
+        return Beside(preserved, other, scales)
 
 
 @dataclass(frozen=True)

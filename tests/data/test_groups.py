@@ -1,9 +1,12 @@
-"""--balance: groups count alike, whatever their size; capped, said, and part of what a run is."""
+"""--balance and --weight_column: what examples count; capped, said, and part of what a run is."""
 
 import collections
+import dataclasses
+import json
 
 import pyarrow
 import pytest
+import torch
 from pyarrow import parquet
 
 from pipeline.data.groups import MOST, balance_of
@@ -13,6 +16,7 @@ from pipeline.data.sampler import Position
 from pipeline.errors import DataError
 from pipeline.run import build
 from pipeline.run.encode import encode
+from pipeline.run.identity import identity_of
 from tests.audit.flaws import picture, write_rows
 from tests.conftest import metrics, prepared, replaced
 
@@ -35,7 +39,8 @@ def uneven(tmp_path):
 
 
 def read(folder, **more):
-    options = DataOptions(train_data_dir=str(folder), cache_dir=str(folder.parent / "cache"), balance="kind", **more)
+    chosen = {"balance": "kind"} | more
+    options = DataOptions(train_data_dir=str(folder), cache_dir=str(folder.parent / "cache"), **chosen)
     return read_manifest(folder, options)
 
 
@@ -118,3 +123,46 @@ def test_a_run_weighs_its_examples_and_says_so(small, uneven, tmp_path, trainer)
     refused = trainer(*flags[:-2], "--output_dir", tmp_path / "x", "--resume_from_checkpoint", whole / "checkpoint-2")
     assert refused.code == 2
     assert "balance" in refused.output
+
+
+def weighed(folder, weights):
+    write(folder, ["cat"] * len(weights))
+    rows = [{"file_name": f"{n:02}.png", "text": f"picture {n}", "w": weight} for n, weight in enumerate(weights)]
+    write_rows(folder, rows)
+    return folder
+
+
+def test_an_example_counts_what_its_column_says(small, tmp_path):
+    folder = weighed(tmp_path / "weighed", [1, 0.5, "2", 4.5])
+    flags = [*replaced(small, train_data_dir=folder), "--weight_column", "w"]
+    context = prepared(flags, tmp_path / "out")
+    rows = dict(context.plan.rows)
+    assert rows["weights"] == "by w: 0.5 to 4.5, 2 on average; 4 examples say as much as 2.5 alike"
+    encode(context)
+    examples = build.build_examples(context)
+    found = {}
+    for bucket in context.plan.buckets:
+        for entry in bucket.entries:
+            row = examples[Position(entry.index, 0, bucket.size)]
+            found[row["caption"] or entry.index] = row["weight"]
+    assert sorted(found.values()) == [0.5, 1.0, 2.0, 4.5]
+    batch = examples.collate([row, row])
+    assert batch.weights.tolist() == [row["weight"]] * 2
+    models = build.load_models(context)
+    method = build.build_method(context, models)
+    losses = [
+        method(dataclasses.replace(batch, weights=weights), torch.device("cpu")) for weights in (batch.weights, None)
+    ]
+    torch.testing.assert_close(losses[0], losses[1] * row["weight"])
+    folder = weighed(tmp_path / "other", [1, 0.5, "2", 3])
+    other = prepared([*replaced(small, train_data_dir=folder), *flags[-2:]], tmp_path / "x")
+    changes = identity_of(other).changes_from(json.loads(json.dumps(identity_of(context).facts)))
+    assert [line.split(":")[0] for line in changes] == ["example_weights"]
+
+
+def test_a_weight_that_is_none_is_named(tmp_path):
+    with pytest.raises(DataError) as error:
+        read(weighed(tmp_path / "bad", [1, 0, "many", -2, None, True]), weight_column="w", balance=None)
+    said = str(error.value)
+    assert said.count("no number above 0, and --weight_column needs one") == 5
+    assert "01.png: its 'w' is 0, no" in said

@@ -28,7 +28,8 @@ def losses(folder: Path) -> list[tuple]:
 
 KINDS = {
     "dropout and held-out loss": ["--lora_dropout", "0.2", "--validation_split", "0.5", "--validation_steps", "6",
-        "--num_validation_images", "0",
+        "--num_validation_images", "0", "--guided_target", "model_guidance", "--guided_target_against", "live",
+        "--stratified_timesteps", "--multires_noise_iterations", "4",
     ],
     "DoRA, EMA and text encoders": [
         "--caption_separator", " ", "--shuffle_tags", "--tag_dropout", "0.3",

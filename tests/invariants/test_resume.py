@@ -19,6 +19,7 @@ EXACT = [
     "--checkpointing_steps", "2", "--random_flip", "--caption_dropout", "0.3",
     "--validation_split", "0.5", "--validation_steps", "3", "--use_ema", "--ema_decay", "0.9",
     "--caption_separator", " ", "--shuffle_tags", "--tag_dropout", "0.3", "--caption_variants", "2",
+    "--guided_target", "contrastive", "--stratified_timesteps", "--input_perturbation", "0.1", "--loss_type", "huber",
     "--use_dora", "--lora_dropout", "0.2", "--rank_pattern", "attn2.to_k=8", "--num_validation_images", "0",
 ]  # fmt: skip
 

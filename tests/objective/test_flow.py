@@ -3,13 +3,14 @@
 import math
 
 import pytest
+import scipy.stats
 import torch
 from diffusers.training_utils import compute_loss_weighting_for_sd3
 
 from pipeline.objective.options import ObjectiveOptions
-from pipeline.objective.paths import RectifiedFlow
-from pipeline.objective.timesteps import ConstantShift, build_density, logit_normal, mode, shifted, uniform
-from pipeline.objective.weighting import CosMap, InverseSquare, MinSNR, Uniform, build_weighting
+from pipeline.objective.paths import RectifiedFlow, VariancePreserving
+from pipeline.objective.timesteps import ConstantShift, beta, build_density, logit_normal, mode, shifted, uniform
+from pipeline.objective.weighting import CosMap, InverseSquare, SNRWeights, Uniform, build_weighting
 
 pytestmark = pytest.mark.reference
 U = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
@@ -43,7 +44,45 @@ def test_deciles_of_the_mode_density():
     torch.testing.assert_close(counts, torch.cat([expected, expected.flip(0)]), atol=0.01, rtol=0)
 
 
-@pytest.mark.parametrize("density", [uniform, logit_normal(0.3, 0.7), mode(1.29), mode(-1.0), mode(1.75)])
+@pytest.mark.parametrize(("a", "b"), [(2.0, 2.0), (1.0, 3.0), (0.5, 0.5), (0.7, 4.0), (30.0, 2.0)])
+def test_beta_is_scipys(a, b):
+    torch.testing.assert_close(
+        beta(a, b)(U), torch.from_numpy(scipy.stats.beta.ppf(U.numpy(), a, b)), atol=1e-6, rtol=0
+    )
+
+
+def test_limits_hold_whatever_the_density_and_shift():
+    path = RectifiedFlow(logit_normal(0.0, 1.0), ConstantShift(3.0), limits=(0.2, 0.7))
+    t = path.time(U, 1)
+    assert 0.2 <= t.min() < 0.25
+    assert 0.65 < t.max() <= 0.7
+    inner = (t - 0.2) / 0.5
+    torch.testing.assert_close(
+        inner, RectifiedFlow(logit_normal(0.0, 1.0), ConstantShift(3.0)).time(U, 1), atol=1e-6, rtol=0
+    )
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"weighting_scheme": "logit_normal", "logit_mean": 1.0}, {"min_timestep": 900}]
+)
+def test_a_discrete_schedule_is_drawn_from_by_a_density_too(options):
+    wanted = ObjectiveOptions(**options)
+    path = VariancePreserving(
+        torch.linspace(0.99, 0.01, 1000), "epsilon", build_density(wanted, usual="none"), wanted.limits
+    )
+    index = path.index(path.time(U, 1))
+    assert index.max() < 1000
+    density = logit_normal(1.0, 1.0) if options.get("weighting_scheme") else uniform
+    low = options.get("min_timestep", 0)
+    expected = low + (1000 - low) * density(U).mean().item() - 0.5
+    assert index.double().mean().item() == pytest.approx(expected, abs=0.1)
+    assert path.time(torch.tensor([1.0], dtype=torch.float64), 1) <= path.last + 1e-7
+    assert torch.equal(path.validation_time(U), VariancePreserving(path.alphas_cumprod, "epsilon").time(U, 1))
+
+
+@pytest.mark.parametrize(
+    "density", [uniform, logit_normal(0.3, 0.7), mode(1.29), mode(-1.0), mode(1.75), beta(2.0, 5.0)]
+)
 def test_a_density_rises_with_its_number_and_stays_in_the_unit_interval(density):
     t = density(torch.cat([torch.zeros(1, dtype=torch.float64), U]))
     assert (t.diff() >= 0).all()
@@ -70,12 +109,13 @@ def test_weights_are_diffusers_own():
         ({"weighting_scheme": "mode"}, Uniform()),
         ({"weighting_scheme": "cosmap"}, CosMap()),
         ({"weighting_scheme": "sigma_sqrt"}, InverseSquare()),
-        ({"snr_gamma": 5.0}, MinSNR(5.0, "flow")),
+        ({"loss_weighting": "min_snr"}, SNRWeights("min_snr", 5.0, "flow")),
     ],
 )
 def test_a_scheme_is_either_a_density_or_a_weight(options, expected):
-    assert build_weighting(ObjectiveOptions(**options), "flow") == expected
-    is_even = torch.equal(build_density(ObjectiveOptions(**options))(U), U)
+    path = RectifiedFlow(uniform, ConstantShift(1.0))
+    assert build_weighting(ObjectiveOptions(**options), path, 1) == expected
+    is_even = torch.equal(build_density(ObjectiveOptions(**options), usual="logit_normal")(U), U)
     assert is_even == (options.get("weighting_scheme") in ("cosmap", "sigma_sqrt"))
 
 
@@ -115,13 +155,18 @@ def test_measured_levels_are_even_whatever_is_trained():
 @pytest.mark.parametrize(
     ("options", "is_flow", "named"),
     [
-        ({"snr_gamma": 5.0, "noise_offset": 0.1}, True, ["snr_gamma", "noise_offset"]),
+        ({"snr_gamma": 5.0, "noise_offset": 0.1}, True, ["noise_offset", "snr_gamma"]),
         (
-            {"weighting_scheme": "mode", "logit_mean": 1.0, "timestep_shift": 3.0},
+            {"weighting_scheme": "cosmap", "logit_mean": 1.0, "timestep_shift": 3.0},
             False,
             ["weighting_scheme", "timestep_shift", "logit_mean"],
         ),
-        ({"weighting_scheme": "mode"}, True, []),
+        ({"weighting_scheme": "mode", "beta_a": 3.0}, True, ["beta_a"]),
+        ({"weighting_scheme": "mode", "mode_scale": 1.0}, False, []),
+        ({"weighting_scheme": "beta", "beta_a": 3.0}, False, []),
+        ({"snr_gamma": 5.0, "loss_weighting": "p2"}, True, []),
+        ({"logit_std": 0.5}, True, []),
+        ({"multires_noise_iterations": 6}, True, ["multires_noise_iterations"]),
         ({"snr_gamma": 5.0}, False, []),
     ],
 )
