@@ -8,10 +8,17 @@ CHANNELS = 32  # of the latents
 
 
 def build(prediction: str | None) -> Any:
-    """The pipeline; it has no choice of prediction."""
+    """The pipeline; it has no choice of prediction.
+
+    What it puts before each caption is 1,200 letters, and attention to them would be most of what a test takes: its
+    lines are tokens.
+    """
     from diffusers import DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
 
+    from pipeline.families.sana import instruction
+
     tokenizer = parts.gemma_tokenizer(8192)
+    tokenizer.add_tokens(instruction())
     return SanaPipeline(
         tokenizer=tokenizer,
         text_encoder=parts.gemma_text(tokenizer),
