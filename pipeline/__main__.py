@@ -7,7 +7,7 @@ from cyclopts import App, Parameter
 
 import pipeline
 from pipeline import argv as command_line
-from pipeline import console
+from pipeline import console, put_off
 from pipeline.errors import EXIT_DONE, EXIT_USER, UserError
 from pipeline.sharing.hub import HubError
 from pipeline.verbs import adapters, data, measures, models, runs
@@ -47,6 +47,7 @@ for verb in VERBS:
 
 def main(argv: list[str] | None = None) -> int:
     """Carry out one verb; returns the exit code."""
+    put_off.install()
     try:
         words = sys.argv[1:] if argv is None else argv
         if words[:1] == ["train"]:  # whose words are its own

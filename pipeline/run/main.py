@@ -7,7 +7,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from pipeline import atomic, config, errors
+from pipeline import atomic, config, errors, put_off
 from pipeline.config import Command, Run
 from pipeline.console import is_main_process, quiet_libraries, say_error, show_traceback
 from pipeline.run import preflight
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 def run_and_report(argv: list[str]) -> int:
     """Parse, run, and turn whatever happens into an exit code and one last sentence."""
     timer = PhaseTimer()
+    put_off.install()
     try:
         command = config.parse(argv)
     except errors.UserError as error:

@@ -1,0 +1,137 @@
+"""Modules that libraries import and a run may never use: they are loaded when something of them is first asked for.
+
+diffusers imports torch's compiler for one decorator, scipy's distributions for schedules that nobody asked for, and
+with the class of one denoiser those of all others: a fifth of what a start takes. Once asked for, each is what it was.
+"""
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+import threading
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+
+OPEN = frozenset(  # packages whose modules may be imported without the package's own code
+    {
+        "diffusers.models.autoencoders",
+        "diffusers.models.controlnets",
+        "diffusers.models.transformers",
+        "diffusers.models.unets",
+    }
+)
+LEAVES = frozenset({"torch._dynamo._trace_wrapped_higher_order_op"})  # that need nothing of their package
+NAMES = OPEN | {"scipy.integrate", "scipy.stats", "torch._dynamo"}
+_loading = threading.RLock()
+
+
+class PutOff(types.ModuleType):
+    """A module whose code has not run. What the import system wants to know of it is there already."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        load(self)
+        return getattr(self, name)
+
+
+class Compiler(PutOff):
+    """torch._dynamo, as long as nothing is compiled.
+
+    Its marks on functions and classes say how to compile them: they are kept, and made when it is loaded.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.marked: list[tuple[str, Any]] = []
+        self.eval_frame = types.SimpleNamespace(OptimizedModule=type("OptimizedModule", (), {}))  # there is none yet
+
+    def allow_in_graph(self, target: Any) -> Any:
+        """A class or a function that is not to be traced into."""
+        return _mark(self, "allow_in_graph", target)
+
+    def assume_constant_result(self, target: Any) -> Any:
+        """A function that gives the same each time."""
+        return _mark(self, "assume_constant_result", target)
+
+    def disable(self, fn: Callable[..., Any] | None = None, *_: Any, **__: Any) -> Any:
+        """A function that is never compiled: as long as nothing is, itself."""
+        return _never_compiled(self.__name__, fn) if fn is not None else lambda fn: _never_compiled(self.__name__, fn)
+
+    def graph_break(self, *_: Any, **__: Any) -> None:
+        """Where compiled code ends: nothing to do outside of it."""
+
+
+def _mark(compiler: types.ModuleType, kind: str, target: Any) -> Any:
+    """Keep a mark, or make it where the compiler is loaded by now."""
+    if not isinstance(compiler, Compiler):
+        return getattr(compiler, kind)(target)
+    compiler.marked.append((kind, target))
+    return target
+
+
+def _never_compiled(compiler: str, fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as it is, until there is a compiler to be told of it."""
+    real: Callable[..., Any] | None = None
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal real
+        if real is None and not isinstance(sys.modules[compiler], PutOff):
+            real = sys.modules[compiler].disable(fn)
+        return (real or fn)(*args, **kwargs)
+
+    return call
+
+
+class _Loader(importlib.abc.Loader):
+    """Makes the module and does not run it."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        return Compiler(spec.name) if spec.name == "torch._dynamo" else PutOff(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Later."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)  # where a file lies, and what else is asked of a loader
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        parent = fullname.rpartition(".")[0]
+        if parent in NAMES - OPEN and fullname not in LEAVES:
+            load(sys.modules[parent])
+        if fullname not in NAMES:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+def install() -> None:
+    """Put these modules off in this process, those that are not imported yet; a second call does nothing."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def load(module: types.ModuleType) -> None:
+    """Run the code of a module that was put off, if it has not been."""
+    with _loading:
+        if not isinstance(module, PutOff):
+            return
+        assert module.__spec__ is not None
+        assert isinstance(module.__spec__.loader, _Loader)
+        marked = vars(module).pop("marked", [])
+        vars(module).pop("eval_frame", None)
+        module.__class__ = types.ModuleType  # type: ignore[assignment]
+        module.__spec__.loader = module.__loader__ = module.__spec__.loader.inner
+        module.__loader__.exec_module(module)  # type: ignore[union-attr]
+        for kind, target in marked:
+            getattr(module, kind)(target)
