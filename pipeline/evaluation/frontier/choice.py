@@ -12,8 +12,8 @@ Wish = Literal["faithful", "balanced", "diverse"]
 def chosen(points: Sequence[tuple[float, float]]) -> dict[Wish, int]:
     """The place of each, of points as (adherence, diversity).
 
-    Balanced is what lies nearest to the best of both, the adherence of the one end with the diversity of the other, each
-    axis scaled to what lies between the ends (a compromise solution, Zeleny 1973).
+    Balanced is what lies nearest to the best of both, the adherence of the one end with the diversity of the other,
+    each axis scaled to what lies between the ends (a compromise solution, Zeleny 1973).
     """
     ends = front(points)
     diverse, faithful = ends[0], ends[-1]
