@@ -41,13 +41,13 @@ def sample(
         raise ConfigError(f"{to} already holds pictures; give another folder with --to.")
     if num_images < 1:
         raise ConfigError(f"--num_images {num_images} must be at least 1.")
-    options = ModelOptions(**{field.name: run.get(field.name) for field in dataclasses.fields(ModelOptions)})
+    options = model_of(run)
     family = registry.find(options, run.get("cache_dir"))
     settings = SampleSettings(
         run["guidance_scale"] if guidance_scale is None else guidance_scale,
         run["num_inference_steps"] if num_inference_steps is None else num_inference_steps,
         size_of(run, family) if size is None else parsed_size(size, family),
-        options.max_sequence_length,
+        **options.reading,
     )
     requests = [SampleRequest(prompt, seed + number) for prompt in prompts for number in range(num_images)]
     with quiet_libraries():
@@ -86,6 +86,12 @@ def size_of(run: dict[str, Any], family: Family) -> Size:
     asked = Size.parsed(run.get("validation_size", ""))
     sides = DataOptions(resolution=run.get("resolution")).sides
     return asked or (Size.square(sides[-1]) if sides else family.native_size)
+
+
+def model_of(run: dict[str, Any]) -> ModelOptions:
+    """The options of the model in a run.toml; those it does not name are of a version without them, or not given."""
+    names = [field.name for field in dataclasses.fields(ModelOptions) if field.name in run]
+    return ModelOptions(**{name: run[name] for name in names})
 
 
 def folder_of_run(place: Path) -> Path:

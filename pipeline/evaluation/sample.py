@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -34,6 +34,8 @@ class SampleSettings:
     num_inference_steps: int
     size: Size
     max_sequence_length: int | None = None  # tokens of T5 or Gemma, where they are not the pipeline's own number
+    prompt_chunks: int | None = field(default=None, repr=False)  # in which CLIP reads, where it is not one
+    clip_skip: int | None = field(default=None, repr=False)  # layers of CLIP that are left out, where some are
 
 
 class Sampler:

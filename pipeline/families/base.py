@@ -1,5 +1,6 @@
 """What a model family is: a few facts and a few methods. Nothing else in the pipeline asks which family it has."""
 
+import copy
 import functools
 import inspect
 from abc import ABC, abstractmethod
@@ -13,6 +14,7 @@ from pipeline.conditioning import Conditioning, Ragged
 from pipeline.families.checkpoint import folder, single_file
 from pipeline.families.checkpoint.autoencoder import pixels_per_latent
 from pipeline.families.checkpoint.source import ModelSource
+from pipeline.families.options import ModelOptions
 from pipeline.families.targets import CLIP_TEXT, KeySignature, TargetModules
 from pipeline.geometry import Geometry, Size
 from pipeline.objective.options import ObjectiveOptions
@@ -36,10 +38,18 @@ class Family(ABC):
     key_signatures: ClassVar[tuple[KeySignature, ...]]  # by which an adapter's file is known to be for it
     tested_on: ClassVar[str] = "miniature"
     supports_cfg: ClassVar[bool] = True  # whether its sampler compares with the unconditional prediction
+    read_by_clip: ClassVar[bool] = False  # and by nothing else: then layers can be skipped, and prompts cut into chunks
+    layers_left_out: ClassVar[int] = 0  # at the end of CLIP's text encoders, where the pipeline reads before them
     ragged: ClassVar[Ragged] = "pad"  # what a batch does with prompt embeddings of different lengths
 
-    def __init__(self, source: ModelSource, max_sequence_length: int | None = None) -> None:
-        self.source, self._given_length = source, max_sequence_length
+    def __init__(self, source: ModelSource, options: ModelOptions | None = None) -> None:
+        self.source, self.options = source, options or ModelOptions()
+
+    def told(self, options: ModelOptions) -> "Family":
+        """The same model with other options of how it is asked; not for another model."""
+        other = copy.copy(self)
+        other.options = options
+        return other
 
     def load(self, *parts: str, dtype: torch.dtype = torch.float32) -> Any:
         """The stock pipeline with only the named parts loaded, from local files alone."""
@@ -83,7 +93,12 @@ class Family(ABC):
     @property
     def max_sequence_length(self) -> int | None:
         """How many tokens T5 or Gemma is given: as asked, or as many as the pipeline does; None for CLIP alone."""
-        return self._given_length or self._default("max_sequence_length")
+        return self.options.max_sequence_length or self._default("max_sequence_length")
+
+    @property
+    def num_chunks(self) -> int:
+        """How many times as many tokens as CLIP reads at once make a prompt."""
+        return self.options.prompt_chunks or 1
 
     @property
     def reads_to_a_limit(self) -> bool:

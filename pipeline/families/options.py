@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline import shipped
-from pipeline.errors import CheckpointError, ConfigError
+from pipeline.errors import CheckpointError, ConfigError, out_of_bounds
 from pipeline.families.checkpoint import single_file_keys
 from pipeline.families.checkpoint.source import INDEX
 from pipeline.hub_ids import may_be_hub_id
 
 MAX_TOKENS = 512  # that any of the pipelines takes
+MAX_CHUNKS = 32  # 2400 tokens of one prompt
+MAX_SKIP = 31  # layers, of the deepest text encoder of CLIP's kind that a pipeline has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,19 @@ class ModelOptions:
     """How many tokens of a caption T5 or Gemma reads. Not given: as many as the pipeline; then fewer are faster, and
     pictures have to be drawn with the same number."""
 
+    long_prompts: Literal["truncate", "error", "chunks"] = "truncate"
+    """What becomes of a caption or prompt that is longer than the text encoder reads: its end is not read, the run is
+    refused, or CLIP reads it in chunks of 75 tokens whose states are joined (Stable Diffusion, XL), as compel does and,
+    but for words at the edge of a chunk, ComfyUI."""
+
+    prompt_chunks: int | None = None
+    """With --long_prompts chunks: how many of them every prompt is read in, those that it does not fill empty. Not
+    given: as many as the longest caption or prompt of the run needs."""
+
+    clip_skip: int | None = None
+    """Layers of CLIP's text encoders (Stable Diffusion, XL) left out before those that are read anyway, as diffusers
+    counts: what A1111 and kohya call 2 is 1 here. Pictures have to be drawn with the same number."""
+
     prediction_type: Literal["epsilon", "v_prediction"] | None = None
     """Read from the checkpoint's scheduler; give it only to assert what you expect."""
 
@@ -48,9 +63,28 @@ class ModelOptions:
             return ["--single_file_config has an effect only with a single .safetensors file; leave it out."]
         if self.file is not None and (self.revision is not None or self.variant is not None):
             return ["--revision and --variant have no effect on a single .safetensors file; leave them out."]
-        if self.max_sequence_length is not None and not 1 <= self.max_sequence_length <= MAX_TOKENS:
-            return [f"--max_sequence_length {self.max_sequence_length} must be between 1 and {MAX_TOKENS}."]
-        return []
+        problems = out_of_bounds(
+            self, max_sequence_length=(1, MAX_TOKENS), prompt_chunks=(1, MAX_CHUNKS), clip_skip=(1, MAX_SKIP)
+        )
+        if self.prompt_chunks is not None and self.long_prompts != "chunks":
+            problems.append("--prompt_chunks has an effect only with --long_prompts chunks.")
+        return problems
+
+    @property
+    def reading(self) -> dict[str, int]:
+        """How prompts are read where a pipeline would not do it so by itself, by the names of the flags."""
+        told = {
+            "max_sequence_length": self.max_sequence_length,
+            "prompt_chunks": self.prompt_chunks if self.prompt_chunks != 1 else None,
+            "clip_skip": self.clip_skip,
+        }
+        return {name: value for name, value in told.items() if value is not None}
+
+    @property
+    def reading_key(self) -> str:
+        """The same, as part of what embeddings are kept by."""
+        words = {"max_sequence_length": "tokens", "prompt_chunks": "chunks", "clip_skip": "skipped"}
+        return "".join(f" {value} {words[name]}" for name, value in self.reading.items())
 
     @property
     def file(self) -> Path | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline.console import columns
 from pipeline.errors import CheckpointError, ConfigError
+from pipeline.families import reading
 from pipeline.families.base import Family
 from pipeline.families.checkpoint import autoencoder, fetch, single_file
 from pipeline.families.checkpoint.source import ModelSource
@@ -27,13 +28,13 @@ def find(options: ModelOptions, cache_dir: str | None, *, weights: bool = True) 
     Raises CheckpointError for what cannot be had or read, ConfigError for options that the model has no use for.
     """
     source = fetch.locate(options, cache_dir, weights=weights)
-    family = _class_for(source)(source, options.max_sequence_length)
+    family = _class_for(source)(source, options)
     if source.file is not None:
         single_file.require_readable(source)
     if source.vae is not None:
         autoencoder.require_same_latents(source, ModelSource(source.folder))
-    if options.max_sequence_length is not None and not family.reads_to_a_limit:
-        raise ConfigError(f"--max_sequence_length: what {family.name} reads has one length; leave it out.")
+    if found := reading.clashes(family):
+        raise ConfigError("\n".join(found))
     return family
 
 

@@ -6,9 +6,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.conditioning import Conditioning
-from pipeline.families import parts
+from pipeline.families import clip, parts
 from pipeline.families.base import Family
-from pipeline.families.targets import KeySignature
+from pipeline.families.targets import KeySignature, TargetModules
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import VariancePreserving
 
@@ -27,6 +27,7 @@ class StableDiffusion(Family):
     encoders = ("tokenizer", "text_encoder")
     text_widths: ClassVar[dict[str, tuple[str, ...]]] = {"cross_attention_dim": ("text_encoder",)}
     trainable_encoders = ("text_encoder",)
+    read_by_clip = True
     comfyui_prefixes: ClassVar[dict[str, str]] = {"unet": "lora_unet", "text_encoder": "lora_te"}
     key_signatures = (
         KeySignature(r"unet\.(?:down_blocks\.0\.attentions|(?:down|up)_blocks\.3)\."),
@@ -45,8 +46,25 @@ class StableDiffusion(Family):
         """The variance-preserving path of the checkpoint's own scheduler."""
         return parts.discrete_path(self, options)
 
+    def targets_of(self, component: str) -> TargetModules:
+        """Layers of the text encoder that --clip_skip leaves out learn nothing."""
+        if component == self.denoiser or not self.options.clip_skip:
+            return super().targets_of(component)
+        return clip.targets_before(int(self.part_config(component)["num_hidden_layers"]), self.options.clip_skip)
+
     def encode_text(self, pipe: Any, captions: list[str]) -> dict[str, Tensor]:
-        """The last hidden states of the text encoder, {'prompt_embeds': [b l d]}."""
+        """The last hidden states of the text encoder that are read, {'prompt_embeds': [b l d]}."""
+        if not self.options.clip_skip and self.num_chunks == 1:
+            return self._stock(pipe, captions)
+        encoder, skipped = pipe.text_encoder, self.options.clip_skip or 0
+        outputs = clip.outputs_of(encoder, clip.tokens_of(pipe.tokenizer, captions, self.num_chunks))
+        return {"prompt_embeds": clip.joined(outputs, skipped, clip.last_norm(encoder))}
+
+    def encode_unconditional(self, pipe: Any, count: int = 1) -> dict[str, Tensor]:
+        """The empty prompt's, once for each chunk; the pipeline reads it to the last layer whatever is skipped."""
+        return {name: value.repeat(1, self.num_chunks, 1) for name, value in self._stock(pipe, [""] * count).items()}
+
+    def _stock(self, pipe: Any, captions: list[str]) -> dict[str, Tensor]:
         embeddings, _ = pipe.encode_prompt(captions, pipe.text_encoder.device, 1, False)
         return {"prompt_embeds": embeddings}
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pipeline.conditioning import Conditioning
 from pipeline.errors import CheckpointError
-from pipeline.families import parts
+from pipeline.families import clip, parts
 from pipeline.families.base import Family
 from pipeline.families.targets import KeySignature, TargetModules
 from pipeline.geometry import Geometry
@@ -27,6 +27,8 @@ class StableDiffusionXL(Family):
     encoders = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
     text_widths: ClassVar[dict[str, tuple[str, ...]]] = {"cross_attention_dim": ("text_encoder", "text_encoder_2")}
     trainable_encoders = ("text_encoder", "text_encoder_2")
+    read_by_clip = True
+    layers_left_out = 1
     comfyui_prefixes: ClassVar[dict[str, str]] = {
         "unet": "lora_unet",
         "text_encoder": "lora_te1",
@@ -41,12 +43,14 @@ class StableDiffusionXL(Family):
     )
 
     def targets_of(self, component: str) -> TargetModules:
-        """The first encoder is read before its last layer, which therefore learns nothing."""
-        found = super().targets_of(component)
+        """The first encoder is read before its last layers, which learn nothing; of the second the last is pooled."""
         if component != "text_encoder":
-            return found
-        last = int(self.part_config("text_encoder")["num_hidden_layers"]) - 1
-        return TargetModules(found.named, (f"encoder.layers.{last}.*",))
+            return super().targets_of(component)
+        return clip.targets_before(int(self.part_config(component)["num_hidden_layers"]), self._num_left_out)
+
+    @property
+    def _num_left_out(self) -> int:
+        return self.layers_left_out + (self.options.clip_skip or 0)
 
     def path(self, options: ObjectiveOptions) -> VariancePreserving:
         """The variance-preserving path of the checkpoint's own scheduler. Raises CheckpointError for a refiner."""
@@ -71,18 +75,31 @@ class StableDiffusionXL(Family):
             )
 
     def encode_text(self, pipe: Any, captions: list[str]) -> dict[str, Tensor]:
-        """The states of both encoders, {'prompt_embeds': [b l d], 'pooled_prompt_embeds': [b p]}."""
-        embeddings, _, pooled, _ = pipe.encode_prompt(
-            captions, device=pipe.text_encoder_2.device, do_classifier_free_guidance=False
+        """The states of both encoders, {'prompt_embeds': [b l d], 'pooled_prompt_embeds': [b p]}.
+
+        Of several chunks the first is pooled.
+        """
+        if self.num_chunks == 1:
+            embeddings, _, pooled, _ = pipe.encode_prompt(
+                captions,
+                device=pipe.text_encoder_2.device,
+                do_classifier_free_guidance=False,
+                clip_skip=self.options.clip_skip,
+            )
+            return {"prompt_embeds": embeddings, "pooled_prompt_embeds": pooled}
+        first, second = (
+            clip.outputs_of(encoder, clip.tokens_of(tokenizer, captions, self.num_chunks))
+            for tokenizer, encoder in ((pipe.tokenizer, pipe.text_encoder), (pipe.tokenizer_2, pipe.text_encoder_2))
         )
-        return {"prompt_embeds": embeddings, "pooled_prompt_embeds": pooled}
+        states = [clip.joined(outputs, self._num_left_out) for outputs in (first, second)]
+        return {"prompt_embeds": torch.cat(states, dim=-1), "pooled_prompt_embeds": second[0].text_embeds}
 
     def encode_unconditional(self, pipe: Any, count: int = 1) -> dict[str, Tensor]:
-        """Zeros, if the checkpoint says so, else the empty prompt's."""
+        """Zeros, if the checkpoint says so, else the empty prompt's, once for each chunk and without --clip_skip."""
         _, embeddings, _, pooled = pipe.encode_prompt(
             [""] * count, device=pipe.text_encoder_2.device, do_classifier_free_guidance=True
         )
-        return {"prompt_embeds": embeddings, "pooled_prompt_embeds": pooled}
+        return {"prompt_embeds": embeddings.repeat(1, self.num_chunks, 1), "pooled_prompt_embeds": pooled}
 
     @staticmethod
     def size_states(geometry: Geometry) -> dict[str, Tensor]:

@@ -6,11 +6,15 @@ from pipeline.families.base import Family
 
 
 def truncated(family: Family, captions: Iterable[str]) -> dict[str, str]:
-    """The captions that have more tokens than the text encoder reads, each with the end that is lost."""
-    name, most = family.tokenizer_limit
+    """The captions that have more tokens than the text encoder reads, each with the end that is lost.
+
+    None are lost where they are read in as many chunks as they need.
+    """
+    if family.options.long_prompts == "chunks" and family.options.prompt_chunks is None:
+        return {}
     pipe = family.tokenizers
-    tokenizer = getattr(pipe, name)
-    limit = (most or tokenizer.model_max_length) - tokenizer.num_special_tokens_to_add()
+    tokenizer = getattr(pipe, family.tokenizer_limit[0])
+    limit = _limit(family) * family.num_chunks
     lost = {}
     for caption in captions:
         text = family.prompt_template(pipe, caption)
@@ -21,15 +25,25 @@ def truncated(family: Family, captions: Iterable[str]) -> dict[str, str]:
     return lost
 
 
+def chunks_needed(family: Family, captions: Sequence[str]) -> int:
+    """How many chunks the longest of some captions takes; an empty one takes one."""
+    return max(1, -(-max(token_counts(family, captions)[0], default=0) // _limit(family)))
+
+
 def token_counts(family: Family, captions: Sequence[str]) -> tuple[list[int], int]:
     """How many tokens each caption has for the encoder that reads furthest, and how many it reads."""
-    name, most = family.tokenizer_limit
     pipe = family.tokenizers
-    tokenizer = getattr(pipe, name)
-    limit = (most or tokenizer.model_max_length) - tokenizer.num_special_tokens_to_add()
     texts = [family.prompt_template(pipe, caption) for caption in captions]
+    tokenizer = getattr(pipe, family.tokenizer_limit[0])
     found = tokenizer(texts, add_special_tokens=False).input_ids if texts else []
-    return [len(tokens) for tokens in found], limit
+    return [len(tokens) for tokens in found], _limit(family) * family.num_chunks
+
+
+def _limit(family: Family) -> int:
+    """How many tokens of a caption are read at once."""
+    name, most = family.tokenizer_limit
+    tokenizer = getattr(family.tokenizers, name)
+    return (most or tokenizer.model_max_length) - int(tokenizer.num_special_tokens_to_add())
 
 
 def num_embedding_values(family: Family) -> int:
@@ -38,6 +52,6 @@ def num_embedding_values(family: Family) -> int:
     for part in set(family.encoders) & set(family.source.text_encoders):
         config = family.part_config(part)
         is_clip = config["model_type"].startswith("clip")
-        tokens = config["max_position_embeddings"] if is_clip else family.max_sequence_length
+        tokens = config["max_position_embeddings"] * family.num_chunks if is_clip else family.max_sequence_length
         total += tokens * (config["hidden_size"] if "hidden_size" in config else config["d_model"])
     return total

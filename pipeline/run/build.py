@@ -90,8 +90,8 @@ def build_previews(context: RunContext, models: Models) -> Previews | None:
     preview, device, dtype = context.run.preview, context.engine.device, context.engine.precision.dtype
     family, denoiser = context.family, models.adapted.denoiser
     pipe = family.around(denoiser, dtype=dtype).to(device)
-    length = context.run.model.max_sequence_length
-    settings = SampleSettings(preview.guidance, preview.num_inference_steps, context.plan.preview_size, length)
+    size, reading = context.plan.preview_size, context.run.model.reading
+    settings = SampleSettings(preview.guidance, preview.num_inference_steps, size, **reading)
     embed = functools.partial(embedded, context, models)
     sampler = Sampler(pipe, denoiser, embed, settings, supports_cfg=family.supports_cfg)
     return Previews(context.folder / "samples", sampler, models.adapted, requests)

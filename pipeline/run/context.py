@@ -16,11 +16,9 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.extractors import table as extractors
 from pipeline.families import fit, registry
 from pipeline.families.base import Family
-from pipeline.families.truncation import truncated
-from pipeline.notes import Note
 from pipeline.objective.paths import DiffusionPath
 from pipeline.remembered import cache_folder
-from pipeline.run import data_notes, shapes
+from pipeline.run import data_notes, prompts, shapes
 from pipeline.run.plan import Plan, make_plan
 from pipeline.run.preflight import MAX_DRAWN, RunData
 
@@ -41,12 +39,10 @@ class RunContext:
     def cache(self) -> Cache:
         """Where encoded examples lie; the encoders' files are hashed for it when it is first asked for."""
         run, source, precision = self.run, self.family.source, self.engine.precision.name
-        limit = run.model.max_sequence_length
-        length = "" if limit is None else f" {limit} tokens"
         return Cache(
             cache_folder(run.data.cache_dir),
             image_encoder=source.fingerprint(("vae",), precision),
-            text_encoder=source.fingerprint(self.family.encoders, precision + length),
+            text_encoder=source.fingerprint(self.family.encoders, precision + run.model.reading_key),
         )
 
 
@@ -70,7 +66,7 @@ def prepare(
     _ = family.path(run.objective)  # raises for a model that cannot be trained, a refiner say
     captions = [caption for texts in column(data.manifest.examples, "captions") for caption in texts]
     fit.require_fitting(family, captions, with_weights=weights or run.model.local_folder is not None)
-    run = resolved(run, family, engine, folder)
+    run, family = prompts.in_chunks(resolved(run, family, engine, folder), family, data)
     path = family.path(run.objective)
     run, gave_way = giving_way(run, clashes(run, family, path, data), yielding)
     require_fitting(run, family, path, data)
@@ -79,7 +75,7 @@ def prepare(
     context = planned(run, engine, family, path, data=with_class(run, family, data), folder=folder)
     others = data_notes.of_other("test set", data.test_set if run.data.evaluation_data_dir is not None else None)
     others += data_notes.of_other("class", data.class_given)
-    said = notes + gave_way + context.plan.notes + cut_captions(run, family, data.manifest) + others + drawn
+    said = notes + gave_way + context.plan.notes + prompts.cut(run, family, data) + others + drawn
     return dataclasses.replace(context, plan=dataclasses.replace(context.plan, notes=said))
 
 
@@ -186,11 +182,3 @@ def to_draw(run: Run, family: Family, data: RunData) -> tuple[RunData, tuple[str
         return data, ()
     note = f"{MAX_DRAWN} of {len(test_set.examples)} test images are drawn; --clip_model_name_or_path measures all"
     return dataclasses.replace(data, test_set=test_set.limited(MAX_DRAWN)), (note,)
-
-
-def cut_captions(run: Run, family: Family, manifest: Manifest) -> tuple[str, ...]:
-    """A note for every caption and prompt whose end the text encoder never reads, with that end."""
-    captions = [caption for texts in column(manifest.examples, "captions") for caption in texts]
-    lost = truncated(family, dict.fromkeys([*captions, *run.preview.validation_prompt]))
-    kind = "captions cut by the text encoder"
-    return tuple(Note(kind, f"{caption[:40]!r}... loses {end!r}") for caption, end in lost.items())

@@ -15,6 +15,7 @@ NOT_IDENTITY = frozenset(
     {
         "pretrained_model_name_or_path",
         "single_file_config",
+        "long_prompts",
         "pretrained_vae_model_name_or_path",
         "revision",
         "variant",
@@ -100,6 +101,8 @@ CAME_LATER: dict[str, Any] = {
     "guided_target": None,
     "guided_target_scale": 2.0,
     "guided_target_against": "base",
+    "prompt_chunks": None,
+    "clip_skip": None,
 }
 
 BY_DRAWING = frozenset({"dataset", "buckets", "num_steps"})  # what is only known once the base has drawn its pictures

@@ -39,6 +39,7 @@ def training_rows(run: Run, family: Family, schedule: Schedule, chosen: list[Tar
         ("optimizer", f"{run.optim.optimizer_name}, weight decay {run.optim.adam_weight_decay:g}"),
         ("learning rate", _rate_text(run, schedule)),
         ("adapter", _adapter_text(run, chosen)),
+        *_reading_rows(family),
         ("caption dropout", f"{run.data.dropout_share:.0%} of examples{_dropout_text(family)}"),
         *_objective_rows(run.objective),
         *(
@@ -47,6 +48,18 @@ def training_rows(run: Run, family: Family, schedule: Schedule, chosen: list[Tar
             else []
         ),
     )
+
+
+def _reading_rows(family: Family) -> Rows:
+    """How prompts are read, where it is not as a pipeline would by itself."""
+    number, skipped = family.num_chunks, family.options.clip_skip
+    rows = []
+    if family.options.long_prompts == "chunks":
+        pieces = "1 chunk" if number == 1 else f"{number} chunks"
+        rows.append(("prompts", f"read in {pieces} of 75 tokens (--long_prompts chunks)"))
+    if skipped is not None:
+        rows.append(("clip skip", f"{skipped}, as diffusers counts; A1111 and kohya call it {skipped + 1}"))
+    return tuple(rows)
 
 
 def data_rows(run: Run, data: RunData, sizes: str) -> Rows:

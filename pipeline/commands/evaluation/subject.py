@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.adapter.names import FILE
 from pipeline.commands.evaluation.options import DrawOptions
-from pipeline.commands.sample import parsed_size, run_of, size_of
+from pipeline.commands.sample import model_of, parsed_size, run_of, size_of
 from pipeline.console import quiet_libraries
 from pipeline.engine import Engine
 from pipeline.errors import CheckpointError, ConfigError
@@ -87,10 +87,8 @@ def beside(place: Path, name: str) -> Path:
 def subject_of(adapter: Path | None, options: DrawOptions) -> Subject:
     """Find base and adapter. Raises CheckpointError and ConfigError for what is none, or does not fit."""
     run, file = _run_and_file(adapter, options.base)
-    given = {field.name: run.get(field.name) for field in dataclasses.fields(ModelOptions)}
-    if options.base is not None:
-        given = {"pretrained_model_name_or_path": options.base}
-    model, cache_dir = ModelOptions(**given), options.cache_dir or run.get("cache_dir")
+    model = model_of(run) if options.base is None else ModelOptions(pretrained_model_name_or_path=options.base)
+    cache_dir = options.cache_dir or run.get("cache_dir")
     engine = Engine(options.mixed_precision or run.get("mixed_precision"))
     family = registry.find(model, cache_dir)
     guidance, steps = options.guidance_scale, options.num_inference_steps
@@ -98,7 +96,7 @@ def subject_of(adapter: Path | None, options: DrawOptions) -> Subject:
         run.get("guidance_scale", family.default_guidance) if guidance is None else guidance,
         run.get("num_inference_steps", NUM_INFERENCE_STEPS) if steps is None else steps,
         size_of(run, family) if options.size is None else parsed_size(options.size, family),
-        model.max_sequence_length,
+        **model.reading,
     )
     return Subject(run=run, family=family, file=file, settings=settings, engine=engine)
 
