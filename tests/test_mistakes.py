@@ -27,6 +27,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "long_prompts": ("split", "split"),
     "prompt_chunks": ("2", "only with --long_prompts chunks"),
     "clip_skip": ("0", "between 1 and 31"),
+    "training_guidance": ("-1", "between 0 and 100"),
     "single_file_config": ("x", "only with a single .safetensors file"),
     "revision": ("main", "only with a Hub id"),
     "variant": ("fp16", "no file of that variant"),

@@ -96,6 +96,11 @@ class Family(ABC):
         return self.options.max_sequence_length or self._default("max_sequence_length")
 
     @property
+    def is_told_guidance(self) -> bool:
+        """Whether the denoiser was distilled from a guided model, and takes the guidance as a number."""
+        return False
+
+    @property
     def num_chunks(self) -> int:
         """How many times as many tokens as CLIP reads at once make a prompt."""
         return self.options.prompt_chunks or 1

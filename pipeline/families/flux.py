@@ -16,9 +16,6 @@ from pipeline.objective.paths import RectifiedFlow
 
 PATCH = 2  # latents per side of a token
 NATIVE_LATENTS = 128  # FluxPipeline's default_sample_size
-# dev was distilled to answer as if guided by this number. Told 1 it answers unguided, which is what the data can teach;
-# told 3.5, training would take its guidance away. Samplers go on to tell it 3.5.
-TRAINING_GUIDANCE = 1.0
 
 
 class Flux(Family):
@@ -52,6 +49,11 @@ class Flux(Family):
     )
 
     @property
+    def is_told_guidance(self) -> bool:
+        """dev is, schnell is not."""
+        return bool(self.part_config("transformer").get("guidance_embeds", False))
+
+    @property
     def native_size(self) -> Size:
         """The size the pipeline draws at by default."""
         return Size.square(NATIVE_LATENTS * self.pixels_per_latent)
@@ -81,7 +83,7 @@ class Flux(Family):
         batch, channels, height, width = x_t.shape
         embeddings = conditioning["prompt_embeds"]
         ids = FluxPipeline._prepare_latent_image_ids(batch, height // PATCH, width // PATCH, x_t.device, x_t.dtype)
-        guidance = torch.full((batch,), TRAINING_GUIDANCE, device=x_t.device)
+        guidance = torch.full((batch,), self.options.training_guidance, device=x_t.device)
         velocity = model(
             hidden_states=FluxPipeline._pack_latents(x_t, batch, channels, height, width),
             timestep=(t * 1000).to(x_t.dtype) / 1000,  # the pipeline's own rounding

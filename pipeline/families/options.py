@@ -52,6 +52,10 @@ class ModelOptions:
     """Layers of CLIP's text encoders (Stable Diffusion, XL) left out before those that are read anyway, as diffusers
     counts: what A1111 and kohya call 2 is 1 here. Pictures have to be drawn with the same number."""
 
+    training_guidance: float = 1.0
+    """What a guidance-distilled model (FLUX.1 dev) is told its guidance is, while it learns and is measured: at 1 it
+    answers unguided, which is what pictures can teach. Previews are told --guidance_scale."""
+
     prediction_type: Literal["epsilon", "v_prediction"] | None = None
     """Read from the checkpoint's scheduler; give it only to assert what you expect."""
 
@@ -64,7 +68,11 @@ class ModelOptions:
         if self.file is not None and (self.revision is not None or self.variant is not None):
             return ["--revision and --variant have no effect on a single .safetensors file; leave them out."]
         problems = out_of_bounds(
-            self, max_sequence_length=(1, MAX_TOKENS), prompt_chunks=(1, MAX_CHUNKS), clip_skip=(1, MAX_SKIP)
+            self,
+            max_sequence_length=(1, MAX_TOKENS),
+            prompt_chunks=(1, MAX_CHUNKS),
+            clip_skip=(1, MAX_SKIP),
+            training_guidance=(0, 100),
         )
         if self.prompt_chunks is not None and self.long_prompts != "chunks":
             problems.append("--prompt_chunks has an effect only with --long_prompts chunks.")

@@ -1,10 +1,10 @@
-"""What a family makes of the options of how prompts are read."""
+"""What a family makes of the options of how prompts are read, and of what it is told beside them."""
 
 from pipeline.families.base import Family
 
 
 def clashes(family: Family) -> list[str]:
-    """The options of reading that have no meaning for a model, one sentence each."""
+    """The options of these that have no meaning for a model, one sentence each."""
     options, name, found = family.options, family.name, list[str]()
     if options.max_sequence_length is not None and not family.reads_to_a_limit:
         found.append(f"--max_sequence_length: what {name} reads has one length; leave it out.")
@@ -20,4 +20,6 @@ def clashes(family: Family) -> list[str]:
         most = depth - family.layers_left_out - 1
         if options.clip_skip > most:
             found.append(f"--clip_skip {options.clip_skip} leaves no layer of a text encoder; at most {most} can be.")
+    if options.training_guidance != 1.0 and not family.is_told_guidance:
+        found.append(f"--training_guidance: this {name} is told no guidance; leave it out.")
     return found

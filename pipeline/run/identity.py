@@ -103,6 +103,7 @@ CAME_LATER: dict[str, Any] = {
     "guided_target_against": "base",
     "prompt_chunks": None,
     "clip_skip": None,
+    "training_guidance": 1.0,
 }
 
 BY_DRAWING = frozenset({"dataset", "buckets", "num_steps"})  # what is only known once the base has drawn its pictures

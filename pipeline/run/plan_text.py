@@ -51,7 +51,7 @@ def training_rows(run: Run, family: Family, schedule: Schedule, chosen: list[Tar
 
 
 def _reading_rows(family: Family) -> Rows:
-    """How prompts are read, where it is not as a pipeline would by itself."""
+    """How prompts are read, where it is not as a pipeline would by itself, and what else a model is told."""
     number, skipped = family.num_chunks, family.options.clip_skip
     rows = []
     if family.options.long_prompts == "chunks":
@@ -59,6 +59,9 @@ def _reading_rows(family: Family) -> Rows:
         rows.append(("prompts", f"read in {pieces} of 75 tokens (--long_prompts chunks)"))
     if skipped is not None:
         rows.append(("clip skip", f"{skipped}, as diffusers counts; A1111 and kohya call it {skipped + 1}"))
+    if family.is_told_guidance:
+        told = family.options.training_guidance
+        rows.append(("told guidance", f"{told:g} while it learns and is measured (--training_guidance)"))
     return tuple(rows)
 
 
