@@ -113,6 +113,11 @@ KINDS = {
         "Captions with markup, addresses or braces left in them",
         "Take them out: they are learnt as words.",
     ),
+    "weighted": Kind(
+        "error",
+        "Captions that weigh words, as prompts for A1111 do",
+        "Take the weights out, or let --prompt_weights strip do it.",
+    ),
     "long": Kind("note", "Captions of very many words", "CLIP reads about 50 of them; T5 reads on."),
     "short": Kind("note", "Captions of a single word", "The more a caption says, the more can be asked for."),
     "alike": Kind(
@@ -219,4 +224,6 @@ def lighter_for(sources: Sequence[DataOptions]) -> dict[str, Weight]:
         lighter |= {"unreadable": "warning", "unread": "warning"}
     if all(source.missing_caption != "error" or source.instance_prompt is not None for source in sources):
         lighter["no-caption"] = "warning"
+    if all(source.prompt_weights == "keep" for source in sources):
+        lighter["weighted"] = "warning"
     return lighter

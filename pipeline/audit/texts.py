@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.audit.findings import Case, Cases
-from pipeline.data import captions
+from pipeline.data import captions, prompt_weights
 from pipeline.data.manifest import Example
 
 COMMON = frozenset(
@@ -72,6 +72,7 @@ def of_each(examples: Iterable[Example], lost: Lost | None) -> Cases:
         "cut": [case_of(example, f"loses {told(cut[text])}") for example, text in texts if text in cut],
         "file-name": [case_of(example, told(text)) for example, text in texts if _is_file_name(example, text)],
         "markup": [case_of(example, told(_marked(text))) for example, text in texts if MARKUP.search(text)],
+        "weighted": [case_of(e, told(text)) for e, text in texts if prompt_weights.has_weights(text)],
         "long": [case_of(e, f"{n} words") for e, text in texts if (n := len(text.split())) > LONG_WORDS],
     }
 

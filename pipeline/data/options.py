@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.data import captions
-from pipeline.data.source_options import SIZE_MULTIPLE, SourceOptions, nearest_multiple, table_problems
+from pipeline.data.source_options import SIZE_MULTIPLE, SourceOptions, nearest_multiple
+from pipeline.data.source_tables import table_problems
 from pipeline.errors import not_utf8, out_of_bounds
 
 OF_THE_SUBJECT = (  # what a picture of its class has not

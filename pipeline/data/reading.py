@@ -11,7 +11,7 @@ from typing import Any
 
 import PIL
 
-from pipeline.data import captions, folder, images, layouts, near, tables, tags
+from pipeline.data import caption_rules, captions, folder, images, layouts, near, prompt_weights, tables, tags
 from pipeline.data.groups import said_by
 from pipeline.data.manifest import Example, Manifest
 from pipeline.data.options import DataOptions
@@ -119,7 +119,7 @@ def _examined(
                 findings.skipped.append(f"{row.name}: no caption")
                 continue
         found = tuple(tags.dressed(caption, options) for caption in found)
-        findings.problems += _without_trigger(row.where, found, options)
+        findings.problems += caption_rules.problems(row.where, found, options)
         example = _read_example(row, found or ("",), options, findings, known)
         if isinstance(example, Example) and weights:
             example = dataclasses.replace(example, weights=weights)
@@ -158,6 +158,8 @@ def _captions(row: Row, options: DataOptions) -> tuple[tuple[str, ...], tuple[fl
         if options.instance_prompt is None:
             raise
         return (), ()
+    if options.prompt_weights == "strip":
+        texts = [prompt_weights.without_weights(text) for text in texts]
     return captions.weighed(texts if any(texts) else [], options.weights if any(texts) else ())
 
 
@@ -171,18 +173,6 @@ def _without_captions(names: list[str], num_rows: int, options: DataOptions, hin
         return []
     lets = "--missing_caption skip or empty lets it through, --instance_prompt gives it one"
     return [f"{name}: no caption ({lets})" for name in names]
-
-
-def _without_trigger(name: str, found: tuple[str, ...], options: DataOptions) -> list[str]:
-    trigger, problems = options.trigger_word, list[str]()
-    for caption in found if trigger is not None else ():
-        assert trigger is not None
-        if not captions.has_word(caption, trigger):
-            problems.append(f"{name}: {caption!r} lacks the trigger word {trigger!r}")
-        elif not captions.has_word(tags.certain(caption, options), trigger):
-            way = "raise --keep_tokens, or put it into --caption_prefix"
-            problems.append(f"{name}: --tag_dropout may leave out the trigger word of {caption!r}; {way}")
-    return problems
 
 
 def manifest_of(origin: str, examples: list[Counted], findings: Findings) -> Manifest:

@@ -1,13 +1,9 @@
 """Options of one source of data: where it is, what its captions are, and how its pictures are shown."""
 
-import difflib
 import re
-from collections.abc import Mapping, Set
 from dataclasses import dataclass, fields
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
-from pipeline.argv import OF_OTHERS
 from pipeline.data import captions
 from pipeline.errors import not_utf8, out_of_bounds
 
@@ -111,6 +107,10 @@ class SourceOptions:
 
     missing_caption: Literal["error", "skip", "empty"] = "error"
     """What to do with an image without a caption; skipped or emptied ones are counted and listed."""
+
+    prompt_weights: Literal["error", "strip", "keep"] = "error"
+    """What to do with captions that weigh words, as in (red hat:1.2), which A1111 reads in prompts and training does
+    not: refuse them, leave their words, or train on them as they are."""
 
     masked_loss: bool = False
     """Look only at the white part of a mask: x.mask.png or x-masklabel.png beside x.png, masks/x.png, the column mask
@@ -252,38 +252,6 @@ class SourceOptions:
         """Views kept per image: one where nothing is left to chance."""
         is_random = not self.center_crop or self.random_flip or self.random_rotation > 0 or self.color_jitter > 0
         return self.cache_variants if is_random else 1
-
-
-def table_problems(table: Mapping[str, Any], of_run: Set[str]) -> list[str]:
-    """What is wrong with the names and the types of a table of options, one sentence each.
-
-    `of_run` are options that only a whole run has.
-    """
-    hints = {field.name: field.type for field in fields(SourceOptions)}
-    problems = []
-    for name, value in table.items():
-        if value == "" and name in PLACES:
-            problems.append(f"{name} is empty; name a folder or a dataset.")
-        elif name in of_run:
-            problems.append(f"{name} is one for all sources; put it above their tables.")
-        elif name in OF_OTHERS:
-            problems.append(f"{name} is here {OF_OTHERS[name].replace('--', '')}.")
-        elif name not in hints:
-            near = difflib.get_close_matches(name, hints, n=1)
-            problems.append(f"{name} is no option of a source" + (f"; did you mean {near[0]}?" if near else "."))
-        elif not _accepts(hints[name], value):
-            problems.append(f"{name} cannot be {value!r}.")
-    places = {*PLACES} & table.keys()
-    return problems if places else [*problems, "it names no data; give train_data_dir or dataset_name."]
-
-
-def _accepts(hint: Any, value: object) -> bool:
-    """Whether a field of this type takes a value; numbers that are whole are numbers too."""
-    if isinstance(hint, UnionType):
-        return any(_accepts(part, value) for part in get_args(hint))
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    return type(value) is hint or (hint is float and type(value) is int)
 
 
 def _words_of(resolution: int | str | None) -> list[str]:

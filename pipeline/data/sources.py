@@ -54,8 +54,14 @@ def gather_sources(options: DataOptions, findings: Findings, on_row: OnRow | Non
 
 def lenient(options: DataOptions) -> DataOptions:
     """The options with which reading refuses nothing: bad images are left out, missing captions are empty."""
-    how: dict[str, Any] = {"on_bad_image": "skip", "missing_caption": "empty"}
-    return dataclasses.replace(options, **how, source=tuple({**table, **how} for table in options.source))
+
+    def how(prompt_weights: str) -> dict[str, Any]:
+        read = "strip" if prompt_weights == "strip" else "keep"
+        return {"on_bad_image": "skip", "missing_caption": "empty", "prompt_weights": read}
+
+    own = options.prompt_weights
+    tables = tuple({**table, **how(table.get("prompt_weights", own))} for table in options.source)
+    return dataclasses.replace(options, **how(own), source=tables)
 
 
 def names_of(options: DataOptions) -> tuple[str, ...]:

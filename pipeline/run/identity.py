@@ -62,6 +62,7 @@ NOT_IDENTITY = frozenset(
         "on_bad_image",
         "max_image_megapixels",
         "missing_caption",
+        "prompt_weights",
         "init_lora",
         "push_to_hub",
         "hub_model_id",

@@ -9,7 +9,7 @@ from pipeline.adapter import init_from
 from pipeline.adapter.layers import TargetModule
 from pipeline.config import Run
 from pipeline.console import columns
-from pipeline.data import captions
+from pipeline.data import captions, prompt_weights
 from pipeline.data.buckets import Bucket, Offered
 from pipeline.data.manifest import Manifest
 from pipeline.data.sampler import StepSampler
@@ -214,6 +214,11 @@ def _guidance_notes(run: Run) -> tuple[str, ...]:
 def _notes(run: Run, manifest: Manifest, of_shapes: list[str]) -> tuple[str, ...]:
     notes = data_notes.found(manifest) + of_shapes
     notes += data_notes.mirrored(manifest)
+    notes += [
+        Note("previews that weigh words, which is read as text", repr(prompt))
+        for prompt in run.preview.validation_prompt
+        if prompt_weights.has_weights(prompt)
+    ]
     triggers = run.data.trigger_words
     names = " or ".join(map(repr, triggers))
     notes += [

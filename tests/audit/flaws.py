@@ -121,6 +121,7 @@ def plant(folder: Path, elsewhere: Path) -> dict[str, tuple[str, str]]:
     add("endless.png", picture(123), f"{caption(123)} " * 12)
     add("IMG_2041.png", picture(124), "IMG_2041")
     add("markup.png", picture(125), "a <b>boat</b> &amp; a house")
+    add("weighted.png", picture(139), f"{caption(139)} (at night:1.3)")
     add("terse.png", picture(126), "boat")
     add("russian.png", picture(127), "старый дом у реки")
     for number in range(128, 136):
@@ -162,6 +163,7 @@ def plant(folder: Path, elsewhere: Path) -> dict[str, tuple[str, str]]:
         "cut caption": ("cut", "endless.png"),
         "file name": ("file-name", "IMG_2041"),
         "markup": ("markup", "<b>"),
+        "weights": ("weighted", "weighted.png"),
         "one word": ("short", "terse.png"),
         "other letters": ("script", "russian.png"),
         "alike": ("alike", "a nice view"),
