@@ -1,6 +1,6 @@
 """The denoiser's inputs beside the noise: prompt embeddings, sizes, and the unconditional embedding."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +12,7 @@ from pipeline import rng
 
 Ragged = Literal["pad", "list"]  # what a batch does with embeddings of different lengths
 Embeddings = dict[str, Tensor]  # of one example, by the pipeline's names
+Part = Mapping[str, tuple[slice, ...]]  # what of an example's embeddings one text encoder made, by the same names
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,20 @@ def stack(rows: list[Embeddings], ragged: Ragged = "pad") -> Conditioning:
 def is_dropped(seed: int, epoch: int, example_id: str, probability: float) -> bool:
     """Whether this example is trained without its caption in this epoch (Ho & Salimans 2022, algorithm 1)."""
     return rng.uniform(seed, epoch, example_id, "caption dropout") < probability
+
+
+def emptied(seed: int, epoch: int, example_id: str, probability: float, encoders: Iterable[str]) -> tuple[str, ...]:
+    """The text encoders that read nothing for this example in this epoch, each drawn by itself (Esser et al. 2024)."""
+    return tuple(
+        name for name in encoders if rng.uniform(seed, epoch, example_id, f"encoder dropout {name}") < probability
+    )
+
+
+def with_parts_of(own: Embeddings, other: Embeddings, parts: Iterable[Part]) -> Embeddings:
+    """One example's embeddings with some encoders' parts as in another's; gradients flow through both."""
+    found = dict(own)
+    for part in parts:
+        for name, place in part.items():
+            found[name] = found[name].clone()
+            found[name][place] = other[name][place]
+    return found

@@ -78,6 +78,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "on_bad_image": ("ignore", "ignore"),
     "max_image_megapixels": ("0", "at least 1"),
     "missing_caption": ("ignore", "ignore"),
+    "encoder_dropout": ("1.5", "between 0 and 1"),
     "prompt_weights": ("ignore", "ignore"),
     "caption_dropout": ("-0.1", "between 0 and 1"),
     "cache_dir": ("LICENSE", "is a file"),

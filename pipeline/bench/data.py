@@ -126,6 +126,7 @@ def load(manifest: Any, options: Any, folder: Path) -> float:
         size_states=lambda geometry: {},
         ragged="pad",
         live_prompts=False,
+        text_parts={},
     )
     sampler = StepSampler(buckets_of(manifest, options), BATCH, seed=0)
     batches = MicroBatches(sampler, 1000, 1000 + NUM_STEPS, 1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline import conditioning, rng
-from pipeline.conditioning import Conditioning, Embeddings, Ragged
+from pipeline.conditioning import Conditioning, Embeddings, Part, Ragged
 from pipeline.data import cache as caches
 from pipeline.data import pixels, views
 from pipeline.data.manifest import Example, Manifest
@@ -37,6 +37,7 @@ class Row(TypedDict):
     weight: float
     seed: int
     caption: str | None
+    emptied: tuple[str, ...]
     conditions: Embeddings
     wrong: Embeddings | None
 
@@ -56,6 +57,7 @@ class Batch:
     conditioning: Conditioning  # without the prompt embeddings, where these are computed in the step
     wrong: Conditioning | None  # prompt embeddings of other examples' captions, where targets lead away from them
     seeds: tuple[int, ...]  # one for each example, for what is random inside the model
+    emptied: tuple[tuple[str, ...], ...]  # the text encoders that read nothing for each example
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its pictures, their noise, masks and weights on a device."""
@@ -87,6 +89,7 @@ class CachedExamples(Dataset[Row]):
         size_states: SizeStates,
         ragged: Ragged,
         live_prompts: bool,
+        text_parts: Mapping[str, Part],
         prior_loss_weight: float = 1.0,
         group_weights: Mapping[str, float] | None = None,
         num_strata: int = 1,
@@ -95,6 +98,7 @@ class CachedExamples(Dataset[Row]):
         self.manifest, self.cache, self.options = manifest, cache, options
         self.seed, self.noise, self.num_strata, self.wrong_captions = seed, noise, num_strata, wrong_captions
         self.size_states, self.ragged, self.live_prompts = size_states, ragged, live_prompts
+        self._text_parts = text_parts
         self._has_masks, self._prior_loss_weight = options.has_masks, prior_loss_weight
         self._group_weights = group_weights or {}
 
@@ -117,6 +121,8 @@ class CachedExamples(Dataset[Row]):
         noise = noise_of(self.noise, seed, epoch, example.id, shape)
         dropped = conditioning.is_dropped(seed, epoch, example.id, self.options.dropout_share)
         caption = None if dropped else views.caption_in(example, epoch, seed, kept=not self.live_prompts)
+        share = 0.0 if dropped else self.options.encoder_dropout
+        emptied = conditioning.emptied(seed, epoch, example.id, share, self._text_parts) if share else ()
         u = (position.place % self.num_strata + rng.uniform(seed, epoch, example.id, "time")) / self.num_strata
         return {
             "id": example.id,
@@ -128,8 +134,12 @@ class CachedExamples(Dataset[Row]):
             "weight": self._weight_of(example),
             "seed": rng.number_for(seed, epoch, example.id, "model"),
             "caption": caption,
-            "conditions": {**self._embeddings(caption), **self.size_states(pixels.geometry_of(example.size, view))},
-            "wrong": self._embeddings(self._wrong_caption(position)) if self.wrong_captions else None,
+            "emptied": emptied,
+            "conditions": {
+                **self._embeddings(caption, emptied),
+                **self.size_states(pixels.geometry_of(example.size, view)),
+            },
+            "wrong": self._embeddings(self._wrong_caption(position), ()) if self.wrong_captions else None,
         }
 
     def _wrong_caption(self, position: Position) -> str:
@@ -150,10 +160,13 @@ class CachedExamples(Dataset[Row]):
         of_group = self._group_weights[example.group] if self._group_weights and example.group is not None else 1.0
         return example.loss_weight * of_group
 
-    def _embeddings(self, caption: str | None) -> Embeddings:
+    def _embeddings(self, caption: str | None, emptied: tuple[str, ...]) -> Embeddings:
         if self.live_prompts:
             return {}  # text encoders that learn encode the captions in the step (adapter/text_encoders.py)
-        return self.unconditional if caption is None else self.cache.text_of(caption)
+        if caption is None:
+            return self.unconditional
+        parts = [self._text_parts[encoder] for encoder in emptied]
+        return conditioning.with_parts_of(self.cache.text_of(caption), self.unconditional, parts)
 
     def collate(self, rows: list[Row]) -> Batch:
         """Rows as one batch."""
@@ -170,6 +183,7 @@ class CachedExamples(Dataset[Row]):
             conditioning=conditioning.stack([row["conditions"] for row in rows], self.ragged),
             wrong=conditioning.stack(wrong, self.ragged) if wrong else None,
             seeds=tuple(row["seed"] for row in rows),
+            emptied=tuple(row["emptied"] for row in rows),
         )
 
 

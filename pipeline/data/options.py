@@ -76,6 +76,10 @@ class DataOptions(SourceOptions):
     """Share of examples, chosen anew each epoch, trained without their caption, so that guidance keeps working. Not
     given: 0.1, or 0 for a model whose sampler has no classifier-free guidance (FLUX)."""
 
+    encoder_dropout: float = 0.0
+    """Share of examples, drawn anew each epoch and for each text encoder by itself, of which that encoder reads
+    nothing: its part of the embeddings is the null's (XL, SD3, FLUX). --caption_dropout drops all at once."""
+
     cache_dir: str | None = None
     """Where downloaded models and encoded examples are kept. Not given: the Hub's cache and ~/.cache/t2i-lora."""
 
@@ -136,6 +140,7 @@ class DataOptions(SourceOptions):
             validation_split=(0, 0.9),
             max_image_megapixels=(1, infinity),
             caption_dropout=(0, 1),
+            encoder_dropout=(0, 1),
             dataloader_num_workers=(0, infinity),
         )
         problems += not_utf8(self, "evaluation_data_dir", "class_data_dir", "cache_dir")

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.conditioning import Conditioning, Ragged
+from pipeline.conditioning import Conditioning, Part, Ragged
 from pipeline.families.checkpoint import folder, single_file
 from pipeline.families.checkpoint.autoencoder import pixels_per_latent
 from pipeline.families.checkpoint.source import ModelSource
@@ -176,6 +176,11 @@ class Family(ABC):
     def encode_unconditional(self, pipe: Any, count: int = 1) -> dict[str, Tensor]:
         """What guidance compares with, `count` times: the empty prompt's, where the pipeline takes nothing else."""
         return self.encode_text(pipe, [""] * count)
+
+    @property
+    def text_parts(self) -> dict[str, Part]:
+        """What each of several text encoders makes of an example's embeddings; {} where there is one alone."""
+        return {}
 
     def embed(self, pipe: Any, caption: str | None) -> dict[str, Tensor]:
         """The prompt embeddings of one caption, or with None the unconditional ones, without a batch dimension."""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.conditioning import Conditioning
+from pipeline.conditioning import Conditioning, Part
 from pipeline.families import parts
 from pipeline.families.base import Family
 from pipeline.families.targets import KeySignature, TargetModules
@@ -73,6 +73,12 @@ class Flux(Family):
             *[captions] * 2, device=pipe.text_encoder.device, max_sequence_length=self.max_sequence_length
         )
         return {"prompt_embeds": embeddings, "pooled_prompt_embeds": pooled}
+
+    @property
+    def text_parts(self) -> dict[str, Part]:
+        """CLIP's pooled state, and T5's states."""
+        every = (slice(None),)
+        return {"text_encoder": {"pooled_prompt_embeds": every}, "text_encoder_2": {"prompt_embeds": every}}
 
     def denoise(
         self, model: Any, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.conditioning import Conditioning
+from pipeline.conditioning import Conditioning, Part
 from pipeline.errors import CheckpointError
 from pipeline.families import parts
 from pipeline.families.base import Family
@@ -84,6 +84,22 @@ class StableDiffusion3(Family):
             max_sequence_length=self.max_sequence_length,
         )
         return {"prompt_embeds": embeddings, "pooled_prompt_embeds": pooled}
+
+    @property
+    def text_parts(self) -> dict[str, Part]:
+        """CLIP's states lie beside each other in the first tokens, T5's in those after them; CLIP's are also pooled."""
+        first, second = (self.part_config(part) for part in ("text_encoder", "text_encoder_2"))
+        tokens, width = self.tokenizers.tokenizer.model_max_length, first["hidden_size"]
+        both, pooled = width + second["hidden_size"], first["projection_dim"]
+        read = slice(tokens)
+        return {
+            "text_encoder": {"prompt_embeds": (read, slice(width)), "pooled_prompt_embeds": (slice(pooled),)},
+            "text_encoder_2": {
+                "prompt_embeds": (read, slice(width, both)),
+                "pooled_prompt_embeds": (slice(pooled, None),),
+            },
+            "text_encoder_3": {"prompt_embeds": (slice(tokens, None),)},
+        }
 
     def denoise(
         self, model: Any, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.conditioning import Conditioning
+from pipeline.conditioning import Conditioning, Part
 from pipeline.errors import CheckpointError
 from pipeline.families import clip, parts
 from pipeline.families.base import Family
@@ -100,6 +100,16 @@ class StableDiffusionXL(Family):
             [""] * count, device=pipe.text_encoder_2.device, do_classifier_free_guidance=True
         )
         return {"prompt_embeds": embeddings.repeat(1, self.num_chunks, 1), "pooled_prompt_embeds": pooled}
+
+    @property
+    def text_parts(self) -> dict[str, Part]:
+        """Both encoders' states lie beside each other; the second's are also pooled."""
+        width = int(self.part_config("text_encoder")["hidden_size"])
+        every = slice(None)
+        return {
+            "text_encoder": {"prompt_embeds": (every, slice(width))},
+            "text_encoder_2": {"prompt_embeds": (every, slice(width, None)), "pooled_prompt_embeds": (every,)},
+        }
 
     @staticmethod
     def size_states(geometry: Geometry) -> dict[str, Tensor]:

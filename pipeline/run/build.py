@@ -175,6 +175,7 @@ def build_examples(context: RunContext) -> CachedExamples:
         size_states=context.family.size_states,
         ragged=context.family.ragged,
         live_prompts=run.adapter.train_text_encoder,
+        text_parts=context.family.text_parts if run.data.encoder_dropout else {},
         prior_loss_weight=run.objective.prior_loss_weight,
         group_weights=context.data.balance.weights if context.data.balance is not None else None,
         num_strata=context.plan.global_batch if run.objective.stratified_timesteps else 1,

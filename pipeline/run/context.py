@@ -142,6 +142,8 @@ def clashes(run: Run, family: Family, path: DiffusionPath, data: RunData) -> lis
         found.append("--guided_target contrastive leads away from another caption's prediction, and all are alike.")
     if run.adapter.train_text_encoder and not family.trainable_encoders:
         found.append(f"--train_text_encoder: {family.name} has no CLIP text encoder; leave it out.")
+    if run.data.encoder_dropout and not family.text_parts:
+        found.append(f"--encoder_dropout: {family.name} has one text encoder, which is dropped by --caption_dropout.")
     if run.adapter.comfyui_rank is not None:
         found += comfyui_clashes(family, run.adapter.comfyui_rank)
     if data.held_out is None and run.data.validation_split:

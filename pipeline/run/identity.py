@@ -105,6 +105,7 @@ CAME_LATER: dict[str, Any] = {
     "prompt_chunks": None,
     "clip_skip": None,
     "training_guidance": 1.0,
+    "encoder_dropout": 0.0,
 }
 
 BY_DRAWING = frozenset({"dataset", "buckets", "num_steps"})  # what is only known once the base has drawn its pictures

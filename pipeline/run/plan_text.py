@@ -41,6 +41,7 @@ def training_rows(run: Run, family: Family, schedule: Schedule, chosen: list[Tar
         ("adapter", _adapter_text(run, chosen)),
         *_reading_rows(family),
         ("caption dropout", f"{run.data.dropout_share:.0%} of examples{_dropout_text(family)}"),
+        *_encoder_rows(run, family),
         *_objective_rows(run.objective),
         *(
             [("tags", tags.said(run.data, kept=not run.adapter.train_text_encoder))]
@@ -63,6 +64,14 @@ def _reading_rows(family: Family) -> Rows:
         told = family.options.training_guidance
         rows.append(("told guidance", f"{told:g} while it learns and is measured (--training_guidance)"))
     return tuple(rows)
+
+
+def _encoder_rows(run: Run, family: Family) -> Rows:
+    share, names = run.data.encoder_dropout, [*family.text_parts]
+    if not share:
+        return ()
+    text = f"{share:.0%} of examples for each of {', '.join(names)} by itself; all at once {share ** len(names):.2%}"
+    return (("encoder dropout", text),)
 
 
 def data_rows(run: Run, data: RunData, sizes: str) -> Rows:

@@ -39,7 +39,7 @@ class Method:
             layer.seeds = seeds
         conditioning = batch.conditioning.to(device, self.denoiser.dtype)
         if self.prompts is not None:
-            live = self.prompts.learning(batch.captions, seeds)
+            live = self.prompts.learning(batch.captions, seeds, batch.emptied)
             conditioning = conditioning.joined(live.to(device, self.denoiser.dtype))
         return self.objective(self.denoiser, batch.to(device), conditioning, self._beside(batch, conditioning, device))
 
