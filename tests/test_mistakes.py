@@ -43,6 +43,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "caption_column": ("title", "there is text"),
     "caption_weights": ("3,many", "holds no numbers, as in 3,1"),
     "caption_template": ("a {colour", "cannot be read"),
+    "column_dropout": ("0.1", "only with --caption_template"),
     "caption_extension": ("txt.", "as in '.txt'"),
     "caption_lines": ("split", "split"),
     "masked_loss": ("=maybe", "maybe"),

@@ -51,7 +51,7 @@ class Audit:
         """The dataset in numbers."""
         if self.manifest is None:
             return {"pictures": 0}
-        captions = [text for example in self.manifest.examples for text in example.captions if text]
+        captions = [text for example in self.manifest.examples for text in example.written if text]
         return {
             "pictures": len({example.image_id for example in self.manifest.examples}),
             "examples": len(self.manifest.examples),

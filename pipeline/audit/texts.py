@@ -57,7 +57,7 @@ class Tokens:
 
 def tokens_of(examples: Iterable[Example], count: CountTokens | None) -> Tokens | None:
     """The tokens of all captions; None where there are none or nothing counts them."""
-    captions = [text for example in examples for text in example.captions if text]
+    captions = [text for example in examples for text in example.written if text]
     if count is None or not captions:
         return None
     counts, limit = count(captions)
@@ -80,7 +80,7 @@ def of_each(examples: Iterable[Example], lost: Lost | None) -> Cases:
 def texts_of(examples: Iterable[Example]) -> list[tuple[Example, str]]:
     """Every caption with its example, by the examples' names."""
     pictures = sorted(examples, key=lambda example: example.name)
-    return [(example, text) for example in pictures for text in example.captions if text]
+    return [(example, text) for example in pictures for text in example.written if text]
 
 
 def of_all(examples: Sequence[Example]) -> Cases:

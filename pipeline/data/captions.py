@@ -53,7 +53,7 @@ def texts_of(
         if separate_lines:
             found = [line for line in (description or "").splitlines() if line.strip()]
     elif template is not None:
-        found = [_filled(template, description)]
+        found = [filled(template, description)]
     elif lacking := tuple(column for column in columns if column not in description):
         raise NoColumn(lacking, tuple(sorted(description)))
     else:
@@ -111,8 +111,9 @@ def fields_of(template: str) -> tuple[str, ...]:
     return fields
 
 
-def _filled(template: str, description: Mapping[str, Any]) -> str:
-    fields = fields_of(template)
+def filled(template: str, description: Mapping[str, Any]) -> str:
+    """A template with the values of a row. Raises NoColumn if it lacks one, ValueError for what is no single value."""
+    fields = tuple(dict.fromkeys(name for _, name, _, _ in string.Formatter().parse(template) if name is not None))
     missing = tuple(name for name in fields if name not in description)
     if missing:
         raise NoColumn(missing, tuple(sorted(description)))

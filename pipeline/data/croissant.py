@@ -75,7 +75,7 @@ def pictures_in(manifest: Manifest, folder: Path) -> list[Picture]:
         content = example.source.content()
         with Image.open(io.BytesIO(content)) as opened:
             kind = opened.get_format_mimetype() or "application/octet-stream"
-        found.append(Picture(path, example.captions, hashlib.sha256(content).hexdigest(), kind))
+        found.append(Picture(path, example.written, hashlib.sha256(content).hexdigest(), kind))
     if outside:
         names = ", ".join(outside[:3]) + (f" and {len(outside) - 3} more" if len(outside) > 3 else "")
         raise ConfigError(f"--croissant describes what lies in {folder}, and {names} does not; move it there.")

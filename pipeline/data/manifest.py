@@ -50,6 +50,11 @@ class Example:
         return images.decode(io.BytesIO(self.source.content()), self.options.alpha_background)
 
     @property
+    def written(self) -> tuple[str, ...]:
+        """The captions as they were written: without those that --column_dropout makes of them."""
+        return self.captions[:1] if self.options.column_dropout else self.captions
+
+    @property
     def caption(self) -> str:
         """The first caption: the one that measurements and pictures go by."""
         return self.captions[0]

@@ -10,7 +10,8 @@ from pipeline.data.source_tables import table_problems
 from pipeline.errors import not_utf8, out_of_bounds
 
 OF_THE_SUBJECT = (  # what a picture of its class has not
-    "dataset_name", "dataset_config_name", "repeats", "caption_template", "caption_prefix", "caption_suffix",
+    "dataset_name", "dataset_config_name", "repeats", "caption_template", "column_dropout", "caption_prefix",
+    "caption_suffix",
     "trigger_word", "shuffle_tags", "tag_dropout", "keep_tokens", "caption_separator", "caption_weights",
 )  # fmt: skip
 DROPOUT = 0.1  # of captions, where the sampler has classifier-free guidance (Ho & Salimans 2022, table 1)

@@ -5,13 +5,13 @@ import contextlib
 import dataclasses
 import io
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import PIL
 
-from pipeline.data import caption_rules, captions, folder, images, layouts, near, prompt_weights, tables, tags
+from pipeline.data import caption_rules, captions, folder, images, layouts, left_out, near, prompt_weights, tables, tags
 from pipeline.data.groups import said_by
 from pipeline.data.manifest import Example, Manifest
 from pipeline.data.options import DataOptions
@@ -149,18 +149,19 @@ def _captions(row: Row, options: DataOptions) -> tuple[tuple[str, ...], tuple[fl
 
     Raises as `texts_of` and `weighed`, but for a lacking column where there is --instance_prompt.
     """
-    separate = options.caption_lines == "separate"
+    separate, template = options.caption_lines == "separate", options.caption_template
     try:
-        texts = captions.texts_of(
-            row.description, options.caption_columns, options.caption_template, separate_lines=separate
-        )
+        texts = captions.texts_of(row.description, options.caption_columns, template, separate_lines=separate)
+        weights: Sequence[float] = options.weights
+        if options.column_dropout and template is not None and isinstance(row.description, Mapping):
+            texts, weights = left_out.combinations(template, row.description, options.column_dropout)
     except captions.NoColumn:
         if options.instance_prompt is None:
             raise
         return (), ()
     if options.prompt_weights == "strip":
         texts = [prompt_weights.without_weights(text) for text in texts]
-    return captions.weighed(texts if any(texts) else [], options.weights if any(texts) else ())
+    return captions.weighed(texts if any(texts) else [], weights if any(texts) else ())
 
 
 def _without_captions(names: list[str], num_rows: int, options: DataOptions, hints: list[str]) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from pipeline.data import captions
+from pipeline.data.left_out import MAX_COLUMNS
 from pipeline.errors import not_utf8, out_of_bounds
 
 MAX_SIDE = 32768  # pixels
@@ -43,6 +44,10 @@ class SourceOptions:
 
     caption_template: str | None = None
     """Makes captions from columns, as in 'a {colour} {kind}': the values of categories become the condition."""
+
+    column_dropout: float = 0.0
+    """With --caption_template: share of examples, drawn anew for each epoch and each column, whose caption is without
+    that column, and without what stands around it in brackets, as in 'a {kind}[ in {place}]'."""
 
     caption_extension: str | None = None
     """Extension of the caption files beside the images. Not given: .txt and .caption."""
@@ -138,6 +143,7 @@ class SourceOptions:
             color_jitter=(0, 0.9),
             keep_tokens=(0, infinity),
             tag_dropout=(0, 0.99),
+            column_dropout=(0, 0.9),
         )
         problems += not_utf8(self, "train_data_dir", "dataset_name") + self._size_problems()
         if self.alpha_background != "white":
@@ -196,11 +202,7 @@ class SourceOptions:
             problems.append("--instance_prompt leaves no image without a caption; leave --missing_caption out.")
         if prompt is not None and self.caption_template is not None:
             problems.append("--instance_prompt and --caption_template both make the captions; give one.")
-        if self.caption_template is not None:
-            try:
-                captions.fields_of(self.caption_template)
-            except ValueError as error:
-                problems.append(f"--caption_template {error}.")
+        problems += self._template_problems()
         if not all(self.caption_columns):
             problems.append("--caption_column is empty; name the column that holds the caption.")
         try:
@@ -209,6 +211,25 @@ class SourceOptions:
             problems.append(f"--caption_weights {self.caption_weights} {error}.")
         if len(self.caption_columns) > 1 and self.caption_template is not None:
             problems.append("--caption_column names several and --caption_template makes one of columns; give one.")
+        return problems
+
+    def _template_problems(self) -> list[str]:
+        """What is wrong with the template of captions, and with what leaves its columns out."""
+        if self.caption_template is None:
+            unused = "--column_dropout has an effect only with --caption_template."
+            return [unused] if self.column_dropout else []
+        try:
+            columns = captions.fields_of(self.caption_template)
+        except ValueError as error:
+            return [f"--caption_template {error}."]
+        if not self.column_dropout:
+            return []
+        problems = []
+        if len(columns) > MAX_COLUMNS:
+            ways = f"{2 ** len(columns)} captions of each picture"
+            problems.append(f"--column_dropout with {len(columns)} columns makes {ways}; name at most {MAX_COLUMNS}.")
+        if self.caption_weights is not None:
+            problems.append("--column_dropout makes the weights of captions itself; leave --caption_weights out.")
         return problems
 
     @property

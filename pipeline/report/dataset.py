@@ -47,7 +47,7 @@ def facts(
     by_source = [examples for _, examples in shown_by_source(options, manifest)] if options.source else []
     seen = [(example.size, size) for example, size in shown_at]
     sides = sorted(min(example.size.width, example.size.height) for example in manifest.examples)
-    captions = [caption for example in manifest.examples for caption in example.captions]
+    captions = [caption for example in manifest.examples for caption in example.written]
     return DataFacts(
         examples=len(manifest.examples),
         held_out=len(held_out.examples) if held_out else 0,

@@ -106,6 +106,7 @@ CAME_LATER: dict[str, Any] = {
     "clip_skip": None,
     "training_guidance": 1.0,
     "encoder_dropout": 0.0,
+    "column_dropout": 0.0,
 }
 
 BY_DRAWING = frozenset({"dataset", "buckets", "num_steps"})  # what is only known once the base has drawn its pictures

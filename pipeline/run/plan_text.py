@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.adapter.layers import TargetModule
 from pipeline.config import Run
 from pipeline.data import tags
+from pipeline.data.captions import fields_of
 from pipeline.data.groups import weights_text
 from pipeline.data.manifest import Manifest, column
 from pipeline.data.sources import names_of, shown_by_source
@@ -42,6 +43,7 @@ def training_rows(run: Run, family: Family, schedule: Schedule, chosen: list[Tar
         *_reading_rows(family),
         ("caption dropout", f"{run.data.dropout_share:.0%} of examples{_dropout_text(family)}"),
         *_encoder_rows(run, family),
+        *_column_rows(run),
         *_objective_rows(run.objective),
         *(
             [("tags", tags.said(run.data, kept=not run.adapter.train_text_encoder))]
@@ -72,6 +74,15 @@ def _encoder_rows(run: Run, family: Family) -> Rows:
         return ()
     text = f"{share:.0%} of examples for each of {', '.join(names)} by itself; all at once {share ** len(names):.2%}"
     return (("encoder dropout", text),)
+
+
+def _column_rows(run: Run) -> Rows:
+    share, template = run.data.column_dropout, run.data.caption_template
+    if not share or template is None or run.data.source:
+        return ()
+    columns = fields_of(template)
+    ways = f"up to {2 ** len(columns)} captions of each picture"
+    return (("columns", f"{share:.0%} of examples for each of {', '.join(columns)} without it: {ways}"),)
 
 
 def data_rows(run: Run, data: RunData, sizes: str) -> Rows:
