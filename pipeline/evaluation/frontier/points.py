@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipeline.evaluation.statistics import mean_of
@@ -23,8 +23,8 @@ class Point:
         """Adherence and diversity over all captions."""
         return self.adherence.double().mean().item(), self.diversity.double().mean().item()
 
-    def at(self, captions: Tensor) -> "Point":
-        """The same of some captions: numbers of them, or a mask."""
+    def at(self, captions: Int[Tensor, " k"]) -> "Point":
+        """The same of some captions, by their numbers."""
         return Point(self.adherence[captions], self.diversity[captions])
 
 
