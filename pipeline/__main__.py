@@ -17,6 +17,7 @@ VERBS = (
     runs.sample,
     measures.evaluate,
     measures.compare,
+    measures.frontier,
     runs.report,
     runs.suspects,
     measures.memorisation,

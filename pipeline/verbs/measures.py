@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pipeline.commands.evaluation.options import DrawOptions, EvaluateOptions, ForgettingOptions
 from pipeline.commands.fairness.options import FairnessOptions
+from pipeline.commands.frontier.options import FrontierOptions
 
 
 def evaluate(adapter: Path | None = None, *, options: EvaluateOptions | None = None, json: bool = False) -> None:
@@ -77,6 +78,27 @@ def compare(
         to=to,
     )
     comparing.compare(adapters, options, prompts=prompts, scales=scale or [1.0], checkpoints=checkpoints)
+
+
+def frontier(output_dir: Path, *, options: FrontierOptions | None = None, json: bool = False) -> None:
+    """Trace how well pictures follow captions against how much they differ: which guidance, and how strong an adapter.
+
+    Draws the same captions with the same seeds in many ways, drops those that others beat in both, and names three to
+    take. Stopped at any time, the same command goes on. With several devices: accelerate launch -m pipeline frontier ...
+
+    Example: python -m pipeline frontier outputs/demo
+    Example: python -m pipeline frontier outputs/mine --captions prompts.txt --method cfg --method interval --checkpoints
+
+    Parameters
+    ----------
+    output_dir
+        The output folder of a run, one of its checkpoints, or a .safetensors file with --base.
+    json
+        The numbers for programs.
+    """
+    from pipeline.commands.frontier import frontier as tracing
+
+    tracing.trace(output_dir, options or FrontierOptions(), as_json=json)
 
 
 def memorisation(

@@ -13,7 +13,7 @@ from pipeline.console import tell
 from pipeline.errors import ConfigError
 from pipeline.evaluation.picture_sets import INDEX
 from pipeline.evaluation.resumable import draw_missing
-from pipeline.evaluation.sample import Sampler, SampleRequest
+from pipeline.evaluation.sample import Sampler, SampleRequest, SampleSettings
 from pipeline.hashing import digest_of_file
 
 DRAWN = "drawn.json"  # what decides every picture
@@ -26,6 +26,7 @@ class Column:
     title: str
     file: Path | None = None
     scale: float = 1.0
+    settings: SampleSettings | None = None  # None: the subject's
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -97,4 +98,4 @@ class Drawer:
                 self._pipe.load_lora_weights(column.file.parent, weight_name=column.file.name, adapter_name="lora")
                 self._file = column.file
             self._pipe.set_adapters("lora", column.scale)
-        return self._subject.sampler(self._pipe)
+        return self._subject.sampler(self._pipe, column.settings)

@@ -1,0 +1,1 @@
+"""The verb `frontier`: how strongly captions and adapter should weigh, measured."""
