@@ -42,13 +42,14 @@ class AdaptedModels:
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:
         """The base model for a while: one flag per layer, and no parameter is touched."""
+        before = [layer._disable_adapters for layer in self._switches]  # True within another such block
         for layer in self._switches:
             layer._disable_adapters = True
         try:
             yield
         finally:
-            for layer in self._switches:
-                layer._disable_adapters = False
+            for layer, was_disabled in zip(self._switches, before, strict=True):
+                layer._disable_adapters = was_disabled
 
     def folded(self) -> contextlib.AbstractContextManager[None]:
         """For many pictures in a row: the denoiser's adapter within its frozen weights, where that changes nothing."""

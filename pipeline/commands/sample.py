@@ -1,23 +1,29 @@
 """Drawing with a trained adapter, beside the base."""
 
+import contextlib
 import dataclasses
+import functools
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pipeline.adapter.names import FILE
+from pipeline.commands.guidance import GuidanceFlags
 from pipeline.console import quiet_libraries, say
 from pipeline.data.options import DataOptions
 from pipeline.engine import DTYPES
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.evaluation.picture_sets import INDEX, index_of, keep
-from pipeline.evaluation.sample import Sampler, SampleRequest, SampleSettings
+from pipeline.evaluation.sample import Sampler, SampleRequest, SampleSettings, guidance_clashes
 from pipeline.families import registry, sizes
 from pipeline.families.base import Family
 from pipeline.families.options import ModelOptions
 from pipeline.geometry import Size
+from pipeline.objective.options import ObjectiveOptions
+from pipeline.sampling.options import SCALES, GuidanceOptions
 
 
 def sample(
@@ -28,13 +34,16 @@ def sample(
     num_images: int,
     scale: float,
     guidance_scale: float | None,
+    guidance: GuidanceFlags,
+    weaker: Path | None,
     num_inference_steps: int | None,
     size: str | None,
     to: Path,
 ) -> None:
     """Pictures of prompts through the stock pipeline and the stock loader, kept with their index.
 
-    Raises CheckpointError for a folder without an adapter, ConfigError for one that holds pictures already.
+    `weaker` is an earlier checkpoint that guidance leads away from. Raises CheckpointError for a folder without an
+    adapter, ConfigError for one that holds pictures already and for guidance that makes no sense.
     """
     run = run_of(folder)
     if (to / "adapted" / INDEX).exists():
@@ -43,10 +52,14 @@ def sample(
         raise ConfigError(f"--num_images {num_images} must be at least 1.")
     options = model_of(run)
     family = registry.find(options, run.get("cache_dir"))
+    how = checked(guidance.over(run), family, weaker)
+    usual = run["guidance_scale"] if guidance.is_as(run) else SCALES.get(how.guidance_against, family.default_guidance)
     settings = SampleSettings(
-        run["guidance_scale"] if guidance_scale is None else guidance_scale,
+        usual if guidance_scale is None else guidance_scale,
         run["num_inference_steps"] if num_inference_steps is None else num_inference_steps,
         size_of(run, family) if size is None else parsed_size(size, family),
+        guidance=how,
+        weaker=None if weaker is None else weaker.resolve().name,
         **options.reading,
     )
     requests = [SampleRequest(prompt, seed + number) for prompt in prompts for number in range(num_images)]
@@ -55,21 +68,43 @@ def sample(
         pipe = family.load(*family.encoders, family.denoiser, "vae", "scheduler", dtype=dtype)
         pipe.to(torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu")
         pipe.load_lora_weights(folder, weight_name=FILE, adapter_name="lora")
+        denoiser, switch = getattr(pipe, family.denoiser), None
+        if weaker is not None:
+            pipe.load_lora_weights(weaker, weight_name=FILE, adapter_name="weaker")
+            switch = functools.partial(switched, denoiser, scale)
         pipe.set_adapters("lora", scale)
-        sampler = Sampler(
-            pipe,
-            getattr(pipe, family.denoiser),
-            lambda prompt: family.embed(pipe, prompt),
-            settings,
-            supports_cfg=family.supports_cfg,
-        )
+        encode = functools.partial(family.embed, pipe)
+        sampler = Sampler(pipe, denoiser, encode, settings, family=type(family), weaker=switch)
         adapted = sampler.draw(requests)
         pipe.disable_lora()
-        base = sampler.draw(requests)
-    rows = index_of(requests, sampler)
-    keep(to / "base", base, rows, drawn=True)
-    keep(to / "adapted", adapted, rows, drawn=True)
+        base = sampler.against_base().draw(requests)
+    keep(to / "base", base, index_of(requests, sampler.against_base()), drawn=True)
+    keep(to / "adapted", adapted, index_of(requests, sampler), drawn=True)
     say(f"Pictures  {to / 'base'} and {to / 'adapted'}")
+
+
+def checked(guidance: GuidanceOptions, family: Family, weaker: Path | None) -> GuidanceOptions:
+    """Guidance that makes sense. Raises ConfigError for what does not, CheckpointError where there is no checkpoint."""
+    problems = guidance.problems()
+    if weaker is not None and guidance.guidance_against != "base":
+        problems.append("--weaker stands for the base; add --guidance_against base.")
+    is_flow = family.path(ObjectiveOptions()).prediction == "flow"
+    problems = problems or guidance_clashes(guidance, family, is_flow=is_flow)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    if weaker is not None and not (weaker / FILE).is_file():
+        raise CheckpointError(f"--weaker {weaker} holds no {FILE}; give a checkpoint of the run.")
+    return guidance
+
+
+@contextlib.contextmanager
+def switched(denoiser: Any, scale: float) -> Iterator[None]:
+    """The weaker checkpoint in place of the adapter for a while."""
+    denoiser.set_adapters("weaker", scale)
+    try:
+        yield
+    finally:
+        denoiser.set_adapters("lora", scale)
 
 
 def parsed_size(text: str, family: Family) -> Size:

@@ -33,7 +33,7 @@ def draw_set(request: DrawSetRequest) -> Path:
     rows = index_of(request.requests, request.sampler)
     if request.reuse and is_kept(request.folder, rows):
         return request.folder
-    with request.adapted.folded() if request.with_adapter else request.adapted.disabled():
+    with request.sampler.folded(request.adapted) if request.with_adapter else request.adapted.disabled():
         pictures = request.sampler.draw(list(request.requests))
     keep(request.folder, pictures, rows, drawn=True)
     return request.folder
@@ -58,7 +58,7 @@ def keep(folder: Path, pictures: list[Image.Image], rows: list[dict[str, Any]], 
 
 def index_of(requests: Sequence[SampleRequest], sampler: Sampler) -> list[dict[str, Any]]:
     """One row per picture: its file, and all that is needed to make it again."""
-    settings = {name: value for name, value in asdict(sampler.settings).items() if value is not None}
+    settings = sampler.settings.facts
     settings |= settings.pop("size")  # width and height
     return [{"file": f"{number:04d}.png", **asdict(request), **settings} for number, request in enumerate(requests)]
 

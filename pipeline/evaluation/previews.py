@@ -71,7 +71,7 @@ class Previews:
         for guidance_scale in dict.fromkeys(max(1.0, factor * guidance) for factor in GUIDANCE_FACTORS):
             sampler = self.sampler.with_guidance(guidance_scale)
             for scale in SCALES:
-                with self.adapted.with_scale(scale), self.adapted.folded():
+                with self.adapted.with_scale(scale), sampler.folded(self.adapted):
                     pictures += sampler.draw([self.requests[0]])
                 rows += [{**row, "scale": scale} for row in index_of(self.requests[:1], sampler)]
         rows = [{**row, "file": f"{number:04d}.png"} for number, row in enumerate(rows)]

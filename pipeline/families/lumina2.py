@@ -31,6 +31,8 @@ class Lumina2(Family):
     text_widths: ClassVar[dict[str, tuple[str, ...]]] = {"cap_feat_dim": ("text_encoder",)}
     comfyui_knows_original_names = True
     architecture = "lumina-2"
+    negates_velocity = True
+    renormalises_guidance = True
     key_signatures = (KeySignature(r"transformer\.(?:layers|noise_refiner|context_refiner)\.\d"),)
 
     @property

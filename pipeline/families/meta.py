@@ -1,5 +1,6 @@
 """A family's models without weights, from their configurations alone: which layers there are, and their shapes."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -45,6 +46,11 @@ def part_on_meta(source: ModelSource, part: str) -> Any:
         raise CheckpointError(f"{source.folder}: no {name} can be made from {part}/config.json ({error}).") from error
     source.built_on_meta[part] = model
     return model
+
+
+def has_module(source: ModelSource, part: str, pattern: str) -> bool:
+    """Whether a part of a model has a module of a name that the pattern matches whole."""
+    return any(re.fullmatch(pattern, name) for name, _ in part_on_meta(source, part).named_modules())
 
 
 def layer_shapes(family: Family) -> Layers:

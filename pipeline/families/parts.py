@@ -20,6 +20,9 @@ UNET = TargetModules(
     }
 )
 
+# The place that the authors of perturbed-attention guidance chose.
+MIDDLE_SELF_ATTENTION = r"mid_block\.attentions\.\d+\.transformer_blocks\.\d+\.attn1"
+
 
 def discrete_path(family: Family, options: ObjectiveOptions) -> VariancePreserving:
     """The variance-preserving path of a UNet checkpoint's own scheduler.

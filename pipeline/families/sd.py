@@ -22,6 +22,7 @@ class StableDiffusion(Family):
     pipeline_class = "StableDiffusionPipeline"
     denoiser = "unet"
     targets = parts.UNET
+    perturbed_attention = parts.MIDDLE_SELF_ATTENTION
     size_multiple = 8
     tested_on = "miniature, starter base"
     encoders = ("tokenizer", "text_encoder")

@@ -23,6 +23,7 @@ class StableDiffusionXL(Family):
     pipeline_class = "StableDiffusionXLPipeline"
     denoiser = "unet"
     targets = parts.UNET
+    perturbed_attention = parts.MIDDLE_SELF_ATTENTION
     size_multiple = 8
     encoders = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
     text_widths: ClassVar[dict[str, tuple[str, ...]]] = {"cross_attention_dim": ("text_encoder", "text_encoder_2")}

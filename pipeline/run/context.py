@@ -14,6 +14,7 @@ from pipeline.data.split import FOR_FEW
 from pipeline.engine import Engine
 from pipeline.errors import ConfigError
 from pipeline.evaluation.extractors import table as extractors
+from pipeline.evaluation.sample import guidance_clashes
 from pipeline.families import fit, registry
 from pipeline.families.base import Family
 from pipeline.objective.paths import DiffusionPath
@@ -21,6 +22,7 @@ from pipeline.remembered import cache_folder
 from pipeline.run import data_notes, prompts, shapes
 from pipeline.run.plan import Plan, make_plan
 from pipeline.run.preflight import MAX_DRAWN, RunData
+from pipeline.sampling.options import SCALES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +121,8 @@ def resolved(run: Run, family: Family, engine: Engine, folder: Path) -> Run:
 
 def usual_guidance(run: Run, family: Family) -> float:
     """The pipeline's own guidance; where some is learnt, what is left of it: the two multiply."""
+    if run.preview.guidance_against != "unconditional":
+        return SCALES[run.preview.guidance_against]
     if run.objective.guided_target is None:
         return family.default_guidance
     return max(1.0, family.default_guidance / run.objective.guided_target_scale)
@@ -144,6 +148,12 @@ def clashes(run: Run, family: Family, path: DiffusionPath, data: RunData) -> lis
         found.append(f"--train_text_encoder: {family.name} has no CLIP text encoder; leave it out.")
     if run.data.encoder_dropout and not family.text_parts:
         found.append(f"--encoder_dropout: {family.name} has one text encoder, which is dropped by --caption_dropout.")
+    found += guidance_clashes(run.preview.guiding, family, is_flow=path.prediction == "flow")
+    if run.preview.guidance_against != "unconditional" and num_to_draw(run.data, data.class_given):
+        found.append(
+            f"--guidance_against {run.preview.guidance_against}: --guidance_scale is for previews then, and images of "
+            "the class are drawn with it too; give all of them in --class_data_dir."
+        )
     if run.adapter.comfyui_rank is not None:
         found += comfyui_clashes(family, run.adapter.comfyui_rank)
     if data.held_out is None and run.data.validation_split:

@@ -77,4 +77,4 @@ def sampler_of(context: RunContext, settings: SampleSettings) -> Sampler:
     del encoders
     denoiser = getattr(family.load(family.denoiser, dtype=dtype), family.denoiser)
     pipe = family.around(denoiser, dtype=dtype).to(device)
-    return Sampler(pipe, denoiser, known.__getitem__, settings, supports_cfg=family.supports_cfg)
+    return Sampler(pipe, denoiser, known.__getitem__, settings, family=type(family))

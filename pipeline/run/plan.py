@@ -203,7 +203,8 @@ def _dora_notes(run: Run, chosen: list[TargetModule]) -> tuple[str, ...]:
 def _guidance_notes(run: Run) -> tuple[str, ...]:
     """Guidance that is learnt and given again."""
     learnt, given = run.objective.guided_target_scale, run.preview.guidance
-    if run.objective.guided_target is None or learnt * given <= MAX_PRODUCT:
+    is_other = run.preview.guidance_against != "unconditional"  # and so does not multiply
+    if run.objective.guided_target is None or is_other or learnt * given <= MAX_PRODUCT:
         return ()
     return (
         f"guidance multiplies: {learnt:g} learnt and {given:g} in previews make {learnt * given:g}, and above "

@@ -45,6 +45,7 @@ def training_rows(run: Run, family: Family, schedule: Schedule, chosen: list[Tar
         *_encoder_rows(run, family),
         *_column_rows(run),
         *_objective_rows(run.objective),
+        *([("guidance", f"of previews: {run.preview.guiding.text}")] if not run.preview.guiding.is_usual else []),
         *(
             [("tags", tags.said(run.data, kept=not run.adapter.train_text_encoder))]
             if run.data.varies_tags and not run.data.source

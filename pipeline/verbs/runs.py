@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from pipeline import console
+from pipeline.commands.guidance import GuidanceFlags
 
 
 def train(*flags: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
@@ -25,11 +26,14 @@ def sample(
     guidance_scale: float | None = None,
     num_inference_steps: int | None = None,
     size: str | None = None,
+    guidance: GuidanceFlags | None = None,
+    weaker: Path | None = None,
     to: Path | None = None,
 ) -> None:
     """Draw pictures with a trained adapter, beside those of the base.
 
     Example: python -m pipeline sample outputs/demo --prompt "a large fox on a blue background" --num_images 4
+    Example: python -m pipeline sample outputs/demo --prompt "a fox" --guidance_against base --guidance_scale 1.5
 
     Parameters
     ----------
@@ -44,11 +48,13 @@ def sample(
     scale
         Scale of the adapter: 0 is the base model, 1 what was trained.
     guidance_scale
-        Classifier-free guidance. Not given: the run's.
+        How far guidance leads. Not given: the run's, where that leads away from the same.
     num_inference_steps
         Sampling steps. Not given: the run's.
     size
         Width and height of the pictures, as in 832x1216. Not given: that of the run's previews.
+    weaker
+        For --guidance_against base: an earlier checkpoint to lead away from in its place.
     to
         Folder for the pictures, which must not exist yet. Not given: OUTPUT_DIR/drawn.
     """
@@ -63,6 +69,8 @@ def sample(
         guidance_scale=guidance_scale,
         num_inference_steps=num_inference_steps,
         size=size,
+        guidance=guidance or GuidanceFlags(),
+        weaker=weaker,
         to=to or output_dir / "drawn",
     )
 

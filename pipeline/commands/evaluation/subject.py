@@ -18,6 +18,7 @@ from pipeline.evaluation.sample import Sampler, SampleSettings
 from pipeline.families import registry
 from pipeline.families.base import Family
 from pipeline.families.options import ModelOptions
+from pipeline.sampling.options import GuidanceOptions
 
 NUM_INFERENCE_STEPS = 25  # where no run says how many
 MAX_PROMPTS = 64  # whose embeddings are at hand
@@ -37,8 +38,7 @@ class Subject:
     def facts(self) -> dict[str, Any]:
         """All that decides what the base draws for a caption and a seed."""
         parts = ("vae", *self.family.encoders, self.family.denoiser, "scheduler")
-        settings = {name: value for name, value in dataclasses.asdict(self.settings).items() if value is not None}
-        return {"model": self.family.source.fingerprint(parts, self.engine.precision.name), **settings}
+        return {"model": self.family.source.fingerprint(parts, self.engine.precision.name), **self.settings.facts}
 
     def pipeline(self) -> Any:
         """The stock pipeline, as whoever uses the adapter's file loads it."""
@@ -55,7 +55,7 @@ class Subject:
         def encode(prompt: str | None) -> Any:
             return family.embed(pipe, prompt)
 
-        return Sampler(pipe, getattr(pipe, family.denoiser), encode, self.settings, supports_cfg=family.supports_cfg)
+        return Sampler(pipe, getattr(pipe, family.denoiser), encode, self.settings, family=type(family))
 
 
 @contextlib.contextmanager
@@ -96,6 +96,7 @@ def subject_of(adapter: Path | None, options: DrawOptions) -> Subject:
         run.get("guidance_scale", family.default_guidance) if guidance is None else guidance,
         run.get("num_inference_steps", NUM_INFERENCE_STEPS) if steps is None else steps,
         size_of(run, family) if options.size is None else parsed_size(options.size, family),
+        guidance=GuidanceOptions.of(run),
         **model.reading,
     )
     return Subject(run=run, family=family, file=file, settings=settings, engine=engine)

@@ -1,0 +1,190 @@
+"""Guidance inside the stock pipelines of every family that compares with something."""
+
+import contextlib
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.evaluation.sample import Sampler, SampleRequest, SampleSettings, guidance_clashes
+from pipeline.families import registry
+from pipeline.geometry import Size
+from pipeline.objective.options import ObjectiveOptions
+from pipeline.sampling.options import GuidanceOptions
+from pipeline.sampling.perturbed import OnItself
+from tests.conftest import attach
+
+pytestmark = pytest.mark.contract
+FAMILIES = ("sd", "sdxl", "sd3", "sana", "lumina2")
+USUAL = GuidanceOptions()
+REQUESTS = [SampleRequest("a red square", 3), SampleRequest("a very large teal circle", 4)]
+EVERYWHERE = GuidanceOptions(guidance_interval="0,inf")  # the same as usual, on the way that is ours
+STEPS, SCALE = 3, 3.0
+FLOW, UNET = ["perturbed"], ["cfg_zero_star"]
+REFUSED = {"sd": UNET, "sdxl": UNET, "sd3": FLOW, "sana": FLOW, "lumina2": [0.7, *UNET, *FLOW]}
+
+
+class Drawing:
+    """A miniature's stock pipeline with an adapter on it that does something."""
+
+    def __init__(self, folder) -> None:
+        from pipeline.adapter.options import AdapterOptions
+
+        self.family = registry.detect(folder)
+        family = self.family
+        self.pipe = family.load(*family.encoders, family.denoiser, "vae", "scheduler")
+        self.denoiser = getattr(self.pipe, family.denoiser)
+        attach(self.denoiser, AdapterOptions(rank=4), family.targets)
+        for name, parameter in self.denoiser.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(len(name)))
+        self.embeddings = {prompt: family.embed(self.pipe, prompt) for prompt in (*[r.prompt for r in REQUESTS], None)}
+        self.size = max(64, family.size_multiple)
+
+    def sampler(self, guidance: GuidanceOptions, scale: float = SCALE, weaker=None) -> Sampler:
+        settings = SampleSettings(scale, STEPS, Size.square(self.size), guidance=guidance)
+        encode = self.embeddings.__getitem__
+        return Sampler(self.pipe, self.denoiser, encode, settings, family=type(self.family), weaker=weaker)
+
+    def latents(self, guidance: GuidanceOptions = USUAL, scale: float = SCALE, requests=None, **more):
+        """What is decoded, [b c h w]."""
+        with self.seen() as seen:
+            self.sampler(guidance, scale, **more).draw(requests or REQUESTS)
+        return seen[0]
+
+    @contextlib.contextmanager
+    def seen(self):
+        found: list[Tensor] = []
+        decode = self.pipe.vae.decode
+
+        def watched(latents, *args, **kwargs):
+            found.append(latents.clone())
+            return decode(latents, *args, **kwargs)
+
+        self.pipe.vae.decode = watched
+        try:
+            yield found
+        finally:
+            del self.pipe.vae.decode
+
+
+@pytest.fixture(scope="module")
+def drawing(miniature_of) -> Callable[[str], Drawing]:
+    made: dict[str, Drawing] = {}
+    return lambda name: made.setdefault(name, Drawing(miniature_of(name)))
+
+
+def clashes(drawing: Drawing, guidance: GuidanceOptions) -> list[str]:
+    is_flow = drawing.family.path(ObjectiveOptions()).prediction == "flow"
+    return guidance_clashes(guidance, drawing.family, is_flow=is_flow)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_changes_nothing_is_the_stock_call_to_the_bit(drawing, name):
+    found = drawing(name)
+    stock = found.latents()
+    neutral = GuidanceOptions(guidance_method="apg", apg_eta=1.0, apg_momentum=0.0)
+    for guidance in (EVERYWHERE, neutral):
+        assert torch.equal(found.latents(guidance), stock)
+    unguided = found.latents(scale=1.0)
+    assert not torch.allclose(unguided, stock, atol=1e-3)
+    for guidance in (GuidanceOptions(guidance_against="base"), GuidanceOptions(guidance_rescale=0.7)):
+        assert torch.equal(found.latents(guidance, scale=1.0), unguided)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_method_that_fits_draws_something_else_for_each_picture_alone(drawing, name):
+    found = drawing(name)
+    kinds = [
+        {"guidance_interval": "0.3,3"},
+        {"guidance_rescale": 0.7},
+        {"guidance_method": "apg"},
+        {"guidance_method": "cfg_zero_star"},
+        {"guidance_against": "base"},
+        {"guidance_against": "perturbed"},
+        {"cads_scale": 0.2},
+    ]
+    seen, refused = [found.latents()], []
+    for kind in kinds:
+        guidance = GuidanceOptions(**kind)
+        if clashes(found, guidance):
+            refused.append(next(iter(kind.values())))
+            continue
+        both = found.latents(guidance)
+        assert both.isfinite().all()
+        assert not any(torch.allclose(both, other, atol=1e-3) for other in seen), kind
+        seen.append(both)
+        alone = found.latents(guidance, requests=REQUESTS[1:])
+        assert torch.allclose(both[1:], alone, atol=1e-3), kind
+    assert refused == REFUSED[name]
+    assert torch.equal(found.latents(), seen[0])  # nothing stays behind
+
+
+@pytest.mark.parametrize("name", ["sd", "sdxl"])
+def test_rescaling_is_the_pipelines_own_where_it_has_one(drawing, name):
+    found = drawing(name)
+    own = type(found.pipe).__call__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(found.pipe), "__call__", lambda *a, **k: own(*a, **k, guidance_rescale=0.7))
+        stock = found.latents()
+    assert torch.equal(found.latents(GuidanceOptions(guidance_rescale=0.7)), stock)
+
+
+@pytest.mark.parametrize(("name", "interval", "rows"), [("sd", "1,3", 8), ("lumina2", "1,3", 8), ("sd", "9,inf", 6)])
+def test_outside_the_interval_only_the_caption_is_evaluated(drawing, name, interval, rows):
+    """Three steps for two pictures, of which one is guided, or for the last one none."""
+    found, counted = drawing(name), []
+    hook = found.denoiser.forward
+    guidance = GuidanceOptions(guidance_interval=interval)
+
+    def counting(*args, **kwargs):
+        counted.append(len(args[0] if args else kwargs["hidden_states"]))
+        return hook(*args, **kwargs)
+
+    found.denoiser.forward = counting
+    try:
+        found.latents(guidance)
+    finally:
+        del found.denoiser.forward
+    assert sum(counted) == rows
+
+
+@pytest.mark.parametrize("name", ["sd", "lumina2"])
+def test_against_the_base_scale_is_between_the_base_and_beyond_the_adapter(drawing, name):
+    """At 0 it is the base without guidance, and what is drawn of the base itself is always that."""
+    from pipeline.adapter.adapted_models import AdaptedModels
+
+    found, guidance = drawing(name), GuidanceOptions(guidance_against="base")
+    adapted = AdaptedModels({found.family.denoiser: found.denoiser})
+    with adapted.disabled():
+        base = found.latents(scale=1.0)
+        assert torch.allclose(found.latents(guidance, scale=2.0), base, atol=1e-4)
+    assert torch.allclose(found.latents(guidance, scale=0.0), base, atol=1e-4)
+    trained, beyond = found.latents(guidance, scale=1.0), found.latents(guidance, scale=1.5)
+    lengths = [float((latents - base).norm()) for latents in (trained, beyond)]
+    assert 0.1 < lengths[0] < lengths[1]
+
+
+def test_a_checkpoint_can_stand_for_the_base(drawing):
+    """The adapter at no scale at all is the base."""
+    from pipeline.adapter.adapted_models import AdaptedModels
+
+    found, guidance = drawing("sd"), GuidanceOptions(guidance_against="base")
+    adapted = AdaptedModels({"unet": found.denoiser})
+    against_base = found.latents(guidance, scale=2.0)
+    weaker = [found.latents(guidance, scale=2.0, weaker=lambda s=s: adapted.with_scale(s)) for s in (0.0, 1.0)]
+    assert torch.allclose(weaker[0], against_base, atol=1e-4)
+    assert torch.allclose(weaker[1], found.latents(scale=1.0), atol=1e-4)
+
+
+def test_perturbed_attention_sees_only_its_own_place():
+    from diffusers.models.attention_processor import Attention
+
+    torch.manual_seed(0)
+    attention = Attention(16, heads=2, dim_head=8)
+    states = torch.randn(2, 5, 16)
+    found = OnItself()(attention, states)
+    one_by_one = torch.cat([attention(states[:, place : place + 1]) for place in range(5)], dim=1)
+    assert torch.allclose(found, one_by_one, atol=1e-6)  # a single place has nothing else to look at
+    assert not torch.allclose(found, attention(states), atol=1e-2)
