@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline import shipped
 from pipeline.errors import CheckpointError, ConfigError, out_of_bounds
@@ -79,7 +79,7 @@ class ModelOptions:
         return problems
 
     @property
-    def reading(self) -> dict[str, int]:
+    def reading(self) -> dict[str, Any]:
         """How prompts are read where a pipeline would not do it so by itself, by the names of the flags."""
         told = {
             "max_sequence_length": self.max_sequence_length,

@@ -1,7 +1,7 @@
 """The page of a frontier: one figure to point at, three ways of drawing to take, and the pictures of each."""
 
 import json
-from collections.abc import Mapping
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from pipeline.evaluation.picture_sets import kept
 from pipeline.report.charts import round_ticks
 from pipeline.report.pictures import embedded
 from pipeline.report.rendering import template
-from pipeline.report.snippets import drawing
 
 FILE = "report.html"
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 460, 64, 24, 20, 48  # pixels
@@ -43,19 +42,19 @@ class Plane:
         return HEIGHT - BOTTOM - (min(max(value, low), high) - low) / (high - low) * (HEIGHT - BOTTOM - TOP)
 
 
-def write(folder: Path, name: str, found: Frontier, run: Mapping[str, Any], *, origin: str, base_model: str) -> Path:
-    """Make the page beside the pictures."""
+def write(folder: Path, name: str, found: Frontier, *, place: Path, origin: str) -> Path:
+    """Make the page beside the pictures; `place` is the output folder of the run."""
     plane = Plane(found.rows)
-    wishes = {place: wish for wish, place in found.chosen.items()}
-    points = [_point(folder, found, place, plane) | {"wish": wishes.get(place, "")} for place in range(len(found.rows))]
+    wishes = {number: wish for wish, number in found.chosen.items()}
+    points = [_point(folder, found, k, plane) | {"wish": wishes.get(k, "")} for k in range(len(found.rows))]
     cards = [
         {
             "wish": wish,
             "says": SAYS[wish],
-            "point": points[place],
-            "snippet": drawing(folder.parent, run, base_model, found.rows[place].setting, found.captions[0], found.first_seed),
+            "point": points[number],
+            "command": f"python -m pipeline sample {place} --wish {wish} --prompt {shlex.quote(found.captions[0])}",
         }
-        for wish, place in found.chosen.items()
+        for wish, number in found.chosen.items()
     ]
     adherence, diversity = METRICS[found.measured.adherence], METRICS[found.measured.diversity]
     text = template("frontier.html").render(
@@ -64,7 +63,7 @@ def write(folder: Path, name: str, found: Frontier, run: Mapping[str, Any], *, o
         lead=_lead(found, origin),
         points=points,
         data=json.dumps([{key: point[key] for key in ("title", "lines", "pictures")} for point in points]),
-        front=" ".join(f"{points[place]['x']:.1f},{points[place]['y']:.1f}" for place in found.front),
+        front=" ".join(f"{points[number]['x']:.1f},{points[number]['y']:.1f}" for number in found.front),
         ticks={
             "x": [(plane.x(value), f"{value:.10g}") for value in plane.x_ticks],
             "y": [(plane.y(value), f"{value:.10g}") for value in plane.y_ticks],
@@ -128,7 +127,7 @@ def _headline(found: Frontier) -> str:
 def _lead(found: Frontier, origin: str) -> list[str]:
     dropped = len(found.rows) - len(found.whole)
     said = [
-        f"{len(found.captions)} captions ({origin}), {found.num_images} pictures of each, with the same seeds in every way.",
+        f"{len(found.captions)} captions ({origin}), {found.num_images} pictures of each, from equal seeds.",
         f"Mean adherence along the front: {found.area.text('{:.3f}')} (bootstrap over captions).",
     ]
     if dropped:

@@ -91,9 +91,7 @@ def build_previews(context: RunContext, models: Models) -> Previews | None:
     family, denoiser = context.family, models.adapted.denoiser
     pipe = family.around(denoiser, dtype=dtype).to(device)
     size, reading = context.plan.preview_size, context.run.model.reading
-    settings = SampleSettings(
-        preview.guidance, preview.num_inference_steps, size, guidance=preview.guiding, **reading
-    )
+    settings = SampleSettings(preview.guidance, preview.num_inference_steps, size, guidance=preview.guiding, **reading)
     embed = functools.partial(embedded, context, models)
     sampler = Sampler(pipe, denoiser, embed, settings, family=type(family))
     return Previews(context.folder / "samples", sampler, models.adapted, requests)

@@ -81,10 +81,10 @@ def compare(
 
 
 def frontier(output_dir: Path, *, options: FrontierOptions | None = None, json: bool = False) -> None:
-    """Trace how well pictures follow captions against how much they differ: which guidance, and how strong an adapter.
+    """Trace how well pictures follow captions against how much they differ, over guidance and strength of the adapter.
 
     Draws the same captions with the same seeds in many ways, drops those that others beat in both, and names three to
-    take. Stopped at any time, the same command goes on. With several devices: accelerate launch -m pipeline frontier ...
+    take. Stopped at any time, it goes on. With several devices: accelerate launch -m pipeline frontier ...
 
     Example: python -m pipeline frontier outputs/demo
     Example: python -m pipeline frontier outputs/mine --captions prompts.txt --method cfg --method interval --checkpoints

@@ -1,7 +1,6 @@
 """What is evaluated: a base model, an adapter on it, and how pictures are drawn."""
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,15 +46,15 @@ class Subject:
             pipe = family.load(*family.encoders, family.denoiser, "vae", "scheduler", dtype=engine.precision.dtype)
         return pipe.to(engine.device)
 
-    def sampler(self, pipe: Any) -> Sampler:
-        """What draws with a pipeline as it is now."""
+    def sampler(self, pipe: Any, settings: SampleSettings | None = None) -> Sampler:
+        """What draws with a pipeline as it is now, as the subject does or with other settings."""
         family = self.family
 
         @functools.lru_cache(MAX_PROMPTS)
         def encode(prompt: str | None) -> Any:
             return family.embed(pipe, prompt)
 
-        return Sampler(pipe, getattr(pipe, family.denoiser), encode, self.settings, family=type(family))
+        return Sampler(pipe, getattr(pipe, family.denoiser), encode, settings or self.settings, family=type(family))
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pipeline import atomic, records
@@ -65,7 +66,7 @@ def _trace(adapter: Path, options: FrontierOptions, subject: Subject, *, as_json
         csv.writer(text).writerows(records_of.table(result.rows))
         atomic.write_text(folder / "frontier.csv", text.getvalue())
     compared = at_matched_diversity(*([r.rows[k].point for k in r.whole] for r in (result, other))) if other else None
-    page = frontier_page.write(folder, adapter.resolve().name, result, subject.run, origin=wanted.origin)
+    page = frontier_page.write(folder, adapter.resolve().name, result, place=adapter, origin=wanted.origin)
     if as_json:
         say(json.dumps(records.to_json(result), indent=1))
     else:
@@ -118,7 +119,7 @@ class Race:
             tell(f"{len(alive)} ways, captions {begin + 1} to {end} of {total}")
             for place in alive:
                 self._draw(drawer, self.tried[place], begin, end)
-            rows = engine.on_main(lambda: self._looked(rows, alive, end, keep_all=keep_all or end == total))
+            rows = engine.on_main(partial(self._looked, rows, alive, end, keep_all=keep_all or end == total))
             if end == total:
                 return [row for row in rows if row is not None]
             alive = [place for place in alive if not _row(rows, place).is_beaten]

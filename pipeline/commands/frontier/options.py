@@ -74,7 +74,9 @@ class FrontierOptions(EvaluateOptions):
             ("steps", self.steps, 1, 1000),
         ):
             if outside := [value for value in values or () if not low <= value <= high]:
-                problems.append(f"--{flag} {', '.join(f'{v:g}' for v in outside)} must be between {low:g} and {high:g}.")
+                problems.append(
+                    f"--{flag} {', '.join(f'{v:g}' for v in outside)} must be between {low:g} and {high:g}."
+                )
         if self.diversity not in DIVERSITIES:
             problems.append(f"--diversity {self.diversity} is neither {' nor '.join(DIVERSITIES)}.")
         return problems

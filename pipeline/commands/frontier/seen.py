@@ -107,7 +107,9 @@ class Eyes:
         if not wanted.reference or not (folder / REFERENCE).is_dir():
             return None
         names = tuple(example.name for example in wanted.reference) if wanted.is_paired else ()
-        return looking.look(PictureSet(folder / REFERENCE, names, wanted.reference_groups), self.diversity_by, self.cache)
+        return looking.look(
+            PictureSet(folder / REFERENCE, names, wanted.reference_groups), self.diversity_by, self.cache
+        )
 
 
 def within_vendi(seen: Seen) -> Float[Tensor, " g"]:
@@ -133,4 +135,3 @@ def _may_say(metric: str, judge: Extractor) -> bool:
         "letters": judge.read is not None and judge.reads_letters,
     }
     return all(has.get(need, True) for need in needs)
-
