@@ -98,7 +98,7 @@ def audit(options: DataOptions, model: Model, *, yields: bool = False) -> Audit:
         sizes.of_sizes(epoch.with_sizes(is_class=False), apart, model.possible),
         sizes.of_buckets(epoch, is_class=False),
         balance.of_balance(found.columns, columns),
-        lighter=lighter_for(options.sources),
+        otherwise=lighter_for(options.sources) | model.graver,
     )
     return Audit(
         found.manifest.origin,

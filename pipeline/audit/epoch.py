@@ -4,6 +4,7 @@ import collections
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pipeline.audit.findings import Weight
 from pipeline.audit.languages import Otherwise
 from pipeline.audit.texts import CountTokens, Lost
 from pipeline.data.buckets import Offered, make_buckets, shown
@@ -22,6 +23,12 @@ class Model:
     lost: Lost | None  # captions that are cut, with what is lost
     count_tokens: CountTokens | None = None
     otherwise: Otherwise | None = None  # tells languages of captions apart
+    refuses_cut: bool = False  # captions that are, with --long_prompts error
+
+    @property
+    def graver(self) -> dict[str, Weight]:
+        """What weighs more than usual."""
+        return {"cut": "error"} if self.refuses_cut else {}
 
 
 @dataclass(frozen=True)

@@ -206,10 +206,10 @@ class Finding:
     cases: tuple[Case, ...]
 
 
-def findings_of(*found: Cases, lighter: Mapping[str, Weight] | None = None) -> list[Finding]:
-    """The kinds that have cases, the gravest first, then those with the most; some may weigh less than usual."""
+def findings_of(*found: Cases, otherwise: Mapping[str, Weight] | None = None) -> list[Finding]:
+    """The kinds that have cases, the gravest first, then those with the most; some weigh otherwise than usual."""
     all_of_them = {kind: cases for some in found for kind, cases in some.items() if cases}
-    weights = {kind: KINDS[kind].weight for kind in all_of_them} | dict(lighter or {})
+    weights = {kind: KINDS[kind].weight for kind in all_of_them} | dict(otherwise or {})
     made = [
         Finding(kind, weights[kind], KINDS[kind].title, KINDS[kind].advice, tuple(cases))
         for kind, cases in all_of_them.items()

@@ -93,7 +93,7 @@ def audit_class(
             sizes.of_sizes(shown, pictures.measured, model.possible),
             sizes.of_buckets(epoch, is_class=True) if epoch is not None else {},
         ]
-    made = findings_of(*parts, lighter=lighter_for([options.of_class]))
+    made = findings_of(*parts, otherwise=lighter_for([options.of_class]) | model.graver)
     return ClassAudit(pictures, counted, tuple(map(_in_its_words, made)))
 
 

@@ -79,7 +79,8 @@ def check(
         batch_size = run.train.train_batch_size * run.train.gradient_accumulation_steps
         possible = shapes.offered(run, family)
         lost, count = functools.partial(truncated, family), functools.partial(token_counts, family)
-        model = Model(possible, batch_size, run.train.seed, lost, count, languages.identifier())
+        refuses_cut = run.model.long_prompts == "error"
+        model = Model(possible, batch_size, run.train.seed, lost, count, languages.identifier(), refuses_cut)
         found = audit(data, model, yields="validation_split" in command.yielding)
     write(found, run.replaced(caption_dropout=data.dropout_for(supports_cfg=family.supports_cfg)), wanted)
     say(json.dumps(as_record(found), indent=1, ensure_ascii=False) if as_json else as_text(found))

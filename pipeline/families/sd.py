@@ -8,6 +8,7 @@ from torch import Tensor
 from pipeline.conditioning import Conditioning
 from pipeline.families import clip, parts
 from pipeline.families.base import Family
+from pipeline.families.options import ModelOptions
 from pipeline.families.targets import KeySignature, TargetModules
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import VariancePreserving
@@ -56,18 +57,16 @@ class StableDiffusion(Family):
     def encode_text(self, pipe: Any, captions: list[str]) -> dict[str, Tensor]:
         """The last hidden states of the text encoder that are read, {'prompt_embeds': [b l d]}."""
         if not self.options.clip_skip and self.num_chunks == 1:
-            return self._stock(pipe, captions)
+            embeddings, _ = pipe.encode_prompt(captions, pipe.text_encoder.device, 1, False)
+            return {"prompt_embeds": embeddings}
         encoder, skipped = pipe.text_encoder, self.options.clip_skip or 0
         outputs = clip.outputs_of(encoder, clip.tokens_of(pipe.tokenizer, captions, self.num_chunks))
         return {"prompt_embeds": clip.joined(outputs, skipped, clip.last_norm(encoder))}
 
     def encode_unconditional(self, pipe: Any, count: int = 1) -> dict[str, Tensor]:
         """The empty prompt's, once for each chunk; the pipeline reads it to the last layer whatever is skipped."""
-        return {name: value.repeat(1, self.num_chunks, 1) for name, value in self._stock(pipe, [""] * count).items()}
-
-    def _stock(self, pipe: Any, captions: list[str]) -> dict[str, Tensor]:
-        embeddings, _ = pipe.encode_prompt(captions, pipe.text_encoder.device, 1, False)
-        return {"prompt_embeds": embeddings}
+        plain = self.told(ModelOptions()).encode_text(pipe, [""] * count)
+        return {name: value.repeat(1, self.num_chunks, 1) for name, value in plain.items()}
 
     def denoise(
         self, model: Any, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], conditioning: Conditioning

@@ -87,7 +87,7 @@ def frontier(output_dir: Path, *, options: FrontierOptions | None = None, json: 
     take. Stopped at any time, it goes on. With several devices: accelerate launch -m pipeline frontier ...
 
     Example: python -m pipeline frontier outputs/demo
-    Example: python -m pipeline frontier outputs/mine --captions prompts.txt --method cfg --method interval --checkpoints
+    Example: python -m pipeline frontier outputs/mine --captions prompts.txt --method cfg --checkpoints
 
     Parameters
     ----------

@@ -44,6 +44,26 @@ def found_by(capsys, *words):
     return code, json.loads(capsys.readouterr().out)
 
 
+def test_it_refuses_what_training_refuses(flags, tmp_path, capsys):
+    data = flaws.clean(tmp_path / "data")
+    rows = flaws.rows_of(data)
+    rows[0]["text"] += (
+        " beside a mill, a barn, a well, a pond, a fence and a very long road to the town beyond the hills"
+    )
+    rows[1]["text"] += " (at night:1.3)"
+    flaws.write_rows(data, rows)
+    for more, wanted in (
+        ([], {"cut": "warning", "weighted": "error"}),
+        (["--prompt_weights", "keep"], {"cut": "warning", "weighted": "warning"}),
+        (["--long_prompts", "error", "--prompt_weights", "strip"], {"cut": "error"}),
+        (["--long_prompts", "chunks", "--prompt_weights", "strip"], {}),
+    ):
+        code, found = found_by(capsys, data, *flags, *more)
+        weights = {one["kind"]: one["weight"] for one in found["findings"]}
+        assert {kind: weights[kind] for kind in ("cut", "weighted") if kind in weights} == wanted
+        assert (code == 2) == ("error" in wanted.values())
+
+
 def test_a_clean_dataset_has_no_finding(flags, tmp_path, capsys):
     data = flaws.clean(tmp_path / "data")
     code, found = found_by(capsys, data, *flags)

@@ -237,3 +237,11 @@ def test_what_is_encoded_does_not_depend_on_its_neighbours(family, dtype):
         read.append([value[place] for value in family.encode_text(pipe, [captions[number] for number in few]).values()])
     for rows in (looked_at, read):
         assert all(torch.equal(one, other) for row in rows[1:] for one, other in zip(rows[0], row, strict=True))
+
+
+def test_of_several_text_encoders_each_has_its_part(family):
+    assert [*family.text_parts] == (sorted(found) if len(found := family.source.text_encoders) > 1 else [])
+
+
+def test_what_is_told_its_guidance_takes_it(family):
+    assert family.is_told_guidance == bool(family.part_config(family.denoiser).get("guidance_embeds"))

@@ -1,5 +1,6 @@
 """Prompts read otherwise than a pipeline does by itself: in chunks of CLIP's length, and before its last layers."""
 
+import json
 import shutil
 
 import pytest
@@ -8,6 +9,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+from pipeline.__main__ import main
 from pipeline.adapter.layers import target_modules
 from pipeline.adapter.options import AdapterOptions
 from pipeline.errors import ConfigError, DataError
@@ -186,7 +188,7 @@ LIVE = ["--train_text_encoder", "--lora_dropout", "0.1"]
     ],
 )
 def test_a_run_reads_draws_and_is_drawn_so(trainer, deep, tmp_path, monkeypatch, more, wrong):
-    """Cached and live; the card's snippet draws the preview again, and another one where it reads otherwise."""
+    """Cached and live; the card's snippet and `sample` draw the preview again, and wrong code another."""
     flags = small_flags(deep("sd"), make_colours(tmp_path / "data"), tmp_path / "cache")
     flags = [*replaced(flags, max_train_steps=2, num_inference_steps=1), "--validation_prompt", words(100)]
     flags += ["--guidance_scale", "40"]  # a miniature hardly minds its prompt
@@ -202,6 +204,11 @@ def test_a_run_reads_draws_and_is_drawn_so(trainer, deep, tmp_path, monkeypatch,
     exec(compile(code, "card", "exec"), {})
     preview = Image.open(out / "samples" / "step-000002" / "0000.png")
     assert largest_difference(Image.open("picture.png"), preview) <= 1
+    asked = ["sample", str(out), "--prompt", words(100), "--to", str(tmp_path / "drawn")]
+    assert main(asked) == 0
+    assert largest_difference(Image.open(tmp_path / "drawn" / "adapted" / "0000.png"), preview) <= 1
+    row = json.loads((tmp_path / "drawn" / "adapted" / "index.json").read_text(encoding="utf-8"))[0]
+    assert (row["clip_skip"], row.get("prompt_chunks")) == (1, 2 if more else None)
     said, other = wrong
     assert said in code
     exec(compile(code.replace(said, other), "card", "exec"), {})
