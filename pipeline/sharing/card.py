@@ -109,8 +109,8 @@ def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None
         "base": base,
         "license_link": license_link(base),
         "run": run,
-        "chunks": run.get("prompt_chunks", 1),
-        "skip": run.get("clip_skip", 0),
+        "chunks": whole(run, "prompt_chunks", 1),
+        "skip": whole(run, "clip_skip", 0),
         "is_xl": base.pipeline_class == "StableDiffusionXLPipeline",
         "environment": environment,
         "result": finished,
@@ -140,6 +140,12 @@ def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None
         "guidance_scale": request.get("guidance_scale", base.guidance_scale),
         "seed": request.get("seed", run.get("seed", 0)),
     }
+
+
+def whole(run: dict[str, Any], name: str, otherwise: int) -> int:
+    """A number of run.toml that becomes code; what somebody has put in its place does not."""
+    value = run.get(name)
+    return value if isinstance(value, int) else otherwise
 
 
 def of_groups(found: Fairness | None, private: Callable[[str], str]) -> dict[str, Any] | None:
