@@ -12,10 +12,12 @@ import torch
 
 from pipeline.adapter.names import FILE
 from pipeline.commands.guidance import GuidanceFlags
-from pipeline.console import quiet_libraries, say
+from pipeline.commands.wish import require_alone, wished
+from pipeline.console import quiet_libraries, say, tell
 from pipeline.data.options import DataOptions
 from pipeline.engine import DTYPES
 from pipeline.errors import CheckpointError, ConfigError
+from pipeline.evaluation.frontier.choice import Wish
 from pipeline.evaluation.picture_sets import INDEX, index_of, keep
 from pipeline.evaluation.sample import Sampler, SampleRequest, SampleSettings, guidance_clashes
 from pipeline.families import registry, sizes
@@ -32,7 +34,8 @@ def sample(
     prompts: list[str],
     seed: int,
     num_images: int,
-    scale: float,
+    wish: Wish | None,
+    scale: float | None,
     guidance_scale: float | None,
     guidance: GuidanceFlags,
     weaker: Path | None,
@@ -43,8 +46,16 @@ def sample(
     """Pictures of prompts through the stock pipeline and the stock loader, kept with their index.
 
     `weaker` is an earlier checkpoint that guidance leads away from. Raises CheckpointError for a folder without an
-    adapter, ConfigError for one that holds pictures already and for guidance that makes no sense.
+    adapter, ConfigError for one that holds pictures already, for guidance that makes no sense and for a wish that
+    nothing was measured for.
     """
+    given = {"scale": scale, "guidance_scale": guidance_scale, "num_inference_steps": num_inference_steps}
+    setting = None
+    if wish is not None:
+        require_alone(wish, {**given, "weaker": weaker, **dataclasses.asdict(guidance)})
+        folder, setting = wished(folder, wish)
+        scale, guidance_scale, num_inference_steps = setting.scale, setting.guidance_scale, setting.num_inference_steps
+        tell(f"{wish}: {setting.title}")
     run = run_of(folder)
     if (to / "adapted" / INDEX).exists():
         raise ConfigError(f"{to} already holds pictures; give another folder with --to.")
@@ -52,7 +63,8 @@ def sample(
         raise ConfigError(f"--num_images {num_images} must be at least 1.")
     options = model_of(run)
     family = registry.find(options, run.get("cache_dir"))
-    how = checked(guidance.over(run), family, weaker)
+    how = guidance.over(run) if setting is None else GuidanceOptions(**setting.guidance)
+    how = checked(how, family, weaker)
     usual = run["guidance_scale"] if guidance.is_as(run) else SCALES.get(how.guidance_against, family.default_guidance)
     settings = SampleSettings(
         usual if guidance_scale is None else guidance_scale,
@@ -64,23 +76,30 @@ def sample(
     )
     requests = [SampleRequest(prompt, seed + number) for prompt in prompts for number in range(num_images)]
     with quiet_libraries():
-        dtype = DTYPES[run.get("mixed_precision", "no")]  # that of the previews
-        pipe = family.load(*family.encoders, family.denoiser, "vae", "scheduler", dtype=dtype)
-        pipe.to(torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu")
-        pipe.load_lora_weights(folder, weight_name=FILE, adapter_name="lora")
-        denoiser, switch = getattr(pipe, family.denoiser), None
-        if weaker is not None:
-            pipe.load_lora_weights(weaker, weight_name=FILE, adapter_name="weaker")
-            switch = functools.partial(switched, denoiser, scale)
-        pipe.set_adapters("lora", scale)
-        encode = functools.partial(family.embed, pipe)
-        sampler = Sampler(pipe, denoiser, encode, settings, family=type(family), weaker=switch)
+        sampler = sampler_of(folder, run, family, settings, scale=1.0 if scale is None else scale, weaker=weaker)
         adapted = sampler.draw(requests)
-        pipe.disable_lora()
+        sampler.pipe.disable_lora()
         base = sampler.against_base().draw(requests)
     keep(to / "base", base, index_of(requests, sampler.against_base()), drawn=True)
     keep(to / "adapted", adapted, index_of(requests, sampler), drawn=True)
     say(f"Pictures  {to / 'base'} and {to / 'adapted'}")
+
+
+def sampler_of(
+    folder: Path, run: dict[str, Any], family: Family, settings: SampleSettings, *, scale: float, weaker: Path | None
+) -> Sampler:
+    """What draws with a run's adapter at a scale, in the precision of its previews."""
+    dtype = DTYPES[run.get("mixed_precision", "no")]
+    pipe = family.load(*family.encoders, family.denoiser, "vae", "scheduler", dtype=dtype)
+    pipe.to(torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu")
+    pipe.load_lora_weights(folder, weight_name=FILE, adapter_name="lora")
+    denoiser, switch = getattr(pipe, family.denoiser), None
+    if weaker is not None:
+        pipe.load_lora_weights(weaker, weight_name=FILE, adapter_name="weaker")
+        switch = functools.partial(switched, denoiser, scale)
+    pipe.set_adapters("lora", scale)
+    encode = functools.partial(family.embed, pipe)
+    return Sampler(pipe, denoiser, encode, settings, family=type(family), weaker=switch)
 
 
 def checked(guidance: GuidanceOptions, family: Family, weaker: Path | None) -> GuidanceOptions:

@@ -14,7 +14,7 @@ from pipeline.report.pictures import embedded
 from pipeline.report.rendering import template
 
 FILE = "report.html"
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 460, 64, 24, 20, 48  # pixels
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 480, 64, 24, 44, 48  # pixels
 NUM_CAPTIONS = 3  # whose pictures are shown of each way
 SAYS = {
     "faithful": "Follows captions best.",
@@ -45,8 +45,10 @@ class Plane:
 def write(folder: Path, name: str, found: Frontier, *, place: Path, origin: str) -> Path:
     """Make the page beside the pictures; `place` is the output folder of the run."""
     plane = Plane(found.rows)
-    wishes = {number: wish for wish, number in found.chosen.items()}
-    points = [_point(folder, found, k, plane) | {"wish": wishes.get(k, "")} for k in range(len(found.rows))]
+    wishes: dict[int, list[str]] = {}
+    for wish, number in found.chosen.items():
+        wishes.setdefault(number, []).append(wish)
+    points = [_point(folder, found, k, plane) | {"wish": wishes.get(k, [])} for k in range(len(found.rows))]
     cards = [
         {
             "wish": wish,
@@ -76,6 +78,7 @@ def write(folder: Path, name: str, found: Frontier, *, place: Path, origin: str)
         blind={"x": diversity.blind, "y": adherence.blind},
         has_kid=any(row.kid is not None for row in found.rows),
         cards=cards,
+        shown=found.chosen["balanced"],
         captions=found.captions[:NUM_CAPTIONS],
         num_images=found.num_images,
     )
@@ -97,6 +100,7 @@ def _point(folder: Path, found: Frontier, place: int, plane: Plane) -> dict[str,
     ]
     lines += [f"KID {row.kid.text('{:.3f}')}"] if row.kid is not None else []
     lines += [f"beaten after {row.captions} captions, so not drawn further"] if row.is_beaten else []
+    lines += ["too far from true pictures"] if row.is_far else []
     return {
         "place": place,
         "x": plane.x(diversity),
@@ -104,7 +108,7 @@ def _point(folder: Path, found: Frontier, place: int, plane: Plane) -> dict[str,
         "across": (plane.x(row.diversity.low), plane.x(row.diversity.high)),
         "along": (plane.y(row.adherence.low), plane.y(row.adherence.high)),
         "title": row.setting.title,
-        "kind": "beaten" if row.is_beaten else "front" if place in found.front else "inside",
+        "kind": "beaten" if row.is_beaten else "far" if row.is_far else "front" if place in found.front else "inside",
         "hue": _hue(found, row),
         "lines": lines,
         "pictures": [embedded(one["path"]) for one in rows],
@@ -125,11 +129,17 @@ def _headline(found: Frontier) -> str:
 
 
 def _lead(found: Frontier, origin: str) -> list[str]:
-    dropped = len(found.rows) - len(found.whole)
+    beaten, far = (sum(getattr(row, name) for row in found.rows) for name in ("is_beaten", "is_far"))
     said = [
         f"{len(found.captions)} captions ({origin}), {found.num_images} pictures of each, from equal seeds.",
         f"Mean adherence along the front: {found.area.text('{:.3f}')} (bootstrap over captions).",
     ]
-    if dropped:
-        said.insert(1, f"{dropped} ways were dropped early: another one was better at both, beyond chance.")
+    if beaten:
+        said.insert(1, f"{beaten} ways were dropped early: another one was better at both, beyond chance.")
+    if far:
+        nearest = min(row.kid.value for row in found.rows if row.kid is not None)
+        said.append(
+            f"{far} ways draw pictures that are farther from true ones than the nearest (KID {nearest:.3f}), beyond "
+            "both intervals: what falls apart differs too, so they are not on the front."
+        )
     return said

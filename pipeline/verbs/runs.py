@@ -22,7 +22,8 @@ def sample(
     prompt: list[str],
     seed: int = 0,
     num_images: int = 1,
-    scale: float = 1.0,
+    wish: Literal["faithful", "balanced", "diverse"] | None = None,
+    scale: float | None = None,
     guidance_scale: float | None = None,
     num_inference_steps: int | None = None,
     size: str | None = None,
@@ -45,8 +46,10 @@ def sample(
         Seed of the first picture of each prompt; the next ones count up from it.
     num_images
         Pictures per prompt.
+    wish
+        Guidance, steps and scale of the adapter as `frontier` found them: faithful to captions, diverse, or between.
     scale
-        Scale of the adapter: 0 is the base model, 1 what was trained.
+        Scale of the adapter: 0 is the base model, 1 what was trained. Not given: 1.
     guidance_scale
         How far guidance leads. Not given: the run's, where that leads away from the same.
     num_inference_steps
@@ -65,6 +68,7 @@ def sample(
         prompts=prompt,
         seed=seed,
         num_images=num_images,
+        wish=wish,
         scale=scale,
         guidance_scale=guidance_scale,
         num_inference_steps=num_inference_steps,

@@ -162,7 +162,8 @@ def _row(rows: Sequence[Row | None], place: int) -> Row:
 
 def _result(rows: list[Row], wanted: Wanted, eyes: Eyes) -> Frontier:
     """Front, chosen points and area, of the ways that drew every caption."""
-    whole = [place for place, row in enumerate(rows) if not row.is_beaten]
+    rows = list(records_of.far_apart(rows))
+    whole = [place for place, row in enumerate(rows) if not (row.is_beaten or row.is_far)]
     means = [rows[place].point.means for place in whole]
     ends = [whole[place] for place in front(means)]
     low, high = (rows[place].point.means[1] for place in (ends[-1], ends[0]))
@@ -198,6 +199,7 @@ def _table(found: Frontier) -> list[str]:
         kid = "" if row.kid is None else row.kid.text("{:.3f}")
         title = f"{row.setting.title}{f' ({names[place]})' if place in names else ''}"
         lines.append((title, row.adherence.text("{:.3f}"), row.diversity.text("{:.3f}"), kid))
-    left = len(found.rows) - len(found.whole)
-    said = f"{len(found.rows)} ways of drawing {len(found.captions)} captions, {left} of them dropped on the way."
+    beaten, far = (sum(getattr(row, name) for row in found.rows) for name in ("is_beaten", "is_far"))
+    said = f"{len(found.rows)} ways of drawing {len(found.captions)} captions: {beaten} beaten on the way"
+    said += f", {far} too far from true pictures." if far else "."
     return [said, "", *columns(lines)]

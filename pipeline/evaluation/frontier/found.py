@@ -1,5 +1,6 @@
 """frontier.json: what was drawn in which ways, what came of it, and which ways lie on the front."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class Row:
     folder: str  # of its pictures, within that of the frontier
     captions: int  # that were drawn
     is_beaten: bool  # another setting follows captions better and is more diverse, beyond chance: no more was drawn
+    is_far: bool = False  # from true pictures, by KID: noise is diverse too
     adherence: Interval
     diversity: Interval
     vendi: Interval  # of the pictures of one caption
@@ -82,8 +84,8 @@ class Frontier:
 
     @property
     def whole(self) -> tuple[int, ...]:
-        """The places of the settings that all captions were drawn with."""
-        return tuple(place for place, row in enumerate(self.rows) if not row.is_beaten)
+        """The places of the settings that may lie on the front: all captions were drawn, and well."""
+        return tuple(place for place, row in enumerate(self.rows) if not (row.is_beaten or row.is_far))
 
     def write(self, folder: Path) -> None:
         """Write frontier.json."""
@@ -95,11 +97,33 @@ def read(folder: Path) -> Frontier | None:
     return records.read(Frontier, folder / FILE) if (folder / FILE).is_file() else None
 
 
+def far_apart(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows, with those marked whose KID lies above that of the nearest to true pictures, interval above interval.
+
+    Pictures that fall apart are most unlike of all, and must not count as diverse.
+    """
+    kids = [row.kid for row in rows if row.kid is not None]
+    if not kids:
+        return tuple(rows)
+    nearest = min(kids, key=lambda kid: kid.value)
+    return tuple(dataclasses.replace(row, is_far=row.kid is not None and row.kid.low > nearest.high) for row in rows)
+
+
 def table(rows: Sequence[Row]) -> list[list[str]]:
     """As CSV: a line for each setting, the first with the names."""
     names = ["adherence", "diversity", "vendi", "kid"]
     ends = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
-    head = ["method", "guidance_scale", "adapter_scale", "step", "num_inference_steps", "captions", "beaten", "folder"]
+    head = [
+        "method",
+        "guidance_scale",
+        "adapter_scale",
+        "step",
+        "num_inference_steps",
+        "captions",
+        "beaten",
+        "far",
+        "folder",
+    ]
     lines = [[*head, *ends]]
     for row in rows:
         one = row.setting
@@ -110,5 +134,5 @@ def table(rows: Sequence[Row]) -> list[list[str]]:
             for found in (getattr(row, name) for name in names)
             for value in ((found.value, found.low, found.high) if found is not None else ("", "", ""))
         ]
-        lines.append([*facts, str(row.captions), str(int(row.is_beaten)), row.folder, *numbers])
+        lines.append([*facts, str(row.captions), str(int(row.is_beaten)), str(int(row.is_far)), row.folder, *numbers])
     return lines
