@@ -23,7 +23,7 @@ class AdapterOptions:
     lora_alpha: float | None = None
     """The addition is scaled by lora_alpha / rank. Not given: equal to the rank, so scaled by 1."""
 
-    lora_layers: str = "attention"
+    lora_layers: str = "attention+mlp"
     """Which layers to adapt, comma-separated: attention, attention+mlp, all-linear, all-linear+conv, condition_only
     (keys and values of the text), or ends of layers' names, * for anything, as in 'to_q,mid_block.*'."""
 

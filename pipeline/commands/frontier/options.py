@@ -70,7 +70,7 @@ class FrontierOptions(EvaluateOptions):
             problems.append(f"--method {', '.join(unknown)} is unknown; there are {', '.join(METHODS)}.")
         for flag, values, low, high in (
             ("guidance_scales", self.guidance_scales, 0.0, 100.0),
-            ("scales", self.scales, -10.0, 10.0),
+            ("scales", self.scales, -100.0, 100.0),
             ("steps", self.steps, 1, 1000),
         ):
             if outside := [value for value in values or () if not low <= value <= high]:

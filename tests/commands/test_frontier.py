@@ -1,0 +1,183 @@
+"""frontier: ways of drawing raced against one another, gone on with, compared, and drawn with by a wish."""
+
+import csv
+import json
+import re
+
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.__main__ import main
+from pipeline.commands.frontier import frontier as tracing
+from pipeline.commands.frontier.grid import Axes, ways
+from pipeline.commands.frontier.options import METHODS
+from pipeline.evaluation.frontier import found as records_of
+from pipeline.evaluation.frontier.found import Measured, Row, Setting, far_apart
+from pipeline.evaluation.sample import Sampler, SampleSettings
+from pipeline.evaluation.statistics import Interval
+from pipeline.geometry import Size
+from pipeline.sampling.options import GuidanceOptions
+from tests.conftest import largest_difference
+
+pytestmark = pytest.mark.invariant
+FILE = "pytorch_lora_weights.safetensors"
+
+
+@pytest.fixture
+def captions(tmp_path):
+    path = tmp_path / "captions.txt"
+    path.write_text("".join(f"a picture of {number} birds\n" for number in range(6)), encoding="utf-8")
+    return path
+
+
+def words_of(out, to, captions, *more):
+    short = ["--num_images", "2", "--num_inference_steps", "2", "--extractor", "starter", "--adherence", "clip_margin"]
+    return ["frontier", str(out), "--captions", str(captions), *short, "--to", str(to), *more]
+
+
+def test_a_frontier_is_traced_gone_on_with_and_drawn_by_a_wish(finished_run, captions, tmp_path, capsys, monkeypatch):
+    out = finished_run("--validation_split", "0.5")
+    to = tmp_path / "frontier"
+    monkeypatch.setattr(tracing, "FIRST_ROUND", 4)
+    chosen = ["--method", "cfg", "--method", "adapter", "--guidance_scales", "1", "--guidance_scales", "4"]
+    words = words_of(out, to, captions, *chosen, "--scales", "1", "--scales", "100", "--all_pictures")
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    result = records_of.read(to)
+    assert [row.setting.title for row in result.rows] == [
+        "cfg 1, 2 steps", "cfg 1, adapter 100, 2 steps", "cfg 4, 2 steps", "cfg 4, adapter 100, 2 steps",
+        "adapter 4, 2 steps", "adapter 4, adapter 100, 2 steps",
+    ]  # fmt: skip
+    assert {row.captions for row in result.rows} == {6}
+    assert "6 ways of drawing 6 captions" in said
+    places = [to / row.folder for row in result.rows]
+    assert [len(json.loads((place / "index.json").read_text())) for place in places] == [12] * 6
+    pictures = [(place / "0000" / "000000.png").read_bytes() for place in places]
+    assert len(set(pictures)) == 6  # every way draws another
+    assert [path.name for path in sorted(places[0].glob("*/*.png"))] == [f"{k:06d}.png" for k in (*range(8), *range(4))]
+    first = result.rows[0]
+    assert torch.tensor(first.values).mean(0).tolist() == pytest.approx([first.adherence.value, first.diversity.value])
+    table = list(csv.DictReader((to / "frontier.csv").read_text().splitlines()))
+    assert [float(row["diversity"]) for row in table] == [row.diversity.value for row in result.rows]
+    page = (to / "report.html").read_text(encoding="utf-8")
+    assert len(re.findall(r"<circle ", page)) == 6
+    shown = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])
+    assert [way["title"] for way in shown] == [row.setting.title for row in result.rows]
+    assert all(len(way["pictures"]) == 6 for way in shown)
+
+    draw = Sampler.draw
+    monkeypatch.setattr(Sampler, "draw", None)  # what was drawn is not drawn again
+    other = tmp_path / "other"
+    (other / "frontier").mkdir(parents=True)
+    (other / "frontier" / "frontier.json").write_bytes((to / "frontier.json").read_bytes())
+    assert main([*words, "--against", str(other)]) == 0
+    assert "adherence +0.000 [+0.000, +0.000] at equal diversity" in capsys.readouterr().out
+    monkeypatch.setattr(Sampler, "draw", draw)
+
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in (FILE, "run.toml"):
+        (run / name).write_bytes((out / name).read_bytes())
+    assert main(["sample", str(run), "--prompt", "a bird", "--wish", "diverse"]) == 2
+    assert f"run `python -m pipeline frontier {run}` first" in capsys.readouterr().err
+    (run / "frontier").mkdir()
+    (run / "frontier" / "frontier.json").write_bytes((to / "frontier.json").read_bytes())
+    assert main(["sample", str(run), "--prompt", "a bird", "--wish", "diverse", "--scale", "2"]) == 2
+    assert "--wish diverse decides --scale" in capsys.readouterr().err
+    place = result.chosen["diverse"]
+    setting, request = (
+        result.rows[place].setting,
+        ["--prompt", "a picture of 0 birds", "--seed", "0", "--size", "64x64"],
+    )
+    assert main(["sample", str(run), *request, "--wish", "diverse"]) == 0
+    assert f"diverse: {setting.title}" in capsys.readouterr().err
+    (row,) = json.loads((run / "drawn" / "adapted" / "index.json").read_text())
+    assert (row["guidance_scale"], row["num_inference_steps"]) == (setting.guidance_scale, 2)
+    (run / FILE).write_bytes((run / FILE).read_bytes()[:-1] + b"\0")
+    assert main(["sample", str(run), *request, "--wish", "diverse", "--to", str(tmp_path / "x")]) == 2
+    assert "is of another adapter" in capsys.readouterr().err
+
+
+def test_a_beaten_way_draws_no_more(finished_run, captions, tmp_path, capsys, monkeypatch):
+    out, to = finished_run("--validation_split", "0.5"), tmp_path / "frontier"
+    monkeypatch.setattr(tracing, "FIRST_ROUND", 4)
+    monkeypatch.setattr(tracing, "surely_beaten", lambda points: [True, *[False] * (len(points) - 1)])
+    words = words_of(out, to, captions, "--method", "cfg", "--guidance_scales", "2", "--guidance_scales", "4")
+    assert main([*words, "--scales", "1", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [(row["captions"], row["is_beaten"]) for row in result["rows"]] == [(4, True), (6, False)]
+    assert result["front"] == [1]
+    assert set(result["chosen"].values()) == {1}
+    assert "beaten after 4 captions" in (to / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--method", "guidance"], "--method guidance is unknown; there are cfg, interval"),
+        (["--guidance_scales", "-1", "--steps", "0"], "--steps 0 must be between 1 and 1000"),
+        (["--method", "cfg_zero_star"], "is for flows, and sd is none"),
+        (["--adherence", "kid"], "--adherence kid is no metric of captions; there are top1"),
+        (["--diversity", "noise"], "neither within_caption nor vendi"),
+        (["--num_images", "1"], "--num_images 1 must be at least 2"),
+        (["--limit", "2"], "--limit 2 must be at least 4"),
+        (["--against", "nowhere"], "--against nowhere holds no frontier"),
+    ],
+)
+def test_what_cannot_be_traced_is_said_before_anything_is_drawn(more, said, finished_run, captions, tmp_path, capsys):
+    out, to = finished_run("--validation_split", "0.5"), tmp_path / "frontier"
+    given = {word for word in more if word.startswith("--")}
+    words = words_of(out, to, captions)
+    kept = [word for k, word in enumerate(words) if not ({word, words[k - 1]} & given)]
+    assert main([*kept, *more]) == 2
+    assert said in capsys.readouterr().err
+    assert not to.exists()
+
+
+def test_every_way_is_tried_once_and_at_scale_1_only_plain(tmp_path):
+    file = tmp_path / "adapter.safetensors"
+    file.write_bytes(b"adapter")
+    usual = SampleSettings(2.0, 4, Size.square(64))
+    found = ways(Axes(("cfg", "interval", "adapter"), None, None, (4, 8), {None: file}), usual)
+    titles = [way.setting.title for way in found]
+    assert len(set(titles)) == len(titles) == 2 * (5 * 2 + 4 + 3)
+    assert len({way.folder for way in found}) == len(found)
+    assert titles[:4] == [
+        "cfg 1, 4 steps",
+        "cfg 1, adapter 0.7, 4 steps",
+        "cfg 1.5, 4 steps",
+        "cfg 1.5, adapter 0.7, 4 steps",
+    ]
+    assert {way.setting.method for way in found if way.setting.guidance_scale == 1} == {"cfg"}
+    assert all(way.settings.guidance_scale == way.setting.guidance_scale for way in found)
+    assert {repr(way.settings.guidance) for way in found if way.setting.method == "interval"} != {repr(usual.guidance)}
+    assert not [method for method, options in METHODS.items() if GuidanceOptions(**options).problems()]
+
+
+def test_pictures_that_fall_apart_are_not_diverse():
+    setting = Setting(method="cfg", guidance={}, guidance_scale=1.0, num_inference_steps=4, scale=1.0, adapter="x")
+
+    def row(kid):
+        some = Interval(0.0, 0.0, 0.0, 4)
+        return Row(setting=setting, folder="", captions=4, is_beaten=False, adherence=some, diversity=some, vendi=some,
+                   kid=kid, values=((0.0, 0.0),))  # fmt: skip
+
+    near, wide, far = Interval(0.2, 0.1, 0.3, 4), Interval(0.5, 0.2, 0.8, 4), Interval(0.7, 0.4, 1.0, 4)
+    assert [one.is_far for one in far_apart([row(near), row(wide), row(far)])] == [False, False, True]
+    assert [one.is_far for one in far_apart([row(None), row(None)])] == [False, False]
+    assert Measured(adherence="a", diversity="b", adherence_by="c", diversity_by="d").adherence == "a"
+
+
+def test_pictures_are_those_of_sample(finished_run, captions, tmp_path):
+    """One way of the frontier, drawn by `sample` with the same flags and seed."""
+    out, to = finished_run("--validation_split", "0.5"), tmp_path / "frontier"
+    words = words_of(out, to, captions, "--method", "apg", "--guidance_scales", "3", "--scales", "1", "--size", "64x64")
+    assert main([*words, "--limit", "4"]) == 0
+    (row,) = records_of.read(to).rows
+    drawn = Image.open(to / row.folder / "0000" / "000000.png")
+    flags = ["--guidance_method", "apg", "--guidance_scale", "3", "--num_inference_steps", "2", "--size", "64x64"]
+    place = tmp_path / "sample"
+    assert main(["sample", str(out), "--prompt", "a picture of 0 birds", *flags, "--to", str(place)]) == 0
+    same = Image.open(place / "adapted" / "0000.png")
+    assert largest_difference(drawn, same) <= 1
