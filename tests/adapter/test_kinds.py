@@ -3,7 +3,7 @@
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from peft import get_peft_model_state_dict
+from peft import get_peft_model_state_dict, inject_adapter_in_model
 from safetensors.torch import load_file
 
 from pipeline.adapter import dropout, lora, pissa, verify
@@ -146,8 +146,6 @@ def test_a_layer_whose_name_ends_another_keeps_its_own_rank():
         "inner.proj": 3,
     }
     config = lora._config(target_modules(model, options, TargetModules({})), options)
-    from peft import inject_adapter_in_model
-
     inject_adapter_in_model(config, model, adapter_name="default")
     assert model["proj"].r["default"] == 2
     assert model["inner"]["proj"].r["default"] == 3
@@ -269,3 +267,28 @@ def test_dropout_leaves_out_its_share_and_keeps_the_mean():
     masks = torch.cat([dropped, other(torch.ones(2, 50_000))])  # of two examples in two layers
     alike = torch.corrcoef(torch.cat([masks, masks[:1].roll(1, 1)]))  # and of one of them with its neighbours
     assert (alike - torch.eye(5)).abs().max() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("options", "ratio"),
+    [
+        ({"lora_init": "kaiming", "use_rslora": True, "lora_alpha": 8.0}, 1.0),  # the one pair that rank leaves alone
+        ({"lora_init": "gaussian"}, 0.25),  # alpha as rank: falls with its root
+        ({"lora_init": "kaiming"}, 4.0),  # grows with its root
+    ],
+)
+def test_how_far_a_step_goes_depends_on_rank_init_and_scale_as_they_say(options, ratio):
+    """Sixteen times the rank at one rate: of Adam's first step, which moves B alone, and each number by the rate."""
+
+    def moved(rank):
+        torch.manual_seed(0)
+        model = torch.nn.ModuleDict({"proj": torch.nn.Linear(768, 64, bias=False)})
+        wanted = AdapterOptions(lora_layers="proj", rank=rank, **options)
+        config = lora._config(target_modules(model, wanted, TargetModules({})), wanted)
+        inject_adapter_in_model(config, model, adapter_name="default")
+        layer = model["proj"]
+        a = lora.first_weights("proj", layer.lora_A["default"].weight, wanted, 0)
+        signs = torch.randint(2, (64, rank)) * 2.0 - 1
+        return (layer.scaling["default"] * signs @ a).norm().item()
+
+    assert moved(64) / moved(4) == pytest.approx(ratio, rel=0.15)

@@ -1,12 +1,14 @@
 """The straight path of flow models: its maths, how times are drawn, and what they weigh."""
 
 import math
+import types
 
 import pytest
 import scipy.stats
 import torch
 from diffusers.training_utils import compute_loss_weighting_for_sd3
 
+from pipeline.objective.objective import Objective
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.paths import RectifiedFlow, VariancePreserving
 from pipeline.objective.timesteps import ConstantShift, beta, build_density, logit_normal, mode, shifted, uniform
@@ -173,3 +175,26 @@ def test_measured_levels_are_even_whatever_is_trained():
 def test_what_has_no_meaning_for_a_model_is_named(options, is_flow, named):
     said = ObjectiveOptions(**options).clashes(is_flow=is_flow)
     assert [sentence.split()[0] for sentence in said] == [f"--{name}" for name in named]
+
+
+def test_a_flow_learns_its_velocity_not_the_data_behind_it():
+    """diffusers' SD3 script compares x_t - sigma v with x_0 unless it is told otherwise: sigma^2 times this loss."""
+    generator = torch.Generator().manual_seed(3)
+    x_0, noise, off = torch.randn(3, 4, 2, 4, 4, generator=generator)
+    t = torch.tensor([0.1, 0.4, 0.7, 0.9])
+    batch = types.SimpleNamespace(latents=x_0, noise=noise, perturbed=None, mask=None, weights=None, u=t.double())
+
+    class Off:
+        def __call__(self, x_t, t, conditioning):
+            return noise - x_0 + off
+
+        base = __call__
+
+        def num_tokens(self, latents):
+            return 1
+
+    path = RectifiedFlow(uniform, ConstantShift(1.0))
+    loss = Objective(path, Uniform())(Off(), batch, None)
+    torch.testing.assert_close(loss, off.square().mean((1, 2, 3)))
+    data = path.split(noise - x_0 + off, path.sample(x_0, noise, t).x_t, t)[0]
+    torch.testing.assert_close((data - x_0).square().mean((1, 2, 3)), t.square() * loss)
