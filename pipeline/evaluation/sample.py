@@ -47,6 +47,12 @@ class SampleSettings:
     weaker: str | None = field(default=None, repr=False)  # the checkpoint that guidance leads away from, not the base
 
     @property
+    def text(self) -> str:
+        """The settings for a reader."""
+        led = "" if self.guidance.is_usual else f" ({self.guidance.text})"
+        return f"Guidance {self.guidance_scale:g}{led}, {self.num_inference_steps} steps, {self.size} pixels"
+
+    @property
     def facts(self) -> dict[str, Any]:
         """All that decides a picture, by name; what is as usual is not named."""
         values = {**dataclasses.asdict(self), **self.guidance.facts}
@@ -98,14 +104,14 @@ class Sampler:
         return pictures
 
     def _draw(self, batch: list[SampleRequest]) -> list[Image.Image]:
-        settings = self.settings
+        settings, family = self.settings, self.family
         with guided(
             self.pipe,
             self.denoiser,
             settings.guidance,
             settings.guidance_scale,
             seeds=[request.seed for request in batch],
-            traits=Traits(self.family.negates_velocity, self.family.renormalises_guidance),
+            traits=Traits(family.negates_velocity, family.asks_in_turn, family.renormalises_guidance),
             weaker=self._weaker(),
         ) as scale:
             pictures: list[Image.Image] = self.pipe(

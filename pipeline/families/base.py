@@ -41,6 +41,7 @@ class Family(ABC):
     read_by_clip: ClassVar[bool] = False  # and by nothing else: then layers can be skipped, and prompts cut into chunks
     layers_left_out: ClassVar[int] = 0  # at the end of CLIP's text encoders, where the pipeline reads before them
     negates_velocity: ClassVar[bool] = False  # its transformer's goes from noise to data
+    asks_in_turn: ClassVar[bool] = False  # its pipeline, for captions' and unconditional predictions, not at once
     renormalises_guidance: ClassVar[bool] = False  # its pipeline: to the norms of the caption's prediction, row by row
     perturbed_attention: ClassVar[str] = ""  # a pattern of self-attention that can be taken away; none: there is none
     ragged: ClassVar[Ragged] = "pad"  # what a batch does with prompt embeddings of different lengths

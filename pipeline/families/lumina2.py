@@ -32,6 +32,7 @@ class Lumina2(Family):
     comfyui_knows_original_names = True
     architecture = "lumina-2"
     negates_velocity = True
+    asks_in_turn = True
     renormalises_guidance = True
     key_signatures = (KeySignature(r"transformer\.(?:layers|noise_refiner|context_refiner)\.\d"),)
 

@@ -133,7 +133,7 @@ def write(
         advice=advice(found, run),
         n=found.evaluation.n,
         origin=origin,
-        settings=f"Guidance {settings.guidance_scale:g}, {settings.num_inference_steps} steps, {settings.size} pixels",
+        settings=settings.text,
         extractor=found.extractor,
         rows=results.rows(followed(found)),
         levels=levels,

@@ -11,13 +11,16 @@ from pipeline.adapter.names import FILE as ADAPTER
 from pipeline.console import clock
 from pipeline.errors import CheckpointError
 from pipeline.evaluation import results, test_set
+from pipeline.evaluation import snippet as snippets
 from pipeline.evaluation.extractors import photographs
 from pipeline.evaluation.picture_sets import INDEX, kept
 from pipeline.evaluation.results import Evaluation
+from pipeline.families import registry
 from pipeline.geometry import Size
 from pipeline.report import charts, class_loss, dataset, heldout, pictures
 from pipeline.report.advice import advice
 from pipeline.report.rendering import template
+from pipeline.sampling.options import GuidanceOptions
 from pipeline.training import result, tracking
 from pipeline.training.tracking import StepRow
 
@@ -73,7 +76,7 @@ def content(folder: Path) -> dict[str, Any]:
         "cost": cost(steps, environment, found.peak_memory),
         "phases": phases(found.seconds),
         "verification": found.verification,
-        "snippet": snippet(folder, run, environment["base_model"], size),
+        "snippet": snippet(folder, run, environment, size),
         "again": again(folder),
         "versions": {key: value for key, value in environment.items() if isinstance(value, str | int)},
     }
@@ -152,20 +155,29 @@ def cost(steps: list[StepRow], environment: dict[str, Any], peak_memory: int | N
     ]
 
 
-def snippet(folder: Path, run: dict[str, Any], base_model: str, size: Size) -> str:
+def snippet(folder: Path, run: dict[str, Any], environment: dict[str, Any], size: Size) -> str:
     """Plain diffusers code that makes the first picture of the page again."""
     index = folder / "samples" / test_set.ADAPTED / INDEX
     index = index if index.is_file() else next(iter(sorted((folder / "samples").glob(f"step-*/{INDEX}"))), index)
     request = kept(index.parent)[0] if index.is_file() else None
     prompt, seed = (request["prompt"], request["seed"]) if request else ("your prompt", run["seed"])
+    base_model, kind = environment["base_model"], environment.get("pipeline_class", "")
     which = "".join(f", {name}={run[name]!r}" for name in ("revision", "variant") if name in run)
+    guidance = GuidanceOptions.of(run)
+    led = "" if guidance.is_usual else snippets.code(guidance, run["guidance_scale"], seed, registry.class_of(kind))
     return f"""import torch
 from diffusers import DiffusionPipeline
 
 pipe = DiffusionPipeline.from_pretrained({base_model!r}{which})
 pipe.load_lora_weights({str(folder)!r}, weight_name={ADAPTER!r})
-image = pipe(
+{
+        led
+        and f'''
+{led}
+
+'''
+    }image = pipe(
     {prompt!r}, height={size.height}, width={size.width},
-    guidance_scale={run["guidance_scale"]}, num_inference_steps={run["num_inference_steps"]},
+    guidance_scale={guidance.stock_scale(run["guidance_scale"])}, num_inference_steps={run["num_inference_steps"]},
     generator=torch.Generator().manual_seed({seed}),
 ).images[0]"""

@@ -117,6 +117,7 @@ def environment(context: RunContext) -> dict[str, Any]:
         "notes": list(grouped(plan.notes)),
         **fingerprints(context.data),
         "size": [plan.size.width, plan.size.height],
+        "pipeline_class": context.family.pipeline_class,
         "base_model": context.run.model.pretrained_model_name_or_path or str(shipped.BASE),
     }
 

@@ -27,6 +27,7 @@ class Traits:
     """What a family's stock pipeline does with its denoiser's predictions, where it is not the usual."""
 
     negates: bool = False  # its transformer's velocity goes from noise to data
+    in_turn: bool = False  # it asks for the caption's prediction first, for the unconditional one in a second call
     renormalises: bool = False  # what is led away from the unconditional gets the caption's norms, row by row
 
 
@@ -53,7 +54,7 @@ def guided(
     own = vars(denoiser).copy()
     vars(denoiser)["forward"] = answers
     try:
-        yield scale if weaker is None else 1.0
+        yield guidance.stock_scale(scale)
     finally:
         del vars(denoiser)["forward"]
         vars(denoiser).update({"forward": own["forward"]} if "forward" in own else {})
@@ -132,7 +133,7 @@ class Guided:
         """The captions' predictions; the unconditional ones, where a pipeline asks for them, come in a second call."""
         cond = self._predicted(call)
         if self.weaker is None:
-            self.waiting = (cond, point) if self.scale > 1 else None
+            self.waiting = (cond, point) if self.traits.in_turn and self.scale > 1 else None
             return cond
         if not self._guides(point):
             return cond

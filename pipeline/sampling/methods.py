@@ -119,11 +119,15 @@ def combination(options: GuidanceOptions, scale: float) -> Combination:
     return Rescaled(method, options.guidance_rescale) if options.guidance_rescale else method
 
 
+def projects(options: GuidanceOptions) -> bool:
+    """Whether APG is anything but CFG: what is split and put together again unchanged would only be rounded."""
+    return options.apg_eta != 1 or options.apg_norm is not None or options.apg_momentum != 0
+
+
 def _method(options: GuidanceOptions, scale: float) -> Combination:
     if options.guidance_method == "cfg_zero_star":
         return CfgZeroStar(scale)
-    projects = options.apg_eta != 1 or options.apg_norm is not None or options.apg_momentum != 0
-    if options.guidance_method == "cfg" or not projects:  # what is split and put together again would be rounded
+    if options.guidance_method == "cfg" or not projects(options):
         return Cfg(scale)
     from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer
 

@@ -80,6 +80,10 @@ class GuidanceOptions:
         """The noise levels that are guided, above the first and up to the second; None for all."""
         return None if self.guidance_interval is None else _interval(self.guidance_interval)
 
+    def stock_scale(self, scale: float) -> float:
+        """What a stock pipeline is told: 1, at which it compares with nothing, where that is done for it."""
+        return scale if self.guidance_against == "unconditional" else 1.0
+
     @property
     def text(self) -> str:
         """What is done, for the plan."""

@@ -16,13 +16,15 @@ import yaml
 from pipeline import atomic
 from pipeline.data.captions import has_word
 from pipeline.data.card import LICENSES, Card
-from pipeline.evaluation import memorisation, png_metadata, results, test_set
+from pipeline.evaluation import memorisation, png_metadata, results, snippet, test_set
 from pipeline.evaluation.fairness import record as fairness
 from pipeline.evaluation.fairness import tables
 from pipeline.evaluation.fairness.record import Fairness
 from pipeline.evaluation.picture_sets import INDEX, kept
 from pipeline.evaluation.previews import spread
+from pipeline.families import registry
 from pipeline.hub_ids import HUB_ID
+from pipeline.sampling.options import GuidanceOptions
 from pipeline.sharing import hub
 from pipeline.sharing.redact import redacted, redactor
 from pipeline.training import result, tracking
@@ -98,11 +100,13 @@ def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None
     }
     hub_id = base.hub_id if base.hub_id and HUB_ID.fullmatch(base.hub_id) else None
     base = dataclasses.replace(base, hub_id=hub_id, **found)
+    guidance = GuidanceOptions.of(raw)
     declared = {**redacted(dataclasses.asdict(data), private), "dataset_id": data.dataset_id} if data else None
     validation = tracking.validation_at(steps, finished.kept_step)
     shown, num_hidden = pairs(folder, finished.kept_step, private)
     requests = [adapted for _, adapted in shown]
     request = next((row for row in requests if trigger is None or any(has_word(row["prompt"], w) for w in words)), {})
+    scale, seed = request.get("guidance_scale", base.guidance_scale), request.get("seed", run.get("seed", 0))
     return {
         "front": front_matter(base, declared, trigger, requests),
         "title": private(folder.resolve().name),
@@ -137,8 +141,9 @@ def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None
         "prompt": request.get("prompt", trigger or "a picture"),
         "width": request.get("width", environment["size"][0]),
         "height": request.get("height", environment["size"][1]),
-        "guidance_scale": request.get("guidance_scale", base.guidance_scale),
-        "seed": request.get("seed", run.get("seed", 0)),
+        "guidance_scale": guidance.stock_scale(scale),
+        "guided": snippet.code(guidance, scale, seed, registry.class_of(base.pipeline_class)),
+        "seed": seed,
     }
 
 

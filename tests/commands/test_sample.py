@@ -1,5 +1,6 @@
 """sample, guided in other ways than the run."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,6 +8,8 @@ from PIL import Image
 
 from pipeline.__main__ import main
 from pipeline.commands.guidance import GuidanceFlags
+from pipeline.evaluation.sample import SampleSettings
+from pipeline.geometry import Size
 from pipeline.sampling.options import GuidanceOptions
 from tests.conftest import largest_difference
 from tests.running import whole_grid
@@ -88,6 +91,15 @@ def test_what_makes_no_sense_is_refused_before_anything_is_drawn(trained, tmp_pa
     assert main(["sample", str(trained), "--prompt", "x", *flags, "--to", str(tmp_path / "drawn")]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "drawn").exists()
+
+
+def test_settings_for_a_reader_name_what_is_not_as_usual():
+    usual = SampleSettings(7.5, 25, Size.square(64))
+    assert usual.text == "Guidance 7.5, 25 steps, 64 x 64 pixels"
+    led = dataclasses.replace(usual, guidance=GuidanceOptions(guidance_against="base", guidance_rescale=0.7))
+    assert led.text.startswith("Guidance 7.5 (cfg away from the base's, rescaled by 0.7), 25 steps")
+    assert repr(usual) == repr(led)  # by which pictures of a class are found again
+    assert usual != led
 
 
 def test_flags_go_over_the_runs_and_another_method_leaves_what_belongs_to_the_runs():

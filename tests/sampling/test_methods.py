@@ -90,6 +90,13 @@ def test_cfg_zero_star_of_parallel_predictions_is_the_captions():
     assert not combine(cond, cond, point(LEVELS[3], step=0)).any()
 
 
+def test_cfg_zero_star_scales_by_the_whole_picture():
+    cond, other = tensors(2)
+    fit = (cond * other).sum((1, 2, 3), keepdim=True) / (other * other).sum((1, 2, 3), keepdim=True)
+    expected = fit * other + 4 * (cond - fit * other)
+    assert torch.allclose(guided(4.0, LEVELS[3], guidance_method="cfg_zero_star"), expected, atol=1e-4)
+
+
 def test_rescaling_gives_back_the_deviation_of_the_captions_prediction():
     cond, _ = tensors(2)
     full, half, none = (guided(5.0, guidance_rescale=share) for share in (1.0, 0.5, 0.0))

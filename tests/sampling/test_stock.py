@@ -2,15 +2,19 @@
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
+from pipeline.evaluation import snippet
 from pipeline.evaluation.sample import Sampler, SampleRequest, SampleSettings, guidance_clashes
 from pipeline.families import registry
 from pipeline.geometry import Size
 from pipeline.objective.options import ObjectiveOptions
+from pipeline.sampling.guided import Guided, Traits
 from pipeline.sampling.options import GuidanceOptions
 from pipeline.sampling.perturbed import OnItself
 from tests.conftest import attach
@@ -21,6 +25,15 @@ USUAL = GuidanceOptions()
 REQUESTS = [SampleRequest("a red square", 3), SampleRequest("a very large teal circle", 4)]
 EVERYWHERE = GuidanceOptions(guidance_interval="0,inf")  # the same as usual, on the way that is ours
 STEPS, SCALE = 3, 3.0
+KINDS: list[dict[str, Any]] = [  # of Sana, whose evaluations take long, every other one
+    {"guidance_interval": "0.3,3"},
+    {"guidance_rescale": 0.7},
+    {"guidance_method": "apg"},
+    {"guidance_method": "cfg_zero_star"},
+    {"cads_scale": 0.2},
+    {"guidance_against": "base"},
+    {"guidance_against": "perturbed"},
+]
 FLOW, UNET = ["perturbed"], ["cfg_zero_star"]
 REFUSED = {"sd": UNET, "sdxl": UNET, "sd3": FLOW, "sana": FLOW, "lumina2": [0.7, *UNET, *FLOW]}
 
@@ -52,6 +65,15 @@ class Drawing:
         with self.seen() as seen:
             self.sampler(guidance, scale, **more).draw(requests or REQUESTS)
         return seen[0]
+
+    @contextlib.contextmanager
+    def in_plain_diffusers(self, guidance: GuidanceOptions, seed: int):
+        """The pipeline as a card's code leaves it; the scale that it has to be called with."""
+        exec(snippet.code(guidance, SCALE, seed, type(self.family)), {"pipe": self.pipe, "torch": torch})
+        try:
+            yield guidance.stock_scale(SCALE)
+        finally:
+            del self.denoiser.forward
 
     @contextlib.contextmanager
     def seen(self):
@@ -96,17 +118,8 @@ def test_what_changes_nothing_is_the_stock_call_to_the_bit(drawing, name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_each_method_that_fits_draws_something_else_for_each_picture_alone(drawing, name):
     found = drawing(name)
-    kinds = [
-        {"guidance_interval": "0.3,3"},
-        {"guidance_rescale": 0.7},
-        {"guidance_method": "apg"},
-        {"guidance_method": "cfg_zero_star"},
-        {"guidance_against": "base"},
-        {"guidance_against": "perturbed"},
-        {"cads_scale": 0.2},
-    ]
     seen, refused = [found.latents()], []
-    for kind in kinds:
+    for kind in KINDS[::2] if name == "sana" else KINDS:
         guidance = GuidanceOptions(**kind)
         if clashes(found, guidance):
             refused.append(next(iter(kind.values())))
@@ -117,6 +130,11 @@ def test_each_method_that_fits_draws_something_else_for_each_picture_alone(drawi
         seen.append(both)
         alone = found.latents(guidance, requests=REQUESTS[1:])
         assert torch.allclose(both[1:], alone, atol=1e-3), kind
+        with found.in_plain_diffusers(guidance, REQUESTS[1].seed) as scale:
+            plain = found.latents(scale=scale, requests=REQUESTS[1:])
+            if guidance.guidance_method == "apg":  # which remembers the steps of one picture
+                assert torch.equal(found.latents(scale=scale, requests=REQUESTS[1:]), plain)
+        assert torch.allclose(plain, alone, atol=1e-4), kind
     assert refused == REFUSED[name]
     assert torch.equal(found.latents(), seen[0])  # nothing stays behind
 
@@ -176,6 +194,65 @@ def test_a_checkpoint_can_stand_for_the_base(drawing):
     weaker = [found.latents(guidance, scale=2.0, weaker=lambda s=s: adapted.with_scale(s)) for s in (0.0, 1.0)]
     assert torch.allclose(weaker[0], against_base, atol=1e-4)
     assert torch.allclose(weaker[1], found.latents(scale=1.0), atol=1e-4)
+
+
+def test_the_adapter_is_not_folded_away_where_it_is_switched(drawing):
+    from pipeline.adapter import lora
+    from pipeline.adapter.adapted_models import AdaptedModels
+
+    found = drawing("sd")
+    adapted, layer = AdaptedModels({"unet": found.denoiser}), lora.adapted_layers(found.denoiser)[0]
+    with found.sampler(USUAL).folded(adapted):
+        assert layer.merged
+    with found.sampler(GuidanceOptions(guidance_against="base")).folded(adapted):
+        assert not layer.merged
+
+
+class Recorded:
+    """A denoiser that answers with what it is given, times a sign, and remembers its arguments."""
+
+    def __init__(self, sign: int) -> None:
+        self.sign, self.calls = sign, []
+
+    def __call__(self, x_t, **conditions):
+        self.calls.append(conditions)
+        return (
+            self.sign * (x_t * conditions["encoder_hidden_states"].mean((1, 2))[:, None, None, None]).sin().roll(1, 2),
+        )
+
+
+def answered(recorded: Recorded, guidance: GuidanceOptions, **traits: bool) -> Tensor:
+    """The answer to one call of a pipeline for two pictures, [unconditional; caption]."""
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(4)
+    answers = Guided(recorded, scheduler, guidance, 3.0, seeds=[1, 2], traits=Traits(**traits), weaker=None)
+    generator = torch.Generator().manual_seed(0)
+    states, pooled, sizes = (torch.randn(4, *shape, generator=generator) for shape in ((3, 5), (5,), (6,)))
+    more = {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": sizes}, "timestep": torch.tensor(1000.0)}
+    x_t = torch.randn(2, 4, 3, 3, generator=generator).repeat(2, 1, 1, 1)
+    return answers(x_t, encoder_hidden_states=states, **more)[0]
+
+
+def test_a_velocity_of_the_other_sign_is_guided_alike():
+    """Away from data or towards it, what is projected is the data."""
+    guidance = GuidanceOptions(guidance_method="apg")
+    usual, negated = answered(Recorded(1), guidance), answered(Recorded(-1), guidance, negates=True)
+    assert torch.allclose(usual, -negated, atol=1e-6)
+    assert not torch.allclose(usual, -answered(Recorded(-1), guidance), atol=1e-2)
+
+
+def test_noise_is_put_into_captions_alone():
+    plain, noisy = Recorded(1), Recorded(1)
+    answered(plain, EVERYWHERE)
+    answered(noisy, GuidanceOptions(cads_scale=0.2))
+    (before,), (after,) = plain.calls, noisy.calls
+    for name in ("encoder_hidden_states", "text_embeds"):
+        first, second = (call.get(name, call["added_cond_kwargs"].get(name)) for call in (before, after))
+        assert torch.equal(first[:2], second[:2])
+        assert not torch.isclose(first[2:], second[2:]).any()
+        over = tuple(range(1, first.ndim))
+        assert torch.allclose(first[2:].std(over), second[2:].std(over), atol=1e-4)
+    assert torch.equal(before["added_cond_kwargs"]["time_ids"], after["added_cond_kwargs"]["time_ids"])
 
 
 def test_perturbed_attention_sees_only_its_own_place():
