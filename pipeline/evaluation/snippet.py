@@ -22,13 +22,22 @@ def template() -> jinja2.Template:
 
 
 def code(guidance: GuidanceOptions, scale: float, seed: int, family: type[Family]) -> str:
-    """What makes the denoiser of `pipe` answer as the guidance says, for one picture; nothing where it is as usual."""
-    if guidance.is_usual:
+    """What makes the denoiser of `pipe` answer as the guidance says, for one picture; nothing where it is as usual.
+
+    Nothing either where a file says what no guidance is: it would become code.
+    """
+    if guidance.is_usual or not guidance.is_sound:
         return ""
     low, high = (_number(level) for level in guidance.interval or (0.0, math.inf))
     does_project = guidance.guidance_method == "apg" and projects(guidance)
     body = template().render(
-        guidance=guidance, scale=scale, seed=seed, family=family, low=low, high=high, projects=does_project
+        guidance=guidance,
+        scale=float(scale),
+        seed=int(seed),
+        family=family,
+        low=low,
+        high=high,
+        projects=does_project,
     )
     return "\n".join([*_imports(guidance, does_project), "", body.strip()])
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pipeline.errors import out_of_bounds
 
@@ -74,6 +74,15 @@ class GuidanceOptions:
         names |= {"apg_eta", "apg_norm", "apg_momentum"} if self.guidance_method == "apg" else set()
         found = {field.name: getattr(self, field.name) for field in dataclasses.fields(GuidanceOptions)}
         return {name: value for name, value in found.items() if name in names and value is not None}
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether every value is of its kind and means something: what is read from a file need not be."""
+        names = (self.guidance_method in get_args(Method)) and (self.guidance_against in get_args(Against))
+        numbers = (self.guidance_rescale, self.apg_eta, self.apg_norm, self.apg_momentum, self.cads_scale)
+        are_numbers = all(isinstance(value, float | int | None) for value in numbers)
+        is_text = isinstance(self.guidance_interval, str | None)
+        return names and are_numbers and is_text and not self.problems()
 
     @property
     def interval(self) -> tuple[float, float] | None:

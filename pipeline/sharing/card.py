@@ -100,7 +100,6 @@ def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None
     }
     hub_id = base.hub_id if base.hub_id and HUB_ID.fullmatch(base.hub_id) else None
     base = dataclasses.replace(base, hub_id=hub_id, **found)
-    guidance = GuidanceOptions.of(raw)
     declared = {**redacted(dataclasses.asdict(data), private), "dataset_id": data.dataset_id} if data else None
     validation = tracking.validation_at(steps, finished.kept_step)
     shown, num_hidden = pairs(folder, finished.kept_step, private)
@@ -141,9 +140,7 @@ def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None
         "prompt": request.get("prompt", trigger or "a picture"),
         "width": request.get("width", environment["size"][0]),
         "height": request.get("height", environment["size"][1]),
-        "guidance_scale": guidance.stock_scale(scale),
-        "guided": snippet.code(guidance, scale, seed, registry.class_of(base.pipeline_class)),
-        "seed": seed,
+        **guided(GuidanceOptions.of(raw), scale, seed, base.pipeline_class),
     }
 
 
@@ -151,6 +148,12 @@ def whole(run: dict[str, Any], name: str, otherwise: int) -> int:
     """A number of run.toml that becomes code; what somebody has put in its place does not."""
     value = run.get(name)
     return value if isinstance(value, int) else otherwise
+
+
+def guided(guidance: GuidanceOptions, scale: float, seed: int, pipeline_class: str) -> dict[str, Any]:
+    """What the code of the card draws with: the pipeline's scale, the seed, and how it is guided where not as usual."""
+    code = snippet.code(guidance, scale, seed, registry.class_of(pipeline_class))
+    return {"guidance_scale": guidance.stock_scale(scale), "guided": code, "seed": seed}
 
 
 def of_groups(found: Fairness | None, private: Callable[[str], str]) -> dict[str, Any] | None:

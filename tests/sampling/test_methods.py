@@ -13,6 +13,8 @@ from diffusers import (
     PNDMScheduler,
 )
 
+from pipeline.evaluation import snippet
+from pipeline.families.sd import StableDiffusion
 from pipeline.objective.paths import RectifiedFlow, VariancePreserving
 from pipeline.objective.timesteps import ConstantShift, uniform
 from pipeline.sampling.conditions import annealed, noise_for, signal_at
@@ -203,6 +205,25 @@ def test_options_say_what_a_model_has_no_use_for():
     assert "no plain self-attention" in said(GuidanceOptions(guidance_against="perturbed"))
     assert not said(GuidanceOptions(guidance_against="perturbed"), can_perturb=True)
     assert not said(GuidanceOptions(), has_null=False)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"guidance_method": "apg\nimport os"},
+        {"guidance_against": "base", "cads_scale": "exit()"},
+        {"guidance_method": "apg", "apg_norm": "exit()"},
+        {"guidance_interval": 3},
+        {"guidance_interval": "3,1"},
+    ],
+)
+def test_what_a_file_says_that_is_no_guidance_becomes_no_code(values):
+    """Not as a value out of its bounds, and not as one of another kind, which only a file can hold."""
+    options = object.__new__(GuidanceOptions)
+    vars(options).update({**vars(GuidanceOptions()), **values})
+    assert not options.is_sound
+    assert snippet.code(options, 3.0, 1, StableDiffusion) == ""
+    assert "guided" in snippet.code(GuidanceOptions(guidance_method="apg"), 3.0, 1, StableDiffusion)
 
 
 def test_what_is_recorded_is_enough_to_draw_again():
