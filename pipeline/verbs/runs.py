@@ -34,7 +34,6 @@ def sample(
     """Draw pictures with a trained adapter, beside those of the base.
 
     Example: python -m pipeline sample outputs/demo --prompt "a large fox on a blue background" --num_images 4
-    Example: python -m pipeline sample outputs/demo --prompt "a fox" --guidance_against base --guidance_scale 1.5
 
     Parameters
     ----------
