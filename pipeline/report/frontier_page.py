@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import atomic
-from pipeline.evaluation.frontier.found import Frontier, Row
+from pipeline.evaluation.frontier.found import Frontier, Row, Setting
 from pipeline.evaluation.metrics.table import METRICS
 from pipeline.evaluation.picture_sets import kept
+from pipeline.geometry import Size
 from pipeline.report.charts import round_ticks
 from pipeline.report.pictures import embedded
+from pipeline.report.plain_code import Drawn, Model, plain
 from pipeline.report.rendering import template
+from pipeline.sampling.options import GuidanceOptions
 
 FILE = "report.html"
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 480, 64, 24, 44, 48  # pixels
@@ -42,7 +45,7 @@ class Plane:
         return HEIGHT - BOTTOM - (min(max(value, low), high) - low) / (high - low) * (HEIGHT - BOTTOM - TOP)
 
 
-def write(folder: Path, name: str, found: Frontier, *, place: Path, origin: str) -> Path:
+def write(folder: Path, name: str, found: Frontier, *, place: Path, model: Model, size: Size, origin: str) -> Path:
     """Make the page beside the pictures; `place` is the output folder of the run."""
     plane = Plane(found.rows)
     wishes: dict[int, list[str]] = {}
@@ -55,6 +58,7 @@ def write(folder: Path, name: str, found: Frontier, *, place: Path, origin: str)
             "says": SAYS[wish],
             "point": points[number],
             "command": f"python -m pipeline sample {place} --wish {wish} --prompt {shlex.quote(found.captions[0])}",
+            "code": _code(place, model, found, found.rows[number].setting, size),
         }
         for wish, number in found.chosen.items()
     ]
@@ -85,6 +89,13 @@ def write(folder: Path, name: str, found: Frontier, *, place: Path, origin: str)
     path = folder / FILE
     atomic.write_text(path, text)
     return path
+
+
+def _code(place: Path, model: Model, found: Frontier, setting: Setting, size: Size) -> str:
+    """What draws the first picture of a way in plain diffusers."""
+    folder = place if setting.step is None else place / f"checkpoint-{setting.step}"
+    guidance, scale, steps = GuidanceOptions(**setting.guidance), setting.guidance_scale, setting.num_inference_steps
+    return plain(folder, model, Drawn(found.captions[0], found.first_seed, guidance, scale, steps, size, setting.scale))
 
 
 def _point(folder: Path, found: Frontier, place: int, plane: Plane) -> dict[str, Any]:

@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import atomic
-from pipeline.adapter.names import FILE as ADAPTER
 from pipeline.console import clock
 from pipeline.errors import CheckpointError
 from pipeline.evaluation import results, test_set
-from pipeline.evaluation import snippet as snippets
 from pipeline.evaluation.extractors import photographs
 from pipeline.evaluation.picture_sets import INDEX, kept
 from pipeline.evaluation.results import Evaluation
-from pipeline.families import registry
 from pipeline.geometry import Size
 from pipeline.report import charts, class_loss, dataset, heldout, pictures
 from pipeline.report.advice import advice
+from pipeline.report.plain_code import Drawn, Model, plain
 from pipeline.report.rendering import template
 from pipeline.sampling.options import GuidanceOptions
 from pipeline.training import result, tracking
@@ -161,23 +159,6 @@ def snippet(folder: Path, run: dict[str, Any], environment: dict[str, Any], size
     index = index if index.is_file() else next(iter(sorted((folder / "samples").glob(f"step-*/{INDEX}"))), index)
     request = kept(index.parent)[0] if index.is_file() else None
     prompt, seed = (request["prompt"], request["seed"]) if request else ("your prompt", run["seed"])
-    base_model, kind = environment["base_model"], environment.get("pipeline_class", "")
-    which = "".join(f", {name}={run[name]!r}" for name in ("revision", "variant") if name in run)
-    guidance = GuidanceOptions.of(run)
-    led = "" if guidance.is_usual else snippets.code(guidance, run["guidance_scale"], seed, registry.class_of(kind))
-    return f"""import torch
-from diffusers import DiffusionPipeline
-
-pipe = DiffusionPipeline.from_pretrained({base_model!r}{which})
-pipe.load_lora_weights({str(folder)!r}, weight_name={ADAPTER!r})
-{
-        led
-        and f'''
-{led}
-
-'''
-    }image = pipe(
-    {prompt!r}, height={size.height}, width={size.width},
-    guidance_scale={guidance.stock_scale(run["guidance_scale"])}, num_inference_steps={run["num_inference_steps"]},
-    generator=torch.Generator().manual_seed({seed}),
-).images[0]"""
+    model = Model(environment["base_model"], environment.get("pipeline_class", ""), run)
+    drawn = Drawn(prompt, seed, GuidanceOptions.of(run), run["guidance_scale"], run["num_inference_steps"], size)
+    return plain(folder, model, drawn)

@@ -31,6 +31,7 @@ from pipeline.evaluation.picture_sets import INDEX, kept
 from pipeline.evaluation.sample import guidance_clashes
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.report import frontier_page
+from pipeline.report.plain_code import Model
 from pipeline.sampling.options import GuidanceOptions
 
 FIRST_ROUND = 8  # captions; each later round goes on to twice as many
@@ -66,7 +67,16 @@ def _trace(adapter: Path, options: FrontierOptions, subject: Subject, *, as_json
         csv.writer(text).writerows(records_of.table(result.rows))
         atomic.write_text(folder / "frontier.csv", text.getvalue())
     compared = at_matched_diversity(*([r.rows[k].point for k in r.whole] for r in (result, other))) if other else None
-    page = frontier_page.write(folder, adapter.resolve().name, result, place=adapter, origin=wanted.origin)
+    base = options.base or subject.run.get("pretrained_model_name_or_path") or subject.family.source.folder
+    page = frontier_page.write(
+        folder,
+        adapter.resolve().name,
+        result,
+        place=adapter,
+        model=Model(str(base), subject.family.pipeline_class, subject.run),
+        size=subject.settings.size,
+        origin=wanted.origin,
+    )
     if as_json:
         say(json.dumps(records.to_json(result), indent=1))
     else:
