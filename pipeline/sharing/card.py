@@ -20,6 +20,9 @@ from pipeline.evaluation import memorisation, png_metadata, results, snippet, te
 from pipeline.evaluation.fairness import record as fairness
 from pipeline.evaluation.fairness import tables
 from pipeline.evaluation.fairness.record import Fairness
+from pipeline.evaluation.frontier import found as frontiers
+from pipeline.evaluation.frontier.found import Frontier
+from pipeline.evaluation.metrics.table import METRICS
 from pipeline.evaluation.picture_sets import INDEX, kept
 from pipeline.evaluation.previews import spread
 from pipeline.families import registry
@@ -133,6 +136,7 @@ def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None
         "memorised": memorisation.of_adapter(folder),
         "is_of_another": memorisation.is_of_another(folder),
         "fairness": of_groups(fairness.of_adapter(folder), private),
+        "frontier": of_points(frontiers.of_adapter(folder)),
         "pairs": shown,
         "num_hidden": num_hidden,
         "marked": all(png_metadata.is_marked(folder / row["url"]) for pair in shown for row in pair),
@@ -169,6 +173,25 @@ def of_groups(found: Fairness | None, private: Callable[[str], str]) -> dict[str
         "label": measured["label"] if measured else "",
         "rows": [redacted(row, private) for row in rows],
     }
+
+
+def of_points(found: Frontier | None) -> dict[str, Any] | None:
+    """What the card says of the frontier: the three ways of drawing that it names, with their numbers."""
+    if found is None:
+        return None
+    adherence, diversity = METRICS[found.measured.adherence], METRICS[found.measured.diversity]
+    rows = [
+        {
+            "wish": wish,
+            "way": row.setting.title,
+            "adherence": row.adherence.text(adherence.form),
+            "diversity": row.diversity.text("{:.3f}"),
+            "kid": row.kid.text("{:.3f}") if row.kid is not None else "",
+        }
+        for wish, row in found.points.items()
+    ]
+    measured = f"{adherence.label} ({adherence.short}), by {found.measured.adherence_by}; {diversity.label.lower()}"
+    return {"rows": rows, "measured": f"{measured}, by {found.measured.diversity_by}", "captions": len(found.captions)}
 
 
 def front_matter(

@@ -18,6 +18,7 @@ from pipeline.evaluation.sample import Sampler, SampleSettings
 from pipeline.evaluation.statistics import Interval
 from pipeline.geometry import Size
 from pipeline.sampling.options import GuidanceOptions
+from pipeline.sharing import card
 from tests.conftest import largest_difference
 
 pytestmark = pytest.mark.invariant
@@ -83,6 +84,9 @@ def test_a_frontier_is_traced_gone_on_with_and_drawn_by_a_wish(finished_run, cap
     assert f"run `python -m pipeline frontier {run}` first" in capsys.readouterr().err
     (run / "frontier").mkdir()
     (run / "frontier" / "frontier.json").write_bytes((to / "frontier.json").read_bytes())
+    points = card.of_points(records_of.of_adapter(run))
+    assert [row["wish"] for row in points["rows"]] == ["faithful", "balanced", "diverse"]
+    assert points["rows"][2]["way"] == result.rows[result.chosen["diverse"]].setting.title
     assert main(["sample", str(run), "--prompt", "a bird", "--wish", "diverse", "--scale", "2"]) == 2
     assert "--wish diverse decides --scale" in capsys.readouterr().err
     place = result.chosen["diverse"]
@@ -97,6 +101,7 @@ def test_a_frontier_is_traced_gone_on_with_and_drawn_by_a_wish(finished_run, cap
     (run / FILE).write_bytes((run / FILE).read_bytes()[:-1] + b"\0")
     assert main(["sample", str(run), *request, "--wish", "diverse", "--to", str(tmp_path / "x")]) == 2
     assert "is of another adapter" in capsys.readouterr().err
+    assert records_of.of_adapter(run) is None
 
 
 def test_a_beaten_way_draws_no_more(finished_run, captions, tmp_path, capsys, monkeypatch):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from pipeline import atomic, records
+from pipeline.evaluation.adapter_hash import hash_of
 from pipeline.evaluation.frontier.points import Point
 from pipeline.evaluation.statistics import Interval
 
@@ -87,6 +88,11 @@ class Frontier:
         """The places of the settings that may lie on the front: all captions were drawn, and well."""
         return tuple(place for place, row in enumerate(self.rows) if not (row.is_beaten or row.is_far))
 
+    @property
+    def points(self) -> dict[str, Row]:
+        """The three that are named."""
+        return {wish: self.rows[place] for wish, place in self.chosen.items()}
+
     def write(self, folder: Path) -> None:
         """Write frontier.json."""
         atomic.write_text(folder / FILE, json.dumps(records.to_json(self), indent=1, allow_nan=False) + "\n")
@@ -95,6 +101,16 @@ class Frontier:
 def read(folder: Path) -> Frontier | None:
     """What was found of a run; None where nobody looked. Raises CheckpointError for a file that is damaged."""
     return records.read(Frontier, folder / FILE) if (folder / FILE).is_file() else None
+
+
+def of_adapter(folder: Path) -> Frontier | None:
+    """What was found of the very adapter that lies in an output folder; None where nobody looked at that.
+
+    Raises CheckpointError as `read` does.
+    """
+    found = read(folder / FOLDER)
+    own = hash_of(folder)
+    return found if found is not None and all(row.setting.adapter == own for row in found.points.values()) else None
 
 
 def far_apart(rows: Sequence[Row]) -> tuple[Row, ...]:
