@@ -86,7 +86,7 @@ def train_twice(run: pipeline.Run, folders: dict[str, Path]) -> list[set[str]]:
         assert result.folder == out
         assert result.exit_code == 0
         assert result.result is not None
-        assert result.result.verification.num_layers == 32
+        assert result.result.verification.num_layers == 40
         assert is_free(out)
     return changed
 

@@ -91,6 +91,7 @@ def run_ours(folder: Path, num_steps: int) -> Ran:
     flags = {
         "pretrained_model_name_or_path": str(shipped.BASE), "train_data_dir": str(shipped.TRAIN),
         "validation_split": "0", "rank": str(setting.RANK), "train_batch_size": str(setting.BATCH),
+        "lora_layers": "attention",
         "learning_rate": str(setting.RATE), "lr_scheduler": "constant", "seed": str(setting.SEED),
         "max_train_steps": str(num_steps), "output_dir": str(out), "cache_dir": str(folder / "cache"),
     }  # fmt: skip

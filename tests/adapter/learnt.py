@@ -30,7 +30,7 @@ def learnt(family, with_text: bool = True, seed: int = 2, **options) -> AdaptedM
     attach(models[family.denoiser], AdapterOptions(**options), family.targets)
     if with_text:
         models["text_encoder"] = pipe.text_encoder.eval()
-        attach(models["text_encoder"], AdapterOptions(rank=3, lora_alpha=2.0), CLIP_TEXT)
+        attach(models["text_encoder"], AdapterOptions(rank=3, lora_alpha=2.0, lora_layers="attention"), CLIP_TEXT)
     generator = torch.Generator().manual_seed(seed)
     for value in AdaptedModels(models).parameters().values():
         value.data += torch.randn(value.shape, generator=generator) * 0.1

@@ -127,11 +127,11 @@ def test_layers_that_were_not_trained_are_named(adapted, tmp_path):
     """However little they add."""
 
     def more(tensors, _):
-        layer = "unet.mid_block.attentions.0.transformer_blocks.0.ff.net.2"
-        tensors[f"{layer}.lora_A.weight"] = torch.full((4, 128), 1e-12)
-        tensors[f"{layer}.lora_B.weight"] = torch.full((32, 4), 1e-12)
+        layer = adapted[1].time_embedding.linear_2
+        tensors["unet.time_embedding.linear_2.lora_A.weight"] = torch.full((4, layer.in_features), 1e-12)
+        tensors["unet.time_embedding.linear_2.lora_B.weight"] = torch.full((layer.out_features, 4), 1e-12)
 
-    with pytest.raises(TrainingStopped, match=r"ff\.net\.2: in the file, but not trained"):
+    with pytest.raises(TrainingStopped, match=r"linear_2: in the file, but not trained"):
         check(tampered(tmp_path, adapted, more), adapted)
 
 

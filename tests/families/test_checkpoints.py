@@ -55,8 +55,8 @@ def test_unsuited_models_are_refused_in_a_sentence(family, tmp_path):
 def test_other_predictions_and_distilled_models_are_refused(name, tmp_path):
     miniature.write(name, tmp_path / name)
     family = registry.detect(tmp_path / name)
-    with pytest.raises(CheckpointError, match="sample"):
-        changed(family, tmp_path, "scheduler/scheduler_config.json", prediction_type="sample").path(ObjectiveOptions())
+    with pytest.raises(CheckpointError, match="'x'; epsilon, v_prediction and sample can be trained"):
+        changed(family, tmp_path, "scheduler/scheduler_config.json", prediction_type="x").path(ObjectiveOptions())
     with pytest.raises(CheckpointError, match="distilled"):
         changed(family, tmp_path, "unet/config.json", time_cond_proj_dim=8).path(ObjectiveOptions())
 

@@ -31,7 +31,7 @@ def test_dry_run_prints_the_plan_and_encodes_nothing(trainer, small, tmp_path):
     ended = trainer(*replaced(small, cache_dir=tmp_path / "cache"), "--output_dir", tmp_path / "out", "--dry_run")
     assert ended.code == 0, ended.output
     assert "12 of 2 examples" in ended.output
-    assert "32 layers" in ended.output
+    assert "40 layers" in ended.output
     assert not (tmp_path / "out").exists()
     assert [path.name for path in (tmp_path / "cache" / "encoded").iterdir()] == ["known"]  # what the files are like
 

@@ -76,7 +76,7 @@ def test_what_was_asked_for_does_not_yield(trainer, miniature_of, small, tmp_pat
     flags = replaced(small, pretrained_model_name_or_path=miniature_of("sd3"))
     ended = trainer(*flags, "--recipe", "style", "--snr_gamma", "5", "--output_dir", tmp_path / "out")
     assert ended.code == 2
-    assert "--snr_gamma has no meaning here" in ended.output
+    assert "--snr_gamma is usual for models that predict noise" in ended.output
 
 
 @pytest.mark.unit

@@ -109,8 +109,10 @@ def of_adapter(folder: Path) -> Frontier | None:
     Raises CheckpointError as `read` does.
     """
     found = read(folder / FOLDER)
+    if found is None:
+        return None
     own = hash_of(folder)
-    return found if found is not None and all(row.setting.adapter == own for row in found.points.values()) else None
+    return found if all(row.setting.adapter == own for row in found.points.values()) else None
 
 
 def far_apart(rows: Sequence[Row]) -> tuple[Row, ...]:
