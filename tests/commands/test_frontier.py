@@ -168,7 +168,7 @@ def test_pictures_that_fall_apart_are_not_diverse():
         return Row(setting=setting, folder="", captions=4, is_beaten=False, adherence=some, diversity=some, vendi=some,
                    kid=kid, values=((0.0, 0.0),))  # fmt: skip
 
-    near, wide, far = Interval(0.2, 0.1, 0.3, 4), Interval(0.5, 0.2, 0.8, 4), Interval(0.7, 0.4, 1.0, 4)
+    near, wide, far = Interval(0.2, 0.1, 0.3, 4), Interval(0.5, 0.2, 0.8, 4), Interval(0.7, 0.45, 1.0, 4)
     assert [one.is_far for one in far_apart([row(near), row(wide), row(far)])] == [False, False, True]
     assert [one.is_far for one in far_apart([row(None), row(None)])] == [False, False]
     assert Measured(adherence="a", diversity="b", adherence_by="c", diversity_by="d").adherence == "a"

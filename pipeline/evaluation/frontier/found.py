@@ -15,6 +15,7 @@ from pipeline.evaluation.frontier.points import Point
 from pipeline.evaluation.statistics import Interval
 
 FOLDER, FILE = "frontier", "frontier.json"  # of an output folder, and within
+FAR = 2.0  # times the least KID, from where pictures fall apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,7 @@ def of_adapter(folder: Path) -> Frontier | None:
 
 
 def far_apart(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """The rows, with those marked whose KID lies above that of the nearest to true pictures, interval above interval.
+    """The rows, with those marked whose KID is twice that of the nearest to true pictures, beyond both intervals.
 
     Pictures that fall apart are most unlike of all, and must not count as diverse.
     """
@@ -124,7 +125,8 @@ def far_apart(rows: Sequence[Row]) -> tuple[Row, ...]:
     if not kids:
         return tuple(rows)
     nearest = min(kids, key=lambda kid: kid.value)
-    return tuple(dataclasses.replace(row, is_far=row.kid is not None and row.kid.low > nearest.high) for row in rows)
+    limit = max(nearest.high, FAR * nearest.value)
+    return tuple(dataclasses.replace(row, is_far=row.kid is not None and row.kid.low > limit) for row in rows)
 
 
 def table(rows: Sequence[Row]) -> list[list[str]]:
