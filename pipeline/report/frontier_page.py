@@ -150,7 +150,7 @@ def _lead(found: Frontier, origin: str) -> list[str]:
     if far:
         nearest = min(row.kid.value for row in found.rows if row.kid is not None)
         said.append(
-            f"{far} ways draw pictures that are more than twice as far from true ones as the nearest (KID {nearest:.3f}), "
-            "beyond both intervals: what falls apart differs too, so they are not on the front."
+            f"{far} ways draw pictures that are more than twice as far from true ones as the nearest are (KID "
+            f"{nearest:.3f}), beyond both intervals: what falls apart differs too, so they are not on the front."
         )
     return said
