@@ -1,7 +1,8 @@
 """Trains and draws what docs/conditioning.md shows: python docs/make_conditioning.py [ARM ...]
 
 Settings, seeds and the rule stand in docs/conditioning.toml. What is there already is not made again, so a run that was
-stopped goes on; without arms all are made, and then docs/conditioning.json and the figures.
+stopped goes on. Without arms all are made, then docs/conditioning.json and the figures; with --show these are made of
+what there is, and nothing is trained or drawn.
 """
 
 import argparse
@@ -37,13 +38,14 @@ def main() -> None:
     """Train, draw, and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("arms", nargs="*", metavar="ARM", help="train and draw these alone, and write nothing")
-    arms = parser.parse_args().arms or list(PLAN["arms"])
-    for arm in arms:
-        train(arm)
-    for arm in arms:
-        draw(arm)
-    if set(arms) == set(PLAN["arms"]):
-        found = {arm: collected(arm) for arm in arms}
+    parser.add_argument("--show", action="store_true", help="numbers and figures of what there is")
+    given = parser.parse_args()
+    if not given.show:
+        for make in (train, draw):
+            for arm in given.arms or PLAN["arms"]:
+                make(arm)
+    if given.show or not given.arms:
+        found = {arm: collected(arm) for arm in PLAN["arms"] if any((WORK / arm).glob("*/frontier.json"))}
         (HERE / "conditioning.json").write_text(json.dumps(found | {"against": compared()}, indent=1) + "\n", "utf-8")
         figures()
 
@@ -106,19 +108,30 @@ def collected(arm: str) -> dict[str, Any]:
 def compared() -> dict[str, Any]:
     """Methods and dropout at matched diversity, and the guided model without guidance against the plain one with it."""
     plain, found = read("plain", "frontier-cfg"), dict[str, Any]()
-    others = {method: read("plain", f"frontier-{method}") for method in PLAN["methods"] if method != "cfg"}
-    for method, other in others.items():
+    for method, other in drawn_methods().items():
+        if method == "cfg":
+            continue
         points = [row.point for row in (*plain.rows[:1], *other.rows)]  # at scale 1 all methods are one
         change, between = at_matched_diversity(points, [row.point for row in plain.rows])
         found[method] = {"change": vars(change), "between": between}
-    few = read("plain", FEW)
-    for arm in (name for name in PLAN["arms"] if name.startswith("dropout")):
-        change, between = at_matched_diversity([r.point for r in read(arm, FEW).rows], [r.point for r in few.rows])
+    for arm in (name for name in PLAN["arms"] if name.startswith("dropout") and has(name, FEW) and has("plain", FEW)):
+        both = ([row.point for row in read(name, FEW).rows] for name in (arm, "plain"))
+        change, between = at_matched_diversity(*both)
         found[arm] = {"change": vars(change), "between": between}
     guided = at_scale(read("guided", "frontier-cfg"), 1.0)
     for scale in (1.0, 2.0):
         found[f"guided at 1 against plain at {scale:g}"] = paired(guided, at_scale(plain, scale))
     return found
+
+
+def has(arm: str, folder: str) -> bool:
+    """Whether a frontier was traced to its end."""
+    return (WORK / arm / folder / frontiers.FILE).is_file()
+
+
+def drawn_methods() -> dict[str, Frontier]:
+    """The frontiers of `plain`, by method."""
+    return {name: read("plain", f"frontier-{name}") for name in PLAN["methods"] if has("plain", f"frontier-{name}")}
 
 
 def at_scale(found: Frontier, scale: float) -> Row:
@@ -138,18 +151,21 @@ def paired(one: Row, other: Row) -> dict[str, Any]:
 
 def figures() -> None:
     """The figures, and the strip of pictures."""
-    curves = {method: read("plain", f"frontier-{method}").rows for method in PLAN["methods"]}
+    curves = {method: found.rows for method, found in drawn_methods().items()}
     curves["trained guidance"] = read("guided", "frontier-cfg").rows
     text = drawn("Guidance on one adapter, and one that learnt it", curves)
     (HERE / "conditioning-methods.svg").write_text(text, encoding="utf-8")
     dropouts = {"0 %": "dropout-0", "5 %": "dropout-5", "10 %": "plain", "20 %": "dropout-20", "50 %": "dropout-50"}
-    rows = {f"dropout {share}": read(arm, FEW).rows for share, arm in dropouts.items()}
-    (HERE / "conditioning-dropout.svg").write_text(drawn("Caption dropout in training", rows), encoding="utf-8")
+    if all(has(arm, FEW) for arm in dropouts.values()):
+        rows = {f"dropout {share}": read(arm, FEW).rows for share, arm in dropouts.items()}
+        (HERE / "conditioning-dropout.svg").write_text(drawn("Caption dropout in training", rows), encoding="utf-8")
     strip(read("plain", "frontier-cfg"), WORK / "plain" / "frontier-cfg", HERE / "conditioning-strip.png")
 
 
 def drawn(title: str, curves: Mapping[str, Sequence[Row]]) -> str:
-    """Adherence over diversity, a line for each."""
+    """Adherence over diversity, a line for each; hollow where pictures fall apart, beside the nearest of all."""
+    marked = iter(frontiers.far_apart([row for rows in curves.values() for row in rows]))
+    curves = {name: [next(marked) for _ in rows] for name, rows in curves.items()}
     means = {name: [row.point.means for row in rows] for name, rows in curves.items()}
     flat = [point for points in means.values() for point in points]
     ends = [(min(values), max(values)) for values in zip(*flat, strict=True)]
