@@ -169,7 +169,9 @@ def test_pictures_that_fall_apart_are_not_diverse():
                    kid=kid, values=((0.0, 0.0),))  # fmt: skip
 
     near, wide, far = Interval(0.2, 0.1, 0.3, 4), Interval(0.5, 0.2, 0.8, 4), Interval(0.7, 0.45, 1.0, 4)
-    assert [one.is_far for one in far_apart([row(near), row(wide), row(far)])] == [False, False, True]
+    apart = Interval(0.36, 0.32, 0.39, 4)  # beyond both intervals, and not twice as far
+    rows = far_apart([row(near), row(wide), row(far), row(apart)])
+    assert [one.is_far for one in rows] == [False, False, True, False]
     assert [one.is_far for one in far_apart([row(None), row(None)])] == [False, False]
     assert Measured(adherence="a", diversity="b", adherence_by="c", diversity_by="d").adherence == "a"
 

@@ -1,0 +1,150 @@
+"""What the options of the loss ask for is what a run computes: each reaches the path, the batch or the objective."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from pipeline.data.sampler import Position
+from pipeline.objective.guided import GuidedTarget
+from pipeline.objective.losses import Huber, huber_error, squared_error
+from pipeline.objective.options import ObjectiveOptions
+from pipeline.objective.weighting import Normalized, SNRWeights
+from pipeline.run import build
+from pipeline.run.encode import encode
+from tests.conftest import prepared, small_flags
+from tests.training.test_guided import moved
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def flags(miniature, colours, cache):
+    return small_flags(miniature, colours, cache)
+
+
+def task_of(flags, tmp_path):
+    context = prepared(flags, tmp_path / "out")
+    encode(context)
+    models = build.load_models(context)
+    return context, models, build.build_task(context, models, build.build_state(context, models))
+
+
+def test_the_objective_is_what_the_options_say(flags, tmp_path):
+    asked = ["--loss_type", "huber", "--huber_c", "0.2", "--huber_schedule", "exponential", "--loss_weighting", "p2"]
+    asked += ["--normalize_weights", "--snr_gamma", "0.5", "--guided_target", "cfg", "--guided_target_scale", "3"]
+    method = task_of([*flags, *asked], tmp_path)[2].method
+    objective = method.objective
+    assert objective.huber == Huber(0.2, "exponential")
+    assert objective.guided == GuidedTarget("cfg", "base")
+    assert isinstance(objective.weighting, Normalized)
+    assert objective.weighting.weighting == SNRWeights("p2", 0.5, "epsilon")
+    assert method.guided_scale == 3
+    assert method.unconditional is not None
+
+
+@pytest.mark.parametrize("family", ["sd", "sd3"])
+def test_times_are_drawn_by_the_density_within_the_limits(family, miniature_of, colours, cache, tmp_path):
+    flags = [*small_flags(miniature_of(family), colours, cache), "--min_timestep", "200", "--max_timestep", "700"]
+    u = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
+    paths = {
+        scheme: prepared([*flags, "--weighting_scheme", scheme, *more], tmp_path / "out").path
+        for scheme, more in {"none": (), "beta": ("--beta_a", "1", "--beta_b", "9")}.items()
+    }
+    times = {scheme: path.time(u, 16) for scheme, path in paths.items()}
+    for t in times.values():
+        assert t.min() >= 0.199
+        assert t.max() <= 0.7
+    assert times["none"].mean() - times["beta"].mean() > 0.1
+    if family == "sd":
+        assert times["beta"].mean().item() == pytest.approx(0.2 + 0.5 * 0.1, abs=0.002)
+
+
+def test_the_noise_of_a_batch_is_what_the_options_say(flags, tmp_path):
+    asked = ["--multires_noise_iterations", "3", "--input_perturbation", "0.3", "--caption_dropout", "0"]
+    (context, models, task), plain = task_of([*flags, *asked], tmp_path), task_of(flags, tmp_path)[2]
+    positions = [Position(index, 0, context.plan.buckets[0].size) for index in range(2)]
+    batch, usual = (some.examples.collate([some.examples[p] for p in positions]) for some in (task, plain))
+    assert usual.perturbed is None
+    assert not torch.equal(batch.noise, usual.noise)
+    assert 0.15 < (batch.perturbed - batch.noise).std() < 0.45
+    moved(models.adapted)
+    path, denoiser = context.path, models.denoiser
+    t = path.time(batch.u, 1)
+    seen = path.sample(batch.latents, batch.perturbed, t).x_t  # sees more than it is asked to remove
+    with torch.no_grad():
+        loss = task.method(batch, torch.device("cpu"))
+        error = squared_error(denoiser(seen, t, batch.conditioning), batch.noise)
+    torch.testing.assert_close(loss, error)
+
+
+def test_huber_is_computed_where_it_is_asked_for(flags, tmp_path):
+    context, models, task = task_of([*flags, "--loss_type", "huber", "--caption_dropout", "0"], tmp_path)
+    batch = task.examples.collate([task.examples[Position(0, 0, context.plan.buckets[0].size)]])
+    t = context.path.time(batch.u, 1)
+    sample = context.path.sample(batch.latents, batch.noise, t)
+    with torch.no_grad():
+        prediction = models.denoiser(sample.x_t, t, batch.conditioning)
+        loss = task.method(batch, torch.device("cpu"))
+    bend = Huber(0.1, "snr").at(t, sample.log_snr)
+    torch.testing.assert_close(loss, huber_error(prediction, sample.target, bend))
+
+
+def test_a_wrong_caption_is_anothers_and_another_one_in_each_epoch(flags, tmp_path):
+    context = prepared([*flags, "--guided_target", "contrastive", "--caption_dropout", "0"], tmp_path / "out")
+    encode(context)
+    examples, seen = build.build_examples(context), set()
+    number = len(context.data.manifest.examples)
+    for epoch in range(4):
+        for index in range(number):
+            position = Position(index, epoch, context.plan.buckets[0].size)
+            wrong, own = examples._wrong_caption(position), context.data.manifest.examples[index].caption
+            assert wrong != own
+            assert torch.equal(
+                examples[position]["wrong"]["prompt_embeds"], context.cache.text_of(wrong)["prompt_embeds"]
+            )
+            seen.add((index, wrong))
+    assert len(seen) > 2 * number
+
+
+def test_what_is_measured_of_captions_is_without_the_learnt_guidance(flags, tmp_path):
+    """Held out, training subset and class alike; without a caption the model is measured as it is."""
+    more = ["--validation_split", "0.5", "--guided_target", "model_guidance", "--guided_target_scale", "4"]
+    context, models, _ = task_of([*flags, *more], tmp_path)
+    validation = build.build_loss_validation(context, models)
+    moved(models.adapted)
+    row = validation.measure(models.denoiser)
+    plain = dataclasses.replace(validation, captioned=None).measure(models.denoiser)
+    evaluator, unguided = validation.evaluator, build.unguided(context, models)
+    with models.adapted.evaluating():
+        held_out, train = (evaluator.errors(unguided, some) for some in (validation.held_out, validation.train_subset))
+        without = evaluator.errors(models.denoiser, validation.held_out, [None] * len(validation.held_out))
+    assert row.held_out_loss == pytest.approx(held_out.mean().item(), rel=1e-4)
+    assert row.train_subset_loss == pytest.approx(train.mean().item(), rel=1e-4)
+    assert row.condition_gain == pytest.approx(without.mean().item() - held_out.mean().item(), abs=1e-4)
+    assert abs(row.held_out_loss - plain.held_out_loss) > 1e-3
+
+
+def test_an_empty_caption_is_no_condition(flags, colours, tmp_path):
+    """It reads as the unconditional prompt does, which guidance must not move."""
+    (colours / "red.txt").unlink(missing_ok=True)
+    rows = [json.loads(line) for line in (colours / "metadata.jsonl").read_text().splitlines()]
+    rows[0]["text"] = ""
+    (colours / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    more = ["--missing_caption", "empty", "--caption_dropout", "0"]
+    found = {}
+    for name, asked in {"plain": (), "guided": ("--guided_target", "cfg", "--guided_target_scale", "4")}.items():
+        context, models, task = task_of([*flags, *more, *asked], tmp_path)
+        moved(models.adapted)
+        captions = [example.caption for example in context.data.manifest.examples]
+        position = Position(captions.index(""), 0, context.plan.buckets[0].size)
+        batch = task.examples.collate([task.examples[position]])
+        assert batch.captions == ("",)
+        found[name] = task.method(batch, torch.device("cpu")).detach()
+    torch.testing.assert_close(found["guided"], found["plain"])
+
+
+def test_the_defaults_are_no_options_at_all():
+    assert ObjectiveOptions().problems() == []
+    assert ObjectiveOptions().clashes(is_flow=True) == ObjectiveOptions().clashes(is_flow=False) == []
