@@ -53,7 +53,9 @@ class Method:
         elif self.unconditional is not None:
             other = conditioning.joined(stack([self.unconditional] * len(batch.ids)))
         if other is not None:
-            scales = torch.tensor([self.guided_scale if caption else 1.0 for caption in batch.captions])  # '' says nothing
+            scales = torch.tensor(
+                [self.guided_scale if caption else 1.0 for caption in batch.captions]
+            )  # '' says nothing
             scales = scales.to(device, non_blocking=True)
         return Beside(preserved, other, scales)
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from pipeline.__main__ import main
 from pipeline.commands.frontier import frontier as tracing
 from pipeline.commands.frontier.grid import Axes, ways
 from pipeline.commands.frontier.options import METHODS
+from pipeline.commands.wish import wished
 from pipeline.evaluation.frontier import found as records_of
-from pipeline.evaluation.frontier.found import Measured, Row, Setting, far_apart
+from pipeline.evaluation.frontier.found import Frontier, Measured, Row, Setting, far_apart
 from pipeline.evaluation.sample import Sampler, SampleSettings
 from pipeline.evaluation.statistics import Interval
 from pipeline.geometry import Size
@@ -98,6 +100,8 @@ def test_a_frontier_is_traced_gone_on_with_and_drawn_by_a_wish(finished_run, cap
     assert f"diverse: {setting.title}" in capsys.readouterr().err
     (row,) = json.loads((run / "drawn" / "adapted" / "index.json").read_text())
     assert (row["guidance_scale"], row["num_inference_steps"]) == (setting.guidance_scale, 2)
+    drawn = [Image.open(run / "drawn" / "adapted" / "0000.png"), Image.open(places[place] / "0000" / "000000.png")]
+    assert largest_difference(*drawn) <= 1  # at the adapter's scale and by the method, too
     (run / FILE).write_bytes((run / FILE).read_bytes()[:-1] + b"\0")
     assert main(["sample", str(run), *request, "--wish", "diverse", "--to", str(tmp_path / "x")]) == 2
     assert "is of another adapter" in capsys.readouterr().err
@@ -124,6 +128,7 @@ def test_a_beaten_way_draws_no_more(finished_run, captions, tmp_path, capsys, mo
         (["--guidance_scales", "-1", "--steps", "0"], "--steps 0 must be between 1 and 1000"),
         (["--method", "cfg_zero_star"], "is for flows, and sd is none"),
         (["--adherence", "kid"], "--adherence kid is no metric of captions; there are top1"),
+        (["--adherence", "top1"], "Nobody can say how well pictures of these captions follow them (top1)"),
         (["--diversity", "noise"], "neither within_caption nor vendi"),
         (["--num_images", "1"], "--num_images 1 must be at least 2"),
         (["--limit", "2"], "--limit 2 must be at least 4"),
@@ -174,6 +179,39 @@ def test_pictures_that_fall_apart_are_not_diverse():
     assert [one.is_far for one in rows] == [False, False, True, False]
     assert [one.is_far for one in far_apart([row(None), row(None)])] == [False, False]
     assert Measured(adherence="a", diversity="b", adherence_by="c", diversity_by="d").adherence == "a"
+
+
+def test_true_pictures_say_what_falls_apart_and_checkpoints_are_ways_too(finished_run, tmp_path):
+    out, to = finished_run("--validation_split", "0.5", "--checkpointing_steps", "6"), tmp_path / "frontier"
+    words = ["frontier", str(out), "--num_images", "2", "--num_inference_steps", "1", "--extractor", "starter"]
+    words += [
+        "--adherence",
+        "clip_margin",
+        "--method",
+        "cfg",
+        "--guidance_scales",
+        "2",
+        "--scales",
+        "1",
+        "--checkpoints",
+    ]
+    assert main([*words, "--to", str(to)]) == 0
+    result = records_of.read(to)
+    assert [row.setting.step for row in result.rows] == [6, 12, None]
+    assert len({row.setting.adapter for row in result.rows}) >= 2
+    assert all(row.kid is not None and row.kid.n == 8 for row in result.rows)
+    first, last = result.rows[0], result.rows[-1]
+    assert first.kid.value != last.kid.value
+    page = (to / "report.html").read_text(encoding="utf-8")
+    hues = {int(hue) for hue in re.findall(r"hsl\((\d+) 70% 46%\)", page)}
+    assert {189, 327} <= hues  # the nearest to true pictures and the farthest
+    pretend = Frontier(**{**vars(result), "chosen": dict.fromkeys(result.chosen, 0)})
+    run = tmp_path / "run"
+    shutil.copytree(out, run)
+    (run / "frontier").mkdir()
+    pretend.write(run / "frontier")
+    place, setting = wished(run, "balanced")
+    assert (place, setting) == (run / "checkpoint-6", first.setting)
 
 
 def test_pictures_are_those_of_sample(finished_run, captions, tmp_path):

@@ -15,6 +15,8 @@ from PIL import Image, ImageOps
 from pipeline.data.card import Card
 from pipeline.errors import CheckpointError
 from pipeline.evaluation import png_metadata
+from pipeline.evaluation.adapter_hash import hash_of
+from pipeline.evaluation.frontier.found import Frontier, Measured, Row, Setting
 from pipeline.evaluation.metrics.measure import Estimate
 from pipeline.evaluation.picture_sets import kept
 from pipeline.evaluation.results import Evaluation
@@ -73,6 +75,30 @@ def test_any_text_survives_yaml_and_markdown(out):
     assert r"a \| b \# Heading \!\[x\](y)" in text
     assert "49" not in text.split("## Numbers")[0]
     assert ODD in [node.value for node in ast.walk(ast.parse(snippet_of(text))) if isinstance(node, ast.Constant)]
+
+
+def test_a_measured_frontier_says_how_to_draw(out):
+    assert "How to draw with it" not in text_of(out)
+    some = Interval(0.5, 0.4, 0.6, 30)
+    ways = [
+        Setting(method=name, guidance={}, guidance_scale=2.0, num_inference_steps=4, scale=1.0, adapter=hash_of(out))
+        for name in ("cfg", "apg")
+    ]
+    rows = tuple(
+        Row(setting=way, folder=way.method, captions=30, is_beaten=False, adherence=some, diversity=some, vendi=some,
+            kid=None, values=((0.5, 0.5),))
+        for way in ways
+    )  # fmt: skip
+    measured = Measured(adherence="clip_margin", diversity="within_caption", adherence_by="a <b>", diversity_by="c")
+    found = Frontier(captions=("x",) * 30, num_images=4, first_seed=0, measured=measured, rows=rows, front=(0, 1),
+                     chosen={"faithful": 0, "balanced": 1, "diverse": 1}, area=some)  # fmt: skip
+    (out / "frontier").mkdir()
+    found.write(out / "frontier")
+    text = text_of(out)
+    assert "on 30 captions" in text
+    assert "| faithful | cfg 2, 4 steps | 0.500 [0.400, 0.600] | 0.500 [0.400, 0.600] |  |" in text
+    assert "| diverse | apg 2, 4 steps |" in text
+    assert "by a <b>" not in text
 
 
 def test_the_names_of_groups_are_cleaned_as_everything_is(out):

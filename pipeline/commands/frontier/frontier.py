@@ -53,7 +53,7 @@ def _trace(adapter: Path, options: FrontierOptions, subject: Subject, *, as_json
         raise ConfigError(f"{wanted.origin} has {len(wanted.captions)} captions, and {LEAST} are the least.")
     other = _other(options.against, wanted) if options.against is not None else None
     tried = ways(_axes(options, subject), subject.settings)
-    eyes = Eyes.of(judges_of(options, subject, wanted), options, subject)
+    eyes = Eyes.of(judges_of(options, subject, wanted), options, subject, has_answers=bool(wanted.names))
     engine = subject.engine
     engine.on_main(lambda: claim(folder, {**subject.facts, **wanted.facts}, "a frontier"))
     race = Race(subject, wanted, folder, eyes, tried)

@@ -37,7 +37,9 @@ class Eyes:
     cache: Path
 
     @classmethod
-    def of(cls, judges: Sequence[Extractor], options: FrontierOptions, subject: Subject) -> "Eyes":
+    def of(
+        cls, judges: Sequence[Extractor], options: FrontierOptions, subject: Subject, *, has_answers: bool
+    ) -> "Eyes":
         """Whoever can say how captions are followed, and of those who take distances the last.
 
         Raises ConfigError where there is nobody.
@@ -46,11 +48,11 @@ class Eyes:
         wanted = (options.adherence,) if options.adherence is not None else PREFERRED
         if strange := [name for name in wanted if name not in known]:
             raise ConfigError(f"--adherence {strange[0]} is no metric of captions; there are {', '.join(known)}.")
-        pairs = [(name, judge) for name in wanted for judge in judges if _may_say(name, judge)]
+        pairs = [(name, judge) for name in wanted for judge in judges if _may_say(name, judge, has_answers)]
         if not pairs:
             raise ConfigError(
-                f"Nobody says how well pictures follow their captions ({', '.join(wanted)}): name an image-text model "
-                "with --extractor, or an image-to-text model with --captioner."
+                f"Nobody can say how well pictures of these captions follow them ({', '.join(wanted)}): name an "
+                "image-text model with --extractor, or an image-to-text model with --captioner."
             )
         far = [judge for judge in judges if judge.features is not None and judge.takes_distances]
         if not far:
@@ -125,12 +127,12 @@ def _unlike(seen: Seen) -> Float[Tensor, " g"]:
     return means_by(diversity.within_group(seen.features, seen.groups), seen.groups)
 
 
-def _may_say(metric: str, judge: Extractor) -> bool:
-    """Whether an extractor has what a metric of captions needs."""
+def _may_say(metric: str, judge: Extractor, has_answers: bool) -> bool:
+    """Whether an extractor has what a metric of captions needs, and the captions the answers it may ask for."""
     needs = METRICS[metric].needs
     has = {
         "captions": judge.captions is not None,
-        "answers": judge.ranks is not None,
+        "answers": judge.ranks is not None and has_answers,
         "readings": judge.read is not None and not judge.reads_letters,
         "letters": judge.read is not None and judge.reads_letters,
     }
