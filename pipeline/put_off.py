@@ -4,6 +4,7 @@ diffusers imports torch's compiler for one decorator, scipy's distributions for 
 with the class of one denoiser those of all others: a fifth of what a start takes. Once asked for, each is what it was.
 """
 
+import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -30,10 +31,13 @@ class PutOff(types.ModuleType):
     """A module whose code has not run. What the import system wants to know of it is there already."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if (name.startswith("__") and name != "__all__") or not load(self):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        load(self)
         return getattr(self, name)
+
+    def __dir__(self) -> list[str]:
+        load(self)
+        return list(vars(self))
 
 
 class Compiler(PutOff):
@@ -57,7 +61,12 @@ class Compiler(PutOff):
 
     def disable(self, fn: Callable[..., Any] | None = None, *_: Any, **__: Any) -> Any:
         """A function that is never compiled: as long as nothing is, itself."""
-        return _never_compiled(self.__name__, fn) if fn is not None else lambda fn: _never_compiled(self.__name__, fn)
+        if fn is None:
+            return self.disable
+        if not isinstance(fn, types.FunctionType | types.MethodType):  # a model, say, gets another class
+            load(self)
+            return sys.modules[self.__name__].disable(fn)
+        return _never_compiled(self.__name__, fn)
 
     def graph_break(self, *_: Any, **__: Any) -> None:
         """Where compiled code ends: nothing to do outside of it."""
@@ -75,6 +84,7 @@ def _never_compiled(compiler: str, fn: Callable[..., Any]) -> Callable[..., Any]
     """The function as it is, until there is a compiler to be told of it."""
     real: Callable[..., Any] | None = None
 
+    @functools.wraps(fn)
     def call(*args: Any, **kwargs: Any) -> Any:
         nonlocal real
         if real is None and not isinstance(sys.modules[compiler], PutOff):
@@ -121,17 +131,27 @@ def install() -> None:
         sys.meta_path.insert(0, _Finder())
 
 
-def load(module: types.ModuleType) -> None:
-    """Run the code of a module that was put off, if it has not been."""
+def load(module: types.ModuleType) -> bool:
+    """Run the code of a module that was put off; other threads wait for it.
+
+    False where this thread is running it already, and it asks for what it has not made yet.
+    """
     with _loading:
         if not isinstance(module, PutOff):
-            return
-        assert module.__spec__ is not None
-        assert isinstance(module.__spec__.loader, _Loader)
-        marked = vars(module).pop("marked", [])
-        vars(module).pop("eval_frame", None)
+            return True
+        if module.__spec__ is None or not isinstance(module.__spec__.loader, _Loader):
+            return False
+        put_off, marked = module.__spec__.loader, vars(module).pop("marked", [])
+        told = vars(module).pop("eval_frame", None)
+        module.__spec__.loader = module.__loader__ = put_off.inner
+        try:
+            module.__loader__.exec_module(module)  # type: ignore[union-attr]
+        except BaseException:  # as it was: whoever asks again hears of it again
+            module.__spec__.loader = module.__loader__ = put_off
+            if told is not None:
+                vars(module).update(marked=marked, eval_frame=told)
+            raise
         module.__class__ = types.ModuleType  # type: ignore[assignment]
-        module.__spec__.loader = module.__loader__ = module.__spec__.loader.inner
-        module.__loader__.exec_module(module)  # type: ignore[union-attr]
         for kind, target in marked:
             getattr(module, kind)(target)
+        return True

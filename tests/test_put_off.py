@@ -50,13 +50,28 @@ optimizer.step()
 def later(x):
     return x
 
+import threading
 import scipy.stats, diffusers.models.transformers as others
+names, failed = [], []
+def ask():
+    try:
+        names.append(scipy.stats.norm.name)
+    except AttributeError as error:
+        failed.append(str(error))
+threads = [threading.Thread(target=ask) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+@torch._disable_dynamo
+def documented(x):
+    "Says something."
+from scipy.integrate import *
 try:
     others.NoSuchModel
 except AttributeError as error:
     said = str(error)
 print(json.dumps({
     "moved": moved, "is_off": is_off, "late": late, "calls": calls, "allowed": allowed, "said": said,
+    "asked": [names, failed], "said_of": documented.__doc__, "star": callable(quad), "dir": "norm" in dir(scipy.stats),
     "is_real": type(compiler) is types.ModuleType, "normal": scipy.stats.norm.cdf(0.0),
     "other": others.FluxTransformer2DModel.__name__,
 }))
@@ -79,4 +94,6 @@ def test_they_are_left_until_they_are_asked_for_and_then_whole():
     assert all(found["allowed"])
     assert "NoSuchModel" in found["said"]
     assert found["normal"] == 0.5
+    assert found["asked"] == [["norm"] * 8, []]
+    assert (found["said_of"], found["star"], found["dir"]) == ("Says something.", True, True)
     assert found["other"] == "FluxTransformer2DModel"
