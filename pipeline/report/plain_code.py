@@ -35,27 +35,45 @@ class Drawn:
 
 
 def plain(folder: Path, model: Model, drawn: Drawn) -> str:
-    """The code; `folder` holds the adapter."""
-    which = "".join(f", {name}={model.run[name]!r}" for name in ("revision", "variant") if name in model.run)
-    scaled = drawn.scale != 1
-    name = ', adapter_name="lora"' if scaled else ""
+    """The code; `folder` holds the adapter. What a file says goes into it as literals."""
+    run, named = model.run, ', adapter_name="lora"' if drawn.scale != 1 else ""
+    which = "".join(f", {name}={run[name]!r}" for name in ("revision", "variant") if name in run)
     lines = [
         "import torch",
         "from diffusers import DiffusionPipeline",
         "",
+        *_unsaid(run),
         f"pipe = DiffusionPipeline.from_pretrained({model.base!r}{which})",
-        f"pipe.load_lora_weights({str(folder)!r}, weight_name={ADAPTER!r}{name})",
+        f"pipe.load_lora_weights({str(folder)!r}, weight_name={ADAPTER!r}{named})",
     ]
-    lines += [f'pipe.set_adapters("lora", {drawn.scale:g})'] if scaled else []
+    lines += [f'pipe.set_adapters("lora", {drawn.scale!r})'] if drawn.scale != 1 else []
+    if run.get("clip_skip") and model.pipeline_class == "StableDiffusionPipeline":
+        lines += ["if not hasattr(pipe.text_encoder, 'text_model'):  # where diffusers 0.42 looks for clip_skip"]
+        lines += ["    pipe.text_encoder.__dict__['text_model'] = pipe.text_encoder"]
     if not drawn.guidance.is_usual:
         family = registry.class_of(model.pipeline_class)
         lines += ["", snippet.code(drawn.guidance, drawn.guidance_scale, drawn.seed, family), ""]
+    told = "".join(f" {name}={run[name]!r}," for name in ("clip_skip", "max_sequence_length") if run.get(name))
     return (
         "\n".join(lines)
         + f"""
 image = pipe(
-    {drawn.prompt!r}, height={drawn.size.height}, width={drawn.size.width},
-    guidance_scale={drawn.guidance.stock_scale(drawn.guidance_scale)}, num_inference_steps={drawn.num_inference_steps},
-    generator=torch.Generator().manual_seed({drawn.seed}),
+    {drawn.prompt!r}, height={drawn.size.height}, width={drawn.size.width},{told}
+    guidance_scale={drawn.guidance.stock_scale(drawn.guidance_scale)!r},
+    num_inference_steps={drawn.num_inference_steps!r},
+    generator=torch.Generator().manual_seed({drawn.seed!r}),
 ).images[0]"""
+    )
+
+
+def _unsaid(run: Mapping[str, Any]) -> list[str]:
+    """A comment where a run is read or loaded otherwise than these few lines do."""
+    chunks, vae = run.get("prompt_chunks"), run.get("pretrained_vae_model_name_or_path")
+    said = ["in chunks of 75 tokens"] if isinstance(chunks, int) and chunks > 1 else []
+    said += ["with another autoencoder"] if vae else []
+    said += ["from one file"] if run.get("single_file_config") else []
+    return (
+        [f"# This run was drawn {' and '.join(said)}: README.md beside the adapter has the lines for that."]
+        if said
+        else []
     )
