@@ -149,8 +149,8 @@ class GuidanceOptions:
                 f"--guidance_interval {self.guidance_interval} holds no two noise levels, the lower first, as in "
                 "0.28,5.42."
             )
-        if self.apg_norm is not None and not self.apg_norm > 0:
-            problems.append(f"--apg_norm is {self.apg_norm:g}, but must be above 0.")
+        if self.apg_norm is not None and not 0 < self.apg_norm < math.inf:
+            problems.append(f"--apg_norm is {self.apg_norm:g}, but must be a finite number above 0.")
         if self.guidance_method != "apg":
             idle = [name for name in self.given if name.startswith("apg_")]
             problems += [f"--{name} has an effect only with --guidance_method apg." for name in idle]

@@ -171,7 +171,8 @@ def test_a_schedulers_step_is_known_by_its_noise(name):
         else:
             alpha, sigma = (float(scheduler.add_noise(*pair, timestep)) for pair in ((one, none), (none, one)))
         assert level.ratio == pytest.approx(sigma / alpha if alpha else math.inf, rel=1e-4)
-        assert level.alpha + level.sigma == pytest.approx(1) if "flow" in name else math.hypot(level.alpha, level.sigma)
+        whole = level.alpha + level.sigma if "flow" in name else math.hypot(level.alpha, level.sigma)
+        assert whole == pytest.approx(1)
         assert level.time == pytest.approx(float(timestep) / 1000)
         assert level.prediction == {"ddim": "v_prediction", "flow": "flow", "dpm-flow": "flow"}.get(name, "epsilon")
 
