@@ -6,8 +6,9 @@ from pathlib import Path
 from pipeline.adapter.names import FILE
 from pipeline.commands.evaluation.drawing import Column, Drawer, claim
 from pipeline.commands.evaluation.options import DrawOptions
-from pipeline.commands.evaluation.subject import beside, opened
+from pipeline.commands.evaluation.subject import opened
 from pipeline.commands.evaluation.wanted import lines_of
+from pipeline.commands.places import beside
 from pipeline.commands.sample import run_of
 from pipeline.console import say
 from pipeline.errors import ConfigError

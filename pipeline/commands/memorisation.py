@@ -15,8 +15,9 @@ from pipeline.adapter.denoiser import AdaptedDenoiser
 from pipeline.adapter.names import FILE
 from pipeline.commands.evaluation.drawing import Column, Drawer, claim
 from pipeline.commands.evaluation.options import DrawOptions
-from pipeline.commands.evaluation.subject import beside, opened
+from pipeline.commands.evaluation.subject import opened
 from pipeline.commands.evaluation.wanted import Wanted
+from pipeline.commands.places import beside
 from pipeline.commands.sample import folder_of_run
 from pipeline.config import Command
 from pipeline.console import quiet_libraries, say, tell

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.adapter.names import FILE
+from pipeline.commands.places import beside
 from pipeline.errors import ConfigError
 from pipeline.evaluation.frontier import found
 from pipeline.evaluation.frontier.choice import Wish
@@ -17,15 +18,15 @@ def wished(folder: Path, wish: Wish) -> tuple[Path, Setting]:
 
     Raises ConfigError where nothing was measured, or only of an adapter that is not there any more.
     """
-    frontier = found.read(folder / found.FOLDER)
+    traced = beside(folder, found.FOLDER)
+    frontier = found.read(traced)
     if frontier is None:
         raise ConfigError(f"--wish {wish} needs a measured frontier: run `python -m pipeline frontier {folder}` first.")
     setting = frontier.rows[frontier.chosen[wish]].setting
     place = folder if setting.step is None else folder / f"checkpoint-{setting.step}"
     if not (place / FILE).is_file() or digest_of_file(place / FILE) != setting.adapter:
         raise ConfigError(
-            f"--wish {wish}: the frontier in {folder / found.FOLDER} is of another adapter than {place / FILE}; trace "
-            "it again."
+            f"--wish {wish}: the frontier in {traced} is of another adapter than {place / FILE}; trace it again."
         )
     return place, setting
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import atomic
-from pipeline.evaluation.frontier.found import Frontier, Row, Setting
+from pipeline.evaluation.frontier.found import FOLDER, Frontier, Row, Setting
 from pipeline.evaluation.metrics.table import METRICS
 from pipeline.evaluation.picture_sets import kept
 from pipeline.geometry import Size
@@ -57,7 +57,7 @@ def write(folder: Path, name: str, found: Frontier, *, place: Path, model: Model
             "wish": wish,
             "says": SAYS[wish],
             "point": points[number],
-            "command": f"python -m pipeline sample {place} --wish {wish} --prompt {shlex.quote(found.captions[0])}",
+            "command": _command(folder, place, found, wish, size),
             "code": _code(place, model, found, found.rows[number].setting, size),
         }
         for wish, number in found.chosen.items()
@@ -91,6 +91,15 @@ def write(folder: Path, name: str, found: Frontier, *, place: Path, model: Model
     return path
 
 
+def _command(folder: Path, place: Path, found: Frontier, wish: str, size: Size) -> str:
+    """What draws the first picture of a way here; nothing where `sample` would look for the frontier elsewhere."""
+    name = f"{FOLDER}-{place.resolve().name}" if place.resolve().name.startswith("checkpoint-") else FOLDER
+    if not place.is_dir() or folder.name != name:
+        return ""
+    request = f"--prompt {shlex.quote(found.captions[0])} --seed {found.first_seed} --size {size}"
+    return f"python -m pipeline sample {shlex.quote(str(place))} --wish {wish} {request}"
+
+
 def _code(place: Path, model: Model, found: Frontier, setting: Setting, size: Size) -> str:
     """What draws the first picture of a way in plain diffusers."""
     folder = place if setting.step is None else place / f"checkpoint-{setting.step}"
@@ -106,7 +115,7 @@ def _point(folder: Path, found: Frontier, place: int, plane: Plane) -> dict[str,
     form = METRICS[found.measured.adherence].form
     lines = [
         f"{METRICS[found.measured.adherence].short} {row.adherence.text(form)}",
-        f"unlikeness {row.diversity.text('{:.3f}')}",
+        f"{METRICS[found.measured.diversity].short} {row.diversity.text('{:.3f}')}",
         f"{row.vendi.value:.2f} of {found.num_images} pictures unlike each other (Vendi)",
     ]
     lines += [f"KID {row.kid.text('{:.3f}')}"] if row.kid is not None else []

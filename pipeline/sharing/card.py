@@ -136,7 +136,7 @@ def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None
         "memorised": memorisation.of_adapter(folder),
         "is_of_another": memorisation.is_of_another(folder),
         "fairness": of_groups(fairness.of_adapter(folder), private),
-        "frontier": of_points(frontiers.of_adapter(folder)),
+        "frontier": of_points(frontiers.of_adapter(folder), private),
         "pairs": shown,
         "num_hidden": num_hidden,
         "marked": all(png_metadata.is_marked(folder / row["url"]) for pair in shown for row in pair),
@@ -175,7 +175,7 @@ def of_groups(found: Fairness | None, private: Callable[[str], str]) -> dict[str
     }
 
 
-def of_points(found: Frontier | None) -> dict[str, Any] | None:
+def of_points(found: Frontier | None, private: Callable[[str], str]) -> dict[str, Any] | None:
     """What the card says of the frontier: the three ways of drawing that it names, with their numbers."""
     if found is None:
         return None
@@ -191,7 +191,8 @@ def of_points(found: Frontier | None) -> dict[str, Any] | None:
         for wish, row in found.points.items()
     ]
     measured = f"{adherence.label} ({adherence.short}), by {found.measured.adherence_by}; {diversity.label.lower()}"
-    return {"rows": rows, "measured": f"{measured}, by {found.measured.diversity_by}", "captions": len(found.captions)}
+    measured = private(f"{measured}, by {found.measured.diversity_by}")
+    return {"rows": rows, "measured": measured, "captions": len(found.captions)}
 
 
 def front_matter(

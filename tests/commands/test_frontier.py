@@ -1,6 +1,7 @@
 """frontier: ways of drawing raced against one another, gone on with, compared, and drawn with by a wish."""
 
 import csv
+import dataclasses
 import json
 import re
 import shutil
@@ -15,7 +16,7 @@ from pipeline.commands.frontier.grid import Axes, ways
 from pipeline.commands.frontier.options import METHODS
 from pipeline.commands.wish import wished
 from pipeline.evaluation.frontier import found as records_of
-from pipeline.evaluation.frontier.found import Frontier, Measured, Row, Setting, far_apart
+from pipeline.evaluation.frontier.found import Frontier, Row, Setting, far_apart
 from pipeline.evaluation.sample import Sampler, SampleSettings
 from pipeline.evaluation.statistics import Interval
 from pipeline.geometry import Size
@@ -86,12 +87,14 @@ def test_a_frontier_is_traced_gone_on_with_and_drawn_by_a_wish(finished_run, cap
     assert f"run `python -m pipeline frontier {run}` first" in capsys.readouterr().err
     (run / "frontier").mkdir()
     (run / "frontier" / "frontier.json").write_bytes((to / "frontier.json").read_bytes())
-    points = card.of_points(records_of.of_adapter(run))
+    points = card.of_points(records_of.of_adapter(run), str)
     assert [row["wish"] for row in points["rows"]] == ["faithful", "balanced", "diverse"]
     assert points["rows"][2]["way"] == result.rows[result.chosen["diverse"]].setting.title
     assert main(["sample", str(run), "--prompt", "a bird", "--wish", "diverse", "--scale", "2"]) == 2
     assert "--wish diverse decides --scale" in capsys.readouterr().err
-    place = result.chosen["diverse"]
+    place = 5  # whatever was found: at another scale of the adapter, and by another method
+    pretend = Frontier(**{**vars(result), "chosen": {**result.chosen, "diverse": place}})
+    pretend.write(run / "frontier")
     setting, request = (
         result.rows[place].setting,
         ["--prompt", "a picture of 0 birds", "--seed", "0", "--size", "64x64"],
@@ -111,7 +114,7 @@ def test_a_frontier_is_traced_gone_on_with_and_drawn_by_a_wish(finished_run, cap
 def test_a_beaten_way_draws_no_more(finished_run, captions, tmp_path, capsys, monkeypatch):
     out, to = finished_run("--validation_split", "0.5"), tmp_path / "frontier"
     monkeypatch.setattr(tracing, "FIRST_ROUND", 4)
-    monkeypatch.setattr(tracing, "surely_beaten", lambda points: [True, *[False] * (len(points) - 1)])
+    monkeypatch.setattr(tracing, "surely_beaten", lambda points, may_beat: [True, *[False] * (len(points) - 1)])
     words = words_of(out, to, captions, "--method", "cfg", "--guidance_scales", "2", "--guidance_scales", "4")
     assert main([*words, "--scales", "1", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -133,12 +136,19 @@ def test_a_beaten_way_draws_no_more(finished_run, captions, tmp_path, capsys, mo
         (["--num_images", "1"], "--num_images 1 must be at least 2"),
         (["--limit", "2"], "--limit 2 must be at least 4"),
         (["--against", "nowhere"], "--against nowhere holds no frontier"),
+        (["--adherence", "written"], "Nobody can say how well"),
+        (["--anyway"], "--anyway has no effect here"),
+        (["--scale", "0.5", "--scales", "1"], "--scale and --scales say the same"),
+        (["--checkpoints", "--base", "BASE"], "holds none beside what it published"),
     ],
 )
-def test_what_cannot_be_traced_is_said_before_anything_is_drawn(more, said, finished_run, captions, tmp_path, capsys):
+def test_what_cannot_be_traced_is_said_before_anything_is_drawn(
+    more, said, finished_run, captions, tmp_path, capsys, miniature
+):
     out, to = finished_run("--validation_split", "0.5"), tmp_path / "frontier"
     given = {word for word in more if word.startswith("--")}
-    words = words_of(out, to, captions)
+    words = words_of(out / FILE if "--base" in more else out, to, captions)
+    more = [str(miniature) if word == "BASE" else word for word in more]
     kept = [word for k, word in enumerate(words) if not ({word, words[k - 1]} & given)]
     assert main([*kept, *more]) == 2
     assert said in capsys.readouterr().err
@@ -149,7 +159,7 @@ def test_every_way_is_tried_once_and_at_scale_1_only_plain(tmp_path):
     file = tmp_path / "adapter.safetensors"
     file.write_bytes(b"adapter")
     usual = SampleSettings(2.0, 4, Size.square(64))
-    found = ways(Axes(("cfg", "interval", "adapter"), None, None, (4, 8), {None: file}), usual)
+    found = ways(Axes(("cfg", "interval", "adapter"), None, None, (4, 8), {None: file}, 2.0), usual)
     titles = [way.setting.title for way in found]
     assert len(set(titles)) == len(titles) == 2 * (5 * 2 + 4 + 3)
     assert len({way.folder for way in found}) == len(found)
@@ -178,7 +188,26 @@ def test_pictures_that_fall_apart_are_not_diverse():
     rows = far_apart([row(near), row(wide), row(far), row(apart)])
     assert [one.is_far for one in rows] == [False, False, True, False]
     assert [one.is_far for one in far_apart([row(None), row(None)])] == [False, False]
-    assert Measured(adherence="a", diversity="b", adherence_by="c", diversity_by="d").adherence == "a"
+    beaten = dataclasses.replace(row(near), is_beaten=True)  # and drew few: no measure for the others
+    assert [one.is_far for one in far_apart([beaten, row(far), row(far)])] == [False] * 3
+
+
+def test_what_cannot_be_compared_is_said(finished_run, captions, tmp_path, capsys):
+    out, to = finished_run("--validation_split", "0.5"), tmp_path / "frontier"
+    words = words_of(out, to, captions, "--method", "cfg", "--guidance_scales", "2", "--scale", "0.5", "--limit", "4")
+    assert main(words) == 0
+    capsys.readouterr()
+    result, other = records_of.read(to), tmp_path / "other"
+    assert [row.setting.scale for row in result.rows] == [0.5]
+    (other / "frontier").mkdir(parents=True)
+    moved = dataclasses.replace(result.rows[0], values=tuple((a, d + 5) for a, d in result.rows[0].values))
+    dataclasses.replace(result, rows=(moved,)).write(other / "frontier")
+    assert main([*words, "--against", str(other)]) == 0
+    assert "have no diversity in common, so nothing can be compared" in capsys.readouterr().out
+    by_another = dataclasses.replace(result.measured, adherence="top1")
+    dataclasses.replace(result, measured=by_another).write(other / "frontier")
+    assert main([*words, "--against", str(other)]) == 2
+    assert "was measured otherwise (top1 by" in capsys.readouterr().err
 
 
 def test_true_pictures_say_what_falls_apart_and_checkpoints_are_ways_too(finished_run, tmp_path):
@@ -197,15 +226,14 @@ def test_true_pictures_say_what_falls_apart_and_checkpoints_are_ways_too(finishe
     ]
     assert main([*words, "--to", str(to)]) == 0
     result = records_of.read(to)
-    assert [row.setting.step for row in result.rows] == [6, 12, None]
-    assert len({row.setting.adapter for row in result.rows}) >= 2
+    assert [row.setting.step for row in result.rows] == [None, 6]  # 12 is what was published
     assert all(row.kid is not None and row.kid.n == 8 for row in result.rows)
-    first, last = result.rows[0], result.rows[-1]
+    last, first = result.rows
     assert first.kid.value != last.kid.value
     page = (to / "report.html").read_text(encoding="utf-8")
     hues = {int(hue) for hue in re.findall(r"hsl\((\d+) 70% 46%\)", page)}
     assert {189, 327} <= hues  # the nearest to true pictures and the farthest
-    pretend = Frontier(**{**vars(result), "chosen": dict.fromkeys(result.chosen, 0)})
+    pretend = Frontier(**{**vars(result), "chosen": dict.fromkeys(result.chosen, 1)})
     run = tmp_path / "run"
     shutil.copytree(out, run)
     (run / "frontier").mkdir()

@@ -9,8 +9,9 @@ from typing import Any
 from pipeline import records
 from pipeline.commands.evaluation.drawing import Column, Drawer, claim, recorded
 from pipeline.commands.evaluation.options import DrawOptions, EvaluateOptions
-from pipeline.commands.evaluation.subject import Subject, beside, folder_for, opened
+from pipeline.commands.evaluation.subject import Subject, folder_for, opened
 from pipeline.commands.evaluation.wanted import Wanted, wanted_of
+from pipeline.commands.places import beside
 from pipeline.console import columns, say, tell
 from pipeline.errors import ConfigError
 from pipeline.evaluation import looking, results

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.adapter.names import FILE
 from pipeline.commands.evaluation.options import DrawOptions
+from pipeline.commands.places import beside
 from pipeline.commands.sample import model_of, parsed_size, run_of, size_of
 from pipeline.console import quiet_libraries
 from pipeline.engine import Engine
@@ -75,12 +76,6 @@ def folder_for(adapter: Path | None, options: DrawOptions, name: str) -> Path:
     if adapter is None or not adapter.is_dir():
         raise ConfigError("Give a folder for the pictures with --to.")
     return beside(adapter, name)
-
-
-def beside(place: Path, name: str) -> Path:
-    """A folder of this name in an output folder; for a checkpoint, which holds nothing else, beside it."""
-    own = place.resolve()
-    return own.parent / f"{name}-{own.name}" if own.name.startswith("checkpoint-") else place / name
 
 
 def subject_of(adapter: Path | None, options: DrawOptions) -> Subject:

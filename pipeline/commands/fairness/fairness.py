@@ -8,9 +8,10 @@ from pathlib import Path
 from pipeline import records
 from pipeline.commands.evaluation.drawing import Column, Drawer, claim
 from pipeline.commands.evaluation.evaluate import judges_of
-from pipeline.commands.evaluation.subject import Subject, beside, opened
+from pipeline.commands.evaluation.subject import Subject, opened
 from pipeline.commands.fairness.groups import Chosen, chosen
 from pipeline.commands.fairness.options import FairnessOptions
+from pipeline.commands.places import beside
 from pipeline.console import say, tell
 from pipeline.errors import ConfigError
 from pipeline.evaluation import looking

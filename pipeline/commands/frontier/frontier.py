@@ -13,11 +13,12 @@ from pipeline import atomic, records
 from pipeline.adapter.names import FILE as ADAPTER
 from pipeline.commands.evaluation.drawing import Column, Drawer, claim
 from pipeline.commands.evaluation.evaluate import judges_of
-from pipeline.commands.evaluation.subject import Subject, beside, folder_for, opened
+from pipeline.commands.evaluation.subject import Subject, folder_for, opened
 from pipeline.commands.evaluation.wanted import Wanted, wanted_of
 from pipeline.commands.frontier.grid import USUAL, Axes, Way, ways
 from pipeline.commands.frontier.options import LEAST, METHODS, FrontierOptions
 from pipeline.commands.frontier.seen import Eyes
+from pipeline.commands.places import beside
 from pipeline.console import columns, say, tell
 from pipeline.errors import ConfigError
 from pipeline.evaluation.frontier import found as records_of
@@ -33,6 +34,7 @@ from pipeline.objective.options import ObjectiveOptions
 from pipeline.report import frontier_page
 from pipeline.report.plain_code import Model
 from pipeline.sampling.options import GuidanceOptions
+from pipeline.training import result as finished
 
 FIRST_ROUND = 8  # captions; each later round goes on to twice as many
 
@@ -51,9 +53,9 @@ def _trace(adapter: Path, options: FrontierOptions, subject: Subject, *, as_json
     wanted, folder = wanted_of(adapter, options), folder_for(adapter, options, FOLDER)
     if len(wanted.captions) < LEAST:
         raise ConfigError(f"{wanted.origin} has {len(wanted.captions)} captions, and {LEAST} are the least.")
-    other = _other(options.against, wanted) if options.against is not None else None
-    tried = ways(_axes(options, subject), subject.settings)
-    eyes = Eyes.of(judges_of(options, subject, wanted), options, subject, has_answers=bool(wanted.names))
+    tried = ways(_axes(adapter, options, subject), subject.settings)
+    eyes = Eyes.of(judges_of(options, subject, wanted), options, subject, wanted)
+    other = _other(options.against, wanted, eyes) if options.against is not None else None
     engine = subject.engine
     engine.on_main(lambda: claim(folder, {**subject.facts, **wanted.facts}, "a frontier"))
     race = Race(subject, wanted, folder, eyes, tried)
@@ -66,7 +68,6 @@ def _trace(adapter: Path, options: FrontierOptions, subject: Subject, *, as_json
     with io.StringIO() as text:
         csv.writer(text).writerows(records_of.table(result.rows))
         atomic.write_text(folder / "frontier.csv", text.getvalue())
-    compared = at_matched_diversity(*([r.rows[k].point for k in r.whole] for r in (result, other))) if other else None
     base = options.base or subject.run.get("pretrained_model_name_or_path") or subject.family.source.folder
     page = frontier_page.write(
         folder,
@@ -81,33 +82,55 @@ def _trace(adapter: Path, options: FrontierOptions, subject: Subject, *, as_json
         say(json.dumps(records.to_json(result), indent=1))
     else:
         say("\n".join(_table(result)))
-        if compared is not None:
-            change, (low, high) = compared
-            said = f"adherence {change.text('{:+.3f}')} at equal diversity, {low:.3f} to {high:.3f}"
-            say(f"Against {options.against}: {said}")
+        if other is not None:
+            say(f"Against {options.against}: {_against(result, other)}")
     tell(f"Report   {page}")
 
 
-def _axes(options: FrontierOptions, subject: Subject) -> Axes:
-    """What is tried. Raises ConfigError for methods that the model has no use for."""
+def _against(result: Frontier, other: Frontier) -> str:
+    """How much better one follows captions than the other, in words."""
+    try:
+        change, (low, high) = at_matched_diversity(*([one.rows[k].point for k in one.whole] for one in (result, other)))
+    except ValueError as error:
+        return f"{error}, so nothing can be compared."
+    return f"adherence {change.text('{:+.3f}')} at equal diversity, {low:.3f} to {high:.3f}"
+
+
+def _axes(adapter: Path, options: FrontierOptions, subject: Subject) -> Axes:
+    """What is tried. Raises ConfigError for methods that the model has no use for, and for checkpoints that are not."""
     family = subject.family
     is_flow = family.path(ObjectiveOptions()).prediction == "flow"
 
     def clashes(method: str) -> list[str]:
         return guidance_clashes(GuidanceOptions(**METHODS[method]), family, is_flow=is_flow)
 
-    asked = options.method or [name for name in USUAL if not clashes(name)]
+    asked = list(dict.fromkeys(options.method or [name for name in USUAL if not clashes(name)]))
     if said := [sentence for method in asked for sentence in clashes(method)]:
         raise ConfigError("\n".join(said))
     assert subject.file is not None
-    files: dict[int | None, Path] = {}
+    files: dict[int | None, Path] = {None: subject.file}
     if options.checkpoints:
-        places = {place: place.name.removeprefix("checkpoint-") for place in subject.file.parent.glob("checkpoint-*")}
-        steps = {int(step): place / ADAPTER for place, step in places.items() if step.isdecimal()}
-        files |= {step: steps[step] for step in sorted(steps) if steps[step].is_file()}
-    files[None] = subject.file
-    steps_asked = options.steps or [subject.settings.num_inference_steps]
-    return Axes(asked, options.guidance_scales, options.scales, steps_asked, files)
+        files |= _checkpoints(adapter)
+        if len(files) == 1:
+            raise ConfigError(f"--checkpoints: {adapter} holds none beside what it published; give a run's folder.")
+    usual = subject.settings.guidance_scale
+    if subject.settings.guidance.guidance_against != "unconditional":
+        usual = family.default_guidance
+    scales = options.scales or ([options.scale] if options.scale != 1 else None)
+    steps = options.steps or [subject.settings.num_inference_steps]
+    return Axes(asked, _once(options.guidance_scales), _once(scales), list(dict.fromkeys(steps)), files, usual)
+
+
+def _once(values: Sequence[float] | None) -> list[float] | None:
+    return None if values is None else list(dict.fromkeys(values))
+
+
+def _checkpoints(adapter: Path) -> dict[int | None, Path]:
+    """The checkpoints in a run's folder by their steps, but for that whose weights it published."""
+    places = {place: place.name.removeprefix("checkpoint-") for place in adapter.glob("checkpoint-*")}
+    steps = {int(step): place / ADAPTER for place, step in places.items() if step.isdecimal()}
+    published = finished.read(adapter).kept_step if (adapter / finished.FILE).is_file() else None
+    return {step: steps[step] for step in sorted(steps) if steps[step].is_file() and step != published}
 
 
 @dataclass(frozen=True)
@@ -158,8 +181,9 @@ class Race:
         for place in alive:
             found[place] = self.eyes.row(self.tried[place], self.folder, self.wanted, end)
         if not keep_all:
-            points = [_row(found, place).point for place in alive]
-            for place, is_beaten in zip(alive, surely_beaten(points), strict=True):
+            now = records_of.far_apart([_row(found, place) for place in alive])
+            beaten = surely_beaten([row.point for row in now], [not row.is_far for row in now])
+            for place, is_beaten in zip(alive, beaten, strict=True):
                 found[place] = dataclasses.replace(_row(found, place), is_beaten=is_beaten)
         return found
 
@@ -189,13 +213,16 @@ def _result(rows: list[Row], wanted: Wanted, eyes: Eyes) -> Frontier:
     )
 
 
-def _other(place: Path, wanted: Wanted) -> Frontier:
-    """The frontier of another run. Raises ConfigError for one of other captions, or where there is none."""
+def _other(place: Path, wanted: Wanted, eyes: Eyes) -> Frontier:
+    """The frontier of another run. Raises ConfigError for one of other captions or measures, or where there is none."""
     found = records_of.read(beside(place, FOLDER)) or records_of.read(place)
     if found is None:
         raise ConfigError(f"--against {place} holds no frontier; trace that first, with the same captions.")
     if (found.captions, found.num_images, found.first_seed) != (wanted.captions, wanted.num_images, wanted.first_seed):
         raise ConfigError(f"--against {place} was drawn with other captions or seeds: nothing there is comparable.")
+    if found.measured != eyes.measured:
+        then, now = (f"{m.adherence} by {m.adherence_by}, {m.diversity}" for m in (found.measured, eyes.measured))
+        raise ConfigError(f"--against {place} was measured otherwise ({then}; here {now}); trace it again so.")
     return found
 
 

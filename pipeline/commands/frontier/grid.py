@@ -10,7 +10,7 @@ from pipeline.commands.frontier.options import METHODS
 from pipeline.evaluation.frontier.found import Setting
 from pipeline.evaluation.sample import SampleSettings
 from pipeline.hashing import digest, digest_of_file
-from pipeline.sampling.options import GuidanceOptions
+from pipeline.sampling.options import SCALES, GuidanceOptions
 
 USUAL = ("cfg", "interval", "apg", "adapter")
 FACTORS = (0.75, 1.0, 1.5, 2.5)  # of the run's guidance
@@ -27,6 +27,7 @@ class Axes:
     scales: Sequence[float] | None
     steps: Sequence[int]
     files: Mapping[int | None, Path]  # the adapter of each checkpoint's step; None: what the run published
+    usual: float  # guidance scale away from the unconditional prediction
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def ways(axes: Axes, settings: SampleSettings) -> list[Way]:
     found = []
     for method, (step, file), num_steps in itertools.product(axes.methods, axes.files.items(), axes.steps):
         guidance = GuidanceOptions(**METHODS[method])
-        for guidance_scale, scale in _scales(method, axes, settings.guidance_scale):
+        for guidance_scale, scale in _scales(method, axes):
             setting = Setting(
                 method=method,
                 guidance=METHODS[method],
@@ -66,8 +67,9 @@ def ways(axes: Axes, settings: SampleSettings) -> list[Way]:
     return found
 
 
-def _scales(method: str, axes: Axes, usual: float) -> Iterator[tuple[float, float]]:
-    """Scales of guidance and of the adapter for one method."""
+def _scales(method: str, axes: Axes) -> Iterator[tuple[float, float]]:
+    """Scales of guidance and of the adapter for one method, around what is usual for it."""
+    usual = SCALES["perturbed"] if method == "perturbed" else axes.usual
     around = [1.0, *(round(factor * usual, 3) for factor in FACTORS if factor * usual > 1)]
     wanted = axes.guidance_scales
     if wanted is None:

@@ -66,6 +66,10 @@ class FrontierOptions(EvaluateOptions):
     def more_problems(self) -> list[str]:
         """What is wrong with the options of this verb."""
         problems = super().more_problems()
+        idle = {"anyway": self.anyway, "aesthetic_model": self.aesthetic_model is not None}
+        problems += [f"--{name} has no effect here; `evaluate` has it." for name, given in idle.items() if given]
+        if self.scale != 1 and self.scales is not None:
+            problems.append("--scale and --scales say the same; give --scales alone.")
         if unknown := [name for name in self.method or () if name not in METHODS]:
             problems.append(f"--method {', '.join(unknown)} is unknown; there are {', '.join(METHODS)}.")
         for flag, values, low, high in (

@@ -17,8 +17,9 @@ from pipeline.evaluation import looking
 from pipeline.evaluation.extractors.extractor import Extractor
 from pipeline.evaluation.frontier.found import Measured, Row
 from pipeline.evaluation.looking import REFERENCE, PictureSet
-from pipeline.evaluation.metrics import distances, diversity
+from pipeline.evaluation.metrics import adherence, diversity
 from pipeline.evaluation.metrics.compared import Compared, Seen
+from pipeline.evaluation.metrics.measure import can_be, interval_of
 from pipeline.evaluation.metrics.table import METRICS
 from pipeline.evaluation.statistics import Interval, distinct, mean_of, means_by
 from pipeline.remembered import cache_folder
@@ -37,22 +38,25 @@ class Eyes:
     cache: Path
 
     @classmethod
-    def of(
-        cls, judges: Sequence[Extractor], options: FrontierOptions, subject: Subject, *, has_answers: bool
-    ) -> "Eyes":
+    def of(cls, judges: Sequence[Extractor], options: FrontierOptions, subject: Subject, captions: Wanted) -> "Eyes":
         """Whoever can say how captions are followed, and of those who take distances the last.
 
-        Raises ConfigError where there is nobody.
+        Raises ConfigError where there is nobody, and where captions ask for nothing that can be measured.
         """
         known = [name for name, metric in METRICS.items() if metric.of_caption]
         wanted = (options.adherence,) if options.adherence is not None else PREFERRED
         if strange := [name for name in wanted if name not in known]:
             raise ConfigError(f"--adherence {strange[0]} is no metric of captions; there are {', '.join(known)}.")
-        pairs = [(name, judge) for name in wanted for judge in judges if _may_say(name, judge, has_answers)]
+        pairs = [(name, judge) for name in wanted for judge in judges if _may_say(name, judge, bool(captions.names))]
         if not pairs:
             raise ConfigError(
                 f"Nobody can say how well pictures of these captions follow them ({', '.join(wanted)}): name an "
                 "image-text model with --extractor, or an image-to-text model with --captioner."
+            )
+        silent = [text for text in captions.captions if adherence.quoted(text) is None]
+        if pairs[0][0] == "written" and silent:
+            raise ConfigError(
+                f"--adherence written: {len(silent)} captions want nothing written, such as {silent[0]!r}."
             )
         far = [judge for judge in judges if judge.features is not None and judge.takes_distances]
         if not far:
@@ -98,11 +102,8 @@ class Eyes:
         true = self._true(folder, wanted)
         if true is None:
             return None
-        assert true.features is not None
-        assert seen.features is not None
-        pair = (true.features, seen.features)
-        pair = pair if self.diversity_by.is_scaled else distances.scaled(*pair)
-        return distances.kid(*pair, true.groups, seen.groups)
+        given = Compared(seen, true, self.diversity_by)
+        return interval_of(METRICS["kid"], given) if can_be(METRICS["kid"], given) else None
 
     def _true(self, folder: Path, wanted: Wanted) -> Seen | None:
         """The true pictures, where there are some: looked at once, and kept by content from then on."""

@@ -119,14 +119,18 @@ def of_adapter(folder: Path) -> Frontier | None:
 def far_apart(rows: Sequence[Row]) -> tuple[Row, ...]:
     """The rows, with those marked whose KID is twice that of the nearest to true pictures, beyond both intervals.
 
-    Pictures that fall apart are most unlike of all, and must not count as diverse.
+    Pictures that fall apart are most unlike of all, and must not count as diverse. Ways that were beaten are no measure
+    of it, for they drew fewer: so the nearest of the others is never far.
     """
-    kids = [row.kid for row in rows if row.kid is not None]
+    kids = [row.kid for row in rows if row.kid is not None and not row.is_beaten]
     if not kids:
         return tuple(rows)
     nearest = min(kids, key=lambda kid: kid.value)
     limit = max(nearest.high, FAR * nearest.value)
-    return tuple(dataclasses.replace(row, is_far=row.kid is not None and row.kid.low > limit) for row in rows)
+    return tuple(
+        dataclasses.replace(row, is_far=row.kid is not None and not row.is_beaten and row.kid.low > limit)
+        for row in rows
+    )
 
 
 def table(rows: Sequence[Row]) -> list[list[str]]:

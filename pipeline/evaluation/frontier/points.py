@@ -28,8 +28,12 @@ class Point:
         return Point(self.adherence[captions], self.diversity[captions])
 
 
-def surely_beaten(points: Sequence[Point], confidence: float = CONFIDENCE) -> list[bool]:
+def surely_beaten(
+    points: Sequence[Point], may_beat: Sequence[bool] | None = None, confidence: float = CONFIDENCE
+) -> list[bool]:
     """Which points another one beats in both, beyond chance: those need not be looked at any further.
+
+    Some may be no rivals: what falls apart is diverse, and beats nothing by that.
 
     By the paired differences over captions, Student's, each side of each pair at a level that holds for all pairs
     together (Bonferroni): a setting that is none the worse is dropped in 1 - confidence of all rounds at most.
@@ -41,7 +45,8 @@ def surely_beaten(points: Sequence[Point], confidence: float = CONFIDENCE) -> li
         gains = (one.adherence - other.adherence, one.diversity - other.diversity)
         return all(mean_of(gain.double(), level).low > 0 for gain in gains)
 
-    return [any(beats(rival, point) for rival in points if rival is not point) for point in points]
+    rivals = [point for point, may in zip(points, may_beat or [True] * len(points), strict=True) if may]
+    return [any(beats(rival, point) for rival in rivals if rival is not point) for point in points]
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:

@@ -23,6 +23,9 @@ def point(adherence, diversity, num=40, noise=0.05, seed=0):
 def test_what_is_beaten_beyond_chance_is_told_from_what_is_not():
     points = [point(1.0, 1.0, seed=1), point(0.9, 0.9, seed=2), point(1.2, 0.8, seed=3), point(1.0, 1.0, seed=4)]
     assert surely_beaten(points) == [False, True, False, False]
+    apart = [*points, point(1.4, 2.0, seed=9)]  # beats all but the most faithful, unless it is no rival
+    assert surely_beaten(apart) == [True, True, True, True, False]
+    assert surely_beaten(apart, [True] * 4 + [False]) == [False, True, False, False, False]
     few = [found.at(torch.arange(2)) for found in points]
     assert surely_beaten(few) == [False] * 4  # two captions prove nothing
 
