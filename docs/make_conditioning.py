@@ -99,7 +99,7 @@ def collected(arm: str) -> dict[str, Any]:
         folder: [
             {"way": row.setting.title, "scale": row.setting.guidance_scale, "far": row.is_far}
             | {name: vars(getattr(row, name)) for name in ("adherence", "diversity", "vendi", "kid")}
-            for row in read(arm, folder).rows
+            for row in frontiers.far_apart(read(arm, folder).rows)
         ]
         for folder in folders
     }
@@ -111,17 +111,24 @@ def compared() -> dict[str, Any]:
     for method, other in drawn_methods().items():
         if method == "cfg":
             continue
-        points = [row.point for row in (*plain.rows[:1], *other.rows)]  # at scale 1 all methods are one
-        change, between = at_matched_diversity(points, [row.point for row in plain.rows])
+        change, between = matched((*plain.rows[:1], *other.rows), plain.rows)  # at scale 1 all methods are one
         found[method] = {"change": vars(change), "between": between}
     for arm in (name for name in PLAN["arms"] if name.startswith("dropout") and has(name, FEW) and has("plain", FEW)):
-        both = ([row.point for row in read(name, FEW).rows] for name in (arm, "plain"))
-        change, between = at_matched_diversity(*both)
+        change, between = matched(read(arm, FEW).rows, read("plain", FEW).rows)
         found[arm] = {"change": vars(change), "between": between}
+    change, between = matched(read("guided", "frontier-cfg").rows, plain.rows)
+    found["guided"] = {"change": vars(change), "between": between}
     guided = at_scale(read("guided", "frontier-cfg"), 1.0)
     for scale in (1.0, 2.0):
         found[f"guided at 1 against plain at {scale:g}"] = paired(guided, at_scale(plain, scale))
     return found
+
+
+def matched(first: Sequence[Row], second: Sequence[Row]) -> tuple[Interval, tuple[float, float]]:
+    """The first against the second at matched diversity, without what falls apart beside the nearest of both."""
+    marked = frontiers.far_apart((*first, *second))
+    parts = marked[: len(first)], marked[len(first) :]
+    return at_matched_diversity(*([row.point for row in rows if not row.is_far] for rows in parts))
 
 
 def has(arm: str, folder: str) -> bool:
