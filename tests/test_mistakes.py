@@ -176,7 +176,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "guidance_interval": ("3,0.3", "the lower first, as in 0.28,5.42"),
     "guidance_rescale": ("2", "between 0 and 1"),
     "apg_eta": ("0.5", "only with --guidance_method apg"),
-    "apg_norm": ("0", "must be above 0"),
+    "apg_norm": ("0", "must be a finite number above 0"),
     "apg_momentum": ("1", "between -0.99 and 0.99"),
     "cads_scale": ("-1", "between 0 and 10"),
     "num_inference_steps": ("0", "between 1 and"),
