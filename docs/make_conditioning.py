@@ -28,8 +28,9 @@ from pipeline.evaluation.statistics import Interval, mean_of
 HERE = Path(__file__).parent
 PLAN = tomllib.loads((HERE / "conditioning.toml").read_text(encoding="utf-8"))
 WORK = HERE.parent / "outputs" / "conditioning"
+GUIDED = ("guided", "guided-live")  # arms that learnt guidance
 FEW = "few"  # the folder of a frontier of fewer captions
-COLOURS = ("#0f8fa8", "#c2307f", "#e0a526", "#6b7bd6", "#58a55c")
+COLOURS = ("#0f8fa8", "#c2307f", "#e0a526", "#6b7bd6", "#58a55c", "#8a5a44")
 STRIP = ("cfg", (1.0, 1.5, 2.0, 3.0, 5.0), 4)  # method, scales, pictures of the first caption
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 520, 330, 56, 40, 44
 
@@ -63,11 +64,11 @@ def train(arm: str) -> None:
 
 def draw(arm: str) -> None:
     """The frontiers of an arm; what is drawn already is not drawn again."""
-    if arm in ("plain", "guided"):
+    if arm in ("plain", *GUIDED):
         scales = PLAN["methods"] if arm == "plain" else {"cfg": PLAN["methods"]["cfg"]}
         for method, chosen in scales.items():
             traced(arm, PLAN["captions"], method, chosen, WORK / arm / f"frontier-{method}")
-    if arm != "guided":
+    if arm not in GUIDED:
         traced(arm, PLAN["few_captions"], "cfg", PLAN["methods"]["cfg"], WORK / arm / FEW)
 
 
@@ -116,11 +117,12 @@ def compared() -> dict[str, Any]:
     for arm in (name for name in PLAN["arms"] if name.startswith("dropout") and has(name, FEW) and has("plain", FEW)):
         change, between = matched(read(arm, FEW).rows, read("plain", FEW).rows)
         found[arm] = {"change": vars(change), "between": between}
-    change, between = matched(read("guided", "frontier-cfg").rows, plain.rows)
-    found["guided"] = {"change": vars(change), "between": between}
-    guided = at_scale(read("guided", "frontier-cfg"), 1.0)
-    for scale in (1.0, 2.0):
-        found[f"guided at 1 against plain at {scale:g}"] = paired(guided, at_scale(plain, scale))
+    for arm in (name for name in GUIDED if has(name, "frontier-cfg")):
+        change, between = matched(read(arm, "frontier-cfg").rows, plain.rows)
+        found[arm] = {"change": vars(change), "between": between}
+        guided = at_scale(read(arm, "frontier-cfg"), 1.0)
+        for scale in (1.0, 2.0):
+            found[f"{arm} at 1 against plain at {scale:g}"] = paired(guided, at_scale(plain, scale))
     return found
 
 
@@ -160,6 +162,8 @@ def figures() -> None:
     """The figures, and the strip of pictures."""
     curves = {method: found.rows for method, found in drawn_methods().items()}
     curves["trained guidance"] = read("guided", "frontier-cfg").rows
+    if has("guided-live", "frontier-cfg"):
+        curves["trained, live"] = read("guided-live", "frontier-cfg").rows
     text = drawn("Guidance on one adapter, and one that learnt it", curves)
     (HERE / "conditioning-methods.svg").write_text(text, encoding="utf-8")
     dropouts = {"0 %": "dropout-0", "5 %": "dropout-5", "10 %": "plain", "20 %": "dropout-20", "50 %": "dropout-50"}
