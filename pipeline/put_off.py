@@ -1,7 +1,8 @@
 """Modules that libraries import and a run may never use: they are loaded when something of them is first asked for.
 
 diffusers imports torch's compiler for one decorator, scipy's distributions for schedules that nobody asked for, and
-with the class of one denoiser those of all others: a fifth of what a start takes. Once asked for, each is what it was.
+with the class of one denoiser those of all others; transformers imports tensors over many machines, with a computer
+algebra system behind them: half of what a start takes. Once asked for, each is what it was.
 """
 
 import functools
@@ -23,14 +24,27 @@ OPEN = frozenset(  # packages whose modules may be imported without the package'
     }
 )
 LEAVES = frozenset({"torch._dynamo._trace_wrapped_higher_order_op"})  # that need nothing of their package
-NAMES = OPEN | {"scipy.integrate", "scipy.stats", "torch._dynamo"}
+# Functions that are imported from modules where these are put off: they load them when they are called.
+FUNCTIONS = {
+    "scipy.optimize": {"linear_sum_assignment"},
+    "torch.fx.experimental.symbolic_shapes": {"guard_or_false", "statically_known_true"},
+}
+# Errors that are imported so, to be caught, and their base: a class of that name becomes the base of the real one.
+EXCEPTIONS = {"torch.fx.experimental.symbolic_shapes": {"GuardOnDataDependentSymNode": RuntimeError}}
+NAMES = OPEN | {"scipy.integrate", "scipy.stats", "torch._dynamo"} | FUNCTIONS.keys()
+HIDDEN = ("bitsandbytes",)  # not installed, as far as others see: PEFT imports it wherever it is, and it compiles
 _loading = threading.RLock()
+_bases: dict[tuple[str, str], type[BaseException]] = {}  # by module and name: what stands for an error
 
 
 class PutOff(types.ModuleType):
     """A module whose code has not run. What the import system wants to know of it is there already."""
 
     def __getattr__(self, name: str) -> Any:
+        if name in FUNCTIONS.get(self.__name__, ()):
+            return _function(self, name)
+        if name in (errors := EXCEPTIONS.get(self.__name__, {})):
+            return _bases.setdefault((self.__name__, name), type(name, (errors[name],), {"__slots__": ()}))
         if (name.startswith("__") and name != "__all__") or not load(self):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         return getattr(self, name)
@@ -38,6 +52,16 @@ class PutOff(types.ModuleType):
     def __dir__(self) -> list[str]:
         load(self)
         return list(vars(self))
+
+
+def _function(module: PutOff, name: str) -> Callable[..., Any]:
+    """What loads the module and does what its function does, whenever it is called."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        load(module)
+        return vars(module)[name](*args, **kwargs)
+
+    return call
 
 
 class Compiler(PutOff):
@@ -127,8 +151,23 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 def install() -> None:
     """Put these modules off in this process, those that are not imported yet; a second call does nothing."""
+    for name in HIDDEN:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # what the import system takes for not installed
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+
+
+def is_installed(name: str) -> bool:
+    """Whether a package is there, hidden or not."""
+    if sys.modules.get(name, sys) is not None:
+        return importlib.util.find_spec(name) is not None
+    return importlib.machinery.PathFinder.find_spec(name) is not None
+
+
+def show(name: str) -> None:
+    """Let a hidden package be imported from now on."""
+    if sys.modules.get(name, sys) is None:
+        del sys.modules[name]
 
 
 def load(module: types.ModuleType) -> bool:
@@ -154,4 +193,7 @@ def load(module: types.ModuleType) -> bool:
         module.__class__ = types.ModuleType  # type: ignore[assignment]
         for kind, target in marked:
             getattr(module, kind)(target)
+        for name in EXCEPTIONS.get(module.__name__, ()):
+            if base := _bases.get((module.__name__, name)):
+                getattr(module, name).__bases__ = (base,)
         return True

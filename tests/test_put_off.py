@@ -1,5 +1,6 @@
 """Modules that are put off: not loaded by a start, and what they always were once they are asked for."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -9,17 +10,12 @@ import pytest
 pytestmark = pytest.mark.unit
 PROGRAM = """
 import json, sys, types
-from importlib.machinery import PathFinder
 from pipeline import put_off
 
-found_by = PathFinder.find_spec.__func__
-PathFinder.find_spec = classmethod(  # bitsandbytes compiles where it is imported, and few have it
-    lambda cls, name, *more: None if name == "bitsandbytes" else found_by(cls, name, *more)
-)
 put_off.install()
 put_off.install()
 assert sum(type(finder).__name__ == "_Finder" for finder in sys.meta_path) == 1
-import diffusers, torch
+import diffusers, peft, torch
 from diffusers import SanaPipeline, StableDiffusionPipeline, UNet2DConditionModel
 
 weight = torch.nn.Parameter(torch.ones(2))
@@ -30,6 +26,10 @@ optimizer.zero_grad()
 moved = weight.tolist()
 is_off = {name: isinstance(sys.modules.get(name), put_off.PutOff) for name in put_off.NAMES}
 late = sorted(name for name in sys.modules if name.startswith("diffusers.models.transformers."))
+early = [name for name in ("bitsandbytes", "sympy") if sys.modules.get(name) is not None]
+shapes = sys.modules["torch.fx.experimental.symbolic_shapes"]
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode as Unknown, guard_or_false
+from scipy.optimize import linear_sum_assignment
 compiler = sys.modules["torch._dynamo"]
 marked = list(compiler.marked)
 assert compiler.eval_frame.OptimizedModule is not None
@@ -49,6 +49,17 @@ optimizer.step()
 @compiler.allow_in_graph
 def later(x):
     return x
+
+answers = [guard_or_false(2 > 1), linear_sum_assignment([[1, 0], [0, 1]])[1].tolist(), type(shapes) is types.ModuleType]
+try:
+    raise shapes.GuardOnDataDependentSymNode(None, "unknown")
+except Unknown:
+    answers.append("caught")
+is_there = put_off.is_installed("bitsandbytes"), put_off.is_installed("torch"), put_off.is_installed("no_such_package")
+put_off.show("bitsandbytes")
+put_off.show("torch")
+from importlib.util import find_spec
+shown = find_spec("bitsandbytes") is not None
 
 import threading
 import scipy.stats, diffusers.models.transformers as others
@@ -70,6 +81,7 @@ try:
 except AttributeError as error:
     said = str(error)
 print(json.dumps({
+    "early": early, "answers": answers, "is_there": is_there, "shown": shown,
     "moved": moved, "is_off": is_off, "late": late, "calls": calls, "allowed": allowed, "said": said,
     "asked": [names, failed], "said_of": documented.__doc__, "star": callable(quad), "dir": "norm" in dir(scipy.stats),
     "is_real": type(compiler) is types.ModuleType, "normal": scipy.stats.norm.cdf(0.0),
@@ -86,6 +98,10 @@ def test_they_are_left_until_they_are_asked_for_and_then_whole():
         "diffusers.models.controlnets",
         "scipy.integrate",
     }
+    assert found["early"] == []
+    assert found["answers"] == [True, [1, 0], True, "caught"]
+    assert found["is_there"] == [found["shown"], True, False]
+    assert found["shown"] == (importlib.util.find_spec("bitsandbytes") is not None)
     assert 0 < len(found["late"]) < 10  # of fifty
     assert found["moved"] == pytest.approx([0.495, 0.495], abs=0.01)
     assert found["is_real"]

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from pipeline import put_off
 from pipeline.training.options import OptimOptions
 
 Groups = list[dict[str, Any]]
@@ -51,6 +52,7 @@ def _adamw(parameters: Groups, options: OptimOptions) -> Optimizer:
 
 def _adamw_8bit(parameters: Groups, options: OptimOptions) -> Optimizer:
     """AdamW with moments in blocks of eight bits (Dettmers et al. 2022)."""
+    put_off.show("bitsandbytes")
     import bitsandbytes
 
     found: Optimizer = bitsandbytes.optim.AdamW8bit(parameters, eps=options.adam_epsilon, **_common(options))

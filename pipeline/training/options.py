@@ -1,10 +1,10 @@
 """Options of the training: optimizer, length, checkpoints."""
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
 
+from pipeline import put_off
 from pipeline.adapter.names import is_b
 from pipeline.errors import not_utf8, out_of_bounds
 from pipeline.training import tracker_names
@@ -133,7 +133,7 @@ class OptimOptions:
         name, problems = self.optimizer_name, []
         if self.use_8bit_adam and self.optimizer not in ("adamw", "adamw_8bit"):
             problems.append(f"--use_8bit_adam and --optimizer {self.optimizer} name two optimizers; give one.")
-        if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
+        if name in PACKAGES and not put_off.is_installed(PACKAGES[name]):
             problems.append(f"--optimizer {name} needs a package that is missing: pip install {PACKAGES[name]}.")
         if name == "prodigy" and (self.peak_rate < MIN_PRODIGY_RATE or self.scale_lr):
             given = "--scale_lr" if self.scale_lr else f"--learning_rate {self.peak_rate:g}"
