@@ -52,6 +52,7 @@ OF_OTHERS = {
     "v_parameterization": "read from the model's scheduler: leave it out",
     "vae": "--pretrained_vae_model_name_or_path",
     "xformers": "always on, as PyTorch's own attention: leave it out",
+    "zero_terminal_snr": "--rescale_betas_zero_snr",
 }
 
 

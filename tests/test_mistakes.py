@@ -32,6 +32,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "revision": ("main", "only with a Hub id"),
     "variant": ("fp16", "no file of that variant"),
     "prediction_type": ("sample", "sample"),
+    "rescale_betas_zero_snr": ("=maybe", "maybe"),
     "train_data_dir": ("nowhere", "does not exist"),
     "dataset_name": ("./nowhere", "does not exist"),
     "dataset_config_name": ("plain", "only with --dataset_name"),

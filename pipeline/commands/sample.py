@@ -72,7 +72,7 @@ def sample(
         size_of(run, family) if size is None else parsed_size(size, family),
         guidance=how,
         weaker=None if weaker is None else weaker.resolve().name,
-        **options.reading,
+        **options.drawing,
     )
     requests = [SampleRequest(prompt, seed + number) for prompt in prompts for number in range(num_images)]
     with quiet_libraries():

@@ -43,6 +43,7 @@ class SampleSettings:
     max_sequence_length: int | None = None  # tokens of T5 or Gemma, where they are not the pipeline's own number
     prompt_chunks: int | None = field(default=None, repr=False)  # in which CLIP reads, where it is not one
     clip_skip: int | None = field(default=None, repr=False)  # layers of CLIP that are left out, where some are
+    rescale_betas_zero_snr: bool | None = field(default=None, repr=False)  # whether the schedule ends in pure noise
     guidance: GuidanceOptions = field(default=GuidanceOptions(), repr=False)  # repr: what is kept under it stays found
     weaker: str | None = field(default=None, repr=False)  # the checkpoint that guidance leads away from, not the base
 

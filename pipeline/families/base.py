@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.conditioning import Conditioning, Part, Ragged
+from pipeline.families import schedules
 from pipeline.families.checkpoint import folder, single_file
 from pipeline.families.checkpoint.autoencoder import pixels_per_latent
 from pipeline.families.checkpoint.source import ModelSource
@@ -57,7 +58,10 @@ class Family(ABC):
 
     def load(self, *parts: str, dtype: torch.dtype = torch.float32) -> Any:
         """The stock pipeline with only the named parts loaded, from local files alone."""
-        return (single_file if self.source.file else folder).load(self.source, parts, dtype)
+        pipe = (single_file if self.source.file else folder).load(self.source, parts, dtype)
+        if "scheduler" in parts and self.options.rescale_betas_zero_snr:
+            schedules.rescale(pipe)
+        return pipe
 
     def load_encoders(self, dtype: torch.dtype = torch.float32) -> Any:
         """The pipeline with what turns pictures and captions into model input.
@@ -86,8 +90,10 @@ class Family(ABC):
         return caption
 
     def part_config(self, part: str) -> dict[str, Any]:
-        """The configuration of one part, read without loading it."""
-        return self.source.part_config(part)
+        """The configuration of one part, read without loading it; the scheduler's as it is used."""
+        config = self.source.part_config(part)
+        is_rescaled = part == "scheduler" and self.options.rescale_betas_zero_snr
+        return {**config, **schedules.RESCALED} if is_rescaled else config
 
     @property
     def default_guidance(self) -> float:

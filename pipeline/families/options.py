@@ -59,6 +59,10 @@ class ModelOptions:
     prediction_type: Literal["epsilon", "v_prediction"] | None = None
     """Read from the checkpoint's scheduler; give it only to assert what you expect."""
 
+    rescale_betas_zero_snr: bool = False
+    """Train and draw on the model's schedule rescaled to end in pure noise (arXiv 2305.08891), so that pictures can be
+    as dark or bright as training's; models that predict v. Its authors draw with --guidance_rescale 0.7."""
+
     def problems(self) -> list[str]:
         """What is wrong with these values, one sentence each."""
         if self.pretrained_model_name_or_path == "":
@@ -89,8 +93,13 @@ class ModelOptions:
         return {name: value for name, value in told.items() if value is not None}
 
     @property
+    def drawing(self) -> dict[str, Any]:
+        """The same, and the schedule where it is not the model's own: all that has to be said to draw as the run."""
+        return self.reading | ({"rescale_betas_zero_snr": True} if self.rescale_betas_zero_snr else {})
+
+    @property
     def reading_key(self) -> str:
-        """The same, as part of what embeddings are kept by."""
+        """How prompts are read, as part of what embeddings are kept by."""
         words = {"max_sequence_length": "tokens", "prompt_chunks": "chunks", "clip_skip": "skipped"}
         return "".join(f" {value} {words[name]}" for name, value in self.reading.items())
 

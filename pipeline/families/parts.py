@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipeline.errors import CheckpointError
+from pipeline.families import schedules
 from pipeline.families.base import Family
 from pipeline.families.targets import TargetModules
 from pipeline.objective.options import ObjectiveOptions
@@ -33,7 +34,7 @@ def discrete_path(family: Family, options: ObjectiveOptions) -> VariancePreservi
     require_undistilled(family)
     config = family.part_config("scheduler")
     prediction = config.get("prediction_type", "epsilon")
-    if _is_flow(config):
+    if schedules.is_flow(config):
         raise CheckpointError(
             f"The scheduler of {family.source.folder} is one of flows ({config.get('_class_name')}), and a UNet of "
             "this family is trained to predict noise, v or the data. One that was retrained as a flow is not "
@@ -113,18 +114,11 @@ def require_plain(family: Family, channels: int) -> None:
 def require_flow(family: Family) -> None:
     """Raise CheckpointError for a scheduler of noise levels, or of both (DPM-Solver) that is not set to flow."""
     config = family.part_config("scheduler")
-    if not _is_flow(config):
+    if not schedules.is_flow(config):
         raise CheckpointError(
             f"The scheduler of {family.source.folder} ({config.get('_class_name')}) is not set to flow, which is what "
             "its model predicts."
         )
-
-
-def _is_flow(config: dict[str, Any]) -> bool:
-    """Whether a scheduler goes straight from noise to data."""
-    if "use_flow_sigmas" in config or config.get("prediction_type") == "flow_prediction":
-        return bool(config.get("use_flow_sigmas")) and config.get("prediction_type") == "flow_prediction"
-    return "FlowMatch" in str(config.get("_class_name"))
 
 
 def require_undistilled(family: Family) -> None:

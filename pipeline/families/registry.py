@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.console import columns
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.families import reading
+from pipeline.families import reading, schedules
 from pipeline.families.base import Family
 from pipeline.families.checkpoint import autoencoder, fetch, single_file
 from pipeline.families.checkpoint.source import ModelSource
@@ -33,7 +33,8 @@ def find(options: ModelOptions, cache_dir: str | None, *, weights: bool = True) 
         single_file.require_readable(source)
     if source.vae is not None:
         autoencoder.require_same_latents(source, ModelSource(source.folder))
-    if found := reading.clashes(family):
+    found = reading.clashes(family) + (schedules.clashes(source) if options.rescale_betas_zero_snr else [])
+    if found:
         raise ConfigError("\n".join(found))
     return family
 

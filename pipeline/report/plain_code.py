@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.adapter.names import FILE as ADAPTER
 from pipeline.evaluation import snippet
-from pipeline.families import registry
+from pipeline.families import registry, schedules
 from pipeline.geometry import Size
 from pipeline.sampling.options import GuidanceOptions
 
@@ -47,6 +47,7 @@ def plain(folder: Path, model: Model, drawn: Drawn) -> str:
         f"pipe.load_lora_weights({str(folder)!r}, weight_name={ADAPTER!r}{named})",
     ]
     lines += [f'pipe.set_adapters("lora", {drawn.scale!r})'] if drawn.scale != 1 else []
+    lines += schedules.as_code(run)
     if run.get("clip_skip") and model.pipeline_class == "StableDiffusionPipeline":
         lines += ["if not hasattr(pipe.text_encoder, 'text_model'):  # where diffusers 0.42 looks for clip_skip"]
         lines += ["    pipe.text_encoder.__dict__['text_model'] = pipe.text_encoder"]

@@ -90,8 +90,8 @@ def build_previews(context: RunContext, models: Models) -> Previews | None:
     preview, device, dtype = context.run.preview, context.engine.device, context.engine.precision.dtype
     family, denoiser = context.family, models.adapted.denoiser
     pipe = family.around(denoiser, dtype=dtype).to(device)
-    size, reading = context.plan.preview_size, context.run.model.reading
-    settings = SampleSettings(preview.guidance, preview.num_inference_steps, size, guidance=preview.guiding, **reading)
+    size, told = context.plan.preview_size, context.run.model.drawing
+    settings = SampleSettings(preview.guidance, preview.num_inference_steps, size, guidance=preview.guiding, **told)
     embed = functools.partial(embedded, context, models)
     sampler = Sampler(pipe, denoiser, embed, settings, family=type(family))
     return Previews(context.folder / "samples", sampler, models.adapted, requests)

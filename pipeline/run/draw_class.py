@@ -36,16 +36,16 @@ def settings_of(context: RunContext) -> SampleSettings:
     """As previews are drawn, at the size of training."""
     preview, model = context.run.preview, context.run.model
     size = context.plan.possible.square
-    return SampleSettings(preview.guidance, preview.num_inference_steps, size, **model.reading)
+    return SampleSettings(preview.guidance, preview.num_inference_steps, size, **model.drawing)
 
 
 def folder_of(context: RunContext, settings: SampleSettings) -> Path:
     """Where these pictures lie: under a hash of the model, the prompt, and how they are sampled."""
     source, precision = context.family.source, context.engine.precision.name
-    read = {name: value for name, value in context.run.model.reading.items() if name != "max_sequence_length"}
+    told = {name: value for name, value in context.run.model.drawing.items() if name != "max_sequence_length"}
     parts = ("vae", *context.family.encoders, context.family.denoiser, "scheduler")
     facts: list[Any] = [VERSION, source.fingerprint(parts, precision), context.run.data.class_prompt, settings]
-    facts += [read] if read else []
+    facts += [told] if told else []
     name = digest("\n".join(map(repr, facts)).encode())[:32]
     return cache_folder(context.run.data.cache_dir) / FOLDER / name
 

@@ -115,6 +115,7 @@ CAME_LATER: dict[str, Any] = {
     "training_guidance": 1.0,
     "encoder_dropout": 0.0,
     "column_dropout": 0.0,
+    "rescale_betas_zero_snr": False,
 }
 
 BY_DRAWING = frozenset({"dataset", "buckets", "num_steps"})  # what is only known once the base has drawn its pictures

@@ -55,7 +55,7 @@ def training_rows(run: Run, family: Family, schedule: Schedule, chosen: list[Tar
 
 
 def _reading_rows(family: Family) -> Rows:
-    """How prompts are read, where it is not as a pipeline would by itself, and what else a model is told."""
+    """How prompts are read and pictures noised, where not as a pipeline would by itself, and what a model is told."""
     number, skipped = family.num_chunks, family.options.clip_skip
     rows = []
     if family.options.long_prompts == "chunks":
@@ -63,6 +63,10 @@ def _reading_rows(family: Family) -> Rows:
         rows.append(("prompts", f"read in {pieces} of 75 tokens (--long_prompts chunks)"))
     if skipped is not None:
         rows.append(("clip skip", f"{skipped}, as diffusers counts; A1111 and kohya call it {skipped + 1}"))
+    if family.options.rescale_betas_zero_snr:
+        rows.append(
+            ("noise schedule", "rescaled to end in pure noise, for training and drawing (--rescale_betas_zero_snr)")
+        )
     if family.is_told_guidance:
         told = family.options.training_guidance
         rows.append(("told guidance", f"{told:g} while it learns and is measured (--training_guidance)"))

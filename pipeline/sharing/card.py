@@ -25,7 +25,7 @@ from pipeline.evaluation.frontier.found import Frontier
 from pipeline.evaluation.metrics.table import METRICS
 from pipeline.evaluation.picture_sets import INDEX, kept
 from pipeline.evaluation.previews import spread
-from pipeline.families import registry
+from pipeline.families import registry, schedules
 from pipeline.hub_ids import HUB_ID
 from pipeline.sampling.options import GuidanceOptions
 from pipeline.sharing import hub
@@ -117,6 +117,7 @@ def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None
         "run": run,
         "chunks": whole(run, "prompt_chunks", 1),
         "skip": whole(run, "clip_skip", 0),
+        "schedule": "\n".join(schedules.as_code(raw)),
         "is_xl": base.pipeline_class == "StableDiffusionXLPipeline",
         "environment": environment,
         "result": finished,

@@ -91,7 +91,7 @@ def subject_of(adapter: Path | None, options: DrawOptions) -> Subject:
         run.get("num_inference_steps", NUM_INFERENCE_STEPS) if steps is None else steps,
         size_of(run, family) if options.size is None else parsed_size(options.size, family),
         guidance=GuidanceOptions.of(run),
-        **model.reading,
+        **model.drawing,
     )
     return Subject(run=run, family=family, file=file, settings=settings, engine=engine)
 
