@@ -63,6 +63,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "num_class_images": ("0", "between 1 and"),
     "prior_loss_weight": ("2", "only with --with_prior_preservation"),
     "weight_column": ("kind", "no 'kind' (there is text)"),
+    "weight_values": ("ink=2", "only with --weight_column"),
     "balance": ("kind", "no 'kind' (there is text)"),
     "max_train_samples": ("0", "at least 1"),
     "resolution": ("67", "multiple of 8; 64"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.data.manifest import Example
 from pipeline.data.manifest import column as of_examples
-from pipeline.errors import printable
+from pipeline.errors import DataError, printable
 
 MAX_NAMED = 8  # groups in a sentence
 MOST = 10.0  # what an example of a rare group counts at most, beside one of a group of the mean size
@@ -62,9 +62,16 @@ def weight_in(cells: Mapping[str, Any], column: str) -> float | None:
 
 
 def said_by(
-    description: Mapping[str, Any] | str | None, *, balance: str | None, weight: str | None
+    description: Mapping[str, Any] | str | None,
+    *,
+    balance: str | None,
+    weight: str | None,
+    values: Mapping[str, float] | None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """What a row's cells say of an example's group and of what its loss counts, and what they lack."""
+    """What a row's cells say of an example's group and of what its loss counts, and what they lack.
+
+    The column `weight` holds numbers, or words that count what `values` says, and 1 where it says nothing.
+    """
     cells = description if isinstance(description, Mapping) else {}
     said: dict[str, Any] = {}
     problems = []
@@ -73,12 +80,17 @@ def said_by(
         if said["group"] is None:
             what = _lacks(cells, balance, "is empty or no single value")
             problems.append(f"{what}, and --balance needs it")
-    if weight is not None:
+    if weight is not None and values is not None:
+        said["weighed_as"] = group_in(cells, weight)
+        said["loss_weight"] = values.get(said["weighed_as"], 1.0)
+        if said["weighed_as"] is None:
+            problems.append(f"{_lacks(cells, weight, 'is empty or no single value')}, and --weight_values needs it")
+    elif weight is not None:
         said["loss_weight"] = weight_in(cells, weight)
         if said["loss_weight"] is None:
             said["loss_weight"] = math.nan
             what = _lacks(cells, weight, f"is {cells.get(weight)!r}, no number above 0")
-            problems.append(f"{what}, and --weight_column needs one")
+            problems.append(f"{what}, and --weight_column needs one (--weight_values weighs words)")
     return said, problems
 
 
@@ -94,9 +106,24 @@ def effective_size(counts: Mapping[float, int]) -> float:
     return total**2 / sum(weight**2 * number for weight, number in counts.items())
 
 
-def weights_text(column: str, weights: Sequence[float]) -> str:
+def require_values(examples: Sequence[Example], column: str, values: Mapping[str, float]) -> None:
+    """Raise DataError for values that no example has."""
+    counts = collections.Counter(value for value in of_examples(examples, "weighed_as") if value is not None)
+    unknown = [value for value in values if value not in counts]
+    if unknown:
+        there = _few([f"{value} ({number} x)" for value, number in sorted(counts.items())])
+        names = " or ".join(map(repr, unknown))
+        raise DataError(f"--weight_values: no example has {names} in the column {column!r}; there is {there}.")
+
+
+def weights_text(column: str, examples: Sequence[Example]) -> str:
     """What a column of weights comes to, for the plan."""
+    weights: list[float] = of_examples(examples, "loss_weight")
     text = f"by {column}: {min(weights):.3g} to {max(weights):.3g}, {sum(weights) / len(weights):.3g} on average"
+    values = zip(of_examples(examples, "weighed_as"), weights, strict=True)
+    if counts := collections.Counter((value, weight) for value, weight in values if value is not None):
+        parts = [f"{number} {value} x {weight:.3g}" for (value, weight), number in sorted(counts.items())]
+        text = f"by {column}: {_few(parts)}"
     worth = effective_size(collections.Counter(weights))
     return f"{text}; {len(weights)} examples say as much as {worth:.1f} alike"
 

@@ -38,6 +38,7 @@ class Example:
     mask_id: str = ""  # hash of the mask's bytes
     group: str | None = None  # what --balance counts it among
     loss_weight: float = 1.0  # what --weight_column says
+    weighed_as: str | None = None  # the value in it that --weight_values weighs
     is_class: bool = False  # shows the class that a subject belongs to, so its loss has a weight of its own
 
     @property

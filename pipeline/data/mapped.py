@@ -24,14 +24,14 @@ from pipeline.errors import DataError
 from pipeline.geometry import Size
 
 ROWS = 2**16  # of a record batch
-TEXTS = ("id", "image_id", "name", "mask_id", "sketch", "group")
+TEXTS = ("id", "image_id", "name", "mask_id", "sketch", "group", "weighed_as")
 PATHS = ("path", "mask")  # as bytes, for not every name of a file is text
 NUMBERS = ("copy", "width", "height")
 LISTS = ("captions", "weights")
 REALS = ("loss_weight",)
 FIELDS = (
     "id", "image_id", "name", "source", "captions", "size", "options", "copy", "sketch", "mask", "weights", "mask_id",
-    "group", "loss_weight",
+    "group", "loss_weight", "weighed_as",
 )  # fmt: skip
 HEADER = b"t2i-lora"  # the key of what is no row
 PIECE = 2**20  # bytes read at once
@@ -222,7 +222,7 @@ class _Hashed(io.RawIOBase):
 
 
 def _row(example: Example) -> dict[str, Any]:
-    plain = ("id", "image_id", "name", "mask_id", "sketch", "group", "copy", "captions", "weights", "loss_weight")
+    plain = (*TEXTS, "copy", *LISTS, *REALS)
     sides = {"width": example.size.width, "height": example.size.height}
     places = {"path": _place(example.source), "mask": example.mask and _place(example.mask)}
     return {**{name: getattr(example, name) for name in plain}, **sides, **places}

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline.data import captions
+from pipeline.data import captions, value_weights
 from pipeline.data.source_options import SIZE_MULTIPLE, SourceOptions, nearest_multiple
 from pipeline.data.source_tables import table_problems
 from pipeline.errors import not_utf8, out_of_bounds
@@ -14,6 +14,7 @@ OF_THE_SUBJECT = (  # what a picture of its class has not
     "caption_suffix",
     "trigger_word", "shuffle_tags", "tag_dropout", "keep_tokens", "caption_separator", "caption_weights",
 )  # fmt: skip
+UNWEIGHED: dict[str, Any] = {"balance": None, "weight_column": None, "weight_values": None}  # the class, a test set
 DROPOUT = 0.1  # of captions, where the sampler has classifier-free guidance (Ho & Salimans 2022, table 1)
 
 
@@ -50,7 +51,12 @@ class DataOptions(SourceOptions):
     group is, at most ten times."""
 
     weight_column: str | None = None
-    """A column of numbers above 0: what the loss of each image counts, as it is, beside --balance."""
+    """A column of numbers above 0: what the loss of each image counts, as it is, beside --balance; or, with
+    --weight_values, one of words."""
+
+    weight_values: str | None = None
+    """What the loss of images counts by the word in --weight_column, as in ink=2,photo=0.5; those of other words count
+    1. Words that hold a comma or = cannot be named."""
 
     max_train_samples: int | None = None
     """Train on this many examples, chosen by content, the same ones every time."""
@@ -106,7 +112,7 @@ class DataOptions(SourceOptions):
         sides = [table["resolution"] for table in self.source if "resolution" in table]
         if self.resolution is None and sides:
             own["resolution"] = sides[0]
-        return dataclasses.replace(self, source=(), balance=None, weight_column=None, **own)
+        return dataclasses.replace(self, source=(), **UNWEIGHED, **own)
 
     @property
     def trigger_words(self) -> tuple[str, ...]:
@@ -149,7 +155,23 @@ class DataOptions(SourceOptions):
         for name in ("balance", "weight_column"):
             if getattr(self, name) is not None and not getattr(self, name).strip():
                 found.append(f"--{name} is empty; name a column.")
+        found += self._weight_problems()
         return found + self._bucket_problems() + self._class_problems() + self._source_problems()
+
+    @property
+    def weight_of_value(self) -> dict[str, float] | None:
+        """The weights of --weight_values by value; None where the column holds numbers. Raises ValueError for none."""
+        return None if self.weight_values is None else value_weights.parsed(self.weight_values)
+
+    def _weight_problems(self) -> list[str]:
+        """What is wrong with the weights of values."""
+        try:
+            _ = self.weight_of_value
+        except ValueError as error:
+            return [f"--weight_values: {error}."]
+        if self.weight_values is not None and self.weight_column is None:
+            return ["--weight_values has an effect only with --weight_column, which names the column of the values."]
+        return []
 
     def _class_problems(self) -> list[str]:
         """What is wrong with the options of the class's pictures."""

@@ -96,7 +96,7 @@ def _examined(
     examples: list[Counted] = []
     uncaptioned: list[str] = []
     lacking: dict[str, list[str]] = {}  # what columns are missing -> the rows that lack them
-    num_rows = 0
+    num_rows, values = 0, options.weight_of_value
     for row in rows:
         num_rows += 1
         progress.update(num_rows)
@@ -124,7 +124,9 @@ def _examined(
         if isinstance(example, Example) and weights:
             example = dataclasses.replace(example, weights=weights)
         if isinstance(example, Example):
-            said, lacking_cells = said_by(row.description, balance=options.balance, weight=options.weight_column)
+            said, lacking_cells = said_by(
+                row.description, balance=options.balance, weight=options.weight_column, values=values
+            )
             findings.problems += [f"{row.where}: {problem}" for problem in lacking_cells]
             example = dataclasses.replace(example, **said) if said else example
         if on_row is not None:

@@ -79,6 +79,7 @@ NOT_IDENTITY = frozenset(
         "require_data_card",
         "balance",
         "weight_column",
+        "weight_values",
         "class_data_dir",
         "class_prompt",
         "num_class_images",

@@ -121,8 +121,7 @@ def _weight_rows(run: Run, data: RunData) -> Rows:
     """What examples count."""
     rows = [("balance", data.balance.text())] if data.balance is not None else []
     if run.data.weight_column is not None:
-        weights = column(data.manifest.examples, "loss_weight")
-        rows.append(("weights", weights_text(run.data.weight_column, weights)))
+        rows.append(("weights", weights_text(run.data.weight_column, data.manifest.examples)))
     return tuple(rows)
 
 

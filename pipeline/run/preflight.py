@@ -15,9 +15,9 @@ from pipeline.console import is_main_process
 from pipeline.data import card
 from pipeline.data.card import Card
 from pipeline.data.class_images import ClassImages, beside, read_given
-from pipeline.data.groups import Balance, balance_of
+from pipeline.data.groups import Balance, balance_of, require_values
 from pipeline.data.manifest import Example, Manifest, column
-from pipeline.data.options import DataOptions
+from pipeline.data.options import UNWEIGHED, DataOptions
 from pipeline.data.reading import read_manifest
 from pipeline.data.sources import read_sources, together
 from pipeline.data.split import split
@@ -77,6 +77,8 @@ def preflight(run: Run, folder: Path, yielding: Set[str] = frozenset()) -> RunDa
     require_adapter(run.adapter.init_lora)
     require_clip(run.preview.clip_model_name_or_path)
     everything = read_sources(run.data)
+    if run.data.weight_of_value is not None:
+        require_values(everything.examples, run.data.weight_column or "", run.data.weight_of_value)
     declared = card_of(run.share, dataset_name(run.data), data_folder(run.data), everything)
     manifest, held_out = split(everything, run.data.validation_split, yields="validation_split" in yielding)
     test_set = test_data(run.data)
@@ -217,7 +219,7 @@ def dataset_name(options: DataOptions) -> str:
 def test_data(options: DataOptions) -> Manifest | None:
     """The images to compare with that are never trained on; the starter dataset has some of its own."""
     if options.evaluation_data_dir is not None:
-        alike = dataclasses.replace(options, balance=None, weight_column=None)  # a test set needs neither
+        alike = dataclasses.replace(options, **UNWEIGHED)
         return read_manifest(Path(options.evaluation_data_dir), alike, "--evaluation_data_dir").distinct()
     own = not (options.place or options.source)
     return read_manifest(shipped.TEST, options) if own else None

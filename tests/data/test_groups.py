@@ -1,4 +1,4 @@
-"""--balance and --weight_column: what examples count; capped, said, and part of what a run is."""
+"""--balance, --weight_column and --weight_values: what examples count; capped, said, and part of what a run is."""
 
 import collections
 import dataclasses
@@ -166,3 +166,51 @@ def test_a_weight_that_is_none_is_named(tmp_path):
     said = str(error.value)
     assert said.count("no number above 0, and --weight_column needs one") == 5
     assert "01.png: its 'w' is 0, no" in said
+
+
+VALUES = ["--weight_column", "kind", "--weight_values"]
+
+
+def test_a_condition_counts_what_its_value_does(small, tmp_path):
+    folder = write(tmp_path / "mixed", ["ink", "ink", "photo", "pencil", " ink ", 7])
+    flags = [*replaced(small, train_data_dir=folder), *VALUES]
+    context = prepared([*flags, " ink = 2,7=0.5"], tmp_path / "out")
+    said = dict(context.plan.rows)["weights"]
+    assert said == "by kind: 1 7 x 0.5, 3 ink x 2, 1 pencil x 1, 1 photo x 1; 6 examples say as much as 5.1 alike"
+    weights = {example.caption: example.loss_weight for example in context.data.manifest.examples}
+    assert weights == {f"number {n}": weight for n, weight in enumerate([2.0, 2.0, 1.0, 1.0, 2.0, 0.5])}
+    other = prepared([*flags, "ink=2,photo=3"], tmp_path / "x")
+    changes = identity_of(other).changes_from(json.loads(json.dumps(identity_of(context).facts)))
+    assert [line.split(":")[0] for line in changes] == ["example_weights"]
+
+
+def test_values_that_no_example_has_and_examples_without_one_are_named(small, tmp_path):
+    folder = write(tmp_path / "mixed", ["ink", "ink", "photo", "pencil"])
+    flags = [*replaced(small, train_data_dir=folder), *VALUES]
+    with pytest.raises(DataError) as error:
+        prepared([*flags, "inkk=2,ink=2,oil=3"], tmp_path / "out")
+    there = "there is ink (2 x), pencil (1 x), photo (1 x)."
+    assert str(error.value) == f"--weight_values: no example has 'inkk' or 'oil' in the column 'kind'; {there}"
+    gaps = write(tmp_path / "gaps", ["ink", "", None])
+    with pytest.raises(DataError) as error:
+        prepared([*replaced(flags, train_data_dir=gaps), "ink=2"], tmp_path / "out")
+    assert str(error.value).count("its 'kind' is empty or no single value, and --weight_values needs it") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ink=2,photo", "'photo' is no value=number, as in ink=2,photo=0.5 (no commas or = in a value)"),
+        ("a=b=2", "'a=b=2' is no value=number"),
+        ("=2", "'=2' is no value=number"),
+        ("", "'' is no value=number"),
+        ("ink=0", "what 'ink' counts must be a finite number above 0, and is '0'"),
+        ("ink=inf", "what 'ink' counts must be a finite number above 0, and is 'inf'"),
+        ("ink=nan,photo=many", "what 'photo' counts must be a finite number above 0, and is 'many'"),
+        ("ink=1, ink =2", "'ink' is given twice"),
+    ],
+)
+def test_weights_of_values_that_are_none_are_named(text, said):
+    (problem,) = DataOptions(weight_column="kind", weight_values=text).problems()
+    assert problem.startswith("--weight_values: ")
+    assert said in problem

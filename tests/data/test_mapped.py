@@ -36,6 +36,8 @@ def example_of(number: int) -> Example:
         weights=(0.1, 0.7, 1.0)[: 1 + number % 3] if number % 4 == 0 else (),
         mask_id=f"mask {number}" if number % 5 == 0 else "",
         group=f"group {number}" if number % 7 == 0 else None,
+        loss_weight=0.5 if number % 3 == 0 else 1.0,
+        weighed_as=f"value {number}" if number % 3 == 0 else None,
     )
 
 
