@@ -21,6 +21,7 @@ from pipeline.objective.losses import squared_error
 from pipeline.objective.paths import DiffusionPath
 
 Predict = Callable[[Tensor, Tensor, Conditioning], Tensor]  # x_t, t, conditioning -> prediction
+Captions = Sequence[str | None] | None  # in the place of examples' own; None in it: no caption
 NUM_LEVELS = 4  # noise levels per example, the middles of equal parts of t in [0, 1)
 MAX_EXAMPLES = 32  # of the held-out set and of the training set
 SEED = 0  # of the validation noise, whatever the run's seed is: runs can be compared
@@ -60,33 +61,41 @@ class LossEvaluator:
     dtype: torch.dtype  # of the conditioning
 
     def errors(
-        self, predict: Predict, examples: list[ValidationExample], captions: Sequence[str | None] | None = None
+        self,
+        predict: Predict,
+        examples: list[ValidationExample],
+        captions: Captions = None,
+        captioned: Predict | None = None,
     ) -> Float[Tensor, "n k"]:
-        """Squared error of each example at each noise level, with its own caption or that given in its place."""
+        """Squared error of each example at each noise level, with its own caption or that given in its place.
+
+        `captioned` is asked in place of `predict` for captions that say something.
+        """
         found = torch.empty(len(examples), NUM_LEVELS)
-        for looked in self._looks(predict, examples, captions):
+        for looked in self._looks(predict, examples, captions, captioned):
             errors = squared_error(looked.prediction, looked.target, looked.counts)
             found[tuple(zip(*looked.places, strict=True))] = errors.cpu()
         return found
 
     def predictions(
-        self, predict: Predict, examples: list[ValidationExample], captions: Sequence[str | None] | None = None
+        self, predict: Predict, examples: list[ValidationExample], captions: Captions = None
     ) -> list[tuple[Float[Tensor, "k c h w"], Float[Tensor, "k c h w"]]]:
         """What is predicted for each example at each noise level, and what should be: on the CPU, in float32."""
         found: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-        for looked in self._looks(predict, examples, captions):
+        for looked in self._looks(predict, examples, captions, None):
             pairs = zip(looked.prediction.float().cpu(), looked.target.float().cpu(), strict=True)
             found.update(zip(looked.places, pairs, strict=True))
         levels = [[found[number, level] for level in range(NUM_LEVELS)] for number in range(len(examples))]
         return [(torch.stack([p for p, _ in rows]), torch.stack([t for _, t in rows])) for rows in levels]
 
     def _looks(
-        self, predict: Predict, examples: list[ValidationExample], captions: Sequence[str | None] | None
+        self, predict: Predict, examples: list[ValidationExample], captions: Captions, captioned: Predict | None
     ) -> Iterator[_Looked]:
         """Predictions batch by batch."""
         captions = [example.caption for example in examples] if captions is None else captions
         prompts = {caption: self.prompts(caption) for caption in dict.fromkeys(captions)}
-        for places in self._batches(examples):
+        for places in self._batches(examples, [captioned is not None and bool(caption) for caption in captions]):
+            ask = captioned if captioned is not None and captions[places[0][0]] else predict
             batch = [(examples[number], level) for number, level in places]
             conditions = [{**prompts[captions[number]], **examples[number].size} for number, _ in places]
             conditioning = stack(conditions, self.ragged).to(self.device, self.dtype)
@@ -98,15 +107,15 @@ class LossEvaluator:
             )
             counts = [example.counts for example, _ in batch if example.counts is not None]
             weights = torch.stack(counts).to(self.device) if counts else None
-            yield _Looked(places, predict(sample.x_t, sample.t, conditioning), sample.target, weights)
+            yield _Looked(places, ask(sample.x_t, sample.t, conditioning), sample.target, weights)
 
-    def _batches(self, examples: list[ValidationExample]) -> Iterator[list[tuple[int, int]]]:
-        """The number of an example and its noise level, for all of them, in batches of one size."""
-        by_size: dict[torch.Size, list[tuple[int, int]]] = {}
+    def _batches(self, examples: list[ValidationExample], apart: list[bool]) -> Iterator[list[tuple[int, int]]]:
+        """The number of an example and its noise level, for all of them, in batches of one size, some `apart`."""
+        alike: dict[tuple[torch.Size, bool], list[tuple[int, int]]] = {}
         for number, example in enumerate(examples):
-            places = by_size.setdefault(example.mean.shape, [])
+            places = alike.setdefault((example.mean.shape, apart[number]), [])
             places += [(number, level) for level in range(NUM_LEVELS)]
-        for places in by_size.values():
+        for places in alike.values():
             for first in range(0, len(places), self.batch_size):
                 yield places[first : first + self.batch_size]
 
@@ -166,7 +175,7 @@ class Validation:
     held_out: list[ValidationExample]
     train_subset: list[ValidationExample]
     base: Errors
-    captioned: Predict | None = None  # what predicts for captions, where that is not the denoiser itself
+    captioned: Predict | None = None  # what predicts for captions that say something, where not the denoiser itself
 
     def measure(self, denoiser: AdaptedDenoiser) -> ValidationRow:
         """Losses, per noise level too, and the change from the base with its interval."""
@@ -201,7 +210,7 @@ class ClassValidation:
     def measure(self, denoiser: AdaptedDenoiser) -> ClassRow:
         """The loss with the adapter, paired with the base's."""
         with denoiser.adapted.evaluating():
-            now = self.evaluator.errors(self.captioned or denoiser, self.examples)
+            now = self.evaluator.errors(denoiser, self.examples, captioned=self.captioned)
         return ClassRow(loss=_mean(now), base=_mean(self.base), change=paired_change(now.mean(1), self.base.mean(1)))
 
 
@@ -238,9 +247,9 @@ def measure_all(
 ) -> Errors:
     """The errors on the held-out examples, with their captions and without, and on the training examples."""
     return Errors(
-        evaluator.errors(captioned or predict, held_out),
+        evaluator.errors(predict, held_out, captioned=captioned),
         evaluator.errors(predict, held_out, [None] * len(held_out)),
-        evaluator.errors(captioned or predict, train_subset),
+        evaluator.errors(predict, train_subset, captioned=captioned),
     )
 
 

@@ -13,6 +13,7 @@ from pipeline.objective.options import ObjectiveOptions
 from pipeline.objective.weighting import Normalized, SNRWeights
 from pipeline.run import build
 from pipeline.run.encode import encode
+from tests.audit.flaws import picture
 from tests.conftest import prepared, small_flags
 from tests.training.test_guided import moved
 
@@ -126,12 +127,46 @@ def test_what_is_measured_of_captions_is_without_the_learnt_guidance(flags, tmp_
     assert abs(row.held_out_loss - plain.held_out_loss) > 1e-3
 
 
+def silenced(colours, *names: str) -> None:
+    """Leave some pictures without a caption."""
+    rows = [json.loads(line) for line in (colours / "metadata.jsonl").read_text().splitlines()]
+    rows = [{**row, "text": ""} if row["file_name"] in names else row for row in rows]
+    (colours / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_of_pictures_without_a_caption_no_guidance_is_taken_out(flags, colours, tmp_path):
+    """None was learnt for them; held out, in the training subset, and of the class."""
+    silenced(colours, "red.png", "green.png", "blue.png", "black.png")
+    (tmp_path / "class").mkdir()
+    for name in ("a", "b"):
+        picture(ord(name)).save(tmp_path / "class" / f"{name}.png")
+    (tmp_path / "class" / "a.txt").write_text("a square", encoding="utf-8")
+    more = ["--missing_caption", "empty", "--validation_split", "0.5", "--class_data_dir", str(tmp_path / "class")]
+    context, models, _ = task_of([*flags, *more, "--guided_target", "cfg", "--guided_target_scale", "4"], tmp_path)
+    validation, of_class = build.build_loss_validation(context, models), build.build_loss_of_class(context, models)
+    moved(models.adapted)
+    evaluator, unguided = validation.evaluator, build.unguided(context, models)
+
+    def expected(examples):
+        """Each by itself."""
+        asked = [unguided if example.caption else models.denoiser for example in examples]
+        return torch.cat([evaluator.errors(ask, [example]) for ask, example in zip(asked, examples, strict=True)])
+
+    parts = (validation.held_out, validation.train_subset, of_class.examples)
+    with models.adapted.evaluating():
+        wanted = [expected(part).mean().item() for part in parts]
+        all_unguided = [evaluator.errors(unguided, part).mean().item() for part in parts]
+    assert all("" in {example.caption for example in part} for part in parts)
+    assert any(example.caption for example in validation.held_out)
+    row, row_of_class = validation.measure(models.denoiser), of_class.measure(models.denoiser)
+    found = [row.held_out_loss, row.train_subset_loss, row_of_class.loss]
+    assert found == pytest.approx(wanted, rel=1e-4)
+    assert all(abs(one - other) > 1e-3 for one, other in zip(found, all_unguided, strict=True))
+
+
 def test_an_empty_caption_is_no_condition(flags, colours, tmp_path):
     """It reads as the unconditional prompt does, which guidance must not move."""
-    (colours / "red.txt").unlink(missing_ok=True)
-    rows = [json.loads(line) for line in (colours / "metadata.jsonl").read_text().splitlines()]
-    rows[0]["text"] = ""
-    (colours / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    silenced(colours, "red.png")
     more = ["--missing_caption", "empty", "--caption_dropout", "0"]
     found = {}
     for name, asked in {"plain": (), "guided": ("--guided_target", "cfg", "--guided_target_scale", "4")}.items():
