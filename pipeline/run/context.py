@@ -68,6 +68,7 @@ def prepare(
     _ = family.path(run.objective)  # raises for a model that cannot be trained, a refiner say
     captions = [caption for texts in column(data.manifest.examples, "captions") for caption in texts]
     fit.require_fitting(family, captions, with_weights=weights or run.model.local_folder is not None)
+    run, lowered = with_what_is_left(run, yielding)
     run, family = prompts.in_chunks(resolved(run, family, engine, folder), family, data)
     path = family.path(run.objective)
     run, gave_way = giving_way(run, clashes(run, family, path, data), yielding)
@@ -77,7 +78,7 @@ def prepare(
     context = planned(run, engine, family, path, data=with_class(run, family, data), folder=folder)
     others = data_notes.of_other("test set", data.test_set if run.data.evaluation_data_dir is not None else None)
     others += data_notes.of_other("class", data.class_given)
-    said = notes + gave_way + context.plan.notes + prompts.cut(run, family, data) + others + drawn
+    said = notes + lowered + gave_way + context.plan.notes + prompts.cut(run, family, data) + others + drawn
     return dataclasses.replace(context, plan=dataclasses.replace(context.plan, notes=said))
 
 
@@ -120,12 +121,30 @@ def resolved(run: Run, family: Family, engine: Engine, folder: Path) -> Run:
 
 
 def usual_guidance(run: Run, family: Family) -> float:
-    """The pipeline's own guidance; where some is learnt, what is left of it: the two multiply."""
+    """The pipeline's own guidance, or what is left of it."""
     if run.preview.guidance_against != "unconditional":
         return SCALES[run.preview.guidance_against]
+    return left_of(family.default_guidance, run)
+
+
+def with_what_is_left(run: Run, yielding: frozenset[str]) -> tuple[Run, tuple[str, ...]]:
+    """The run with what is left of a `yielding` guidance scale, and a note that says so; what a user gave stays."""
+    given = run.preview.guidance_scale
+    if given is None or "guidance_scale" not in yielding or run.preview.guidance_against != "unconditional":
+        return run, ()
+    left = left_of(given, run)
+    if left == given:
+        return run, ()
+    learnt = run.objective.guided_target_scale
+    note = f"--guidance_scale {given:g} gives way: {learnt:g} is learnt and the two multiply, so previews take {left:g}"
+    return run.replaced(guidance_scale=left), (note,)
+
+
+def left_of(guidance_scale: float, run: Run) -> float:
+    """What is left of a guidance scale where some is learnt, for the two multiply; at least 1, which is none."""
     if run.objective.guided_target is None:
-        return family.default_guidance
-    return max(1.0, family.default_guidance / run.objective.guided_target_scale)
+        return guidance_scale
+    return max(1.0, guidance_scale / run.objective.guided_target_scale)
 
 
 def clashes(run: Run, family: Family, path: DiffusionPath, data: RunData) -> list[str]:
