@@ -20,10 +20,11 @@ from pipeline.errors import CheckpointError, ConfigError
 from pipeline.evaluation.frontier.choice import Wish
 from pipeline.evaluation.picture_sets import INDEX, index_of, keep
 from pipeline.evaluation.sample import Sampler, SampleRequest, SampleSettings, guidance_clashes
-from pipeline.families import registry, sizes
+from pipeline.families import registry, sizes, truncation
 from pipeline.families.base import Family
 from pipeline.families.options import ModelOptions
 from pipeline.geometry import Size
+from pipeline.notes import grouped
 from pipeline.objective.options import ObjectiveOptions
 from pipeline.sampling.options import SCALES, GuidanceOptions
 
@@ -76,6 +77,8 @@ def sample(
     )
     requests = [SampleRequest(prompt, seed + number) for prompt in prompts for number in range(num_images)]
     with quiet_libraries():
+        for line in grouped(truncation.cut(family, prompts)):
+            tell(f"Note  {line}")
         sampler = sampler_of(folder, run, family, settings, scale=1.0 if scale is None else scale, weaker=weaker)
         adapted = sampler.draw(requests)
         sampler.pipe.disable_lora()

@@ -3,6 +3,15 @@
 from collections.abc import Iterable, Sequence
 
 from pipeline.families.base import Family
+from pipeline.notes import Note
+
+SHOWN = 40  # letters of a caption
+
+
+def cut(family: Family, captions: Iterable[str]) -> tuple[Note, ...]:
+    """A note for every caption or prompt whose end the text encoder never reads, with that end."""
+    kind, lost = "captions cut by the text encoder", truncated(family, dict.fromkeys(captions))
+    return tuple(Note(kind, f"{caption[:SHOWN]!r}... loses {end!r}") for caption, end in lost.items())
 
 
 def truncated(family: Family, captions: Iterable[str]) -> dict[str, str]:

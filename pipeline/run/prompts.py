@@ -3,12 +3,10 @@
 from pipeline.config import Run
 from pipeline.data.manifest import Manifest, column
 from pipeline.errors import DataError, listed
+from pipeline.families import truncation
 from pipeline.families.base import Family
-from pipeline.families.truncation import chunks_needed, truncated
-from pipeline.notes import Note
+from pipeline.families.truncation import SHOWN, chunks_needed, truncated
 from pipeline.run.preflight import RunData
-
-SHOWN = 40  # letters of a caption
 
 
 def in_chunks(run: Run, family: Family, data: RunData) -> tuple[Run, Family]:
@@ -48,6 +46,4 @@ def cut(run: Run, family: Family, data: RunData) -> tuple[str, ...]:
                 f"{step}.\n{listed(lines)}"
             )
         return ()
-    lost = truncated(family, dict.fromkeys([*_captions(data.manifest), *run.preview.validation_prompt]))
-    kind = "captions cut by the text encoder"
-    return tuple(Note(kind, f"{caption[:SHOWN]!r}... loses {end!r}") for caption, end in lost.items())
+    return truncation.cut(family, [*_captions(data.manifest), *run.preview.validation_prompt])

@@ -1,6 +1,7 @@
 """evaluate: what is drawn, that it goes on where it stopped, and who measures it."""
 
 import dataclasses
+import html
 import json
 import math
 import re
@@ -185,6 +186,15 @@ def test_each_option_decides_what_is_drawn(out, tmp_path, flags):
         assert main(words) == 0
     plain, changed = (Image.open(tmp_path / name / "base" / "000000.png").tobytes() for name in ("plain", "changed"))
     assert plain != changed
+
+
+def test_a_caption_that_is_not_read_to_its_end_is_named_once(out, tmp_path, capsys):
+    captions = captioned(tmp_path, "a red square", f"a blue square {'a b c ' * 40}")
+    assert main(["evaluate", str(out), *captions, "--num_images", "2", "--to", str(tmp_path / "e")]) == 0
+    said = "captions cut by the text encoder: 'a blue square a b c a b c"
+    assert capsys.readouterr().err.count(said) == 1
+    page = html.unescape((tmp_path / "e" / "report.html").read_text(encoding="utf-8"))
+    assert page.count(said) == 1
 
 
 def test_a_seed_is_added_and_captions_are_limited(out, tmp_path):

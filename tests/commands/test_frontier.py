@@ -31,7 +31,9 @@ FILE = "pytorch_lora_weights.safetensors"
 @pytest.fixture
 def captions(tmp_path):
     path = tmp_path / "captions.txt"
-    path.write_text("".join(f"a picture of {number} birds\n" for number in range(6)), encoding="utf-8")
+    lines = [f"a picture of {number} birds" for number in range(6)]
+    lines[1] += " and so on" * 40  # more than is read
+    path.write_text("\n".join(lines), encoding="utf-8")
     return path
 
 
@@ -47,7 +49,8 @@ def test_a_frontier_is_traced_gone_on_with_and_drawn_by_a_wish(finished_run, cap
     chosen = ["--method", "cfg", "--method", "adapter", "--guidance_scales", "1", "--guidance_scales", "4"]
     words = words_of(out, to, captions, *chosen, "--scales", "1", "--scales", "100", "--all_pictures")
     assert main(words) == 0
-    said = capsys.readouterr().out
+    said, told = capsys.readouterr()
+    assert told.count("captions cut by the text encoder: 'a picture of 1 birds and so") == 1
     result = records_of.read(to)
     assert [row.setting.title for row in result.rows] == [
         "cfg 1, 2 steps", "cfg 1, adapter 100, 2 steps", "cfg 4, 2 steps", "cfg 4, adapter 100, 2 steps",

@@ -110,3 +110,12 @@ def test_flags_go_over_the_runs_and_another_method_leaves_what_belongs_to_the_ru
     assert plain == GuidanceOptions(guidance_interval="0.3,3")
     assert GuidanceFlags(guidance_method="cfg").is_as(run)
     assert not GuidanceFlags(guidance_against="base").is_as(run)
+
+
+def test_of_prompts_that_are_too_long_it_is_said_what_is_not_read(trained, tmp_path, capsys):
+    words = ["--num_inference_steps", "1", "--num_images", "2"]
+    words += ["--prompt", "a red square", "--prompt", f"a blue square{' a b c' * 40}"]
+    assert main(["sample", str(trained), *words, "--to", str(tmp_path / "drawn")]) == 0
+    told = capsys.readouterr().err
+    assert told.count("captions cut by the text encoder: 'a blue square a b c") == 1
+    assert "red" not in told

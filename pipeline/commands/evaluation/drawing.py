@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.picture_sets import INDEX
 from pipeline.evaluation.resumable import draw_missing
 from pipeline.evaluation.sample import Sampler, SampleRequest, SampleSettings
+from pipeline.families import truncation
 from pipeline.hashing import digest_of_file
+from pipeline.notes import Note, grouped
 
 DRAWN = "drawn.json"  # what decides every picture
 
@@ -69,6 +71,17 @@ class Drawer:
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         self._file: Path | None = None
+        self._read: set[str] = set()
+        self.cut: list[Note] = []  # prompts whose ends were not read
+
+    def tell_cut(self, prompts: Iterable[str]) -> None:
+        """Say of each prompt, once, what of it is not read."""
+        new = set(prompts) - self._read
+        self._read |= new
+        found = truncation.cut(self._subject.family, sorted(new))
+        self.cut += found
+        for line in grouped(found):
+            tell(f"Note  {line}")
 
     def draw(self, place: Path, column: Column, requests: Sequence[SampleRequest]) -> None:
         """Draw what a folder lacks, each process its share."""
@@ -79,6 +92,7 @@ class Drawer:
                 {"file": path.name, "prompt": request.prompt, "seed": request.seed}
                 for path, request in zip(paths, requests, strict=True)
             ]
+            self.tell_cut(request.prompt for request in requests)
             atomic.write_text(place / INDEX, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
             if not all(path.is_file() for path in paths):
                 tell(f"Drawing {len(paths)} pictures: {column.title}")

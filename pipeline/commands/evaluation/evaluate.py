@@ -22,6 +22,7 @@ from pipeline.evaluation.looking import ADAPTED, BASE, OTHER, REFERENCE, Picture
 from pipeline.evaluation.metrics.table import METRICS, Metric
 from pipeline.evaluation.picture_sets import INDEX
 from pipeline.evaluation.results import Evaluation
+from pipeline.notes import grouped
 from pipeline.remembered import cache_folder
 from pipeline.report import evaluation_page
 
@@ -65,7 +66,8 @@ def _evaluate(adapter: Path | None, options: EvaluateOptions, subject: Subject, 
     found = results.of(len(wanted.captions), judges, estimates)
     found.write(folder)
     name = adapter.resolve().name if adapter is not None else str(options.base)
-    page = evaluation_page.write(folder, name, found, sets, origin=wanted.origin, notes=notes)
+    shown = [*notes, *grouped(drawer.cut)]
+    page = evaluation_page.write(folder, name, found, sets, origin=wanted.origin, notes=shown)
     if as_json:
         say(json.dumps(records.to_json(found), indent=1))
     else:

@@ -146,6 +146,7 @@ class Race:
     def run(self, *, keep_all: bool) -> list[Row]:
         """What came of each way, in the order of `tried`; the main process's answer is everybody's."""
         drawer, total, engine = Drawer(self.subject), len(self.wanted.captions), self.subject.engine
+        engine.on_main(partial(drawer.tell_cut, self.wanted.captions))
         rows: list[Row | None] = [None] * len(self.tried)
         alive, begin, end = list(range(len(self.tried))), 0, min(FIRST_ROUND, total)
         while True:
