@@ -107,13 +107,22 @@ class Engine:
         """
         if self.num_processes == 1:
             return numbers
+        missing = [parameter for parameter in parameters if parameter.grad is None]  # from the examples here
+        given = torch.ones(len(parameters), dtype=numbers.dtype, device=numbers.device)
+        if missing:
+            given = torch.tensor([float(parameter.grad is not None) for parameter in parameters]).to(given)
+        for parameter in missing:
+            parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        flat = self.add(torch.cat([*(gradient.flatten() for gradient in gradients), numbers]))
+        flat = self.add(torch.cat([*(gradient.flatten() for gradient in gradients), given, numbers]))
         first = 0
         for gradient in gradients:
             gradient.copy_(flat[first : first + gradient.numel()].view_as(gradient))
             first += gradient.numel()
-        return flat[first:]
+        if missing:  # read only then: what no process has a gradient for stays without, or optimizers would move it
+            for parameter, count in zip(parameters, flat[first : first + len(parameters)].tolist(), strict=True):
+                parameter.grad = parameter.grad if count else None
+        return flat[first + len(parameters) :]
 
     def any(self, vote: bool) -> bool:
         """Whether one process says yes. Raises PeerLost if one of them is gone."""

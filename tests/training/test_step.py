@@ -76,8 +76,10 @@ def test_processes_talk_once_in_a_step(task, monkeypatch):
     monkeypatch.setattr(engine, "add", lambda values: messages.append(values.numel()) or values)
     monkeypatch.setattr(engine, "gather", lambda _: pytest.fail("nothing is pickled in a step"))
     take(engine, found, guard)
-    num_weights = sum(value.numel() for value in found.state.named.values())
-    assert messages == [num_weights + 3]  # the gradients, the loss, and whether somebody was asked to stop
+    named = found.state.named
+    num_weights = sum(value.numel() for value in named.values())
+    # the gradients, whether each is there, the loss, and whether somebody was asked to stop
+    assert messages == [num_weights + len(named) + 3]
 
 
 def test_a_step_is_read_when_the_next_one_is_under_way_or_something_is_due(small, tmp_path, monkeypatch):
