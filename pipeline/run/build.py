@@ -27,7 +27,7 @@ from pipeline.evaluation.validation import (
     build_class_validation,
     build_validation,
 )
-from pipeline.families import fit
+from pipeline.families import alignment, fit
 from pipeline.objective.guided import guided_target
 from pipeline.objective.losses import Huber, counted
 from pipeline.objective.objective import Objective
@@ -64,6 +64,7 @@ def load_models(context: RunContext) -> Models:
     fit.require_there(models, family.source.folder)
     pipe.to(engine.device)
     fit.require_finite(models, family.source.folder)
+    alignment.align(models.values())
     chosen = init_from.chosen(family, models, run.adapter)
     for name, model in models.items():
         if run.train.gradient_checkpointing:
