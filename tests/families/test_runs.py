@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from pipeline.data import views
 from pipeline.evaluation import results
 from pipeline.families import registry
 from tests.conftest import (
+    COLUMNS,
     largest_difference,
     make_colours,
     make_shapes,
@@ -46,7 +48,10 @@ def flags(request, miniature_of, tmp_path):
 
 def test_ten_steps_move_every_target_and_a_killed_run_ends_with_the_same_bytes(start, trainer, flags, cache, tmp_path):
     more = ["--random_flip", "--checkpointing_steps", "3", "--validation_split", "0.25", "--validation_steps", "5"]
-    shapes = make_shapes(tmp_path / "shapes")
+    more += COLUMNS
+    if registry.detect(Path(flags[1])).text_parts:
+        more += ["--encoder_dropout", "0.4"]
+    shapes = make_shapes(tmp_path / "shapes", in_columns=True)
     flags = replaced(flags, num_validation_images=0, train_data_dir=shapes, cache_dir=cache)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     ended = trainer(*flags, *more, "--output_dir", whole)
@@ -54,6 +59,7 @@ def test_ten_steps_move_every_target_and_a_killed_run_ends_with_the_same_bytes(s
     tensors = load_file(whole / FILE)
     still = [name for name, value in tensors.items() if ".lora_B." in name and not value.any()]
     assert still == []
+    assert [row in ended.output for row in ("columns ", "encoder dropout ")] == [True, "--encoder_dropout" in more]
     running = start(*flags, *more, "--output_dir", cut)
     running.wait_for_step(cut, 4)
     running.kill()
