@@ -32,7 +32,7 @@ from pipeline.evaluation.memorisation import Clique, Cliques, Copy, Memorisation
 from pipeline.evaluation.metrics.compared import Seen
 from pipeline.evaluation.previews import spread
 from pipeline.evaluation.statistics import Interval
-from pipeline.evaluation.validation import LossEvaluator, ValidationExample
+from pipeline.evaluation.validation import LossEvaluator, Predict, ValidationExample
 from pipeline.hashing import digest_of_file
 from pipeline.remembered import cache_folder
 from pipeline.report import memorisation_page
@@ -113,11 +113,12 @@ def asked(command: Command, data: RunData, run: Path, examples: Sequence[Example
         context.engine.together(lambda: encode(context, examples))
         models = build.load_models(context)
         evaluator, denoiser = build.loss_evaluator(context, models), models.denoiser
+        captioned = build.unguided(context, models)
         gains, on_either = [], []
         with denoiser.adapted.evaluating():
             for some in caches.batches(examples, AT_ONCE):
                 rows = build.as_measured(context, some)
-                sides = [_told(evaluator, denoiser, rows, reason is None)]
+                sides = [_told(evaluator, denoiser, rows, reason is None, captioned)]
                 with denoiser.adapted.disabled():
                     sides.append(_told(evaluator, denoiser, rows, reason is None))
                 (adapted, _), (base, _) = sides
@@ -131,10 +132,17 @@ def asked(command: Command, data: RunData, run: Path, examples: Sequence[Example
 
 
 def _told(
-    evaluator: LossEvaluator, denoiser: AdaptedDenoiser, rows: list[ValidationExample], with_noise: bool
+    evaluator: LossEvaluator,
+    denoiser: AdaptedDenoiser,
+    rows: list[ValidationExample],
+    with_noise: bool,
+    captioned: Predict | None = None,
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"]]:
-    """The loss of each example, and what the model finds in pure noise; nothing of that where nobody asks."""
-    losses = evaluator.errors(denoiser, rows).double().mean(1)
+    """The loss of each example, and what the model finds in pure noise; nothing of that where nobody asks.
+
+    `captioned` predicts for captions where guidance is learnt, with that taken out.
+    """
+    losses = evaluator.errors(denoiser, rows, captioned=captioned).double().mean(1)
     found = on_noise.lengths_and_angles(evaluator, denoiser, rows) if with_noise else torch.empty(len(rows), 0)
     return losses, found
 

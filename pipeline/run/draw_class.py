@@ -33,10 +33,11 @@ def with_drawn_class(context: RunContext) -> RunContext:
 
 
 def settings_of(context: RunContext) -> SampleSettings:
-    """As previews are drawn, at the size of training."""
+    """As previews are drawn, at the size of training; where guidance is learnt, with that of the pipeline itself."""
     preview, model = context.run.preview, context.run.model
-    size = context.plan.possible.square
-    return SampleSettings(preview.guidance, preview.num_inference_steps, size, **model.drawing)
+    size, learns = context.plan.possible.square, context.run.objective.guided_target is not None
+    guidance = context.family.default_guidance if learns else preview.guidance
+    return SampleSettings(guidance, preview.num_inference_steps, size, **model.drawing)
 
 
 def folder_of(context: RunContext, settings: SampleSettings) -> Path:

@@ -16,6 +16,8 @@ from pipeline.evaluation.statistics import Interval
 from pipeline.evaluation.validation import LossEvaluator
 from pipeline.families.sd import StableDiffusion
 from pipeline.run import build
+from pipeline.run.context import prepare
+from pipeline.run.encode import encode
 from pipeline.run.reopened import reopen
 from pipeline.sharing import documents
 from tests.conftest import make_shapes
@@ -73,7 +75,8 @@ def test_what_adapter_and_base_say_of_examples(out, monkeypatch):
     """A loss that fell to a half is a gain of a half; where pure noise says nothing the reason is told."""
 
     class Halved(LossEvaluator):
-        def errors(self, denoiser, rows):
+        def errors(self, denoiser, rows, captioned=None):
+            assert captioned is None
             is_off = next(iter(adapted_layers(denoiser.adapted.denoiser)))._disable_adapters
             return torch.full((len(rows), 4), 2.0 if is_off else 1.0)
 
@@ -92,6 +95,23 @@ def test_what_adapter_and_base_say_of_examples(out, monkeypatch):
     found = looking.asked(command, data, out, data.held_out.examples)
     assert found.known is None
     assert found.reason.startswith("this model has no unconditional prediction")
+
+
+def test_learnt_guidance_is_taken_out_of_the_loss_of_the_adapter_alone(out):
+    command, data = reopen(out)
+    learnt = dataclasses.replace(command, run=command.run.replaced(guided_target="cfg", guided_target_scale=4.0))
+    examples = data.held_out.examples[:4]
+    plain, guided = (looking.asked(one, data, out, examples).gains for one in (command, learnt))
+    context = prepare(learnt.run, data, out)
+    encode(context, examples)
+    models = build.load_models(context)
+    evaluator, rows = build.loss_evaluator(context, models), build.as_measured(context, examples)
+    with models.adapted.evaluating():
+        without = evaluator.errors(models.denoiser, rows, captioned=build.unguided(context, models)).double().mean(1)
+        with models.adapted.disabled():
+            base = evaluator.errors(models.denoiser, rows).double().mean(1)
+    torch.testing.assert_close(guided, 1 - without / base)
+    assert (guided - plain).abs().max() > 1e-4
 
 
 def test_two_processes_find_what_one_does(out, tmp_path):

@@ -81,6 +81,14 @@ def test_the_base_draws_them_once_and_in_any_batch_the_same(own, tmp_path, monke
     assert draw_class.folder_of(other, draw_class.settings_of(other)) != drawn_in(tmp_path)[0].parent
 
 
+def test_the_base_is_guided_as_ever_where_the_adapter_learns_guidance(own, tmp_path):
+    """Previews take what is left of the guidance, for theirs multiplies with what is learnt; the base learnt none."""
+    learning = prepared([*own, *PRIOR, "--guided_target", "cfg", "--guided_target_scale", "3"], tmp_path / "out")
+    usual = draw_class.settings_of(prepared([*own, *PRIOR], tmp_path / "out"))
+    assert learning.run.preview.guidance < usual.guidance_scale
+    assert draw_class.settings_of(learning) == usual
+
+
 @pytest.mark.parametrize("name", sorted(registry.NAMES))
 def test_every_family_draws_its_class(name, miniature_of, colours, tmp_path):
     flags = [*small_flags(miniature_of(name), colours, tmp_path / "cache"), *PRIOR[:-1], "2"]
