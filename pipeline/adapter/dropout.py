@@ -1,7 +1,8 @@
 """Dropout whose masks belong to the examples: a resume, another batch size or recomputing gives the same ones."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -56,3 +57,24 @@ def _cast_and_apply(convolution: Callable[..., Tensor], x: Tensor, weight: Tenso
 def installed(model: Any) -> list[ExampleDropout]:
     """The dropouts of a model; give each its seeds before a training step."""
     return [module for module in model.modules() if isinstance(module, ExampleDropout)]
+
+
+def recomputed_alike(model: nn.Module) -> tuple[contextlib.AbstractContextManager[None], Any]:
+    """For torch's checkpointing: contexts of a forward pass and of its recomputation, which takes the same seeds.
+
+    Text encoders read more than once for a batch, so by then their dropouts hold the seeds of another reading.
+    """
+    layers = installed(model)
+    return contextlib.nullcontext(), _seeded(layers, [layer.seeds for layer in layers])
+
+
+@contextlib.contextmanager
+def _seeded(layers: Sequence[ExampleDropout], seeds: Sequence[Tensor]) -> Iterator[None]:
+    before = [layer.seeds for layer in layers]
+    for layer, own in zip(layers, seeds, strict=True):
+        layer.seeds = own
+    try:
+        yield
+    finally:
+        for layer, own in zip(layers, before, strict=True):
+            layer.seeds = own

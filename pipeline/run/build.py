@@ -67,9 +67,11 @@ def load_models(context: RunContext) -> Models:
     alignment.align(models.values())
     chosen = init_from.chosen(family, models, run.adapter)
     for name, model in models.items():
-        if run.train.gradient_checkpointing:
-            enable = "enable_gradient_checkpointing" if name == family.denoiser else "gradient_checkpointing_enable"
-            getattr(model, enable)()
+        if run.train.gradient_checkpointing and name == family.denoiser:
+            model.enable_gradient_checkpointing()
+        elif run.train.gradient_checkpointing:
+            contexts = functools.partial(dropout.recomputed_alike, model)
+            model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
         lora.attach(model, run.adapter, chosen[name], run.train.seed)
     adapted = AdaptedModels(models)
     if run.adapter.init_lora is not None:

@@ -1,5 +1,7 @@
 """Text encoders that read nothing now and then, each by itself: which numbers are whose, how often, cached and live."""
 
+import dataclasses
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -10,6 +12,8 @@ from pipeline.adapter.text_encoders import LivePrompts
 from pipeline.errors import ConfigError
 from pipeline.families import registry
 from tests.conftest import make_colours, metrics, prepared, replaced, small_flags
+from tests.training.test_guided import moved
+from tests.training.test_preservation import gradients, made
 
 pytestmark = pytest.mark.contract
 FILE = "pytorch_lora_weights.safetensors"
@@ -110,6 +114,22 @@ def test_learning_encoders_make_the_same_of_it_and_gradients_go_round_what_is_em
         pipe.text_encoder.embeddings.token_embedding.weight.grad.any()
     )
     assert pipe.text_encoder_2.text_model.embeddings.token_embedding.weight.grad.any()
+
+
+def test_what_is_recomputed_has_the_dropout_of_its_own_reading(miniature_of, colours, cache, tmp_path):
+    """Encoders read a batch once with its captions and once without, and checkpointing reads again in the backward."""
+    flags = [*small_flags(miniature_of("sdxl"), colours, cache), "--train_text_encoder", "--lora_dropout", "0.3"]
+    found = []
+    for more in ([], ["--gradient_checkpointing"]):
+        method, adapted, batch = made([*flags, *more], tmp_path / "out")
+        moved(adapted)
+        for model in adapted.models.values():
+            model.train()
+        assert None not in batch.captions
+        found.append(gradients(method, adapted, dataclasses.replace(batch, emptied=((), ("text_encoder",)))))
+        found.append(gradients(method, adapted, dataclasses.replace(batch, captions=(TEXT, None))))
+    torch.testing.assert_close(found[2], found[0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found[3], found[1], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("more", [[], ["--train_text_encoder"]])
