@@ -123,6 +123,8 @@ class CachedExamples(Dataset[Row]):
         caption = None if dropped else views.caption_in(example, epoch, seed, kept=not self.live_prompts)
         share = 0.0 if dropped else self.options.encoder_dropout
         emptied = conditioning.emptied(seed, epoch, example.id, share, self._text_parts) if share else ()
+        if emptied and len(emptied) == len(self._text_parts):
+            caption, emptied = None, ()  # nothing is left of it, so nothing leads away from its absence
         u = (position.place % self.num_strata + rng.uniform(seed, epoch, example.id, "time")) / self.num_strata
         return {
             "id": example.id,

@@ -89,7 +89,8 @@ def test_rows_of_the_loader_have_the_null_of_inference_where_it_was_drawn(miniat
         assert torch.equal(rest["prompt_embeds"][:, :width], first["prompt_embeds"][:, :width])
         assert torch.equal(rest["prompt_embeds"][:, width:], second["prompt_embeds"][:, width:])
         assert torch.equal(rest["pooled_prompt_embeds"], second["pooled_prompt_embeds"])
-    assert len(seen) == 5  # all combinations, and no caption at all, of which nothing more is left to empty
+    assert len(seen) == 4  # both, either one, or no caption at all, of which nothing more is left to empty
+    assert {emptied for is_dropped, emptied in seen if is_dropped} == {()}
     assert "50% of examples for each of text_encoder, text_encoder_2 by itself; all at once 25.00%" in (
         context.plan.text()
     )
@@ -130,6 +131,15 @@ def test_what_is_recomputed_has_the_dropout_of_its_own_reading(miniature_of, col
         found.append(gradients(method, adapted, dataclasses.replace(batch, captions=(TEXT, None))))
     torch.testing.assert_close(found[2], found[0], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(found[3], found[1], rtol=1e-4, atol=1e-6)
+
+
+def test_what_no_encoder_read_learns_from_the_data_alone(miniature_of, colours, cache, tmp_path):
+    """As an example without its caption: guided, what is learnt without one would lead away from itself."""
+    flags = [*small_flags(miniature_of("sdxl"), colours, cache), "--encoder_dropout", "1", "--caption_dropout", "0"]
+    plain, guided = (made([*flags, *more], tmp_path / "out") for more in ([], ["--guided_target", "cfg"]))
+    moved(plain[1])
+    moved(guided[1])
+    torch.testing.assert_close(gradients(*guided)[0], gradients(*plain)[0])
 
 
 @pytest.mark.parametrize("more", [[], ["--train_text_encoder"]])
