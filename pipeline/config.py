@@ -182,22 +182,22 @@ def parse(argv: list[str]) -> Command | None:
     command = _parsed(_app(given_in, given | _of_recipe(recipe)), argv, command_line.doubled(typed, KINDS))
     if not isinstance(command, Command):
         return None
-    command = dataclasses.replace(command, run=command.run.replaced(source=tables))
+    command = dataclasses.replace(command, run=command.run.replaced(source=tables).expanded())
     if "num_train_epochs" in given and "max_train_steps" not in given:  # a recipe's length gives way
         command = dataclasses.replace(command, run=command.run.replaced(max_train_steps=None))
-    command = dataclasses.replace(command, run=command.run.expanded())
     if config is not None and "output_dir" not in on_line:
         _require_in_place(config, command.run)
     yielding = _yielding(_of_recipe(recipe), table, on_line)
     problems = command.run.problems()
     if "optimizer" in given and "learning_rate" in yielding:
         problems.append("--learning_rate is for another optimizer")
+    if command.run.objective.loss_weighting in ("soft_min_snr", "p2") and "snr_gamma" in yielding:
+        problems.append("--snr_gamma is that of min_snr")
     if "rank" in yielding and "init_lora" in on_line:
         problems.append("--rank is that of --init_lora")
     run, notes = giving_way(command.run, problems, yielding)
     command = dataclasses.replace(command, run=run, yielding=yielding, notes=notes)
-    problems = command.run.problems()
-    if problems:
+    if problems := command.run.problems():
         raise ConfigError(problems[0] if len(problems) == 1 else f"{len(problems)} options:\n{listed(problems)}")
     return command
 

@@ -62,6 +62,20 @@ def test_the_starter_recipe_holds_nothing_out_of_few_pictures_unless_asked_to(pi
         prepared([*flags, "--validation_split", "0.05"], tmp_path / "out")
 
 
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("weighting", "gamma"), [("p2", None), ("soft_min_snr", None), ("debiased", None), ("min_snr", 5.0)]
+)
+def test_the_gamma_of_a_recipe_is_that_of_min_snr(weighting, gamma, tmp_path):
+    """P2 with it would be (1 + S)^-5, which learns from next to pure noise alone."""
+    flags = ["--train_data_dir", str(tmp_path), "--recipe", "style", "--loss_weighting", weighting]
+    command = config.parse(flags)
+    assert command.run.objective.snr_gamma == gamma
+    assert any("--snr_gamma 5.0 gives way" in note for note in command.notes) == (gamma is None)
+    if weighting != "debiased":
+        assert config.parse([*flags, "--snr_gamma", "2"]).run.objective.snr_gamma == 2
+
+
 @pytest.mark.invariant
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_trains(trainer, small, tmp_path, recipe):
