@@ -3,6 +3,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from typing import get_args
 
 import pytest
 
@@ -100,6 +101,20 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_recipe(tmp_path):
         config.parse([]).run.train.max_train_steps
         == tomllib.loads(shipped.recipe("starter").read_text())["max_train_steps"]
     )
+
+
+def test_what_is_no_number_is_refused_for_every_option_that_is_one():
+    fields = [field for section in config.Run().sections for field in dataclasses.fields(section)]
+    names = [field.name for field in fields if float in (get_args(field.type) or (field.type,))]
+    endless = ("snr_gamma", "timestep_shift", "lora_alpha")  # as which the loss is no number either
+    given = [*((name, "nan") for name in names), *((name, "inf") for name in endless)]
+    taken = [
+        (name, value)
+        for name, value in given
+        if not any(f"--{name} is " in said for said in config.Run().replaced(**{name: float(value)}).problems())
+    ]
+    assert len(names) > 20
+    assert taken == []
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "min_timestep": ("1000", "between 0 and 999"),
     "max_timestep": ("0", "between 1 and 1000"),
     "stratified_timesteps": ("=maybe", "maybe"),
-    "timestep_shift": ("0", "at least 0.001"),
+    "timestep_shift": ("0", "between 0.001 and 1000"),
     "rank": ("0", "at least 1"),
     "lora_alpha": ("0", "above 0"),
     "lora_layers": ("to_q,,to_k", "empty name"),

@@ -61,8 +61,8 @@ class AdapterOptions:
         """What is wrong with these values, one sentence each."""
         infinity = float("inf")
         problems = out_of_bounds(self, rank=(1, infinity), comfyui_rank=(0, infinity), lora_dropout=(0, 0.999999))
-        if self.lora_alpha is not None and self.lora_alpha <= 0:
-            problems.append(f"--lora_alpha is {self.lora_alpha:g}, but must be above 0.")
+        if self.lora_alpha is not None and not 0 < self.lora_alpha < float("inf"):
+            problems.append(f"--lora_alpha is {self.lora_alpha:g}, but must be above 0 and finite.")
         if not all(name.strip() for name in self.lora_layers.split(",")):
             problems.append(f"--lora_layers {self.lora_layers!r} has an empty name; as in 'to_q,to_k,to_v,to_out.0'.")
         for flag, whole in (("rank_pattern", True), ("alpha_pattern", False)):

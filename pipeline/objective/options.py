@@ -8,6 +8,7 @@ from pipeline.objective.guided_options import GuidedOptions
 from pipeline.objective.noise_options import NoiseOptions
 from pipeline.objective.time_options import TimeOptions
 
+MAX_GAMMA, MAX_POWER = 1e6, 100.0  # of a signal-to-noise ratio that is trained on, and of one for p2
 SNRKind = Literal["min_snr", "soft_min_snr", "p2", "debiased"]
 HuberSchedule = Literal["constant", "exponential", "snr"]
 
@@ -84,6 +85,8 @@ class LossOptions:
             problems.append(
                 f"--snr_gamma is {self.snr_gamma:g}, which would weigh every loss 0; use 5, or leave it out."
             )
+        else:
+            problems += out_of_bounds(self, snr_gamma=(0, MAX_POWER if self.loss_weighting == "p2" else MAX_GAMMA))
         if self.loss_weighting == "debiased" and self.snr_gamma is not None:
             problems.append("--loss_weighting debiased has no gamma; leave --snr_gamma out.")
         if self.loss_type == "l2" and (self.huber_c, self.huber_schedule) != (0.1, "snr"):

@@ -8,6 +8,7 @@ from pipeline.errors import out_of_bounds
 MAX_MODE_SCALE = 1.75  # 2 / (pi - 2): beyond, the density of times is no density
 Scheme = Literal["none", "logit_normal", "mode", "beta", "cosmap", "sigma_sqrt"]
 DENSITIES = ("none", "logit_normal", "mode", "beta")  # the other schemes are weights of the loss
+MAX_SHIFT = 1000.0  # all but all noise
 LAST = 1000  # thousandths of the way from data to noise
 
 
@@ -62,7 +63,7 @@ class TimeOptions:
             mode_scale=(-1, MAX_MODE_SCALE),
             beta_a=(0.5, 100),
             beta_b=(0.5, 100),
-            timestep_shift=(1e-3, float("inf")),
+            timestep_shift=(1e-3, MAX_SHIFT),
             min_timestep=(0, LAST - 1),
             max_timestep=(1, LAST),
         )
