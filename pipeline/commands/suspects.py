@@ -97,11 +97,12 @@ def measured(context: RunContext, examples: Sequence[Example], held_out: Set[str
     """What the adapter makes of each example with its caption and without, at equal noise levels with equal noise."""
     models = build.load_models(context)
     evaluator, denoiser = build.loss_evaluator(context, models), models.denoiser
+    captioned = build.unguided(context, models)
     found, seen = list[Suspect](), 0
     with denoiser.adapted.evaluating(), contextlib.closing(Progress(len(examples), "picture")) as progress:
         for some in caches.batches(examples, AT_ONCE):
             rows = build.as_measured(context, some)
-            loss = evaluator.errors(denoiser, rows).mean(1).tolist()
+            loss = evaluator.errors(denoiser, rows, captioned=captioned).mean(1).tolist()
             without = evaluator.errors(denoiser, rows, [None] * len(rows)).mean(1).tolist()
             found += [
                 Suspect(example, example.id in held_out, *losses)

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.invariant
 def out(small, tmp_path, trainer):
     flags = replaced(small, cache_dir=tmp_path / "cache", num_validation_images=0, max_train_steps=6)
     held_out = ["--validation_split", "0.5", "--keep", "last", "--shuffle_tags", "--caption_separator", " "]
-    ended = trainer(*flags, *held_out, "--lora_alpha", "2", "--use_ema", "--output_dir", tmp_path / "out")
+    more = ["--lora_alpha", "2", "--use_ema", "--guided_target", "cfg"]  # what is learnt beside the data is taken out
+    ended = trainer(*flags, *held_out, *more, "--output_dir", tmp_path / "out")
     assert ended.code == 0, ended.output
     return tmp_path / "out"
 
