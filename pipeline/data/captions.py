@@ -78,10 +78,13 @@ def weights_of(text: str) -> tuple[float, ...]:
     return weights
 
 
-def weighed(texts: Sequence[str], weights: Sequence[float]) -> tuple[tuple[str, ...], tuple[float, ...]]:
+def weighed(
+    texts: Sequence[str], weights: Sequence[float], *, with_empty: bool = False
+) -> tuple[tuple[str, ...], tuple[float, ...]]:
     """The captions that say something, each once, and how often each is shown: by the weights of their places.
 
-    Without weights all are shown alike, which is (). Raises ValueError for another number of texts than of weights.
+    Without weights all are shown alike, which is (). `with_empty` keeps '' among those with weights.
+    Raises ValueError for another number of texts than of weights.
     """
     if not weights:
         return tuple(dict.fromkeys(text for text in texts if text)), ()
@@ -89,7 +92,7 @@ def weighed(texts: Sequence[str], weights: Sequence[float]) -> tuple[tuple[str, 
         raise ValueError(f"it has {len(texts)} caption(s), and --caption_weights {len(weights)}")
     found: dict[str, float] = {}
     for text, weight in zip(texts, weights, strict=True):
-        if text:
+        if text or with_empty:
             found[text] = found.get(text, 0.0) + weight
     if found and not any(found.values()):
         raise ValueError("it has only captions that --caption_weights shows never")

@@ -26,7 +26,7 @@ from pipeline.hashing import digest
 from pipeline.notes import Note
 from pipeline.remembered import FOLDER, FRESH_NS, cache_folder, only_one
 
-VERSION = 5  # raise it when folders are read otherwise, or the file holds something else
+VERSION = 6  # raise it when folders are read otherwise, or the file holds something else
 MIN_EXAMPLES = 1000  # fewer are read as fast
 KEPT = 3  # listings of one folder, each read with other options
 UNREAD = frozenset({  # options that reading does not depend on

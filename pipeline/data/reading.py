@@ -163,7 +163,9 @@ def _captions(row: Row, options: DataOptions) -> tuple[tuple[str, ...], tuple[fl
         return (), ()
     if options.prompt_weights == "strip":
         texts = [prompt_weights.without_weights(text) for text in texts]
-    return captions.weighed(texts if any(texts) else [], weights if any(texts) else ())
+    # A caption of which every column was left out may say nothing, and is shown as often as that is drawn.
+    empty = options.column_dropout > 0
+    return captions.weighed(texts if any(texts) else [], weights if any(texts) else (), with_empty=empty)
 
 
 def _without_captions(names: list[str], num_rows: int, options: DataOptions, hints: list[str]) -> list[str]:

@@ -59,6 +59,18 @@ def test_each_column_is_left_out_as_often_as_asked_whatever_becomes_of_others(sh
     assert chance["red"] == pytest.approx((1 - share) * share**2)
 
 
+@pytest.mark.parametrize(("template", "share"), [("{kind}", 0.5), ("{colour} {kind}", 0.9)])
+def test_nothing_is_shown_as_often_as_every_column_is_left_out(template, share, tmp_path):
+    """Without the empty caption the columns of such a template would be left out less often, or never."""
+    folder = folder_of(tmp_path, {"kind": "dog", "colour": "red"}, {"kind": "dog", "colour": "blue"})
+    example = read_manifest(folder, DataOptions(caption_template=template, column_dropout=share)).examples[0]
+    chance = dict(zip(example.captions, example.weights, strict=True))
+    assert sum(chance.values()) == pytest.approx(1)
+    assert sum(weight for text, weight in chance.items() if "dog" not in text) == pytest.approx(share)
+    assert chance[""] == pytest.approx(share if template == "{kind}" else share**2)
+    assert example.written == example.captions[:1] == (example.caption,) != ("",)
+
+
 def test_an_epoch_shows_one_of_them_by_its_weight(tmp_path):
     rows = [{"kind": f"dog{number}", "colour": "red"} for number in range(6)]
     options = DataOptions(caption_template="a {colour} {kind}", column_dropout=0.3)
