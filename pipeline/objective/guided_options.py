@@ -33,6 +33,11 @@ class GuidedOptions:
         return self.guided_target in ("model_guidance", "cfg")
 
     @property
+    def learns_its_own_unconditional(self) -> bool:
+        """Whether that prediction is the learning model's, so has to be trained; a wrong caption's always is."""
+        return self.leads_from_unconditional and self.guided_target_against == "live"
+
+    @property
     def guided_text(self) -> str:
         """What is learnt, for the plan."""
         what = "a wrong caption's" if self.guided_target == "contrastive" else "the unconditional"
@@ -43,6 +48,8 @@ class GuidedOptions:
     def problems(self) -> list[str]:
         """What is wrong with these values, one sentence each."""
         problems = out_of_bounds(self, guided_target_scale=(1, MAX_SCALE))
+        if self.guided_target is not None and self.guided_target_scale == 1:
+            problems.append("--guided_target_scale 1 is what the data say by themselves; leave --guided_target out.")
         if self.guided_target is None:
             idle = {"guided_target_scale": 2.0, "guided_target_against": "base"}
             problems += [

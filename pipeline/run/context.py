@@ -155,7 +155,7 @@ def clashes(run: Run, family: Family, path: DiffusionPath, data: RunData) -> lis
             f"--guided_target: {family.name} was distilled to answer as if guided, and has no unconditional "
             "prediction; leave it out."
         )
-    elif run.objective.guided_target_against == "live" and not run.data.dropout_share:
+    elif run.objective.learns_its_own_unconditional and not run.data.dropout_share:
         found.append(
             "--guided_target_against live leads away from what the model predicts without a caption, which "
             "--caption_dropout 0 never trains; give 0.1, or against the base."

@@ -17,6 +17,7 @@ from pipeline.data.buckets import (
 from pipeline.data.buckets import offered as shapes_offered
 from pipeline.data.manifest import Manifest, column
 from pipeline.data.sampler import StepSampler
+from pipeline.errors import ConfigError
 from pipeline.families import sizes
 from pipeline.families.base import Family
 from pipeline.geometry import Size
@@ -44,9 +45,11 @@ def preview_size(run: Run, family: Family, square: Size) -> Size:
 
 
 def sampler_for(run: Run, manifest: Manifest, possible: Offered, num_processes: int) -> StepSampler:
-    """The stream of examples, those of one size together."""
+    """The stream of examples, those of one size together. Raises ConfigError for steps without parts to draw from."""
     train = run.train
     batch_size = train.train_batch_size * train.gradient_accumulation_steps * num_processes
+    if run.objective.stratified_timesteps and batch_size == 1:
+        raise ConfigError("--stratified_timesteps parts the times of a step, and a step has one example; leave it out.")
     buckets = make_buckets(possible.pictures(manifest.examples), batch_size)
     return StepSampler(buckets, batch_size, train.seed)
 

@@ -127,3 +127,4 @@ def test_what_has_no_effect_or_burns_is_refused():
     assert [line.split()[0] for line in idle] == ["--guided_target_scale", "--guided_target_against"]
     assert "between 1 and 5" in GuidedOptions(guided_target="cfg", guided_target_scale=6.0).problems()[0]
     assert GuidedOptions(guided_target="cfg", guided_target_scale=5.0).problems() == []
+    assert "leave --guided_target out" in GuidedOptions(guided_target="cfg", guided_target_scale=1.0).problems()[0]

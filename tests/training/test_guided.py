@@ -127,6 +127,18 @@ def test_what_cannot_be_is_said(more, said, miniature, colours, cache, tmp_path)
         prepared([*flags, "--guided_target", "model_guidance", *more], tmp_path / "out")
 
 
+def test_a_wrong_captions_prediction_is_trained_whatever_is_dropped(miniature, colours, cache, tmp_path):
+    flags = [*small_flags(miniature, colours, cache), "--guided_target", "contrastive", "--caption_dropout", "0"]
+    assert prepared([*flags, "--guided_target_against", "live"], tmp_path / "out").run.objective.guided_target
+
+
+def test_the_times_of_one_example_cannot_be_parted(miniature, colours, cache, tmp_path):
+    flags = [*replaced(small_flags(miniature, colours, cache), train_batch_size=1), "--stratified_timesteps"]
+    with pytest.raises(ConfigError, match="a step has one example"):
+        prepared(flags, tmp_path / "out")
+    prepared([*flags, "--gradient_accumulation_steps", "2"], tmp_path / "out")
+
+
 def test_previews_are_guided_by_what_is_left_and_too_much_is_said(miniature, colours, cache, tmp_path):
     flags = [*small_flags(miniature, colours, cache), "--guided_target", "cfg", "--guided_target_scale", "3"]
     context = prepared(flags, tmp_path / "out")
