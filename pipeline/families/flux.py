@@ -1,5 +1,6 @@
 """FLUX.1 dev and schnell: T5's states, CLIP's pooled state, latents packed two by two into tokens."""
 
+import functools
 from typing import Any, ClassVar
 
 import torch
@@ -88,7 +89,7 @@ class Flux(Family):
 
         batch, channels, height, width = x_t.shape
         embeddings = conditioning["prompt_embeds"]
-        ids = FluxPipeline._prepare_latent_image_ids(batch, height // PATCH, width // PATCH, x_t.device, x_t.dtype)
+        ids = _places(height // PATCH, width // PATCH, x_t.device, x_t.dtype)
         guidance = torch.full((batch,), self.options.training_guidance, device=x_t.device)
         velocity = model(
             hidden_states=FluxPipeline._pack_latents(x_t, batch, channels, height, width),
@@ -101,3 +102,12 @@ class Flux(Family):
         ).sample
         unpacked: Tensor = FluxPipeline._unpack_latents(velocity, height, width, 1)
         return unpacked
+
+
+@functools.lru_cache(maxsize=64)
+def _places(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The pipeline's places of tokens. It makes them on the host: a step copies nothing from there."""
+    from diffusers import FluxPipeline
+
+    places: Tensor = FluxPipeline._prepare_latent_image_ids(1, height, width, device, dtype)
+    return places

@@ -36,8 +36,8 @@ class Denoiser(Protocol[Conditions]):
 
 
 @runtime_checkable
-class Examples(Protocol):
-    """A batch: latents with their noise, and uniform numbers to become times."""
+class Pictures(Protocol):
+    """A batch of latents with their noise."""
 
     @property
     def latents(self) -> Float[Tensor, "b c h w"]:
@@ -58,6 +58,11 @@ class Examples(Protocol):
     @property
     def weights(self) -> Float[Tensor, " b"] | None:
         """What the error of each counts; None: all the same."""
+
+
+@runtime_checkable
+class Examples(Pictures, Protocol):
+    """The same, with uniform numbers to become times."""
 
     @property
     def u(self) -> Float[Tensor, " b"]:
@@ -92,9 +97,22 @@ class Objective:
         conditioning: Given,
         beside: Beside[Given] | None = None,
     ) -> Float[Tensor, " b"]:
-        """Latents -> noise -> prediction -> the loss of each example, in float32."""
-        beside = beside or Beside()
+        """The loss of each example, in float32, at the times that its uniform number becomes."""
         t = self.path.time(batch.u, denoiser.num_tokens(batch.latents)).to(batch.latents.device)
+        return self.at(denoiser, batch, t, conditioning, beside or Beside())
+
+    def at(
+        self,
+        denoiser: Denoiser[Given],
+        batch: Pictures,
+        t: Float[Tensor, " b"],
+        conditioning: Given,
+        beside: Beside[Given],
+    ) -> Float[Tensor, " b"]:
+        """Latents -> noise -> prediction -> the loss of each example, in float32, at given times.
+
+        All that it takes are tensors on the device: nothing is copied there or read back.
+        """
         sample = self.path.sample(batch.latents, batch.noise, t)
         if batch.perturbed is not None:
             seen = self.path.sample(batch.latents, batch.perturbed, t).x_t

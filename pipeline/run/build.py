@@ -3,8 +3,10 @@
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.utils.checkpoint
 
 from pipeline.adapter import dropout, init_from, lora
 from pipeline.adapter.adapted_models import AdaptedModels
@@ -34,6 +36,7 @@ from pipeline.objective.objective import Objective
 from pipeline.objective.weighting import build_weighting
 from pipeline.run.context import RunContext
 from pipeline.run.encode import measured_examples, preview_requests
+from pipeline.training.graphs import build_graphs
 from pipeline.training.intervals import Intervals
 from pipeline.training.loop import Task
 from pipeline.training.optim import build_optimizer, grouped
@@ -67,11 +70,8 @@ def load_models(context: RunContext) -> Models:
     alignment.align(models.values())
     chosen = init_from.chosen(family, models, run.adapter)
     for name, model in models.items():
-        if run.train.gradient_checkpointing and name == family.denoiser:
-            model.enable_gradient_checkpointing()
-        elif run.train.gradient_checkpointing:
-            contexts = functools.partial(dropout.recomputed_alike, model)
-            model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
+        if run.train.gradient_checkpointing:
+            checkpoint(model)
         lora.attach(model, run.adapter, chosen[name], run.train.seed)
     adapted = AdaptedModels(models)
     if run.adapter.init_lora is not None:
@@ -83,6 +83,16 @@ def load_models(context: RunContext) -> Models:
         return Models(denoiser, kept, None)
     live = LivePrompts(family, pipe, AdaptedModels({name: models[name] for name in encoders}))
     return Models(denoiser, live, live)
+
+
+def checkpoint(model: Any) -> None:
+    """Let a model recompute its activations. Nothing in it draws from a generator, so none is put back for that."""
+    if hasattr(model, "enable_gradient_checkpointing"):  # of diffusers
+        recomputed = functools.partial(torch.utils.checkpoint.checkpoint, use_reentrant=False, preserve_rng_state=False)
+        model.enable_gradient_checkpointing(recomputed)
+    else:
+        contexts = functools.partial(dropout.recomputed_alike, model)
+        model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
 
 
 def build_previews(context: RunContext, models: Models) -> Previews | None:
@@ -218,8 +228,10 @@ def build_method(context: RunContext, models: Models) -> Method:
 def build_task(context: RunContext, models: Models, state: TrainState) -> Task:
     """What is trained: the method, the stream of examples, and when something is due."""
     run, plan = context.run, context.plan
+    method = build_method(context, models)
+    weights, size = list(state.named.values()), plan.global_batch
     return Task(
-        method=build_method(context, models),
+        method=method,
         adapted=models.adapted,
         examples=build_examples(context),
         sampler=plan.sampler,
@@ -236,4 +248,5 @@ def build_task(context: RunContext, models: Models, state: TrainState) -> Task:
         max_grad_norm=run.optim.max_grad_norm,
         patience=run.train.early_stopping_patience,
         num_workers=run.data.dataloader_num_workers,
+        graphs=build_graphs(method.losses, weights, size, state.optimizer) if plan.speed.graphs else None,
     )

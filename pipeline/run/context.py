@@ -19,7 +19,7 @@ from pipeline.families import fit, registry
 from pipeline.families.base import Family
 from pipeline.objective.paths import DiffusionPath
 from pipeline.remembered import cache_folder
-from pipeline.run import data_notes, prompts, shapes
+from pipeline.run import data_notes, prompts, shapes, speed
 from pipeline.run.plan import Plan, make_plan
 from pipeline.run.preflight import MAX_DRAWN, RunData
 from pipeline.sampling.options import SCALES
@@ -92,6 +92,7 @@ def planned(
         path,
         data=data,
         precision=engine.precision,
+        how=speed.choose(run, device=engine.device, precision=engine.precision),
         num_processes=engine.num_processes,
         output_dir=folder,
     )

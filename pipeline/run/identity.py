@@ -10,7 +10,8 @@ from pipeline.run.context import RunContext
 from pipeline.training.identity import Identity
 
 # Options that may differ between a run and its continuation, and whose effect on the weights, where they have one, is
-# recorded otherwise. Two change bits and nothing more: --deterministic and --gradient_checkpointing.
+# recorded otherwise. Three change bits and nothing more: --deterministic, --gradient_checkpointing
+# and --cuda_graphs.
 NOT_IDENTITY = frozenset(
     {
         "pretrained_model_name_or_path",
@@ -32,6 +33,7 @@ NOT_IDENTITY = frozenset(
         "overwrite_output_dir",
         "resume_from_checkpoint",
         "gradient_checkpointing",
+        "cuda_graphs",
         "checkpointing_steps",
         "checkpoints_total_limit",
         "report_to",

@@ -24,6 +24,7 @@ from pipeline.objective.paths import DiffusionPath
 from pipeline.remembered import cache_folder
 from pipeline.run import data_notes, disk, plan_text, shapes
 from pipeline.run.preflight import RunData
+from pipeline.run.speed import Speed
 from pipeline.training.schedule import Schedule, build_schedule
 
 VALIDATION_SHARE, MAX_VALIDATIONS = 0.1, 10  # of a run's work, and in number, where no interval is asked for
@@ -46,6 +47,7 @@ class Plan:
     preview_steps: int  # between two previews; 0: at the end only
     num_trainable: int
     room: list[tuple[Path, int]]  # a folder on each disk that is written to, and the bytes that go there
+    speed: Speed
     notes: tuple[str, ...]
     rows: tuple[tuple[str, str], ...] = ()  # for the terminal
 
@@ -79,6 +81,7 @@ def make_plan(
     *,
     data: RunData,
     precision: Precision,
+    how: Speed,
     num_processes: int,
     output_dir: Path,
 ) -> Plan:
@@ -88,8 +91,7 @@ def make_plan(
     num_steps, length_reason = length_of(run, sampler, data.num_own)
     schedule = build_schedule(run.optim, num_steps, sampler.batch_size)
     interval, interval_reason = _validation_interval(run, data, sampler, num_steps)
-    chosen = all_target_modules(run, family)
-    num_trainable = sum(module.num_weights for module in chosen)
+    num_trainable = num_weights_of(chosen := all_target_modules(run, family))
     needed = disk.needed(
         run,
         family,
@@ -112,11 +114,11 @@ def make_plan(
         preview_steps=_asked_interval(run, sampler),
         num_trainable=num_trainable,
         room=room,
+        speed=how,
         notes=(
             *_notes(run, manifest, shapes.notes(manifest, sampler, possible)),
             *_schedule_notes(schedule),
-            *_dora_notes(run, chosen),
-            *_guidance_notes(run),
+            *_adapter_notes(run, chosen),
         ),
     )
     rows = (
@@ -127,6 +129,7 @@ def make_plan(
         ("epochs", f"{num_steps * sampler.batch_size / sampler.num_entries:.1f} ({length_reason})"),
         *plan_text.training_rows(run, family, schedule, chosen),
         ("precision", f"{precision.name} ({precision.reason})"),
+        *how.rows,
         *plan_text.kept_rows(run, held_out, interval, interval_reason),
         *plan_text.disk_rows(run, needed, output_dir),
     )
@@ -165,6 +168,11 @@ def all_target_modules(run: Run, family: Family) -> list[TargetModule]:
     return [module for modules in found.values() for module in modules]
 
 
+def num_weights_of(chosen: list[TargetModule]) -> int:
+    """How many numbers an adapter of these layers learns."""
+    return sum(module.num_weights for module in chosen)
+
+
 def length_of(run: Run, sampler: StepSampler, num_own: int | None = None) -> tuple[int, str]:
     """Optimizer steps in all, and why.
 
@@ -192,6 +200,10 @@ def _schedule_notes(schedule: Schedule) -> tuple[str, ...]:
         f"the warm-up of {schedule.warmup_steps} steps does not end in {schedule.num_steps}: the learning rate reaches "
         f"{schedule(schedule.num_steps - 1):.1e} of {schedule.peak:.1e}",
     )
+
+
+def _adapter_notes(run: Run, chosen: list[TargetModule]) -> tuple[str, ...]:
+    return _dora_notes(run, chosen) + _guidance_notes(run)
 
 
 def _dora_notes(run: Run, chosen: list[TargetModule]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from pipeline.progress import Progress
 from pipeline.timer import PhaseTimer
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.evaluator import Evaluator
+from pipeline.training.graphs import Graphs
 from pipeline.training.guards import GradientGuard, require_finite
 from pipeline.training.intervals import Intervals
 from pipeline.training.optim import adapted_rate
@@ -42,6 +43,7 @@ class Task:
     max_grad_norm: float
     patience: int | None
     num_workers: int
+    graphs: Graphs | None = None  # None: what a step does is launched kernel by kernel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,7 @@ def train(
                 max_grad_norm=task.max_grad_norm,
                 guard=guard,
                 asked=stop.exit_code,
+                graph=task.graphs.update if task.graphs is not None else None,
             )
         # Report and save: the step before this one, which is done by now, or all where something is due.
         taken = Taken(step + 1, learning_rate, adapted_rate(task.state.optimizer), result)
@@ -111,11 +114,19 @@ def micro_batches(engine: Engine, task: Task, first_step: int) -> Iterator[Batch
 
 
 def micro_losses(engine: Engine, task: Task, stream: Iterator[Batch], timer: PhaseTimer) -> Iterator[Float[Tensor, ""]]:
-    """The loss of each micro-step: a sum, divided by the examples of the whole optimizer step."""
+    """The loss of each micro-step: a sum, divided by the examples of the whole optimizer step.
+
+    A graph leaves the gradients with the weights itself.
+    """
+    if task.graphs is not None:
+        task.graphs.step.begin()
     for _ in range(task.num_micro_steps):
         with timer.section("data"):
             batch = next(stream)
-        yield task.method(batch, engine.device).sum() / task.sampler.batch_size
+        if task.graphs is None:
+            yield task.method(batch, engine.device).sum() / task.sampler.batch_size
+        else:
+            yield task.graphs.step(task.method.inputs(batch, engine.device))
 
 
 class Reporter:

@@ -8,6 +8,7 @@ from pipeline import put_off
 from pipeline.adapter.names import is_b
 from pipeline.errors import not_utf8, out_of_bounds
 from pipeline.training import tracker_names
+from pipeline.training.speed_options import SpeedOptions
 
 Scheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 OptimizerName = Literal["adamw", "adamw_8bit", "prodigy", "adafactor", "adamw_schedule_free"]
@@ -163,7 +164,7 @@ class OptimOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions:
+class TrainOptions(SpeedOptions):
     """How long, where to, and what is saved on the way."""
 
     output_dir: str | None = None

@@ -112,7 +112,7 @@ class TrainState:
             "num_worse": self.num_worse,
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "optimizer": {
-                "groups": [{key: value for key, value in group.items() if key != "params"} for group in groups],
+                "groups": [_plain(group) for group in groups],
                 "scalars": {name: values for name, values in scalars.items() if values},
             },
         }
@@ -157,6 +157,13 @@ class TrainState:
             groups.append({**group, "params": list(range(first, first + size))})
             first += size
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _plain(group: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a group of an optimizer, without what a graph of its step asks for (training/graphs.py)."""
+    rate = {"lr": float(group["lr"])} if isinstance(group["lr"], Tensor) else {}
+    asked = {"capturable": False} if "capturable" in group else {}
+    return {key: value for key, value in group.items() if key != "params"} | rate | asked
 
 
 def ema_decay_at(step: int, limit: float) -> float:

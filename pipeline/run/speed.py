@@ -1,0 +1,42 @@
+"""How a run's steps are executed, and why."""
+
+from dataclasses import dataclass
+
+import torch
+
+from pipeline.config import Run
+from pipeline.engine import Precision
+from pipeline.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What makes steps quicker, as it was chosen."""
+
+    graphs: bool  # steps are launched as graphs; on a CPU that is rehearsed
+    rows: tuple[tuple[str, str], ...]  # for the plan; nothing where all is as ever
+
+
+def choose(run: Run, *, device: torch.device, precision: Precision) -> Speed:
+    """What a run is executed with. Raises ConfigError for what is asked for and cannot be."""
+    obstacle = _graphs_obstacle(run, precision)
+    asked, on_gpu = run.train.cuda_graphs, device.type == "cuda"
+    if asked == "on" and obstacle is not None:
+        raise ConfigError(f"--cuda_graphs on: {obstacle}; leave it out.")
+    graphs = asked == "on" or (asked == "auto" and on_gpu and obstacle is None)
+    rows = []
+    if graphs:
+        how = "launched as one graph for each shape" if on_gpu else "a rehearsal of graphs on fixed tensors"
+        rows.append(("step", f"{how} (--cuda_graphs {asked})"))
+    elif on_gpu and asked == "auto":
+        rows.append(("step", f"launched kernel by kernel: {obstacle}"))
+    return Speed(graphs, tuple(rows))
+
+
+def _graphs_obstacle(run: Run, precision: Precision) -> str | None:
+    """What in the steps of a run needs the host."""
+    if run.adapter.train_text_encoder:
+        return "text encoders that learn read captions on the host in each step"
+    if precision.name == "fp16":
+        return "float16 gradients are scaled by what the host reads of them; bf16 needs no scale"
+    return None
