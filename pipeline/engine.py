@@ -80,6 +80,10 @@ class Engine:
         if self.num_processes > 1:
             self._accelerator.end_training()
 
+    def at_release(self, undo: Callable[[], None]) -> None:
+        """Have something global that a run changed put back with the rest."""
+        self._undo.append(undo)
+
     def release(self) -> None:
         """Undo what is global in the process, for a run of another precision to follow."""
         for undo in self._undo:

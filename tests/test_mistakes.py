@@ -158,6 +158,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "max_train_steps": ("0", "at least 1"),
     "num_train_epochs": ("0", "at least 1"),
     "gradient_checkpointing": ("=maybe", "maybe"),
+    "compile": ("=maybe", "maybe"),
     "cuda_graphs": ("always", "always"),
     "mixed_precision": ("fp8", "fp8"),
     "allow_tf32": ("=maybe", "maybe"),

@@ -10,6 +10,7 @@ import torch.utils.checkpoint
 
 from pipeline.adapter import dropout, init_from, lora
 from pipeline.adapter.adapted_models import AdaptedModels
+from pipeline.adapter.compiled import compile_blocks
 from pipeline.adapter.denoiser import AdaptedDenoiser
 from pipeline.adapter.text_encoders import LivePrompts
 from pipeline.conditioning import Embeddings, stack
@@ -34,6 +35,7 @@ from pipeline.objective.guided import guided_target
 from pipeline.objective.losses import Huber, counted
 from pipeline.objective.objective import Objective
 from pipeline.objective.weighting import build_weighting
+from pipeline.remembered import cache_folder
 from pipeline.run.context import RunContext
 from pipeline.run.encode import measured_examples, preview_requests
 from pipeline.training.graphs import build_graphs
@@ -73,6 +75,10 @@ def load_models(context: RunContext) -> Models:
         if run.train.gradient_checkpointing:
             checkpoint(model)
         lora.attach(model, run.adapter, chosen[name], run.train.seed)
+    if run.train.compile:
+        kernels = cache_folder(run.data.cache_dir) / "kernels"
+        deterministic = run.train.deterministic
+        engine.at_release(compile_blocks(models[family.denoiser], kernels, deterministic=deterministic))
     adapted = AdaptedModels(models)
     if run.adapter.init_lora is not None:
         init_from.put(adapted, init_from.read(family, run.adapter.init_lora))

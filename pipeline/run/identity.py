@@ -10,8 +10,8 @@ from pipeline.run.context import RunContext
 from pipeline.training.identity import Identity
 
 # Options that may differ between a run and its continuation, and whose effect on the weights, where they have one, is
-# recorded otherwise. Three change bits and nothing more: --deterministic, --gradient_checkpointing
-# and --cuda_graphs.
+# recorded otherwise. Four change bits and nothing more: --deterministic, --gradient_checkpointing,
+# --compile and --cuda_graphs.
 NOT_IDENTITY = frozenset(
     {
         "pretrained_model_name_or_path",
@@ -34,6 +34,7 @@ NOT_IDENTITY = frozenset(
         "resume_from_checkpoint",
         "gradient_checkpointing",
         "cuda_graphs",
+        "compile",
         "checkpointing_steps",
         "checkpoints_total_limit",
         "report_to",

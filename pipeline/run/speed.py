@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import torch
 
+from pipeline.adapter.compiled import compiler_missing
 from pipeline.config import Run
 from pipeline.engine import Precision
 from pipeline.errors import ConfigError
+from pipeline.remembered import cache_folder
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ def choose(run: Run, *, device: torch.device, precision: Precision) -> Speed:
         rows.append(("step", f"{how} (--cuda_graphs {asked})"))
     elif on_gpu and asked == "auto":
         rows.append(("step", f"launched kernel by kernel: {obstacle}"))
+    if run.train.compile:
+        rows.append(("compiled", _compiled(run, device)))
     return Speed(graphs, tuple(rows))
 
 
@@ -40,3 +44,12 @@ def _graphs_obstacle(run: Run, precision: Precision) -> str | None:
     if precision.name == "fp16":
         return "float16 gradients are scaled by what the host reads of them; bf16 needs no scale"
     return None
+
+
+def _compiled(run: Run, device: torch.device) -> str:
+    """What is compiled. Raises ConfigError where no compiler is."""
+    missing = compiler_missing(device)
+    if missing is not None:
+        raise ConfigError(f"--compile needs {missing}, which is not installed here; leave it out.")
+    kernels = f"the blocks of the denoiser, while it learns; kernels are kept in {cache_folder(run.data.cache_dir)}"
+    return f"{kernels}. On a CPU it was slower where it was measured" if device.type == "cpu" else kernels

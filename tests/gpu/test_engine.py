@@ -52,3 +52,14 @@ def test_optimizers_that_cannot_be_captured_take_their_step_outside(tmp_path, ca
     expected, found = both_ways(tmp_path, flags, ["--cuda_graphs", "off"], ["--cuda_graphs", "on"])
     assert "cannot be recorded" not in capfd.readouterr().err
     assert torch.allclose(found, expected, rtol=5e-2, atol=0)
+
+
+@pytest.mark.parametrize("graphs", ["off", "on"])
+@pytest.mark.parametrize("family", ["flux", "sd"])
+def test_compiled_blocks_take_the_same_steps_and_go_on_bit_for_bit(start, tmp_path, family, graphs, capfd):
+    flags = [*flags_of(family, tmp_path, "bf16"), "--checkpointing_steps", "5", "--cuda_graphs", graphs]
+    expected, found = both_ways(tmp_path, flags, [], ["--compile"])
+    assert "cannot be recorded" not in capfd.readouterr().err
+    assert torch.allclose(found, expected, rtol=BOUNDS["bf16"], atol=0)
+    killed_at_step_7(start, [*flags, "--compile"], tmp_path / "whole", tmp_path / "cut")  # which reads kept kernels
+    assert (tmp_path / "cut" / FILE).read_bytes() == (tmp_path / "whole" / FILE).read_bytes()
