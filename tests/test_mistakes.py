@@ -159,6 +159,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "num_train_epochs": ("0", "at least 1"),
     "gradient_checkpointing": ("=maybe", "maybe"),
     "compile": ("=maybe", "maybe"),
+    "base_quantization": ("int4", "int4"),
     "cuda_graphs": ("always", "always"),
     "mixed_precision": ("fp8", "fp8"),
     "allow_tf32": ("=maybe", "maybe"),

@@ -131,7 +131,8 @@ def folded(model: Any) -> Iterator[None]:
     """
     layers = adapted_layers(model)
     weights = [layer.get_base_layer().weight for layer in layers]
-    if any(weight.dtype != torch.float32 or weight.device.type != "cpu" for weight in weights):
+    kept = [isinstance(weight, nn.Parameter) for weight in weights]  # not made from few bits each time
+    if not all(kept) or any(weight.dtype != torch.float32 or weight.device.type != "cpu" for weight in weights):
         yield
         return
     own = [weight.data for weight in weights]

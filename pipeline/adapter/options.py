@@ -5,6 +5,8 @@ from typing import Literal
 
 from pipeline.errors import ConfigError, out_of_bounds
 
+Quantization = Literal["nf4", "int8", "fp8"]  # what layers of a frozen base are kept in
+
 # What an adapter to start from has decided already.
 SHAPING = ("lora_alpha", "lora_layers", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_init")
 

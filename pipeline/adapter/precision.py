@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.adapter.names import is_adapter
+from pipeline.adapter.quantized import QuantizedLinear
 
 HALF = (torch.bfloat16, torch.float16)
 BASE = ".base_layer"  # what PEFT names a frozen layer within its adapted one
@@ -24,6 +25,9 @@ def in_float32(model: nn.Module) -> Iterator[None]:
     own = _half_precision_weights(model)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_without_tf32())
+        for packed in (module for module in model.modules() if isinstance(module, QuantizedLinear)):
+            stack.callback(setattr, packed, "dtype", packed.dtype)
+            packed.dtype = torch.float32
         for layer, weights in own.items():
 
             def up(*_: Any, weights: list[tuple[nn.Parameter, Tensor]] = weights) -> None:

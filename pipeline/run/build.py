@@ -12,6 +12,7 @@ from pipeline.adapter import dropout, init_from, lora
 from pipeline.adapter.adapted_models import AdaptedModels
 from pipeline.adapter.compiled import compile_blocks
 from pipeline.adapter.denoiser import AdaptedDenoiser
+from pipeline.adapter.quantized import quantize
 from pipeline.adapter.text_encoders import LivePrompts
 from pipeline.conditioning import Embeddings, stack
 from pipeline.data import pixels
@@ -67,6 +68,9 @@ def load_models(context: RunContext) -> Models:
     pipe = family.load(family.denoiser, *(family.encoders if encoders else ()), dtype=engine.precision.dtype)
     models = {name: getattr(pipe, name) for name in (family.denoiser, *encoders)}
     fit.require_there(models, family.source.folder)
+    if run.train.base_quantization is not None:
+        fit.require_finite(models, family.source.folder)  # which few bits would hide
+        quantize(models[family.denoiser], run.train.base_quantization, engine.device)
     pipe.to(engine.device)
     fit.require_finite(models, family.source.folder)
     alignment.align(models.values())

@@ -120,6 +120,7 @@ CAME_LATER: dict[str, Any] = {
     "encoder_dropout": 0.0,
     "column_dropout": 0.0,
     "rescale_betas_zero_snr": False,
+    "base_quantization": None,
 }
 
 BY_DRAWING = frozenset({"dataset", "buckets", "num_steps"})  # what is only known once the base has drawn its pictures

@@ -34,6 +34,9 @@ def choose(run: Run, *, device: torch.device, precision: Precision) -> Speed:
         rows.append(("step", f"launched kernel by kernel: {obstacle}"))
     if run.train.compile:
         rows.append(("compiled", _compiled(run, device)))
+    if run.train.base_quantization is not None:
+        kind = run.train.base_quantization
+        rows.append(("base", f"linear layers of its blocks in {kind}: the adapter learns on what is left of them"))
     return Speed(graphs, tuple(rows))
 
 

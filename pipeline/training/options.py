@@ -237,6 +237,7 @@ class TrainOptions(SpeedOptions):
             checkpoints_total_limit=(1, infinity),
             early_stopping_patience=(1, infinity),
         )
+        problems += self.speed_problems()
         problems += tracker_names.problems(self.report_to)
         if PurePath(self.logging_dir).is_absolute() or ".." in PurePath(self.logging_dir).parts or not self.logging_dir:
             problems.append(f"--logging_dir {self.logging_dir!r} must be a folder inside the output folder, as 'logs'.")

@@ -1,7 +1,10 @@
-"""Options of how a step is executed: what it computes is the same."""
+"""Options of how a step is executed, and what the frozen base is kept in."""
 
+import importlib.util
 from dataclasses import dataclass
 from typing import Literal
+
+from pipeline.adapter.options import Quantization
 
 Choice = Literal["auto", "on", "off"]
 
@@ -19,3 +22,14 @@ class SpeedOptions:
     """Launch the kernels of a step all at once, as one graph for each shape of batch: a host can need longer for them
     than a GPU. Each graph is compared with what it was recorded from before it is used. auto: on NVIDIA GPUs, where
     nothing in the step needs the host. On a CPU, 'on' rehearses it on the same fixed tensors and saves no time."""
+
+    base_quantization: Quantization | None = None
+    """Keep the linear layers of the frozen denoiser in few bits, so that less memory is needed: nf4 (needs
+    bitsandbytes), int8 or fp8, with bf16 computation a quarter, half and half of their size. The adapter learns on,
+    and is verified with, the base as it comes out of them; it is used with the whole one."""
+
+    def speed_problems(self) -> list[str]:
+        """What is wrong with these values, one sentence each."""
+        if self.base_quantization == "nf4" and importlib.util.find_spec("bitsandbytes") is None:
+            return ["--base_quantization nf4 needs a package that is missing: pip install bitsandbytes."]
+        return []
