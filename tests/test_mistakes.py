@@ -160,6 +160,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "gradient_checkpointing": ("=maybe", "maybe"),
     "compile": ("=maybe", "maybe"),
     "base_quantization": ("int4", "int4"),
+    "offload_base": ("=maybe", "maybe"),
     "cuda_graphs": ("always", "always"),
     "mixed_precision": ("fp8", "fp8"),
     "allow_tf32": ("=maybe", "maybe"),

@@ -16,6 +16,7 @@ from pipeline.adapter import dropout, pissa
 from pipeline.adapter.layers import TargetModule
 from pipeline.adapter.names import LIVE, belongs_to, in_file, is_a, is_adapter, is_live
 from pipeline.adapter.options import AdapterOptions
+from pipeline.adapter.streamed import is_streamed
 
 
 def attach(model: Any, options: AdapterOptions, chosen: list[TargetModule], seed: int) -> None:
@@ -131,8 +132,8 @@ def folded(model: Any) -> Iterator[None]:
     """
     layers = adapted_layers(model)
     weights = [layer.get_base_layer().weight for layer in layers]
-    kept = [isinstance(weight, nn.Parameter) for weight in weights]  # not made from few bits each time
-    if not all(kept) or any(weight.dtype != torch.float32 or weight.device.type != "cpu" for weight in weights):
+    is_elsewhere = is_streamed(model) or not all(isinstance(weight, nn.Parameter) for weight in weights)
+    if is_elsewhere or any(weight.dtype != torch.float32 or weight.device.type != "cpu" for weight in weights):
         yield
         return
     own = [weight.data for weight in weights]

@@ -22,7 +22,8 @@ def in_float32(model: nn.Module) -> Iterator[None]:
     does; but it takes memory, and has values, only while its layer computes (NaN otherwise). So a model needs
     the memory of its own precision and of one layer more. A weight that is used outside its own layer would be NaN.
     """
-    own = _half_precision_weights(model)
+    there = next((value.device for name, value in model.named_parameters() if is_adapter(name)), None)
+    own = _weights_to_lift(model, there)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_without_tf32())
         for packed in (module for module in model.modules() if isinstance(module, QuantizedLinear)):
@@ -32,11 +33,12 @@ def in_float32(model: nn.Module) -> Iterator[None]:
 
             def up(*_: Any, weights: list[tuple[nn.Parameter, Tensor]] = weights) -> None:
                 for value, data in weights:
-                    value.data = data.float()
+                    if there in (None, data.device):  # others are brought by their block, in float32
+                        value.data = data.float()
 
             def down(*_: Any, weights: list[tuple[nn.Parameter, Tensor]] = weights) -> None:
                 for value, data in weights:
-                    value.data = torch.full((), torch.nan, device=data.device).expand(data.shape)
+                    value.data = torch.full((), torch.nan, device=there or data.device).expand(data.shape)
 
             stack.callback(_put_back, weights)
             stack.callback(layer.register_forward_pre_hook(up).remove)
@@ -45,14 +47,21 @@ def in_float32(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _half_precision_weights(model: nn.Module) -> dict[nn.Module, list[tuple[nn.Parameter, Tensor]]]:
-    """The frozen weights in half precision, with their values, by the layer that computes with them.
+def _weights_to_lift(
+    model: nn.Module, there: torch.device | None
+) -> dict[nn.Module, list[tuple[nn.Parameter, Tensor]]]:
+    """The frozen weights in half precision, or elsewhere than the adapter (adapter/streamed.py), with their values, by
+    the layer that computes with them.
 
     An adapted layer computes with its frozen layer's: DoRA looks at them after that one has computed.
     """
     modules, own = dict(model.named_modules()), dict[nn.Module, list[tuple[nn.Parameter, Tensor]]]()
     for name, module in modules.items():
-        weights = [(value, value.data) for value in module.parameters(recurse=False) if value.dtype in HALF]
+        weights = [
+            (value, value.data)
+            for value in module.parameters(recurse=False)
+            if value.dtype in HALF or there not in (None, value.device)
+        ]
         if weights and not is_adapter(name):
             own.setdefault(modules[name.removesuffix(BASE)], []).extend(weights)
     return own

@@ -13,6 +13,7 @@ from pipeline.adapter.adapted_models import AdaptedModels
 from pipeline.adapter.compiled import compile_blocks
 from pipeline.adapter.denoiser import AdaptedDenoiser
 from pipeline.adapter.quantized import quantize
+from pipeline.adapter.streamed import BlockStream
 from pipeline.adapter.text_encoders import LivePrompts
 from pipeline.conditioning import Embeddings, stack
 from pipeline.data import pixels
@@ -71,7 +72,7 @@ def load_models(context: RunContext) -> Models:
     if run.train.base_quantization is not None:
         fit.require_finite(models, family.source.folder)  # which few bits would hide
         quantize(models[family.denoiser], run.train.base_quantization, engine.device)
-    pipe.to(engine.device)
+    _to_device(pipe, engine.device, left=family.denoiser if run.train.offload_base else None)
     fit.require_finite(models, family.source.folder)
     alignment.align(models.values())
     chosen = init_from.chosen(family, models, run.adapter)
@@ -79,6 +80,8 @@ def load_models(context: RunContext) -> Models:
         if run.train.gradient_checkpointing:
             checkpoint(model)
         lora.attach(model, run.adapter, chosen[name], run.train.seed)
+    if run.train.offload_base:
+        BlockStream(models[family.denoiser], engine.device)
     if run.train.compile:
         kernels = cache_folder(run.data.cache_dir) / "kernels"
         deterministic = run.train.deterministic
@@ -93,6 +96,12 @@ def load_models(context: RunContext) -> Models:
         return Models(denoiser, kept, None)
     live = LivePrompts(family, pipe, AdaptedModels({name: models[name] for name in encoders}))
     return Models(denoiser, live, live)
+
+
+def _to_device(pipe: Any, device: torch.device, *, left: str | None) -> None:
+    for name, part in pipe.components.items():
+        if isinstance(part, torch.nn.Module) and name != left:
+            part.to(device)
 
 
 def checkpoint(model: Any) -> None:
@@ -112,7 +121,8 @@ def build_previews(context: RunContext, models: Models) -> Previews | None:
         return None
     preview, device, dtype = context.run.preview, context.engine.device, context.engine.precision.dtype
     family, denoiser = context.family, models.adapted.denoiser
-    pipe = family.around(denoiser, dtype=dtype).to(device)
+    pipe = family.around(denoiser, dtype=dtype)
+    _to_device(pipe, device, left=family.denoiser)  # which is where it shall be
     size, told = context.plan.preview_size, context.run.model.drawing
     settings = SampleSettings(preview.guidance, preview.num_inference_steps, size, guidance=preview.guiding, **told)
     embed = functools.partial(embedded, context, models)

@@ -34,6 +34,7 @@ NOT_IDENTITY = frozenset(
         "resume_from_checkpoint",
         "gradient_checkpointing",
         "cuda_graphs",
+        "offload_base",
         "compile",
         "checkpointing_steps",
         "checkpoints_total_limit",

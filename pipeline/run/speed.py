@@ -37,6 +37,8 @@ def choose(run: Run, *, device: torch.device, precision: Precision) -> Speed:
     if run.train.base_quantization is not None:
         kind = run.train.base_quantization
         rows.append(("base", f"linear layers of its blocks in {kind}: the adapter learns on what is left of them"))
+    if run.train.offload_base:
+        rows.append(("blocks", "of the base: in the host's memory, brought one ahead of use"))
     return Speed(graphs, tuple(rows))
 
 
@@ -44,6 +46,8 @@ def _graphs_obstacle(run: Run, precision: Precision) -> str | None:
     """What in the steps of a run needs the host."""
     if run.adapter.train_text_encoder:
         return "text encoders that learn read captions on the host in each step"
+    if run.train.offload_base:
+        return "the base's blocks come from the host in each step"
     if precision.name == "fp16":
         return "float16 gradients are scaled by what the host reads of them; bf16 needs no scale"
     return None

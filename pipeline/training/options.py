@@ -238,6 +238,8 @@ class TrainOptions(SpeedOptions):
             early_stopping_patience=(1, infinity),
         )
         problems += self.speed_problems()
+        if self.offload_base and not self.gradient_checkpointing:
+            problems.append("--offload_base needs --gradient_checkpointing: autograd would keep all blocks on the GPU.")
         problems += tracker_names.problems(self.report_to)
         if PurePath(self.logging_dir).is_absolute() or ".." in PurePath(self.logging_dir).parts or not self.logging_dir:
             problems.append(f"--logging_dir {self.logging_dir!r} must be a folder inside the output folder, as 'logs'.")

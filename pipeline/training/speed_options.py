@@ -28,8 +28,16 @@ class SpeedOptions:
     bitsandbytes), int8 or fp8, with bf16 computation a quarter, half and half of their size. The adapter learns on,
     and is verified with, the base as it comes out of them; it is used with the whole one."""
 
+    offload_base: bool = False
+    """Keep the blocks of the frozen denoiser in the host's memory and bring each to the GPU while the one before it
+    computes, for cards that cannot hold it; with --gradient_checkpointing. The result is the same."""
+
     def speed_problems(self) -> list[str]:
         """What is wrong with these values, one sentence each."""
+        problems = []
         if self.base_quantization == "nf4" and importlib.util.find_spec("bitsandbytes") is None:
-            return ["--base_quantization nf4 needs a package that is missing: pip install bitsandbytes."]
-        return []
+            problems.append("--base_quantization nf4 needs a package that is missing: pip install bitsandbytes.")
+        for name, is_asked in (("compile", self.compile), ("cuda_graphs on", self.cuda_graphs == "on")):
+            if self.offload_base and is_asked:
+                problems.append(f"--{name} needs the weights where they are: --offload_base moves them; leave one out.")
+        return problems

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import metrics, replaced
-from tests.gpu.test_gpu import FAMILIES, FILE, flags_of, killed_at_step_7, run_here
+from tests.gpu.test_gpu import FAMILIES, FILE, flags_of, killed_at_step_7, result_of, run_here
 
 pytestmark = pytest.mark.gpu
 BOUNDS = {"no": 1e-4, "bf16": 2e-2}  # of a loss, relative, beside a step that is launched as ever
@@ -63,3 +63,21 @@ def test_compiled_blocks_take_the_same_steps_and_go_on_bit_for_bit(start, tmp_pa
     assert torch.allclose(found, expected, rtol=BOUNDS["bf16"], atol=0)
     killed_at_step_7(start, [*flags, "--compile"], tmp_path / "whole", tmp_path / "cut")  # which reads kept kernels
     assert (tmp_path / "cut" / FILE).read_bytes() == (tmp_path / "whole" / FILE).read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8", "fp8"])
+@pytest.mark.parametrize("family", ["flux", "sdxl"])
+def test_a_base_in_few_bits_is_proven_and_goes_on_bit_for_bit(start, tmp_path, family, kind):
+    flags = [*flags_of(family, tmp_path, "bf16"), "--checkpointing_steps", "5", "--base_quantization", kind]
+    killed_at_step_7(start, flags, tmp_path / "whole", tmp_path / "cut")
+    assert (tmp_path / "cut" / FILE).read_bytes() == (tmp_path / "whole" / FILE).read_bytes()
+    assert result_of(tmp_path / "whole")["verification"]["error"] <= 1e-5
+
+
+@pytest.mark.parametrize("more", [[], ["--base_quantization", "nf4"]])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_blocks_from_the_host_give_the_same_bytes(tmp_path, family, more):
+    flags = [*flags_of(family, tmp_path, "bf16"), "--gradient_checkpointing", "--cuda_graphs", "off", *more]
+    both_ways(tmp_path, flags, [], ["--offload_base"])
+    assert (tmp_path / "plain" / FILE).read_bytes() == (tmp_path / "other" / FILE).read_bytes()
+    assert result_of(tmp_path / "other")["verification"]["error"] <= 1e-5
