@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline import put_off
 from pipeline.adapter.options import Quantization
 from pipeline.families.blocks import repeated_blocks
 
@@ -46,6 +47,7 @@ def _scaled(parts: dict[str, Tensor], shape: torch.Size, dtype: torch.dtype) -> 
 
 def _pack_nf4(weight: Tensor) -> dict[str, Tensor]:
     """16 values at the quantiles of a normal distribution, a scale for each 64 weights (Dettmers et al. 2023)."""
+    put_off.show("bitsandbytes")
     from bitsandbytes.functional import quantize_4bit
 
     packed, state = quantize_4bit(weight.contiguous(), blocksize=NF4_BLOCK, quant_type="nf4")
@@ -53,6 +55,7 @@ def _pack_nf4(weight: Tensor) -> dict[str, Tensor]:
 
 
 def _unpack_nf4(parts: dict[str, Tensor], shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    put_off.show("bitsandbytes")
     from bitsandbytes.functional import QuantState, dequantize_4bit
 
     state = QuantState(

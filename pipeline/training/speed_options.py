@@ -1,9 +1,9 @@
 """Options of how a step is executed, and what the frozen base is kept in."""
 
-import importlib.util
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline import put_off
 from pipeline.adapter.options import Quantization
 
 Choice = Literal["auto", "on", "off"]
@@ -18,10 +18,11 @@ class SpeedOptions:
     steps take minutes, later runs read the kernels from the cache. Losses differ from the eager ones by rounding. On a
     CPU it was slower where it was measured."""
 
-    cuda_graphs: Choice = "auto"
+    cuda_graphs: Choice = "off"
     """Launch the kernels of a step all at once, as one graph for each shape of batch: a host can need longer for them
     than a GPU. Each graph is compared with what it was recorded from before it is used. auto: on NVIDIA GPUs, where
-    nothing in the step needs the host. On a CPU, 'on' rehearses it on the same fixed tensors and saves no time."""
+    nothing in the step needs the host; off until that was seen on one. On a CPU, 'on' rehearses it on the same fixed
+    tensors and saves no time."""
 
     base_quantization: Quantization | None = None
     """Keep the linear layers of the frozen denoiser in few bits, so that less memory is needed: nf4 (needs
@@ -35,7 +36,7 @@ class SpeedOptions:
     def speed_problems(self) -> list[str]:
         """What is wrong with these values, one sentence each."""
         problems = []
-        if self.base_quantization == "nf4" and importlib.util.find_spec("bitsandbytes") is None:
+        if self.base_quantization == "nf4" and not put_off.is_installed("bitsandbytes"):
             problems.append("--base_quantization nf4 needs a package that is missing: pip install bitsandbytes.")
         for name, is_asked in (("compile", self.compile), ("cuda_graphs on", self.cuda_graphs == "on")):
             if self.offload_base and is_asked:
