@@ -23,12 +23,15 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 	$(BIN)/python docs/make_flags.py --check
+	$(BIN)/python docs/make_benchmarks.py --check
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m pipeline bench cpu --to docs/benchmarks.md
+	$(BIN)/python -m pipeline bench cpu --to docs/benchmarks
+	$(BIN)/python docs/make_benchmarks.py
 
 docs: $(VENV)/.dev
 	$(BIN)/python docs/make_flags.py
+	$(BIN)/python docs/make_benchmarks.py
 
 # Screenshots of the demo's report; needs Chromium.
 screenshots: $(VENV)/.dev

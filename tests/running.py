@@ -153,10 +153,10 @@ def _run(words: list[str]) -> int:
 
             sys.argv = words
             return train_lora.main(argv)
-        case ["-m", "pipeline.bench.reference", folder, num_steps]:
-            from pipeline.bench import reference
+        case ["-m", "pipeline.bench.reference", folder, shape, num_steps, base, pictures]:
+            from pipeline.bench import reference, shapes
 
-            reference.main(Path(folder), int(num_steps))
+            reference.main(Path(folder), shapes.SHAPES[shape], int(num_steps), Path(base), Path(pictures))
             return 0
         case ["-m", "pipeline", *argv]:
             from pipeline.__main__ import main

@@ -1,128 +1,199 @@
 """This trainer against the plain loop, on one CPU thread: same weights, data and random numbers, A B A B.
 
 CPU seconds of whole processes are compared, for clocks on shared machines lie. A short and a long run of
-each give the steady step as their difference, and what remains is the start, in which ours encodes.
+each give the steady step as their difference, and what remains is everything beside the steps, in which ours encodes;
+a second run finds that done.
 """
 
+import functools
 import json
-import os
-import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import shipped
-from pipeline.bench import setting
+from pipeline.bench import results, spawning
+from pipeline.bench.results import Found, Keep, Row
+from pipeline.bench.shapes import SHAPES, Shape
+from pipeline.console import tell
 from pipeline.errors import ConfigError
-from pipeline.training import tracking
 
-SHORT, LONG = 12, 60  # steps
 NUM_EQUAL, TOLERANCE = 3, 1e-5  # steps whose losses must agree; later Adam magnifies what rounding left
+STEP, EMPTY, WARM = "one step, CPU s", "all but the steps, CPU s", "the same with a warm cache, CPU s"
+PEAK, APART, DRIFT = "peak memory, MB", "losses apart, first steps", "losses apart, all steps"
 
 
 @dataclass(frozen=True)
 class Ran:
-    """One process: what it cost, and the losses of its steps."""
+    """One process: what it cost, and the losses of its steps where they can be compared."""
 
     seconds: float  # of CPU
     peak_bytes: int
-    losses: list[float]
+    losses: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One program: medians over the rounds, with the lowest and the highest."""
+class Round:
+    """Both programs once; ours also with a cache that an earlier run filled."""
 
-    step: tuple[float, float, float]  # CPU seconds of one step in the long run
-    start: tuple[float, float, float]  # of everything else in a run of the short length
-    whole: tuple[float, float, float]  # of a run of LONG steps
-    peak_bytes: float
+    plain_short: Ran
+    ours_short: Ran
+    ours_warm: Ran  # as long as the short ones
+    plain_long: Ran
+    ours_long: Ran
 
 
 @dataclass(frozen=True)
-class Result:
-    """Both programs, and how far apart their losses are."""
+class Programs:
+    """How both are started, and where what they share lies."""
 
-    rounds: int
-    plain: Measured
-    ours: Measured
-    distance: float  # the largest difference of two losses in the first steps
-    drift: float  # and in all
+    shape: Shape
+    base: Path
+    pictures: Path
+    environment: dict[str, str]
+    script: Path | None = None  # diffusers' own; None: the loop that restates it
+
+    def plain(self, folder: Path, num_steps: int) -> Ran:
+        """The other program in a process of its own."""
+        if self.script is not None:
+            seconds, peak = spawning.spawn(self._script(folder, num_steps), folder, self.environment)
+            return Ran(seconds, peak)
+        words = [sys.executable, "-m", "pipeline.bench.reference", str(folder), self.shape.name, str(num_steps)]
+        seconds, peak = spawning.spawn([*words, str(self.base), str(self.pictures)], folder, self.environment)
+        found = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
+        return Ran(seconds, peak, tuple(found["losses"]))
+
+    def ours(self, folder: Path, num_steps: int, cache: Path) -> Ran:
+        """train_lora.py in a process of its own, to the verified adapter and the page."""
+        out, shape = folder / "out", self.shape
+        flags = {
+            "pretrained_model_name_or_path": self.base, "train_data_dir": self.pictures, "validation_split": 0,
+            "rank": shape.rank, "train_batch_size": shape.batch, "lora_layers": "attention",
+            "resolution": shape.resolution, "learning_rate": shape.rate, "lr_scheduler": "constant", "seed": shape.seed,
+            "max_train_steps": num_steps, "output_dir": out, "cache_dir": cache,
+        }  # fmt: skip
+        words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
+        program = "import sys, pipeline.run.main; sys.exit(pipeline.run.main.run_and_report(sys.argv[1:]))"
+        command = [sys.executable, "-c", program, *words, "--center_crop"]
+        seconds, peak = spawning.spawn(command, folder, self.environment)
+        lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return Ran(seconds, peak, tuple(float(json.loads(line)["loss"]) for line in lines))
+
+    def _script(self, folder: Path, num_steps: int) -> list[str]:
+        shape = self.shape
+        flags = {
+            "pretrained_model_name_or_path": self.base, "train_data_dir": self.pictures, "rank": shape.rank,
+            "train_batch_size": shape.batch, "resolution": shape.resolution, "learning_rate": shape.rate,
+            "lr_scheduler": "constant", "lr_warmup_steps": 0, "seed": shape.seed, "max_train_steps": num_steps,
+            "output_dir": folder / "out", "checkpointing_steps": 10**6, "cache_dir": folder / "cache",
+        }  # fmt: skip
+        words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
+        return [sys.executable, str(self.script), *words, "--center_crop"]
 
 
-def compare(rounds: int) -> Result:
-    """Run both programs in turn. Raises ConfigError for no rounds, RuntimeError if a program fails."""
+def compare(shapes: tuple[str, ...], rounds: int, command: str, keep: Keep, script: Path | None = None) -> Found:
+    """Run both programs in turn for each shape; `keep` is called after each round.
+
+    Raises ConfigError for no rounds and no script, RuntimeError if a program fails or does other work.
+    """
     if rounds < 1:
         raise ConfigError(f"--rounds {rounds} must be at least 1.")
-    runs: dict[str, list[Ran]] = {"plain short": [], "ours short": [], "plain long": [], "ours long": []}
-    for number in range(rounds):
-        for key, ran in _round():
-            runs[key].append(ran)
-            sys.stderr.write(f"round {number + 1}/{rounds}, {key}: {ran.seconds:.1f} CPU s\n")
-    pairs = zip(runs["plain long"][0].losses, runs["ours long"][0].losses, strict=True)
-    differences = [abs(plain - ours) for plain, ours in pairs]
-    distance, drift = max(differences[:NUM_EQUAL]), max(differences)
+    if script is not None and not script.is_file():
+        raise ConfigError(f"--script {script} is no file; give diffusers' train_text_to_image_lora.py.")
+    plain = "diffusers' train_text_to_image_lora.py" if script else "the plain loop"
+    setting = {"compared with": plain, "precision": "float32", "threads": "1", "rank": "16"}
+    found, rows = results.started("cpu", command, "cpu", setting, "-".join(shapes)), list[Row]()
+    with tempfile.TemporaryDirectory() as place:
+        for name in shapes:
+            shape, folder = SHAPES[name], Path(place) / name
+            environment = spawning.with_kept_bytecode(Path(place) / "bytecode")
+            base, pictures = written(shape, folder, environment)
+            ran: list[Round] = []
+            for a_round in run_rounds(Programs(shape, base, pictures, environment, script), rounds):
+                ran.append(a_round)
+                keep(found.with_rows([*rows, *rows_of(shape, ran)]))
+            rows += rows_of(shape, ran)
+    return found.with_rows(rows)
+
+
+def written(shape: Shape, folder: Path, environment: dict[str, str]) -> tuple[Path, Path]:
+    """The base and the pictures of a shape, made by another process: what this one takes counts for all it starts."""
+    folder.mkdir()
+    if shape.base:
+        spawning.spawn([sys.executable, "-m", "pipeline.bench.shapes", shape.name, str(folder)], folder, environment)
+    return shape.places(folder)
+
+
+def run_rounds(programs: Programs, rounds: int) -> Iterator[Round]:
+    """Every program in turn, after each once for nothing, which leaves compiled Python behind."""
+    short, long = programs.shape.lengths
+
+    def run(name: str, work: Callable[[Path], Ran]) -> Ran:
+        with tempfile.TemporaryDirectory() as folder:
+            ran = work(Path(folder))
+        tell(f"{programs.shape.name}, {name}: {ran.seconds:.1f} CPU s")
+        return ran
+
+    run("warm-up, plain", lambda folder: programs.plain(folder, 1))
+    run("warm-up, ours", lambda folder: programs.ours(folder, 1, folder / "cache"))
+    for number in range(1, rounds + 1):
+        with tempfile.TemporaryDirectory() as kept:
+            again = functools.partial(programs.ours, num_steps=short, cache=Path(kept))
+            plain_short = run(f"round {number}, plain", functools.partial(programs.plain, num_steps=short))
+            ours_short = run(f"round {number}, ours", again)
+            ours_warm = run(f"round {number}, ours again", again)
+        plain_long = run(f"round {number}, plain, long", functools.partial(programs.plain, num_steps=long))
+        ours_long = run(f"round {number}, ours, long", lambda folder: programs.ours(folder, long, folder / "cache"))
+        yield Round(plain_short, ours_short, ours_warm, plain_long, ours_long)
+
+
+def rows_of(shape: Shape, rounds: list[Round]) -> list[Row]:
+    """The numbers of both programs, round by round, and their ratios, pair by pair.
+
+    Raises RuntimeError where losses differ that should be equal.
+    """
+    short, long = shape.lengths
+    about = {"shape": shape.name}
+    plain, ours = ([step_of(r, long - short, name) for r in rounds] for name in ("plain", "ours"))
+    beside = [r.plain_short.seconds - short * step for r, step in zip(rounds, plain, strict=True)]
+    pairs = {
+        STEP: (plain, ours),
+        EMPTY: (beside, [r.ours_short.seconds - short * step for r, step in zip(rounds, ours, strict=True)]),
+        WARM: (beside, [r.ours_warm.seconds - short * step for r, step in zip(rounds, ours, strict=True)]),
+        f"a whole run of {long} steps, CPU s": (
+            [r.plain_long.seconds for r in rounds],
+            [r.ours_long.seconds for r in rounds],
+        ),
+        PEAK: ([r.plain_long.peak_bytes / 1e6 for r in rounds], [r.ours_long.peak_bytes / 1e6 for r in rounds]),
+    }
+    found = [
+        Row(
+            {**about, "what": what},
+            {
+                "plain": tuple(theirs),
+                "ours": tuple(own),
+                "ours_to_plain": tuple(b / a for a, b in zip(theirs, own, strict=True)),
+            },
+        )
+        for what, (theirs, own) in pairs.items()
+    ]
+    return found + _losses(about, rounds[0])
+
+
+def step_of(ran: Round, num_steps: int, program: str) -> float:
+    """CPU seconds of one step: what the long run took beyond the short one."""
+    short, long = (getattr(ran, f"{program}_{length}") for length in ("short", "long"))
+    return float(long.seconds - short.seconds) / num_steps
+
+
+def _losses(about: dict[str, str], ran: Round) -> list[Row]:
+    """How far the losses of both are apart; nothing where the other program draws its own numbers."""
+    if not ran.plain_long.losses:
+        return [Row({**about, "what": APART}, {}, note="the script draws other random numbers")]
+    pairs = zip(ran.plain_long.losses, ran.ours_long.losses, strict=True)
+    apart = [abs(plain - ours) for plain, ours in pairs]
+    distance, drift = max(apart[:NUM_EQUAL]), max(apart)
     if distance > TOLERANCE:
         raise RuntimeError(f"The losses differ by {distance:.1e}: the two programs do not do the same work.")
-    plain, ours = (_measured(runs[f"{name} short"], runs[f"{name} long"]) for name in ("plain", "ours"))
-    return Result(rounds, plain, ours, distance, drift)
-
-
-def _round() -> Iterator[tuple[str, Ran]]:
-    for length, num_steps in (("short", SHORT), ("long", LONG)):
-        with tempfile.TemporaryDirectory() as folder:
-            yield f"plain {length}", run_plain(Path(folder), num_steps)
-        with tempfile.TemporaryDirectory() as folder:
-            yield f"ours {length}", run_ours(Path(folder), num_steps)
-
-
-def run_plain(folder: Path, num_steps: int) -> Ran:
-    """The plain loop in a process of its own."""
-    seconds, peak = _spawn([sys.executable, "-m", "pipeline.bench.reference", str(folder), str(num_steps)], folder)
-    found = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
-    return Ran(seconds, peak, found["losses"])
-
-
-def run_ours(folder: Path, num_steps: int) -> Ran:
-    """train_lora.py in a process of its own, with an empty cache, to the verified adapter and the page."""
-    out = folder / "out"
-    flags = {
-        "pretrained_model_name_or_path": str(shipped.BASE), "train_data_dir": str(shipped.TRAIN),
-        "validation_split": "0", "rank": str(setting.RANK), "train_batch_size": str(setting.BATCH),
-        "lora_layers": "attention",
-        "learning_rate": str(setting.RATE), "lr_scheduler": "constant", "seed": str(setting.SEED),
-        "max_train_steps": str(num_steps), "output_dir": str(out), "cache_dir": str(folder / "cache"),
-    }  # fmt: skip
-    words = [word for name, value in flags.items() for word in (f"--{name}", value)]
-    program = "import sys, pipeline.run.main; sys.exit(pipeline.run.main.run_and_report(sys.argv[1:]))"
-    seconds, peak = _spawn([sys.executable, "-c", program, *words, "--center_crop"], folder)
-    return Ran(seconds, peak, [row.loss for row in tracking.read(out)])
-
-
-def _spawn(words: list[str], folder: Path) -> tuple[float, int]:
-    """CPU seconds and peak memory in bytes of a process on one thread.
-
-    The system counts the memory of the process that starts it too, so the peak is at least what this one takes.
-    """
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT)
-    actions = [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
-    pid = os.posix_spawn(words[0], words, {**os.environ, **threads}, file_actions=actions)
-    _, code, used = os.wait4(pid, 0)
-    os.close(log)
-    if code:
-        raise RuntimeError(f"{' '.join(words[:3])} failed:\n{(folder / 'log').read_text(encoding='utf-8')[-2000:]}")
-    return used.ru_utime + used.ru_stime, used.ru_maxrss * 1024
-
-
-def _measured(short: list[Ran], long: list[Ran]) -> Measured:
-    steps = [(b.seconds - a.seconds) / (LONG - SHORT) for a, b in zip(short, long, strict=True)]
-    starts = [ran.seconds - SHORT * step for ran, step in zip(short, steps, strict=True)]
-    peak = statistics.median(ran.peak_bytes for ran in long)
-    return Measured(_three(steps), _three(starts), _three([ran.seconds for ran in long]), peak)
-
-
-def _three(values: list[float]) -> tuple[float, float, float]:
-    return statistics.median(values), min(values), max(values)
+    return [Row({**about, "what": what}, {"ours": (value,)}) for what, value in ((APART, distance), (DRIFT, drift))]

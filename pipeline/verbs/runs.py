@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from pipeline import console
+from pipeline.bench.options import BenchOptions, Kind
 from pipeline.commands.guidance import GuidanceFlags
 
 
@@ -138,29 +139,17 @@ def publish(
         console.say(line)
 
 
-def bench(kind: Literal["cpu", "data"], *, rounds: int = 3, to: Path | None = None) -> None:
-    """Measure this trainer: against a plain loop of diffusers' pieces, or what datasets cost. CPU seconds.
+def bench(kind: Kind, *, options: BenchOptions | None = None) -> None:
+    """Measure this trainer: a table at the terminal, and with --to a file of JSON.
 
-    Example: python -m pipeline bench cpu --to docs/benchmarks.md
+    Examples: python -m pipeline bench cpu --to docs/benchmarks; python -m pipeline bench gpu --model sd15 --batch 1
 
     Parameters
     ----------
     kind
-        What to measure: cpu (against the plain loop) or data (reading, cache and loader for 1,000 to 100,000 pictures;
-        without pictures a listing of a million and an order of a hundred million).
-    rounds
-        For cpu: how often both are run in turn; a round takes about two minutes.
-    to
-        File for the page. Not given: the terminal.
+        What to measure: cpu (against diffusers' script or a loop that restates it), gpu (steps at published sizes, with
+        random weights), data (reading, cache and loader), scaling (several processes), profile (ten steps, as a trace).
     """
-    from pipeline import atomic
-    from pipeline.bench import cpu, data, data_many, data_table, table
+    from pipeline.bench import measuring
 
-    if kind == "cpu":
-        page = table.page(cpu.compare(rounds))
-    else:
-        many = data_many.simulate(data_many.ROWS, data_many.PLACES)
-        page = data_table.page(data.compare(data.NUMBERS), many)
-    if to is not None:
-        atomic.write_text(to, page)
-    console.say(page if to is None else f"Page  {to}")
+    measuring.measure(kind, options or BenchOptions())

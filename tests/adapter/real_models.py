@@ -1,17 +1,15 @@
 """The published models, from their configurations and without weights, and adapters for any of their layers."""
 
 import functools
-import json
-from pathlib import Path
 
 import diffusers
 import torch
 import transformers
 from torch import nn
 
+from pipeline.bench import published as models
 from tests.adapter.dialects import SD, SDXL
 
-PUBLISHED = Path(__file__).parent.parent / "families" / "published"
 MODELS = {
     "sd15": ({"unet": "sd15", "text_encoder": "sd15_text_encoder"}, SD),
     "sdxl": ({"unet": "sdxl", "text_encoder": "sd15_text_encoder", "text_encoder_2": "sdxl_text_encoder_2"}, SDXL),
@@ -29,7 +27,7 @@ TRANSFORMERS = {  # which ComfyUI reads as diffusers has them
 
 
 def config(name: str) -> dict:
-    return json.loads((PUBLISHED / f"{name}.json").read_text(encoding="utf-8"))
+    return models.config(name)
 
 
 @functools.cache

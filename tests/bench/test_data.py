@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.bench import data, data_many, data_table
+from pipeline.bench import data, data_many, data_table, results
 
 pytestmark = pytest.mark.unit
 
@@ -23,7 +23,8 @@ def test_every_part_is_measured_and_told():
     assert many["begin"].count == 10**7
     assert many["middle"].seconds > many["begin"].seconds > 0
     assert many["middle"].megabytes < 60  # one permutation of all would be 80
-    page = data_table.page(found, many)
+    everything = results.started("data", "command", "cpu", {}).with_rows(data_table.rows_of(found, many))
+    page = data_table.page(everything)
     assert f"| {many['split'].seconds:.3f} s |" in page
     assert "2,000 examples" in page
     assert "| pictures | 24 |" in page

@@ -14,6 +14,7 @@ import torch
 
 from pipeline.adapter.layers import PRESETS, target_modules
 from pipeline.adapter.options import AdapterOptions
+from pipeline.bench import published
 from pipeline.families import registry
 
 pytestmark = pytest.mark.contract
@@ -41,7 +42,7 @@ NUM_WEIGHTS = {"sd15": 4 * 797_184, "sdxl": 4 * 5_806_080}
 
 def listing(model: str, folder: Path) -> tuple[list[str], dict[str, tuple[int, int]]]:
     """One line per layer that some preset adapts, with the presets; layers and weights of each preset."""
-    config = json.loads((HERE / "published" / f"{model}.json").read_text(encoding="utf-8"))
+    config = published.config(model)
     family_class = registry.class_of(MODELS[model])
     (folder / family_class.denoiser).mkdir(parents=True, exist_ok=True)
     (folder / family_class.denoiser / "config.json").write_text(json.dumps(config), encoding="utf-8")

@@ -1,7 +1,6 @@
 """Bases of the published sizes with random weights: what they compute is nothing, what they cost is real."""
 
 import functools
-import json
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -11,9 +10,9 @@ import diffusers
 import torch
 import transformers
 
+from pipeline.bench import published
 from pipeline.families.miniatures import parts as miniatures
 
-PUBLISHED = Path(__file__).parents[1] / "families" / "published"
 FAMILIES = {"sd15": "sd", "sdxl": "sdxl", "sd35_medium": "sd3", "flux_dev": "flux"}
 
 
@@ -21,7 +20,7 @@ def write(model: str, folder: Path) -> None:
     """Write the family's miniature with its denoiser, its autoencoder and the widths of its encoders life-size."""
     pipe = import_module(f"pipeline.families.miniatures.{FAMILIES[model]}").build(None)
     denoiser = "unet" if hasattr(pipe, "unet") else "transformer"
-    config = json.loads((PUBLISHED / f"{model}.json").read_text(encoding="utf-8"))
+    config = published.config(model)
     makers: dict[str, Callable[[], Any]] = {
         denoiser: lambda: getattr(diffusers, config["_class_name"]).from_config(config),
         "vae": lambda: _autoencoder(pipe.vae.config),
@@ -56,6 +55,6 @@ def _encoder(small: Any) -> Any:
         widths = {"d_model": 4096, "d_ff": 10240, "d_kv": 64, "num_heads": 64}
         return transformers.T5EncoderModel(transformers.T5Config(**{**config.to_dict(), **widths}))
     name = "sd15_text_encoder" if config.hidden_size == miniatures.WIDTH else "sdxl_text_encoder_2"
-    published = json.loads((PUBLISHED / f"{name}.json").read_text(encoding="utf-8"))
+    whole = published.config(name)
     own = {key: getattr(config, key) for key in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")}
-    return type(small)(transformers.CLIPTextConfig(**{**published, **own}))
+    return type(small)(transformers.CLIPTextConfig(**{**whole, **own}))
