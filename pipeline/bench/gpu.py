@@ -99,7 +99,8 @@ def compare(wanted: Wanted, command: str, keep: Keep) -> Found:
         "steps": str(wanted.steps),
     }
     name = "gpu-toy" if wanted.toy else "gpu"
-    found = results.started(name, command, device().type, setting, part="-".join(wanted.models))
+    lanes_told = () if wanted.lanes == lanes.QUICK else wanted.lanes
+    found = results.started(name, command, device().type, setting, part="-".join([*wanted.models, *lanes_told]))
     rows: list[Row] = []
     for model in wanted.models:
         for row in measured(MODELS[model], wanted, peak):

@@ -20,13 +20,15 @@ from pathlib import Path
 import cyclopts
 
 from pipeline import atomic, records
-from pipeline.bench import lanes
+from pipeline.bench import lanes, results
+from pipeline.bench.published import MODELS
 from pipeline.console import clock, say
 from pipeline.errors import EXIT_DONE, EXIT_USER
 
 LEAST_SECONDS = 20.0  # with which no part is begun
 GRACE_SECONDS = 5.0  # between asking a part to stop and stopping it
 NO_TIME = "no time was left"
+SLOWEST = "the slowest"  # of the models measured so far, for the profile
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,9 @@ def parts_of(to: Path, starter: Path | None, *, toy: bool) -> list[Part]:
     def batches(*sizes: int) -> list[str]:
         return each("batch", *sizes[: 1 if toy else None])
 
-    quick, small = each("lane", *lanes.QUICK), each("lane", lanes.QUICK[0], *lanes.SMALL)
+    quick, small = each("lane", *lanes.QUICK), each("lane", *lanes.SMALL)
     tests = ["-q", "-m", "gpu and not slow", *(["--collect-only"] if toy else ["-n", "4"]), "tests/gpu"]
-    profile = (python, "-m", "pipeline", "bench", "profile", *([] if toy else each("model", "sd15")), "--to", str(to))
+    profile = (python, "-m", "pipeline", "bench", "profile", *([] if toy else each("model", SLOWEST)), "--to", str(to))
     build = (python, "-m", "pipeline.starter.build", "--work", str(starter), "--device", "cpu" if toy else "cuda")
     flux = () if toy else ("--blocks", "12")
     return [
@@ -116,9 +118,10 @@ def _each(parts: list[Part], until: float, to: Path) -> Iterator[Ended]:
 def run(part: Part, seconds: float, to: Path) -> Ended:
     """One part in a process group of its own, stopped with all that it started when its time is over."""
     log, started = to / f"{part.name}.log", time.monotonic()
+    command = tuple(slowest(to) if word == SLOWEST else word for word in part.command)
     with log.open("wb") as file:
         process = subprocess.Popen(
-            part.command,
+            command,
             cwd=Path(__file__).parents[2],
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -133,7 +136,19 @@ def run(part: Part, seconds: float, to: Path) -> Ended:
     if code > 0 or (code < 0 and ended == "done"):
         ended = f"failed with {code}"
     said = "" if ended == "done" else log.read_text(encoding="utf-8", errors="replace")[-4000:]
-    return Ended(part.name, part.command, ended, round(time.monotonic() - started, 1), said)
+    return Ended(part.name, command, ended, round(time.monotonic() - started, 1), said)
+
+
+def slowest(to: Path) -> str:
+    """The model that made the least of the device, as far as the visit measured; the first one where nothing was."""
+    titles = {model.title: name for name, model in MODELS.items()}
+    shares: dict[str, float] = {}
+    for found in results.read_all(to, "gpu-*.json"):
+        for row in found.rows if found.bench == "gpu" else ():
+            if "mfu" in row.found and row.about["lane"] != lanes.PLAIN:
+                name = titles[row.about["model"]]
+                shares[name] = max(shares.get(name, 0.0), results.median(row.found["mfu"]))
+    return min(shares, key=lambda name: shares[name], default=next(iter(MODELS)))
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

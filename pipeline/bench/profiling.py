@@ -14,7 +14,7 @@ from pipeline.bench import gpu, made_up, results
 from pipeline.bench.published import MODELS
 from pipeline.bench.results import Found, Row
 from pipeline.bench.watching import Watched
-from pipeline.console import quiet_libraries
+from pipeline.console import quiet_libraries, tell
 from pipeline.errors import ConfigError
 from pipeline.run import build
 from pipeline.timer import PhaseTimer
@@ -51,7 +51,9 @@ def profile(model: str | None, to: Path, command: str, flags: list[str]) -> Foun
         profiler = _profiled(folder, size, text, flags, made=made)
     to.mkdir(parents=True, exist_ok=True)
     named = re.sub(r"[^\w.-]+", "-", Path(name).name)
-    profiler.export_chrome_trace(str(to / f"profile-{named}.trace.json.gz"))
+    trace = to / f"profile-{named}.trace.json.gz"
+    profiler.export_chrome_trace(str(trace))
+    tell(f"Trace {trace}")
     return found.with_rows(rows_of(profiler))
 
 

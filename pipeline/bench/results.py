@@ -88,9 +88,9 @@ def write(found: Found, folder: Path) -> Path:
     return path
 
 
-def read_all(folder: Path) -> list[Found]:
+def read_all(folder: Path, pattern: str = "*.json") -> list[Found]:
     """What lies in a folder, by file name. Raises CheckpointError for a file that is none of ours."""
-    return [records.read(Found, path) for path in sorted(folder.glob("*.json"))]
+    return [records.read(Found, path) for path in sorted(folder.glob(pattern))]
 
 
 def median(values: tuple[float, ...]) -> float:

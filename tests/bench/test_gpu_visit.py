@@ -6,8 +6,10 @@ import time
 
 import pytest
 
-from pipeline.bench import gpu_visit
+from pipeline.bench import gpu_visit, results
 from pipeline.bench.gpu_visit import Part
+from pipeline.bench.published import MODELS
+from pipeline.bench.results import Found, Row
 
 pytestmark = pytest.mark.unit
 
@@ -23,23 +25,21 @@ def test_parts_fail_and_run_out_of_time_each_for_itself(tmp_path):
         f"import subprocess, sys, time; print('began', flush=True); subprocess.run([sys.executable, '-c', {child!r}])"
     )
     parts = [
-        part("fails", "raise ValueError('no such kernel')", 60),
         part("sleeps", sleeper, 1.5),
+        part("fails", "raise ValueError('no such kernel')", 60),
         part("works", "print('all is well')", 60),
-        part("late", "print('never')", 600),
     ]
-    parts[3] = Part("late", 0.5, parts[3].command)
     started = time.monotonic()
-    found = gpu_visit.visit(parts[:3], 10, tmp_path)
-    assert [one.ended.split(":")[0].split(" after")[0] for one in found] == ["failed with 1", "stopped", "done"]
-    assert "ValueError: no such kernel" in found[0].said_last
-    assert "began" in found[1].said_last
+    found = gpu_visit.visit(parts, 10, tmp_path)
+    assert [one.ended.split(":")[0].split(" after")[0] for one in found] == ["stopped", "failed with 1", "done"]
+    assert "ValueError: no such kernel" in found[1].said_last
+    assert "began" in found[0].said_last
     assert (tmp_path / "works.log").read_text() == "all is well\n"
     kept = json.loads((tmp_path / "visit.json").read_text(encoding="utf-8"))
-    assert [one["name"] for one in kept["parts"]] == ["fails", "sleeps", "works"]
-    assert kept["parts"][0]["said_last"] == found[0].said_last
+    assert [one["name"] for one in kept["parts"]] == ["sleeps", "fails", "works"]
+    assert kept["parts"][1]["said_last"] == found[1].said_last
     assert not marker.exists(), "what a part started is stopped with it"
-    (ended,) = gpu_visit.visit([parts[3]], 1 / 60, tmp_path)
+    (ended,) = gpu_visit.visit([part("late", "print('never')", 600)], 1 / 60, tmp_path)
     assert (ended.ended, ended.seconds) == (gpu_visit.NO_TIME, 0.0)
     assert not (tmp_path / "late.log").exists()
     assert time.monotonic() - started < 60
@@ -59,9 +59,22 @@ def test_a_visit_is_in_the_order_of_what_is_wanted_most(tmp_path):
     assert all("--toy" in one.command for one in gpu_visit.parts_of(tmp_path, None, toy=True)[1:-1])
 
 
+def test_the_profile_is_of_what_makes_least_of_the_device(tmp_path):
+    assert gpu_visit.slowest(tmp_path) == "sd15"
+    shares = {("sd15", "eager"): 0.1, ("sd15", "graphs"): 0.5, ("sdxl", "eager"): 0.3, ("sdxl", "plain loop"): 0.01}
+    rows = [
+        Row({"model": MODELS[name].title, "lane": lane}, {"mfu": (share,)}) for (name, lane), share in shares.items()
+    ]
+    results.write(Found("gpu", "", "", "card", "", {}, {}, tuple(rows)), tmp_path)
+    assert gpu_visit.slowest(tmp_path) == "sdxl"
+    told = Part("profile", 1, (sys.executable, "-c", "import sys; print(sys.argv[1])", gpu_visit.SLOWEST))
+    assert gpu_visit.run(told, 60, tmp_path).command[-1] == "sdxl"
+    assert (tmp_path / "profile.log").read_text() == "sdxl\n"
+
+
 @pytest.mark.slow
 def test_a_whole_visit_at_toy_size(tmp_path):
     assert gpu_visit.main(minutes=30, to=tmp_path, toy=True) == 0
     kept = json.loads((tmp_path / "visit.json").read_text(encoding="utf-8"))
     assert {one["ended"] for one in kept["parts"]} == {"done"}
-    assert len(list(tmp_path.glob("gpu-toy-*.json"))) == 4
+    assert len(list(tmp_path.glob("gpu-toy-*.json"))) == 5
