@@ -20,7 +20,7 @@ from cyclopts import App, Parameter
 
 import pipeline
 from pipeline import argv as command_line
-from pipeline import help_text, run_toml, shipped
+from pipeline import cards, help_text, run_toml, shipped
 from pipeline.adapter.options import SHAPING, AdapterOptions
 from pipeline.console import say
 from pipeline.data.options import DataOptions
@@ -120,6 +120,7 @@ KINDS: dict[str, command_line.FlagKind] = {
     "config": "value",
     "recipe": "value",
     "dry_run": "switch",
+    "for": "value",
     "debug": "switch",
 }
 PATHS = frozenset(  # options that may name a place on this machine
@@ -147,6 +148,7 @@ class Command:
     debug: bool
     yielding: frozenset[str] = frozenset()  # options that only the recipe sets: they give way to what was asked for
     notes: tuple[str, ...] = ()  # what gave way
+    card: str | None = None  # that a dry run is for; None: the device at hand
 
 
 def parse(argv: list[str]) -> Command | None:
@@ -158,8 +160,8 @@ def parse(argv: list[str]) -> Command | None:
     """
     command_line.require_text(argv)
     typed, argv = argv, command_line.spelled(argv)
-    if {"--help", "-h"} & {*argv}:
-        place = next(index for index, word in enumerate(argv) if word in ("--help", "-h"))
+    place = next((index for index, word in enumerate(argv) if word in ("--help", "-h")), None)
+    if place is not None:
         say(help_text.help_text(Run().groups, next(iter(argv[place + 1 :]), None)))
         return None
     config, recipe = _path_of(argv, "config"), command_line.value_of(argv, "recipe")
@@ -182,22 +184,21 @@ def parse(argv: list[str]) -> Command | None:
     command = _parsed(_app(given_in, given | _of_recipe(recipe)), argv, command_line.doubled(typed, KINDS))
     if not isinstance(command, Command):
         return None
-    command = dataclasses.replace(command, run=command.run.replaced(source=tables).expanded())
+    run = command.run.replaced(source=tables)
     if "num_train_epochs" in given and "max_train_steps" not in given:  # a recipe's length gives way
-        command = dataclasses.replace(command, run=command.run.replaced(max_train_steps=None))
+        run = run.replaced(max_train_steps=None)
+    run = run.expanded()
     if config is not None and "output_dir" not in on_line:
-        _require_in_place(config, command.run)
+        _require_in_place(config, run)
     yielding = _yielding(_of_recipe(recipe), table, on_line)
-    problems = command.run.problems()
-    if "optimizer" in given and "learning_rate" in yielding:
-        problems.append("--learning_rate is for another optimizer")
-    if command.run.objective.loss_weighting in ("soft_min_snr", "p2") and "snr_gamma" in yielding:
-        problems.append("--snr_gamma is that of min_snr")
-    if "rank" in yielding and "init_lora" in on_line:
-        problems.append("--rank is that of --init_lora")
-    run, notes = giving_way(command.run, problems, yielding)
+    problems = run.problems()
+    problems += ["--learning_rate is for another optimizer"] * ("optimizer" in given and "learning_rate" in yielding)
+    is_other = run.objective.loss_weighting in ("soft_min_snr", "p2")
+    problems += ["--snr_gamma is that of min_snr"] * (is_other and "snr_gamma" in yielding)
+    problems += ["--rank is that of --init_lora"] * ("rank" in yielding and "init_lora" in on_line)
+    run, notes = giving_way(run, problems, yielding)
     command = dataclasses.replace(command, run=run, yielding=yielding, notes=notes)
-    if problems := command.run.problems():
+    if problems := run.problems() + cards.problems(command.card, dry_run=command.dry_run):
         raise ConfigError(problems[0] if len(problems) == 1 else f"{len(problems)} options:\n{listed(problems)}")
     return command
 
@@ -277,16 +278,16 @@ def _app(configs: list[Any], given: Set[str]) -> App:
         config: Path | None = None,
         recipe: str | None = None,
         dry_run: bool = False,
+        card: Annotated[str | None, Parameter(name="--for")] = None,
         debug: bool = False,
     ) -> Command:
-        return Command(Run().replaced(**vars(run)), dry_run, debug)
+        return Command(Run().replaced(**vars(run)), dry_run, debug, card=card)
 
     return app
 
 
 def _path_of(argv: list[str], name: str) -> Path | None:
-    value = command_line.value_of(argv, name)
-    return None if value is None else Path(os.path.expanduser(value))
+    return None if (value := command_line.value_of(argv, name)) is None else Path(os.path.expanduser(value))
 
 
 def _require_in_place(config: Path, run: Run) -> None:

@@ -27,6 +27,7 @@ MEANINGS = {  # of the flags that are no option of a run
     "config": "A run.toml to start from; flags override it.",
     "recipe": "A shipped recipe to start from; --config and flags override it.",
     "dry_run": "Check everything and print the plan, without loading a denoiser.",
+    "for": "With --dry_run: plan memory and time for a card that is not here, such as rtx4090, rtx3060, h100.",
     "debug": "Show tracebacks.",
     "version": "Print the version.",
 }

@@ -19,11 +19,11 @@ from pipeline.adapter.options import AdapterOptions
 from pipeline.adapter.streamed import is_streamed
 
 
-def attach(model: Any, options: AdapterOptions, chosen: list[TargetModule], seed: int) -> None:
+def attach(model: Any, options: AdapterOptions, chosen: list[TargetModule], seed: int | None) -> None:
     """Freeze the model and add trainable low-rank layers to the chosen ones (Hu et al. 2021, eq. 3).
 
     The model is the base until the first step: B is zero, or what it begins with is subtracted. The
-    new weights are float32 whatever the base is in.
+    new weights are float32 whatever the base is in. Without a `seed` nothing is drawn: the shapes alone are wanted.
     """
     model.requires_grad_(False)
     config = _config(chosen, options)
@@ -31,14 +31,15 @@ def attach(model: Any, options: AdapterOptions, chosen: list[TargetModule], seed
     model.add_adapter(config, adapter_name=LIVE)
     for name, parameter in parameters(model).items():
         value = parameter.data.float()
-        if is_a(name) and options.lora_init != "pissa":
+        if is_a(name) and options.lora_init != "pissa" and seed is not None:
             value = first_weights(f"{prefix}{name}", value, options, seed).to(parameter.device)
         parameter.data = value
     if options.lora_init == "pissa":
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # that is ours
             model.add_adapter(config, adapter_name=pissa.ORIGIN)
-        pissa.start(model, LIVE, seed)
+        if seed is not None:
+            pissa.start(model, LIVE, seed)
     if options.lora_dropout:
         dropout.install(model, options.lora_dropout, LIVE, prefix)
     model.train(model.training)  # new layers begin in training mode, whatever the model is in
@@ -65,11 +66,13 @@ def _names(model: Any) -> list[str]:
 def _config(chosen: list[TargetModule], options: AdapterOptions) -> Any:
     from peft import LoraConfig
 
+    # PEFT tries the patterns one by one at each layer, and Python keeps 512 of them compiled: of SDXL's 794 layers each
+    # would compile all, 40 s in all. So only those that are not as usual have one.
     return LoraConfig(
         r=options.rank,
         lora_alpha=options.rank,
-        rank_pattern={f"^{re.escape(site.name)}": site.rank for site in chosen},
-        alpha_pattern={f"^{re.escape(site.name)}": site.alpha for site in chosen},
+        rank_pattern={f"^{re.escape(site.name)}": site.rank for site in chosen if site.rank != options.rank},
+        alpha_pattern={f"^{re.escape(site.name)}": site.alpha for site in chosen if site.alpha != options.rank},
         target_modules="|".join(re.escape(site.name) for site in chosen),
         use_rslora=options.use_rslora,
         use_dora=chosen[0].use_dora,

@@ -76,7 +76,7 @@ def check(
         caption.fill(data, captioning.model, captioning.instruction)
     with quiet_libraries():
         family = registry.find(run.model, data.cache_dir, weights=False)
-        batch_size = run.train.train_batch_size * run.train.gradient_accumulation_steps
+        batch_size = run.train.examples_per_process
         possible = shapes.offered(run, family)
         lost, count = functools.partial(truncated, family), functools.partial(token_counts, family)
         refuses_cut = run.model.long_prompts == "error"

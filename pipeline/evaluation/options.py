@@ -22,7 +22,7 @@ class PreviewOptions(GuidanceOptions):
 
     validation_steps: int | None = None
     """Optimizer steps between validations, previews and held-out loss alike. Neither given: previews at the end only,
-    the held-out loss as often as a tenth of the run's work allows, at most ten times."""
+    the held-out loss as often as a tenth of the run allows, at most ten times."""
 
     validation_size: str | None = None
     """Width and height of the previews in pixels, as in 832x1216. Not given: the square of --resolution."""

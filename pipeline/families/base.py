@@ -188,6 +188,15 @@ class Family(ABC):
         return self.encode_text(pipe, [""] * count)
 
     @property
+    @abstractmethod
+    def text_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of one example's embeddings in their full length, by the names of `encode_text`."""
+
+    def _num_clip_tokens(self, part: str = "text_encoder") -> int:
+        """How many tokens a CLIP text encoder makes states of, in all its chunks."""
+        return int(self.part_config(part)["max_position_embeddings"]) * self.num_chunks
+
+    @property
     def text_parts(self) -> dict[str, Part]:
         """What each of several text encoders makes of an example's embeddings; {} where there is one alone."""
         return {}

@@ -68,6 +68,15 @@ class Flux(Family):
         """A straight path; times are shifted as the checkpoint's scheduler does for a picture's tokens."""
         return parts.flow_path(self, options, self.part_config("transformer")["in_channels"] // PATCH**2)
 
+    @property
+    def text_shapes(self) -> dict[str, tuple[int, ...]]:
+        """T5's states, and CLIP's pooled one."""
+        config = self.part_config("transformer")
+        return {
+            "prompt_embeds": (self.max_sequence_length or 0, int(config["joint_attention_dim"])),
+            "pooled_prompt_embeds": (int(config["pooled_projection_dim"]),),
+        }
+
     def encode_text(self, pipe: Any, captions: list[str]) -> dict[str, Tensor]:
         """{'prompt_embeds': [b l d], 'pooled_prompt_embeds': [b p]}."""
         embeddings, pooled, _ = pipe.encode_prompt(

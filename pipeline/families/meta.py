@@ -22,15 +22,20 @@ def on_meta(family: Family, encoders: Iterable[str]) -> dict[str, Any]:
 
 
 def part_on_meta(source: ModelSource, part: str) -> Any:
-    """One part of a model, on the meta device, built once; not to be changed.
+    """One part of a model, on the meta device, built once; not to be changed. Raises CheckpointError as the next."""
+    if part not in source.built_on_meta:
+        source.built_on_meta[part] = build_on_meta(source, part)
+    return source.built_on_meta[part]
+
+
+def build_on_meta(source: ModelSource, part: str) -> Any:
+    """One part of a model, on the meta device.
 
     Raises CheckpointError for a class that the library does not have, or that cannot be made from its configuration.
     """
     import diffusers
     import transformers
 
-    if part in source.built_on_meta:
-        return source.built_on_meta[part]
     config, is_text = source.part_config(part), part.startswith("text_encoder")
     library, name = (transformers, source.index[part][1]) if is_text else (diffusers, config.get("_class_name"))
     kind = getattr(library, str(name), None)
@@ -41,11 +46,9 @@ def part_on_meta(source: ModelSource, part: str) -> Any:
         with torch.device("meta"):
             if is_text:
                 config = transformers.AutoConfig.from_pretrained(source.folder / part, local_files_only=True)
-            model = kind(config) if is_text else kind.from_config(config)
+            return kind(config) if is_text else kind.from_config(config)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{source.folder}: no {name} can be made from {part}/config.json ({error}).") from error
-    source.built_on_meta[part] = model
-    return model
 
 
 def has_module(source: ModelSource, part: str, pattern: str) -> bool:

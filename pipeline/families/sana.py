@@ -57,6 +57,12 @@ class Sana(Family):
         """A straight path; times are shifted as the checkpoint's scheduler does."""
         return parts.flow_path(self, options, self.part_config("transformer")["in_channels"])
 
+    @property
+    def text_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Gemma's states, and what of them is text."""
+        length, width = self.max_sequence_length or 0, int(self.part_config("transformer")["caption_channels"])
+        return {"prompt_embeds": (length, width), "prompt_attention_mask": (length,)}
+
     def encode_text(self, pipe: Any, captions: list[str]) -> dict[str, Tensor]:
         """{'prompt_embeds': [b l d], 'prompt_attention_mask': [b l]}."""
         embeddings, mask, _, _ = self._encode(pipe, captions)

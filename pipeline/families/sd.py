@@ -54,6 +54,11 @@ class StableDiffusion(Family):
             return super().targets_of(component)
         return clip.targets_before(int(self.part_config(component)["num_hidden_layers"]), self.options.clip_skip)
 
+    @property
+    def text_shapes(self) -> dict[str, tuple[int, ...]]:
+        """CLIP's states."""
+        return {"prompt_embeds": (self._num_clip_tokens(), int(self.part_config("unet")["cross_attention_dim"]))}
+
     def encode_text(self, pipe: Any, captions: list[str]) -> dict[str, Tensor]:
         """The last hidden states of the text encoder that are read, {'prompt_embeds': [b l d]}."""
         if not self.options.clip_skip and self.num_chunks == 1:

@@ -75,6 +75,15 @@ class StableDiffusion3(Family):
             )
         return parts.flow_path(self, options, self.part_config("transformer")["in_channels"])
 
+    @property
+    def text_shapes(self) -> dict[str, tuple[int, ...]]:
+        """CLIP's states and T5's after each other, and CLIP's pooled ones beside each other."""
+        config, length = self.part_config("transformer"), self._num_clip_tokens() + (self.max_sequence_length or 0)
+        return {
+            "prompt_embeds": (length, int(config["joint_attention_dim"])),
+            "pooled_prompt_embeds": (int(config["pooled_projection_dim"]),),
+        }
+
     def encode_text(self, pipe: Any, captions: list[str]) -> dict[str, Tensor]:
         """{'prompt_embeds': [b l d], 'pooled_prompt_embeds': [b p]}."""
         embeddings, _, pooled, _ = pipe.encode_prompt(

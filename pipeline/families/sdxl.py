@@ -75,6 +75,14 @@ class StableDiffusionXL(Family):
                 f"gives {given}; are its text encoders exchanged?"
             )
 
+    @property
+    def text_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Both encoders' states beside each other, and the second's pooled one."""
+        return {
+            "prompt_embeds": (self._num_clip_tokens(), int(self.part_config("unet")["cross_attention_dim"])),
+            "pooled_prompt_embeds": (int(self.part_config("text_encoder_2")["projection_dim"]),),
+        }
+
     def encode_text(self, pipe: Any, captions: list[str]) -> dict[str, Tensor]:
         """The states of both encoders, {'prompt_embeds': [b l d], 'pooled_prompt_embeds': [b p]}.
 

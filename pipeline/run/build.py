@@ -33,10 +33,10 @@ from pipeline.evaluation.validation import (
     build_validation,
 )
 from pipeline.families import alignment, fit
+from pipeline.objective import building
 from pipeline.objective.guided import guided_target
-from pipeline.objective.losses import Huber, counted
+from pipeline.objective.losses import counted
 from pipeline.objective.objective import Objective
-from pipeline.objective.weighting import build_weighting
 from pipeline.remembered import cache_folder
 from pipeline.run.context import RunContext
 from pipeline.run.encode import measured_examples, preview_requests
@@ -182,7 +182,7 @@ def loss_evaluator(context: RunContext, models: Models) -> LossEvaluator:
         path=context.path,
         prompts=models.prompts,
         ragged=family.ragged,
-        batch_size=max(context.run.train.train_batch_size, pictures_at_once(context.plan.size)),
+        batch_size=max(context.run.train.batch_size, pictures_at_once(context.plan.size)),
         device=engine.device,
         dtype=engine.precision.dtype,
     )
@@ -218,17 +218,9 @@ def build_examples(context: RunContext) -> CachedExamples:
 
 def build_objective(context: RunContext) -> Objective:
     """What is minimised."""
-    options, family = context.run.objective, context.family
+    family = context.family
     num_tokens = family.num_tokens(torch.empty(1, *family.latent_shape(context.plan.size), device="meta"))
-    return Objective(
-        context.path,
-        build_weighting(options, context.path, num_tokens),
-        huber=Huber(options.huber_c, options.huber_schedule) if options.loss_type == "huber" else None,
-        guided=guided_target(options),
-        preservation_weight=options.preservation_weight,
-        unmasked_weight=options.unmasked_weight,
-        unmasked_preservation=options.unmasked_preservation,
-    )
+    return building.build_objective(context.run.objective, context.path, num_tokens)
 
 
 def build_method(context: RunContext, models: Models) -> Method:

@@ -5,7 +5,9 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline import cards, run_toml
 from pipeline.adapter.files import cutting
+from pipeline.cards import Device
 from pipeline.config import Run, giving_way
 from pipeline.data.cache import Cache
 from pipeline.data.class_images import apart, num_to_draw, promised
@@ -20,6 +22,8 @@ from pipeline.families.base import Family
 from pipeline.objective.paths import DiffusionPath
 from pipeline.remembered import cache_folder
 from pipeline.run import data_notes, prompts, shapes, speed
+from pipeline.run.cost.devices import at_hand
+from pipeline.run.cost.estimate import Estimate, estimate_of
 from pipeline.run.plan import Plan, make_plan
 from pipeline.run.preflight import MAX_DRAWN, RunData
 from pipeline.sampling.options import SCALES
@@ -56,36 +60,56 @@ def prepare(
     yielding: frozenset[str] = frozenset(),
     notes: tuple[str, ...] = (),
     weights: bool = True,
+    card: str | None = None,
 ) -> RunContext:
     """Check everything that can be checked without loading weights, and plan the run; they are downloaded if wanted.
 
-    What the model or the data have no use for gives way if it is `yielding`; `notes` join the plan's. Raises
-    ConfigError or CheckpointError, naming everything that does not go together.
+    With a `card` the plan is for that one, else for the device at hand. What the model or the data have no use for
+    gives way if it is `yielding`; `notes` join the plan's. Raises ConfigError or CheckpointError, naming all that does
+    not go together.
     """
     train = run.train
-    engine = Engine(train.mixed_precision, allow_tf32=train.allow_tf32, deterministic=train.deterministic)
+    precision = train.mixed_precision if card is None else on_card(train.mixed_precision)
+    engine = Engine(precision, allow_tf32=train.allow_tf32, deterministic=train.deterministic)
     family = registry.find(run.model, run.data.cache_dir, weights=weights)
     _ = family.path(run.objective)  # raises for a model that cannot be trained, a refiner say
     captions = [caption for texts in column(data.manifest.examples, "captions") for caption in texts]
     fit.require_fitting(family, captions, with_weights=weights or run.model.local_folder is not None)
     run, lowered = with_what_is_left(run, yielding)
-    run, family = prompts.in_chunks(resolved(run, family, engine, folder), family, data)
+    run = resumed_batch(resolved(run, family, engine, folder), folder)
+    run, family = prompts.in_chunks(run, family, data)
     path = family.path(run.objective)
     run, gave_way = giving_way(run, clashes(run, family, path, data), yielding)
     require_fitting(run, family, path, data)
     path = family.path(run.objective)
     data, drawn = to_draw(run, family, data)
-    context = planned(run, engine, family, path, data=with_class(run, family, data), folder=folder)
+    data = with_class(run, family, data)
+    device = at_hand(engine.device, engine.num_processes) if card is None else cards.CARDS[cards.spelled(card)]
+    run, cut = with_batch(run, engine, family, path, data=data, device=device)
+    context = planned(run, engine, family, path, data=data, folder=folder, device=device, dry=not weights)
     others = data_notes.of_other("test set", data.test_set if run.data.evaluation_data_dir is not None else None)
     others += data_notes.of_other("class", data.class_given)
-    said = notes + lowered + gave_way + context.plan.notes + prompts.cut(run, family, data) + others + drawn
+    said = notes + lowered + gave_way + cut + context.plan.notes + prompts.cut(run, family, data) + others + drawn
     return dataclasses.replace(context, plan=dataclasses.replace(context.plan, notes=said))
 
 
 def planned(
-    run: Run, engine: Engine, family: Family, path: DiffusionPath, *, data: RunData, folder: Path
+    run: Run,
+    engine: Engine,
+    family: Family,
+    path: DiffusionPath,
+    *,
+    data: RunData,
+    folder: Path,
+    device: Device | None = None,
+    dry: bool = False,
 ) -> RunContext:
-    """A checked run with its plan. Raises ConfigError where its numbers do not fit together."""
+    """A checked run with its plan, for a `device` or the one at hand.
+
+    Raises ConfigError where its numbers do not fit together, or it does not fit the device.
+    """
+    device = device or at_hand(engine.device, engine.num_processes)
+    estimate = estimated(run, engine, family, path, data=data, device=device)
     plan = make_plan(
         run,
         family,
@@ -95,9 +119,42 @@ def planned(
         how=speed.choose(run, device=engine.device, precision=engine.precision),
         num_processes=engine.num_processes,
         output_dir=folder,
+        estimate=estimate if estimate.is_wanted(run, dry=dry) else None,
     )
     path = path.to(engine.device)
     return RunContext(run=run, engine=engine, family=family, path=path, data=data, plan=plan, folder=folder)
+
+
+def estimated(
+    run: Run, engine: Engine, family: Family, path: DiffusionPath, *, data: RunData, device: Device
+) -> Estimate:
+    """What a run takes on a device."""
+    possible = shapes.offered(run, family)
+    buckets = shapes.sampler_for(run, data.shown, possible, engine.num_processes).buckets
+    return estimate_of(run, family, path, data=data, buckets=buckets, dtype=engine.precision.dtype, device=device)
+
+
+def with_batch(
+    run: Run, engine: Engine, family: Family, path: DiffusionPath, *, data: RunData, device: Device
+) -> tuple[Run, tuple[str, ...]]:
+    """The run with a number for --train_batch_size auto, the same in every process, and a note that says how."""
+    if run.train.train_batch_size != "auto":
+        return run, ()
+    return engine.on_main(lambda: estimated(run, engine, family, path, data=data, device=device).fitted(run))
+
+
+def on_card(asked: str | None) -> str:
+    """The precision of a run on a card that is not here: bf16 is usual there, and fp16 takes as much."""
+    return "bf16" if asked in (None, "fp16") else asked
+
+
+def resumed_batch(run: Run, folder: Path) -> Run:
+    """With --train_batch_size auto, a run goes on with what it was cut into when it began, on whatever device."""
+    begun = folder / "run.toml"
+    if run.train.train_batch_size != "auto" or run.train.resume_from_checkpoint is None or not begun.is_file():
+        return run
+    names = ("train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing")
+    return run.replaced(**{name: value for name, value in run_toml.read(begun).items() if name in names})
 
 
 def with_class(run: Run, family: Family, data: RunData, drawn: Manifest | None = None) -> RunData:

@@ -78,6 +78,7 @@ def _name_of(command: Command, data: RunData, folder: Path) -> str | None:
         str(folder),
         sorted(command.yielding),
         command.notes,
+        command.card,
         signatures,
         [_content_of(part) for part in (data.manifest, data.held_out, data.test_set, data.class_given)],
         repr(data.card),

@@ -5,7 +5,6 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.adapter import init_from
 from pipeline.adapter.layers import TargetModule
 from pipeline.config import Run
 from pipeline.console import columns
@@ -14,23 +13,25 @@ from pipeline.data.buckets import Bucket, Offered
 from pipeline.data.manifest import Manifest
 from pipeline.data.sampler import StepSampler
 from pipeline.engine import Precision
-from pipeline.evaluation import validation
 from pipeline.families.base import Family
-from pipeline.families.meta import on_meta
 from pipeline.geometry import Size
 from pipeline.notes import Note, all_shown, grouped
 from pipeline.objective.guided_options import MAX_PRODUCT
 from pipeline.objective.paths import DiffusionPath
 from pipeline.remembered import cache_folder
 from pipeline.run import data_notes, disk, plan_text, shapes
+from pipeline.run.beside import beside
+from pipeline.run.cost.estimate import Estimate, chosen_modules
 from pipeline.run.preflight import RunData
 from pipeline.run.speed import Speed
+from pipeline.training.remaining import PASSES_PER_EXAMPLE, Beside
 from pipeline.training.schedule import Schedule, build_schedule
 
-VALIDATION_SHARE, MAX_VALIDATIONS = 0.1, 10  # of a run's work, and in number, where no interval is asked for
+# Of a run's work, and in number, where no interval is asked for; with what checkpoints take it is a tenth at most.
+VALIDATION_SHARE, MAX_VALIDATIONS = 0.09, 10
+ROUND = 10  # steps, to which longer intervals are rounded up
 NOTES_FILE = "notes.txt"  # in the output folder
 PASSES_OF_FEW, FEW_EXAMPLES = 100, 40  # over a small dataset; of a larger one the square root of its size counts
-PASSES_PER_EXAMPLE = 3  # of the denoiser: forward once, backward about twice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ class Plan:
     schedule: Schedule
     validation_steps: int  # optimizer steps between two held-out losses; 0: never
     preview_steps: int  # between two previews; 0: at the end only
+    beside: Beside
     num_trainable: int
     room: list[tuple[Path, int]]  # a folder on each disk that is written to, and the bytes that go there
     speed: Speed
@@ -84,24 +86,18 @@ def make_plan(
     how: Speed,
     num_processes: int,
     output_dir: Path,
+    estimate: Estimate | None = None,
 ) -> Plan:
-    """Work out the run. Raises ConfigError where the numbers do not fit together."""
+    """Work out the run; with an `estimate` also what it takes. Raises ConfigError for what does not fit together."""
     possible, manifest, held_out = shapes.offered(run, family), data.shown, data.held_out
     sampler = shapes.sampler_for(run, manifest, possible, num_processes)
     num_steps, length_reason = length_of(run, sampler, data.num_own)
     schedule = build_schedule(run.optim, num_steps, sampler.batch_size)
-    interval, interval_reason = _validation_interval(run, data, sampler, num_steps)
+    extra = beside(run, family, data)
+    interval, interval_reason = _validation_interval(run, extra, sampler, num_steps)
     num_trainable = num_weights_of(chosen := all_target_modules(run, family))
-    needed = disk.needed(
-        run,
-        family,
-        data,
-        sampler=sampler,
-        possible=possible,
-        num_steps=num_steps,
-        num_trainable=num_trainable,
-        precision=precision,
-    )
+    counts = {"num_steps": num_steps, "num_trainable": num_trainable}
+    needed = disk.needed(run, family, data, sampler=sampler, possible=possible, precision=precision, **counts)
     disk.require_space(needed, room := disk.room_for(needed, output_dir, cache_folder(run.data.cache_dir)))
     plan = Plan(
         preview_size=shapes.preview_size(run, family, possible.square),
@@ -112,13 +108,14 @@ def make_plan(
         schedule=schedule,
         validation_steps=interval,
         preview_steps=_asked_interval(run, sampler),
+        beside=extra,
         num_trainable=num_trainable,
         room=room,
         speed=how,
         notes=(
             *_notes(run, manifest, shapes.notes(manifest, sampler, possible)),
-            *_schedule_notes(schedule),
-            *_adapter_notes(run, chosen),
+            *_notes_of_options(run, schedule, chosen),
+            *(estimate.notes(run) if estimate is not None else ()),
         ),
     )
     rows = (
@@ -128,12 +125,19 @@ def make_plan(
         ("steps", f"{num_steps} of {plan_text.batch_text(run, num_processes)}"),
         ("epochs", f"{num_steps * sampler.batch_size / sampler.num_entries:.1f} ({length_reason})"),
         *plan_text.training_rows(run, family, schedule, chosen),
-        ("precision", f"{precision.name} ({precision.reason})"),
+        ("precision", _precision_text(precision, estimate)),
         *how.rows,
         *plan_text.kept_rows(run, held_out, interval, interval_reason),
         *plan_text.disk_rows(run, needed, output_dir),
+        *(estimate.rows(run, num_steps, extra.measuring(num_steps, interval)) if estimate is not None else ()),
     )
     return dataclasses.replace(plan, rows=rows)
+
+
+def _precision_text(precision: Precision, estimate: Estimate | None) -> str:
+    if estimate is None or estimate.device.is_here:
+        return f"{precision.name} ({precision.reason})"
+    return f"{precision.name}, on a {estimate.device.name} that is not here"
 
 
 def _asked_interval(run: Run, sampler: StepSampler) -> int:
@@ -144,28 +148,26 @@ def _asked_interval(run: Run, sampler: StepSampler) -> int:
     return preview.validation_steps or 0
 
 
-def _validation_interval(run: Run, data: RunData, sampler: StepSampler, num_steps: int) -> tuple[int, str]:
+def _validation_interval(run: Run, extra: Beside, sampler: StepSampler, num_steps: int) -> tuple[int, str]:
     """Optimizer steps between held-out losses, and why."""
-    num_class = len(data.class_measured)
-    if data.held_out is None and not num_class:
+    if not extra.validation:
         return 0, ""
     asked = _asked_interval(run, sampler)
     if asked:
         return asked, "asked for"
-    num_held_out = disk.num_measured(data.held_out)
-    passes = validation.num_passes(num_held_out, num_held_out, num_class)
-    affordable = math.ceil(passes / (VALIDATION_SHARE * PASSES_PER_EXAMPLE * sampler.batch_size))
     tenth = math.ceil(num_steps / MAX_VALIDATIONS)
-    if affordable > tenth:
-        return min(affordable, num_steps), f"as often as {VALIDATION_SHARE:.0%} of the run's work allows"
-    return tenth, f"{MAX_VALIDATIONS} times in all"
+    work = PASSES_PER_EXAMPLE * sampler.batch_size * num_steps
+    number = extra.validations_within(VALIDATION_SHARE, work) - 1  # the base is measured too
+    interval = math.ceil(num_steps / max(1, number))
+    if interval <= tenth:
+        return tenth, f"{MAX_VALIDATIONS} times in all"
+    rounded = interval if interval <= ROUND else math.ceil(interval / ROUND) * ROUND
+    return min(rounded, num_steps), f"as often as {VALIDATION_SHARE:.0%} of the run's work allows"
 
 
 def all_target_modules(run: Run, family: Family) -> list[TargetModule]:
-    """The layers to be adapted, from the models' shapes alone: nothing is loaded."""
-    encoders = family.trainable_encoders if run.adapter.train_text_encoder else ()
-    found = init_from.chosen(family, on_meta(family, encoders), run.adapter)
-    return [module for modules in found.values() for module in modules]
+    """The layers to be adapted, of every model."""
+    return [module for modules in chosen_modules(run, family).values() for module in modules]
 
 
 def num_weights_of(chosen: list[TargetModule]) -> int:
@@ -193,6 +195,10 @@ def length_of(run: Run, sampler: StepSampler, num_own: int | None = None) -> tup
     return math.ceil(seen / global_batch), f"chosen for {num_examples} examples; --max_train_steps decides otherwise"
 
 
+def _notes_of_options(run: Run, schedule: Schedule, chosen: list[TargetModule]) -> tuple[str, ...]:
+    return (*_schedule_notes(schedule), *_dora_notes(run, chosen), *_guidance_notes(run))
+
+
 def _schedule_notes(schedule: Schedule) -> tuple[str, ...]:
     if schedule.warmup_steps < schedule.num_steps:
         return ()
@@ -200,10 +206,6 @@ def _schedule_notes(schedule: Schedule) -> tuple[str, ...]:
         f"the warm-up of {schedule.warmup_steps} steps does not end in {schedule.num_steps}: the learning rate reaches "
         f"{schedule(schedule.num_steps - 1):.1e} of {schedule.peak:.1e}",
     )
-
-
-def _adapter_notes(run: Run, chosen: list[TargetModule]) -> tuple[str, ...]:
-    return _dora_notes(run, chosen) + _guidance_notes(run)
 
 
 def _dora_notes(run: Run, chosen: list[TargetModule]) -> tuple[str, ...]:

@@ -233,7 +233,7 @@ def _rate_text(run: Run, schedule: Schedule) -> str:
 def batch_text(run: Run, num_processes: int) -> str:
     """What an optimizer step sees."""
     train = run.train
-    total = train.train_batch_size * train.gradient_accumulation_steps * num_processes
+    total = train.examples_per_process * num_processes
     return (
         f"{total} examples ({train.train_batch_size} per micro-step x {train.gradient_accumulation_steps} "
         f"x {num_processes} process{'es' if num_processes > 1 else ''})"

@@ -47,7 +47,7 @@ def preview_size(run: Run, family: Family, square: Size) -> Size:
 def sampler_for(run: Run, manifest: Manifest, possible: Offered, num_processes: int) -> StepSampler:
     """The stream of examples, those of one size together. Raises ConfigError for steps without parts to draw from."""
     train = run.train
-    batch_size = train.train_batch_size * train.gradient_accumulation_steps * num_processes
+    batch_size = train.examples_per_process * num_processes
     if run.objective.stratified_timesteps and batch_size == 1:
         raise ConfigError("--stratified_timesteps parts the times of a step, and a step has one example; leave it out.")
     buckets = make_buckets(possible.pictures(manifest.examples), batch_size)

@@ -25,6 +25,7 @@ from pipeline.training import checkpoint, tracker_names, trackers, tracking
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.evaluator import Evaluator
 from pipeline.training.loop import Outputs, Task, train
+from pipeline.training.remaining import Remaining
 from pipeline.training.signals import StopSignal
 from pipeline.training.trackers import Trackers
 
@@ -40,6 +41,7 @@ def execute(
         yielding=command.yielding,
         notes=command.notes,
         weights=dry is None,
+        card=command.card,
     )
     tell(context.plan.text())
     try:
@@ -196,11 +198,18 @@ def open_outputs(
     with timer.section("validate"):
         validation = build.build_loss_validation(context, models)
         class_validation = build.build_loss_of_class(context, models)
+    left = Remaining(
+        task.intervals,
+        context.plan.beside,
+        timer.seconds_of,
+        first_step=first_step,
+        batch_size=context.plan.global_batch,
+    )
     return Outputs(
         checkpoints=checkpoints,
         metrics=tracking.Metrics(folder, first_step),
         trackers=opened,
-        progress=Progress(num_steps, "step", first=first_step, steadily=True),
+        progress=Progress(num_steps, "step", first=first_step, steadily=True, left=left.seconds),
         evaluator=Evaluator(
             state=task.state,
             denoiser=models.denoiser,

@@ -29,6 +29,24 @@ class Intervals:
         """Whether the steps so far have to be waited for."""
         return self.checkpoint_due(done) or self.validation_due(done) or self.preview_due(done)
 
+    def checkpoints_left(self, done: int) -> int:
+        """How many are still to come after `done` steps."""
+        return _left(done, self.checkpoint, self.num_steps)
+
+    def validations_left(self, done: int) -> int:
+        """How many held-out losses are."""
+        return _left(done, self.validation, self.num_steps) if self.validates else 0
+
+    def previews_left(self, done: int) -> int:
+        """How often previews are."""
+        return _left(done, self.preview, self.num_steps) if self.preview else 0
+
+
+def _left(done: int, every: int, num_steps: int) -> int:
+    if done >= num_steps:
+        return 0
+    return 1 if every == 0 else -(-num_steps // every) - done // every
+
 
 def _due(done: int, every: int, num_steps: int) -> bool:
     return done == num_steps or (every > 0 and done % every == 0)

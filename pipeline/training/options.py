@@ -23,6 +23,7 @@ RATES: dict[str, float] = {
 }
 PACKAGES = {"adamw_8bit": "bitsandbytes", "prodigy": "prodigyopt", "adamw_schedule_free": "schedulefree"}
 TEXT_FACTOR = 0.1  # of the denoiser's rate: text encoders forget quickly
+AUTO_EXAMPLES = 4  # that --train_batch_size auto shows for each accumulation step, as its default number does
 MIN_PRODIGY_RATE = 0.1  # below, a rate meant for another optimizer was surely given
 
 
@@ -179,8 +180,9 @@ class TrainOptions(SpeedOptions):
     seed: int = 0
     """Decides every random number of the run."""
 
-    train_batch_size: int = 4
-    """Examples per process and micro-step."""
+    train_batch_size: int | Literal["auto"] = 4
+    """Examples per process and micro-step. auto: as many as fit into the memory at hand of 4 x accumulation steps,
+    which stay the examples of an optimizer step; one at a time with --gradient_checkpointing where it takes that."""
 
     gradient_accumulation_steps: int = 1
     """Micro-steps per optimizer step."""
@@ -224,12 +226,25 @@ class TrainOptions(SpeedOptions):
     logging_dir: str = "logs"
     """Folder for what trackers keep on this machine, inside the output folder."""
 
+    @property
+    def batch_size(self) -> int:
+        """Examples per process and micro-step, once that is decided."""
+        assert isinstance(self.train_batch_size, int), "auto is resolved before a run is planned"
+        return self.train_batch_size
+
+    @property
+    def examples_per_process(self) -> int:
+        """Examples of an optimizer step in each process."""
+        at_once = AUTO_EXAMPLES if self.train_batch_size == "auto" else self.batch_size
+        return at_once * self.gradient_accumulation_steps
+
     def problems(self) -> list[str]:
         """What is wrong with these values, one sentence each."""
         infinity = float("inf")
+        bounds = {} if self.train_batch_size == "auto" else {"train_batch_size": (1, infinity)}
         problems = out_of_bounds(
             self,
-            train_batch_size=(1, infinity),
+            **bounds,
             gradient_accumulation_steps=(1, infinity),
             max_train_steps=(1, infinity),
             num_train_epochs=(1, infinity),
@@ -238,6 +253,11 @@ class TrainOptions(SpeedOptions):
             early_stopping_patience=(1, infinity),
         )
         problems += self.speed_problems()
+        if self.train_batch_size == "auto" and self.spares_base:
+            problems.append(
+                "--train_batch_size auto counts the base's weights as they are, without what --base_quantization or "
+                "--offload_base spare; give a number."
+            )
         if self.offload_base and not self.gradient_checkpointing:
             problems.append("--offload_base needs --gradient_checkpointing: autograd would keep all blocks on the GPU.")
         problems += tracker_names.problems(self.report_to)

@@ -33,6 +33,11 @@ class SpeedOptions:
     """Keep the blocks of the frozen denoiser in the host's memory and bring each to the GPU while the one before it
     computes, for cards that cannot hold it; with --gradient_checkpointing. The result is the same."""
 
+    @property
+    def spares_base(self) -> bool:
+        """Whether the frozen weights take less room on the device than they have."""
+        return self.base_quantization is not None or self.offload_base
+
     def speed_problems(self) -> list[str]:
         """What is wrong with these values, one sentence each."""
         problems = []

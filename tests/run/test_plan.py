@@ -12,7 +12,8 @@ from pipeline.data.sampler import StepSampler
 from pipeline.engine import _precision
 from pipeline.errors import ConfigError
 from pipeline.geometry import Size
-from pipeline.run.plan import length_of
+from pipeline.run.plan import _validation_interval, length_of
+from pipeline.training.remaining import Beside
 from tests.conftest import prepared
 
 pytestmark = pytest.mark.unit
@@ -35,6 +36,23 @@ def test_the_length_follows_the_size_of_the_dataset(num_examples, num_steps):
 def test_pictures_of_a_class_add_as_many_steps_as_the_subject_needs():
     """Ten pictures of a subject among two hundred examples: a hundred passes over the ten, and as many of the class."""
     assert length_of(Run(), stream_of(200), num_own=10)[0] == 2 * length_of(Run(), stream_of(10))[0]
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "batch", "steps", "extra", "interval"),
+    [
+        (228, 8, 210, Beside(validation=144, at_end=4064), 60),  # the demo: 4 losses and the base's in 9 % of the run
+        (1080, 8, 1500, Beside(validation=384), 250),
+        (1080, 8, 15_000, Beside(validation=384), 1500),
+        (40, 4, 12, Beside(validation=144), 12),  # the base and the end, however long that takes
+        (40, 4, 100, Beside(), 0),
+    ],
+)
+def test_held_out_losses_are_as_often_as_the_run_affords(num_examples, batch, steps, extra, interval):
+    sampler = StepSampler(together(num_examples, Size.square(64)), batch, seed=0)
+    found, why = _validation_interval(Run(), extra, sampler, steps)
+    assert found == interval
+    assert why == {0: "", 1500: "10 times in all"}.get(interval, "as often as 9% of the run's work allows")
 
 
 def test_what_is_given_wins_and_is_named():

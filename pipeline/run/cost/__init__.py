@@ -1,0 +1,1 @@
+"""What a run will take before it runs: bytes, floating-point operations, seconds."""
