@@ -31,7 +31,7 @@ class Counts:
 
     def step(self, shape: StepShape) -> StepCount:
         """A step of this shape; counting takes about a second for a large model, the first time."""
-        with remembered(self._cache, "steps", self._kind, whole=False) as known:
+        with remembered(self._cache, self._place, self._kind, whole=False) as known:
             name = self._name(shape)
             found = known.recall(name, [])
             if found is None:
@@ -41,7 +41,7 @@ class Counts:
 
     def is_known(self, shape: StepShape) -> bool:
         """Whether this step was counted already."""
-        with remembered(self._cache, "steps", self._kind, whole=False) as known:
+        with remembered(self._cache, self._place, self._kind, whole=False) as known:
             return known.recall(self._name(shape), []) is not None
 
     def frozen_bytes(self, dtype: torch.dtype) -> int:
@@ -69,12 +69,19 @@ class Counts:
     def _cache(self) -> Path:
         return cache_folder(self.run.data.cache_dir)
 
+    @property
+    def _place(self) -> str:
+        """Runs of other models do not wait while one of this model is counted."""
+        return str(self.family.source.folder)
+
     @functools.cached_property
     def _kind(self) -> str:
         """What counts it: the code here and the libraries."""
         root = Path(__file__).parents[2]
         files = sorted(path for part in CODE for path in (root / part).rglob("*.py"))
-        return digest(json.dumps([_libraries(), [(str(path), signature_of(path)) for path in files]]).encode())
+        return "steps " + digest(
+            json.dumps([_libraries(), [(str(path), signature_of(path)) for path in files]]).encode()
+        )
 
     def _name(self, shape: StepShape) -> str:
         family = self.family
