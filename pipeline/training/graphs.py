@@ -5,6 +5,7 @@ them. A CUDA graph launches all at once, but always the same ones on the same ad
 step is copied into fixed tensors first. On a CPU a rehearsal executes the same work on the same fixed tensors.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from pipeline.console import tell
 
@@ -27,6 +30,27 @@ TOLERANCE = 1e-2  # of a replay, relative: kernels in half precision may add in 
 def rehearse(work: Work) -> Work:
     """For a device without graphs: the work itself."""
     return work
+
+
+class NoHost(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    """Raises RuntimeError where work reads from the device or copies between it and the host.
+
+    Recording would fail there too, but leaves torch's allocator in the middle of it.
+    """
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """What the operation gives."""
+        if function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+            raise RuntimeError("a number is read from the device")
+        found = function(*args, **(kwargs or {}))
+        devices = {
+            value.device.type for value in tree_leaves((args, found)) if isinstance(value, Tensor) and value.dim()
+        }
+        if len(devices) > 1:
+            raise RuntimeError(f"{function} copies between host and device")
+        return found
 
 
 class CudaRecorder:
@@ -115,9 +139,10 @@ class StepGraphs:
         """Do the work a few times, aside on a GPU, as graphs ask for; what it came to, once."""
 
         def several() -> None:
-            for _ in range(WARM_UPS if loss.is_cuda else 1):
+            for number in range(WARM_UPS if loss.is_cuda else 1):
                 torch._foreach_zero_(self._sums)
-                work()
+                with NoHost() if number == 0 else contextlib.nullcontext():  # type: ignore[no-untyped-call]
+                    work()
 
         aside(several, loss.device)
         return loss.clone(), [value.clone() for value in self._sums]

@@ -31,7 +31,8 @@ def test_a_graph_takes_the_steps_that_are_launched_one_by_one(tmp_path, family, 
     assert "cannot be recorded" not in capfd.readouterr().err
     assert torch.allclose(found, expected, rtol=BOUNDS[precision], atol=0)
     own, other = (load_file(tmp_path / name / FILE) for name in ("plain", "other"))
-    assert all(torch.allclose(own[name], other[name], rtol=1e-2, atol=1e-3) for name in own)
+    flat = [torch.cat([value[name].flatten().float() for name in sorted(value)]) for value in (own, other)]
+    assert (flat[0] - flat[1]).norm() <= 0.05 * flat[0].norm()
 
 
 def test_a_step_that_needs_the_host_is_launched_as_ever(tmp_path, capfd):
