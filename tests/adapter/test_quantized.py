@@ -106,6 +106,6 @@ def test_a_run_on_it_is_proven_says_so_and_goes_on_exactly(family, kind, miniatu
 def test_without_its_package_it_is_refused(small, monkeypatch, capfd):
     from pipeline.training import speed_options
 
-    monkeypatch.setattr(speed_options.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(speed_options.put_off, "is_installed", lambda _: False)
     assert train_lora.main([*small, "--base_quantization", "nf4"]) == 2
     assert "pip install bitsandbytes" in capfd.readouterr().err
