@@ -3,6 +3,7 @@
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -13,7 +14,6 @@ from pipeline.bench.results import Found, Row
 from pipeline.bench.shapes import SHAPES
 from pipeline.bench.spawning import spawn
 from pipeline.errors import ConfigError
-from pipeline.families.registry import NAMES
 
 NUM_PROCESSES, STEPS, WARM_UP = (1, 2, 4), 40, 8
 TOY_STEPS = 10
@@ -35,9 +35,7 @@ def compare(processes: tuple[int, ...], command: str, *, toy: bool) -> Found:
     """
     if min(processes, default=0) < 1:
         raise ConfigError("--processes needs at least 1, as in --processes 1 --processes 2.")
-    import torch
-
-    num_cards = torch.cuda.device_count()
+    num_cards = count_cards()
     rows: list[Row] = []
     pace_of_one = 0.0
     batch = SHAPES["starter"].batch
@@ -45,7 +43,7 @@ def compare(processes: tuple[int, ...], command: str, *, toy: bool) -> Found:
         if num_cards and number > num_cards:
             rows.append(Row({"processes": str(number)}, {}, note=f"{num_cards} GPU(s) here"))
             continue
-        seconds, cpu_seconds, peak = _run(number, num_cards, toy=toy)
+        seconds, cpu_seconds, peak = run(number, num_cards, toy=toy)
         pace = number * batch / seconds
         pace_of_one = pace_of_one or pace / number
         crowded = not num_cards and number > (os.cpu_count() or 1)
@@ -57,15 +55,19 @@ def compare(processes: tuple[int, ...], command: str, *, toy: bool) -> Found:
     return results.started(name, command, "cuda" if num_cards else "cpu", setting).with_rows(rows)
 
 
-def _run(number: int, num_cards: int, *, toy: bool) -> tuple[float, float, int]:
+def count_cards() -> int:
+    """How many GPUs there are. Another process looks: the memory of this one counts for those that it starts."""
+    program = "import torch; print(torch.cuda.device_count())"
+    return int(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
+
+
+def run(number: int, num_cards: int, *, toy: bool) -> tuple[float, float, int]:
     """Seconds of a step as a clock sees it, CPU seconds of the whole run, and the largest process in bytes."""
     with tempfile.TemporaryDirectory() as place:
         folder, model, steps = Path(place), shipped.BASE, STEPS
         if toy:
-            from pipeline.families import miniature
-
             model, steps = folder / "model", TOY_STEPS
-            miniature.write(NAMES[0], model)
+            spawn([sys.executable, "-m", "pipeline", "miniature", "sd", str(model)], folder)
         settings = {**LAUNCHER, "num_processes": number, "use_cpu": not num_cards}
         settings["distributed_type"] = "MULTI_GPU" if number > 1 else "NO"  # which starts processes, on a CPU too
         (folder / "launcher.yaml").write_text(json.dumps(settings), encoding="utf-8")  # which is YAML too

@@ -53,7 +53,7 @@ print(*spawning.spawn([sys.executable, "-c", "b'x' * 300_000_000"], pathlib.Path
 
 def test_the_bench_stays_small_itself():
     """The memory of who starts a process counts as that process's own, so it may not import what those do."""
-    program = "import sys, pipeline.bench.cpu, pipeline.bench.measuring; "
+    program = "import sys, pipeline.bench.cpu, pipeline.bench.scaling, pipeline.bench.measuring; "
     program += "print(sorted({'torch', 'diffusers', 'numpy', 'PIL'} & {*sys.modules}))"
     said = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
     assert said == "[]\n"
