@@ -149,7 +149,7 @@ def row_of(bench: Bench, case: Case) -> Row:
     title = f"{bench.model.title}, toy" if bench.wanted.toy else bench.model.title
     about, notes = {"model": title, **case.about}, []
     if unknown := case.lane.unknown:
-        return Row(about, {}, note=f"not in this version: {', '.join(f'--{name}' for name in unknown)}")
+        return Row(about, {}, note=f"not in this version: {', '.join(unknown)}")
     tell(f"{title}: {', '.join(value for value in case.about.values() if value)}")
     numbers: dict[str, float] = {}
     try:
@@ -168,7 +168,7 @@ def row_of(bench: Bench, case: Case) -> Row:
 def cost_of(bench: Bench, case: Case) -> dict[str, float]:
     """What a case costs. The first step is timed twice, cold and with what the first time left behind."""
     take = plainly if case.lane.name == lanes.PLAIN else by_product
-    is_compiled = case.lane.options.get("compile") == "on"
+    is_compiled = "--compile" in case.lane.flags
     with _empty_kernel_cache():
         found = take(bench, case)
         if is_compiled and case.batch == (bench.wanted.batches or bench.model.batches)[0]:
@@ -187,10 +187,7 @@ def by_product(bench: Bench, case: Case) -> dict[str, float]:
     watch = Watch(device(), max(2, wanted.steps // 3), wanted.steps)
     flags = [*case.flags, "--max_train_steps", str(watch.num_steps)]
     text = None if wanted.toy else bench.model.text
-    from_files = wanted.toy or case.lane.from_files
-    if from_files and not wanted.toy:
-        _write_weights(bench.folder / "model")
-    with made_up.prepared(bench.folder, bench.size, text, flags, made=not from_files) as context:
+    with made_up.prepared(bench.folder, bench.size, text, flags, made=not wanted.toy) as context:
         watch.started = time.perf_counter()
         models = build.load_models(context)
         state = build.build_state(context, models)
@@ -217,14 +214,6 @@ def plainly(bench: Bench, case: Case) -> dict[str, float]:
     conditioning = stack([row] * case.batch).to(where, dtype)
     plain.train(family, model, latents, conditioning, rank=case.rank, watch=watch)
     return watch.found
-
-
-def _write_weights(folder: Path) -> None:
-    """Made-up weights as files, for a base that is changed while it is read."""
-    family = made_up.family_of(folder, made=True)
-    if not any((folder / family.denoiser).glob("*.safetensors")):
-        model = getattr(family.load(family.denoiser, dtype=torch.bfloat16), family.denoiser)
-        model.save_pretrained(folder / family.denoiser)
 
 
 @contextlib.contextmanager

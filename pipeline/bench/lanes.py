@@ -1,12 +1,12 @@
-"""What `bench gpu` compares, as data: a lane is a name and options of training; the axes change one thing each."""
+"""What `bench gpu` compares, as data: a lane is a name and flags of training; the axes change one thing each."""
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from pipeline.argv import bare
 from pipeline.config import KINDS
 
-OFF = {"compile": "off", "cuda_graphs": "off"}  # what is chosen by itself where no lane asks for it
+OFF = ("--no-compile", "--cuda_graphs", "off")  # whatever is chosen where nobody asks: what a lane says comes later
 PLAIN = "plain loop"
 
 
@@ -15,26 +15,25 @@ class Lane:
     """A way to execute the step."""
 
     name: str
-    options: Mapping[str, str] = field(default_factory=dict)  # of train_lora.py, by name
-    from_files: bool = False  # the base changes while it is read, so its weights are written first
+    flags: tuple[str, ...] = ()  # of train_lora.py
 
     @property
     def unknown(self) -> list[str]:
         """Options that this version does not have."""
-        return sorted(name for name in self.options if name not in KINDS)
+        return [word for word in self.flags if word.startswith("--") and bare(word) not in KINDS]
 
 
 LANES = {
     lane.name: lane
     for lane in (
         Lane("eager"),
-        Lane("compiled", {"compile": "on"}),
-        Lane("graphs", {"cuda_graphs": "on"}),
-        Lane("compiled, graphs", {"compile": "on", "cuda_graphs": "on"}),
-        Lane("nf4", {"quantize_base": "nf4"}, from_files=True),
-        Lane("int8", {"quantize_base": "int8"}, from_files=True),
-        Lane("fp8", {"quantize_base": "fp8"}, from_files=True),
-        Lane("streamed", {"stream_base": "on"}),
+        Lane("compiled", ("--compile",)),
+        Lane("graphs", ("--cuda_graphs", "on")),
+        Lane("compiled, graphs", ("--compile", "--cuda_graphs", "on")),
+        Lane("nf4", ("--base_quantization", "nf4")),
+        Lane("int8", ("--base_quantization", "int8")),
+        Lane("fp8", ("--base_quantization", "fp8")),
+        Lane("streamed", ("--offload_base", "--gradient_checkpointing")),
         Lane(PLAIN),  # diffusers' pieces, as its scripts put them together: no options of ours
     )
 }
@@ -61,9 +60,18 @@ class Case:
     @property
     def flags(self) -> list[str]:
         """The flags of train_lora.py that make it so."""
-        options = {name: value for name, value in OFF.items() if name in KINDS} | dict(self.lane.options)
-        words = [word for name, value in options.items() for word in (f"--{name}", value)]
-        return [*words, "--train_batch_size", str(self.batch), "--rank", str(self.rank), *self.switches]
+        asked = {bare(word) for word in self.lane.flags}
+        compiled, graphs = OFF[:1], OFF[1:]
+        words = [word for group in (compiled, graphs) if bare(group[0]) not in asked for word in group]
+        return [
+            *words,
+            *self.lane.flags,
+            "--train_batch_size",
+            str(self.batch),
+            "--rank",
+            str(self.rank),
+            *self.switches,
+        ]
 
 
 def cases_of(lanes: tuple[str, ...], batches: tuple[int, ...], *, axes: bool) -> list[Case]:

@@ -74,24 +74,27 @@ def denoiser(configuration: Mapping[str, Any], device: torch.device, dtype: torc
     return model
 
 
-def family_of(folder: Path, *, made: bool) -> Family:
-    """The family of a model folder; if `made`, its denoiser is made up whenever it is loaded."""
+def family_of(folder: Path, *, made: bool, on_host: bool = False) -> Family:
+    """The family of a model folder; if `made`, its denoiser is made up whenever it is loaded, and moved to the host."""
     family = registry.find(ModelOptions(pretrained_model_name_or_path=str(folder)), None)
     if not made:
         return family
     other = copy.copy(family)
-    vars(other)["load"] = functools.partial(_loaded, family)
+    vars(other)["load"] = functools.partial(_loaded, family, on_host)
     return other
 
 
-def _loaded(family: Family, *parts: str, dtype: torch.dtype = torch.float32) -> Any:
+def _loaded(family: Family, on_host: bool, *parts: str, dtype: torch.dtype = torch.float32) -> Any:
     """What a family loads: the denoiser made up on the device, everything else from its files."""
     if family.denoiser not in parts:
         return family.load(*parts, dtype=dtype)
     assert parts == (family.denoiser,), "no text encoder learns here"
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     made = denoiser(family.part_config(family.denoiser), device, dtype)
-    return SimpleNamespace(**{family.denoiser: made}, to=lambda device: None)
+    if on_host:
+        made.to("cpu")
+    parts_made = {family.denoiser: made}
+    return SimpleNamespace(components=parts_made, **parts_made)
 
 
 @contextlib.contextmanager
@@ -114,7 +117,7 @@ def prepared(folder: Path, size: int, text: Shapes | None, flags: list[str], *, 
     train = run.train
     engine = Engine(train.mixed_precision, allow_tf32=train.allow_tf32, deterministic=train.deterministic)
     try:
-        family = family_of(folder / "model", made=made)
+        family = family_of(folder / "model", made=made, on_host=run.train.offload_base)
         run = contexts.resolved(run, family, engine, folder / "out")
         path = family.path(run.objective)
         context = contexts.planned(run, engine, family, path, data=data, folder=folder / "out")

@@ -18,8 +18,8 @@ QUICK = Wanted(models=("sd15",), lanes=("eager", lanes.PLAIN), batches=(1,), axe
 
 def test_every_lane_is_measured_or_says_why_not(monkeypatch):
     """A lane that this version lacks, one that fails and one that finds no memory leave the others as they are."""
-    monkeypatch.setitem(lanes.LANES, "broken", Lane("broken", {"adam_beta1": "7"}))
-    monkeypatch.setitem(lanes.LANES, "unknown", Lane("unknown", {"warp": "on"}))
+    monkeypatch.setitem(lanes.LANES, "broken", Lane("broken", ("--adam_beta1", "7")))
+    monkeypatch.setitem(lanes.LANES, "unknown", Lane("unknown", ("--warp", "on")))
     monkeypatch.setattr(plain, "train", lambda *args, **kwargs: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
     kept = []
     wanted = dataclasses.replace(QUICK, lanes=("eager", "unknown", "broken", lanes.PLAIN))
@@ -90,12 +90,14 @@ def test_a_gpu_idles_where_no_kernel_runs():
     assert watching.idle_share([(1.0, 2.0)]) == 0.0
 
 
-def test_what_is_not_asked_for_is_switched_off_where_it_is_known(monkeypatch):
+def test_what_is_not_asked_for_is_switched_off(monkeypatch):
+    assert Case(lanes.LANES["eager"]).flags[:3] == ["--no-compile", "--cuda_graphs", "off"]
+    assert Case(lanes.LANES["graphs"]).flags[:3] == ["--no-compile", "--cuda_graphs", "on"]
+    assert Case(lanes.LANES["compiled"]).flags[:3] == ["--cuda_graphs", "off", "--compile"]
+    assert Case(lanes.LANES["compiled, graphs"]).flags[:3] == ["--compile", "--cuda_graphs", "on"]
+    assert [lane.name for lane in lanes.LANES.values() if lane.unknown] == []
     monkeypatch.setattr(lanes, "KINDS", {"cuda_graphs": "value"})
-    assert Case(Lane("eager")).flags[:2] == ["--cuda_graphs", "off"]
-    assert Case(Lane("graphs", {"cuda_graphs": "on"})).flags[:2] == ["--cuda_graphs", "on"]
-    assert "--compile" not in Case(Lane("eager")).flags
-    assert Lane("both", {"cuda_graphs": "on", "compile": "on"}).unknown == ["compile"]
+    assert Lane("both", ("--cuda_graphs", "on", "--compile")).unknown == ["--compile"]
 
 
 def test_the_cases_of_a_model_change_one_thing_each():
