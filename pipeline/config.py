@@ -64,9 +64,7 @@ class Run:
         if self.optim.text_encoder_lr is not None and not self.adapter.train_text_encoder:
             problems.append("--text_encoder_lr has an effect only with --train_text_encoder.")
         if self.objective.preservation_weight and self.adapter.train_text_encoder:
-            problems.append(
-                "--preservation_weight keeps the denoiser, not text encoders; leave --train_text_encoder out."
-            )
+            problems.append("--preservation_weight keeps the denoiser alone; leave --train_text_encoder out.")
         if self.objective.guided_target is not None and self.adapter.train_text_encoder:
             problems.append(
                 "--guided_target needs captions that are encoded before training; leave --train_text_encoder out."
