@@ -210,7 +210,12 @@ def drawn(title: str, curves: Mapping[str, Sequence[Row]]) -> str:
             fill = "white" if row.is_far else colour
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{fill}" stroke="{colour}"/>')
             scale = f"{row.setting.guidance_scale:g}"
-            parts.append(f'<text x="{x + 5:.1f}" y="{y - 5:.1f}" font-size="9" fill="{colour}">{scale}</text>')
+            across, down = ((5, -5), (5, 11), (-5, -5), (-5, 11))[number % 4]  # so that neighbours' numbers stay apart
+            anchor = "start" if across > 0 else "end"
+            parts.append(
+                f'<text x="{x + across:.1f}" y="{y + down:.1f}" font-size="9" text-anchor="{anchor}" '
+                f'fill="{colour}">{scale}</text>'
+            )
         y = TOP + 18 * number
         parts.append(f'<circle cx="{WIDTH - 138}" cy="{y}" r="4" fill="{colour}"/>')
         parts.append(f'<text x="{WIDTH - 128}" y="{y + 4}">{name}</text>')
