@@ -14,6 +14,7 @@ FLOAT32 = 4
 CONTEXT_BYTES, PROGRAM_BYTES = 600_000_000, 800_000_000
 ROUNDED_UP = 0.05
 STATE_BYTES = {"adamw": 8, "adamw_8bit": 2, "prodigy": 16, "adamw_schedule_free": 8}  # for each weight
+MISCOUNTED = 0.15  # a refusal costs a run, and no count was held against a GPU
 SMALL = 4096  # weights of a tensor below which bitsandbytes keeps float32
 BLOCK = 256  # of its eight-bit numbers, with a float32 scale each, in both moments
 
@@ -44,8 +45,8 @@ class Memory:
         return self.total <= device.memory_bytes
 
     def surely_not(self, device: Device) -> bool:
-        """Whether there is none even if nothing of the allowance were needed."""
-        return self.total - self.allowance > device.memory_bytes
+        """Whether there is none even if the rest were over-counted and nothing of the allowance needed."""
+        return self.total - self.allowance > (1 + MISCOUNTED) * device.memory_bytes
 
     def text(self, shape: StepShape) -> str:
         """For the plan."""
