@@ -14,7 +14,7 @@ from pipeline.data.options import DataOptions
 from pipeline.data.reading import read_manifest
 from pipeline.data.sampler import Position
 from pipeline.errors import DataError
-from pipeline.run import build
+from pipeline.run import build, preflight
 from pipeline.run.encode import encode
 from pipeline.run.identity import identity_of
 from tests.audit.flaws import picture, write_rows
@@ -158,6 +158,16 @@ def test_an_example_counts_what_its_column_says(small, tmp_path):
     other = prepared([*replaced(small, train_data_dir=folder), *flags[-2:]], tmp_path / "x")
     changes = identity_of(other).changes_from(json.loads(json.dumps(identity_of(context).facts)))
     assert [line.split(":")[0] for line in changes] == ["example_weights"]
+
+
+def test_a_test_set_needs_neither_groups_nor_weights(tmp_path):
+    write(tmp_path / "test", ["cat"])
+    write_rows(tmp_path / "test", [{"file_name": "00.png", "text": "a picture"}])
+    for asked in ({"balance": "kind"}, {"weight_column": "w"}, {"weight_column": "w", "weight_values": "ink=2"}):
+        found = preflight.test_data(DataOptions(evaluation_data_dir=str(tmp_path / "test"), **asked))
+        assert [(example.group, example.loss_weight, example.weighed_as) for example in found.examples] == [
+            (None, 1.0, None)
+        ]
 
 
 def test_a_weight_that_is_none_is_named(tmp_path):

@@ -114,6 +114,16 @@ def test_tokens_are_the_tokenizers_own_and_rows_do_not_mix(deep):
         assert all(torch.equal(alone[key][0], together[key][place]) for key in together)
 
 
+def test_embeddings_that_are_read_otherwise_are_kept_apart():
+    told = [{}, {"clip_skip": 1}, {"clip_skip": 2}, {"max_sequence_length": 2}]
+    told += [{"long_prompts": "chunks", "prompt_chunks": number} for number in (2, 3)]
+    told += [{**told[-1], "clip_skip": 1}]
+    keys = [ModelOptions(**options).reading_key for options in told]
+    assert len({*keys}) == len(keys)
+    one = ModelOptions(long_prompts="chunks", prompt_chunks=1)
+    assert one.reading_key == keys[0] == ""  # read as ever, so what was kept before these options came is found
+
+
 def test_as_many_chunks_as_the_longest_takes(miniature):
     family = reading(miniature, long_prompts="chunks")
     assert [truncation.chunks_needed(family, [words(length), "x"]) for length in LENGTHS] == [1, 1, 2, 2, 3]

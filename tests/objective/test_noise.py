@@ -37,6 +37,18 @@ def test_pyramid_noise_is_coarser_and_keeps_its_deviation_example_by_example():
     assert torch.equal(again, pyramid[7])
 
 
+def test_each_coarser_scale_counts_less_than_the_one_before_by_the_same_share():
+    """What the second scale adds counts by the discount's square, 0.01, and no more by the discount itself."""
+    seed = next(n for n in range(99) if rng.uniform(n, 0, "a", "coarser 1") < 0.4)  # so a second scale is left
+    first, both = (
+        noise_of(NoiseOptions(multires_noise_iterations=count, multires_noise_discount=0.1), seed, 0, "a", (4, 16, 16))
+        for count in (1, 2)
+    )
+    share = (both * first).sum() / first.square().sum()
+    added = (both - share * first).square().mean().sqrt() / share
+    assert 0.001 < added < 0.03
+
+
 def test_without_options_noise_is_what_it_was():
     assert torch.equal(noise_of(NoiseOptions(), 3, 2, "a", SHAPE), rng.normal(3, 2, "a", "noise", SHAPE))
     assert perturbed(NoiseOptions(), torch.zeros(SHAPE), 0, 0, "a") is None

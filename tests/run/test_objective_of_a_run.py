@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+from pipeline.conditioning import stack
 from pipeline.data.sampler import Position
 from pipeline.objective.guided import GuidedTarget
 from pipeline.objective.losses import Huber, huber_error, squared_error
@@ -125,6 +126,22 @@ def test_what_is_measured_of_captions_is_without_the_learnt_guidance(flags, tmp_
     assert row.train_subset_loss == pytest.approx(train.mean().item(), rel=1e-4)
     assert row.condition_gain == pytest.approx(without.mean().item() - held_out.mean().item(), abs=1e-4)
     assert abs(row.held_out_loss - plain.held_out_loss) > 1e-3
+
+
+@pytest.mark.parametrize("against", ["base", "live"])
+def test_what_is_taken_out_leads_away_from_whom_the_target_does(against, flags, tmp_path):
+    asked = ["--guided_target", "model_guidance", "--guided_target_scale", "3", "--guided_target_against", against]
+    context, models, task = task_of([*flags, *asked], tmp_path)
+    moved(models.adapted)
+    batch = task.examples.collate([task.examples[Position(0, 0, context.plan.buckets[0].size)]])
+    unguided, denoiser = build.unguided(context, models), models.denoiser
+    t = torch.full((1,), 0.5)
+    x_t, nothing = context.path.sample(batch.latents, batch.noise, t).x_t, stack([unguided.unconditional])
+    with torch.no_grad():
+        found, guided = unguided(x_t, t, batch.conditioning), denoiser(x_t, t, batch.conditioning)
+        others = {"base": denoiser.base(x_t, t, nothing), "live": denoiser(x_t, t, nothing)}
+    torch.testing.assert_close(found, others[against] + (guided - others[against]) / 3)
+    assert not torch.allclose(others["base"], others["live"], atol=1e-3)
 
 
 def silenced(colours, *names: str) -> None:
