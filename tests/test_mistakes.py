@@ -98,7 +98,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "input_perturbation": ("2", "between 0 and 1"),
     "guided_target": ("guidance", "guidance"),
     "guided_target_scale": ("3", "only with --guided_target"),
-    "guided_target_against": ("live", "only with --guided_target"),
+    "guided_target_against": ("base", "only with --guided_target"),
     "weighting_scheme": ("lognorm", "lognorm"),
     "unmasked_weight": ("0.1", "only with --masked_loss"),
     "unmasked_preservation": ("1", "only with --masked_loss"),

@@ -24,8 +24,9 @@ class GuidedOptions:
     """The guidance scale that is learnt: sampling at 1 then looks like sampling at this one. A w of model guidance or
     a lambda of the contrastive loss is the scale 1 / (1 - w)."""
 
-    guided_target_against: Against = "base"
-    """Whose prediction it is pushed away from: the base's, which stands still, or that of the model as it learns."""
+    guided_target_against: Against = "live"
+    """Whose prediction it is pushed away from: that of the model as it learns, or the base's, which stands still and
+    does not know the new look."""
 
     @property
     def leads_from_unconditional(self) -> bool:
@@ -51,7 +52,7 @@ class GuidedOptions:
         if self.guided_target is not None and self.guided_target_scale == 1:
             problems.append("--guided_target_scale 1 is what the data say by themselves; leave --guided_target out.")
         if self.guided_target is None:
-            idle = {"guided_target_scale": 2.0, "guided_target_against": "base"}
+            idle = {"guided_target_scale": 2.0, "guided_target_against": "live"}
             problems += [
                 f"--{name} has an effect only with --guided_target."
                 for name, default in idle.items()

@@ -114,7 +114,7 @@ CAME_LATER: dict[str, Any] = {
     "input_perturbation": 0.0,
     "guided_target": None,
     "guided_target_scale": 2.0,
-    "guided_target_against": "base",
+    "guided_target_against": "live",
     "prompt_chunks": None,
     "clip_skip": None,
     "training_guidance": 1.0,

@@ -123,7 +123,7 @@ def test_scale_1_is_the_datas_own_target_and_guidance_can_be_taken_out(kind):
 
 
 def test_what_has_no_effect_or_burns_is_refused():
-    idle = GuidedOptions(guided_target_scale=3.0, guided_target_against="live").problems()
+    idle = GuidedOptions(guided_target_scale=3.0, guided_target_against="base").problems()
     assert [line.split()[0] for line in idle] == ["--guided_target_scale", "--guided_target_against"]
     assert "between 1 and 5" in GuidedOptions(guided_target="cfg", guided_target_scale=6.0).problems()[0]
     assert GuidedOptions(guided_target="cfg", guided_target_scale=5.0).problems() == []

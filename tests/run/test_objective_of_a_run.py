@@ -39,7 +39,7 @@ def test_the_objective_is_what_the_options_say(flags, tmp_path):
     method = task_of([*flags, *asked], tmp_path)[2].method
     objective = method.objective
     assert objective.huber == Huber(0.2, "exponential")
-    assert objective.guided == GuidedTarget("cfg", "base")
+    assert objective.guided == GuidedTarget("cfg", "live")
     assert isinstance(objective.weighting, Normalized)
     assert objective.weighting.weighting == SNRWeights("p2", 0.5, "epsilon")
     assert method.guided_scale == 3
@@ -159,7 +159,8 @@ def test_of_pictures_without_a_caption_no_guidance_is_taken_out(flags, colours, 
         picture(ord(name)).save(tmp_path / "class" / f"{name}.png")
     (tmp_path / "class" / "a.txt").write_text("a square", encoding="utf-8")
     more = ["--missing_caption", "empty", "--validation_split", "0.5", "--class_data_dir", str(tmp_path / "class")]
-    context, models, _ = task_of([*flags, *more, "--guided_target", "cfg", "--guided_target_scale", "4"], tmp_path)
+    more += ["--guided_target", "cfg", "--guided_target_scale", "4", "--guided_target_against", "base"]
+    context, models, _ = task_of([*flags, *more], tmp_path)
     validation, of_class = build.build_loss_validation(context, models), build.build_loss_of_class(context, models)
     moved(models.adapted)
     evaluator, unguided = validation.evaluator, build.unguided(context, models)
@@ -185,8 +186,8 @@ def test_an_empty_caption_is_no_condition(flags, colours, tmp_path):
     """It reads as the unconditional prompt does, which guidance must not move."""
     silenced(colours, "red.png")
     more = ["--missing_caption", "empty", "--caption_dropout", "0"]
-    found = {}
-    for name, asked in {"plain": (), "guided": ("--guided_target", "cfg", "--guided_target_scale", "4")}.items():
+    found, learning = {}, ("--guided_target", "cfg", "--guided_target_scale", "4", "--guided_target_against", "base")
+    for name, asked in {"plain": (), "guided": learning}.items():
         context, models, task = task_of([*flags, *more, *asked], tmp_path)
         moved(models.adapted)
         captions = [example.caption for example in context.data.manifest.examples]

@@ -77,6 +77,7 @@ def test_the_held_out_loss_is_that_without_the_guidance(miniature, colours, cach
     """A model that answers at the learnt scale is as good as one that answers as the data do."""
     flags = [*small_flags(miniature, colours, cache), "--validation_split", "0.5", "--caption_dropout", "0"]
     flags += ["--guided_target", "model_guidance", "--guided_target_scale", str(SCALE)]
+    flags += ["--guided_target_against", "base"]
     context = prepared(flags, tmp_path / "out")
     encode(context)
     models = build.load_models(context)
