@@ -27,7 +27,12 @@ LEAVES = frozenset({"torch._dynamo._trace_wrapped_higher_order_op"})  # that nee
 # Functions that are imported from modules where these are put off: they load them when they are called.
 FUNCTIONS = {
     "scipy.optimize": {"linear_sum_assignment"},
-    "torch.fx.experimental.symbolic_shapes": {"guard_or_false", "statically_known_true"},
+    "torch.fx.experimental.symbolic_shapes": {
+        "expect_true",
+        "guard_or_false",
+        "guard_or_true",
+        "statically_known_true",
+    },
 }
 # Errors that are imported so, to be caught, and their base: a class of that name becomes the base of the real one.
 EXCEPTIONS = {"torch.fx.experimental.symbolic_shapes": {"GuardOnDataDependentSymNode": RuntimeError}}
@@ -55,9 +60,11 @@ class PutOff(types.ModuleType):
 
 
 def _function(module: PutOff, name: str) -> Callable[..., Any]:
-    """What loads the module and does what its function does, whenever it is called."""
+    """What does what the module's function does, and loads it for that, but where the answer is known."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
+        if name in TRUTHS and len(args) == 1 and isinstance(args[0], bool):
+            return args[0]
         load(module)
         return vars(module)[name](*args, **kwargs)
 

@@ -30,6 +30,9 @@ early = [name for name in ("bitsandbytes", "sympy") if sys.modules.get(name) is 
 shapes = sys.modules["torch.fx.experimental.symbolic_shapes"]
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode as Unknown, guard_or_false
 from scipy.optimize import linear_sum_assignment
+truths = [guard_or_false(2 > 1), guard_or_false(2 < 1), isinstance(shapes, put_off.PutOff)]
+torch._check(True)
+truths.append(isinstance(shapes, put_off.PutOff))
 compiler = sys.modules["torch._dynamo"]
 marked = list(compiler.marked)
 assert compiler.eval_frame.OptimizedModule is not None
@@ -50,7 +53,8 @@ optimizer.step()
 def later(x):
     return x
 
-answers = [guard_or_false(2 > 1), linear_sum_assignment([[1, 0], [0, 1]])[1].tolist(), type(shapes) is types.ModuleType]
+answers = [guard_or_false(2 > 1), guard_or_false(2 < 1), linear_sum_assignment([[1, 0], [0, 1]])[1].tolist()]
+answers.append(type(shapes) is types.ModuleType)
 try:
     raise shapes.GuardOnDataDependentSymNode(None, "unknown")
 except Unknown:
@@ -81,7 +85,7 @@ try:
 except AttributeError as error:
     said = str(error)
 print(json.dumps({
-    "early": early, "answers": answers, "is_there": is_there, "shown": shown,
+    "early": early, "truths": truths, "answers": answers, "is_there": is_there, "shown": shown,
     "moved": moved, "is_off": is_off, "late": late, "calls": calls, "allowed": allowed, "said": said,
     "asked": [names, failed], "said_of": documented.__doc__, "star": callable(quad), "dir": "norm" in dir(scipy.stats),
     "is_real": type(compiler) is types.ModuleType, "normal": scipy.stats.norm.cdf(0.0),
@@ -99,7 +103,8 @@ def test_they_are_left_until_they_are_asked_for_and_then_whole():
         "scipy.integrate",
     }
     assert found["early"] == []
-    assert found["answers"] == [True, [1, 0], True, "caught"]
+    assert found["truths"] == [True, False, True, True]
+    assert found["answers"] == [True, False, [1, 0], True, "caught"]
     assert found["is_there"] == [found["shown"], True, False]
     assert found["shown"] == (importlib.util.find_spec("bitsandbytes") is not None)
     assert 0 < len(found["late"]) < 10  # of fifty

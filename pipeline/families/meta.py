@@ -6,14 +6,28 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from pipeline.errors import CheckpointError
 from pipeline.families.base import Family
 from pipeline.families.checkpoint.source import ModelSource
 
 ADAPTABLE = (nn.Linear, nn.Conv2d)  # the kinds of layers that LoRA is made for
+FILLING = frozenset({"normal_", "uniform_", "kaiming_uniform_"})  # of tensors and of torch.nn.init
 Shapes = dict[str, tuple[int, ...]]  # of weights, by layer
 Layers = dict[str, Shapes]  # by component
+
+
+class Unfilled(TorchFunctionMode):
+    """Leaves tensors alone that would get random numbers: on the meta device there are none, and making them there
+    loads a computer algebra system."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """The call, or nothing but its tensor."""
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in FILLING:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def on_meta(family: Family, encoders: Iterable[str]) -> dict[str, Any]:
@@ -43,7 +57,7 @@ def build_on_meta(source: ModelSource, part: str) -> Any:
         version = f"{library.__name__} {library.__version__}"
         raise CheckpointError(f"{source.folder}: its {part} is a {name}, which {version} does not have.")
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), Unfilled():
             if is_text:
                 config = transformers.AutoConfig.from_pretrained(source.folder / part, local_files_only=True)
             return kind(config) if is_text else kind.from_config(config)
