@@ -25,15 +25,8 @@ OPEN = frozenset(  # packages whose modules may be imported without the package'
 )
 LEAVES = frozenset({"torch._dynamo._trace_wrapped_higher_order_op"})  # that need nothing of their package
 # Functions that are imported from modules where these are put off: they load them when they are called.
-FUNCTIONS = {
-    "scipy.optimize": {"linear_sum_assignment"},
-    "torch.fx.experimental.symbolic_shapes": {
-        "expect_true",
-        "guard_or_false",
-        "guard_or_true",
-        "statically_known_true",
-    },
-}
+TRUTHS = {"expect_true", "guard_or_false", "guard_or_true", "statically_known_true"}  # of a plain truth: that itself
+FUNCTIONS = {"scipy.optimize": {"linear_sum_assignment"}, "torch.fx.experimental.symbolic_shapes": TRUTHS}
 # Errors that are imported so, to be caught, and their base: a class of that name becomes the base of the real one.
 EXCEPTIONS = {"torch.fx.experimental.symbolic_shapes": {"GuardOnDataDependentSymNode": RuntimeError}}
 NAMES = OPEN | {"scipy.integrate", "scipy.stats", "torch._dynamo"} | FUNCTIONS.keys()
