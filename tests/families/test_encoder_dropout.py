@@ -136,7 +136,8 @@ def test_what_is_recomputed_has_the_dropout_of_its_own_reading(miniature_of, col
 def test_what_no_encoder_read_learns_from_the_data_alone(miniature_of, colours, cache, tmp_path):
     """As an example without its caption: guided, what is learnt without one would lead away from itself."""
     flags = [*small_flags(miniature_of("sdxl"), colours, cache), "--encoder_dropout", "1", "--caption_dropout", "0"]
-    plain, guided = (made([*flags, *more], tmp_path / "out") for more in ([], ["--guided_target", "cfg"]))
+    learning = ["--guided_target", "cfg", "--guided_target_against", "base"]
+    plain, guided = (made([*flags, *more], tmp_path / "out") for more in ([], learning))
     moved(plain[1])
     moved(guided[1])
     torch.testing.assert_close(gradients(*guided)[0], gradients(*plain)[0])
