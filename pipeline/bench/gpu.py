@@ -135,21 +135,18 @@ def started(model: Published, folder: Path, wanted: Wanted, peak: float) -> Benc
     """A model in its folder, its work counted."""
     blocks = None if model.num_blocks == 0 or wanted.toy else wanted.num_blocks
     made_up.write_model(model, folder / "model", blocks, toy=wanted.toy)
-    family = made_up.family_of(folder / "model", made=not wanted.toy)
-    text = made_up.shapes_of(family) if wanted.toy else model.text
     size = Size.square(TOY_SIZE if wanted.toy else model.size)
-    configuration = dict(family.part_config(family.denoiser))
-    work = flops.of_step(family, configuration, text, size)
-    whole = work if blocks is None else flops.of_step(family, model.config(), text, size)
-    return Bench(model, folder, wanted, peak, work, whole)
+    work = whole_work = flops.of_step(folder / "model", size)
+    if blocks is not None:
+        made_up.write_model(model, folder / "whole", None, toy=False)
+        whole_work = flops.of_step(folder / "whole", size)
+    return Bench(model, folder, wanted, peak, work, whole_work)
 
 
 def row_of(bench: Bench, case: Case) -> Row:
     """One line of the table; what cannot be measured says why."""
     title = f"{bench.model.title}, toy" if bench.wanted.toy else bench.model.title
     about, notes = {"model": title, **case.about}, []
-    if unknown := case.lane.unknown:
-        return Row(about, {}, note=f"not in this version: {', '.join(unknown)}")
     tell(f"{title}: {', '.join(value for value in case.about.values() if value)}")
     numbers: dict[str, float] = {}
     try:

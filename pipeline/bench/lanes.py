@@ -3,10 +3,6 @@
 import dataclasses
 from dataclasses import dataclass
 
-from pipeline.argv import bare
-from pipeline.config import KINDS
-
-OFF = ("--no-compile", "--cuda_graphs", "off")  # whatever is chosen where nobody asks: what a lane says comes later
 PLAIN = "plain loop"
 
 
@@ -17,23 +13,23 @@ class Lane:
     name: str
     flags: tuple[str, ...] = ()  # of train_lora.py
 
-    @property
-    def unknown(self) -> list[str]:
-        """Options that this version does not have."""
-        return [word for word in self.flags if word.startswith("--") and bare(word) not in KINDS]
+
+def _lane(name: str, *more: str, compiled: bool = False, graphs: bool = False) -> Lane:
+    """One of the trainer's own; what it is without is said too, whatever is chosen where nobody asks."""
+    return Lane(name, ("--compile" if compiled else "--no-compile", "--cuda_graphs", "on" if graphs else "off", *more))
 
 
 LANES = {
     lane.name: lane
     for lane in (
-        Lane("eager"),
-        Lane("compiled", ("--compile",)),
-        Lane("graphs", ("--cuda_graphs", "on")),
-        Lane("compiled, graphs", ("--compile", "--cuda_graphs", "on")),
-        Lane("nf4", ("--base_quantization", "nf4")),
-        Lane("int8", ("--base_quantization", "int8")),
-        Lane("fp8", ("--base_quantization", "fp8")),
-        Lane("streamed", ("--offload_base", "--gradient_checkpointing")),
+        _lane("eager"),
+        _lane("compiled", compiled=True),
+        _lane("graphs", graphs=True),
+        _lane("compiled, graphs", compiled=True, graphs=True),
+        _lane("nf4", "--base_quantization", "nf4"),
+        _lane("int8", "--base_quantization", "int8"),
+        _lane("fp8", "--base_quantization", "fp8"),
+        _lane("streamed", "--offload_base", "--gradient_checkpointing"),
         Lane(PLAIN),  # diffusers' pieces, as its scripts put them together: no options of ours
     )
 }
@@ -60,11 +56,7 @@ class Case:
     @property
     def flags(self) -> list[str]:
         """The flags of train_lora.py that make it so."""
-        asked = {bare(word) for word in self.lane.flags}
-        compiled, graphs = OFF[:1], OFF[1:]
-        words = [word for group in (compiled, graphs) if bare(group[0]) not in asked for word in group]
         return [
-            *words,
             *self.lane.flags,
             "--train_batch_size",
             str(self.batch),

@@ -14,6 +14,7 @@ from pipeline.adapter.options import AdapterOptions
 from pipeline.bench.watching import Watch
 from pipeline.conditioning import Conditioning
 from pipeline.families.base import Family
+from pipeline.families.schedules import is_flow
 
 Points = tuple[Float[Tensor, "b c h w"], Float[Tensor, " b"], Float[Tensor, "b c h w"]]  # noisy, times, target
 
@@ -60,9 +61,8 @@ def _noised(family: Family, latents: Float[Tensor, "b c h w"]) -> Iterator[Point
     """Noisy latents, their times in [0, 1] and the target, drawn anew for each step."""
     from diffusers import DDPMScheduler
 
-    scheduler_config = family.part_config("scheduler")
-    is_flow = "flow" in str(scheduler_config.get("_class_name")).lower() or "use_flow_sigmas" in scheduler_config
-    scheduler = None if is_flow else DDPMScheduler.from_config(scheduler_config)
+    configuration = family.part_config("scheduler")
+    scheduler = None if is_flow(configuration) else DDPMScheduler.from_config(configuration)
     while True:
         noise = torch.randn_like(latents)
         if scheduler is None:

@@ -85,8 +85,9 @@ def _attention_backward_flops(gradient: Tensor, query: Tensor, key: Tensor, valu
 def attention_of(device: str) -> Iterator[None]:
     """Attention on tensors without values as a device computes and saves it; by itself torch takes the plainest way.
 
-    A CPU has one kernel, with a mask or without; CUDA flash attention for half precision without a mask, and else the
-    memory-efficient one. Masks may be on the CPU, where the lengths they say can be read.
+    'meta' is that plainest way: products that recompute nothing. A CPU has one kernel, with a mask or without; CUDA
+    flash attention for half precision without a mask, and else the memory-efficient one. Masks may be on the CPU, where
+    the lengths they say can be read.
     """
     usual = F.scaled_dot_product_attention
 
@@ -108,7 +109,9 @@ def attention_of(device: str) -> Iterator[None]:
             key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
         mask = None if attn_mask is None else attn_mask.to(query.device)
         found: Tensor
-        if device == "cpu":
+        if device == "meta":
+            found = usual(query, key, value, mask, dropout_p, is_causal, scale=scale)
+        elif device == "cpu":
             found = CPU_ATTENTION(query, key, value, dropout_p, is_causal, attn_mask=mask, scale=scale)[0]
         elif mask is None and query.dtype != torch.float32:
             found = aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)[0]

@@ -53,7 +53,7 @@ class StepShape:
     size: Size  # of the pictures
     batch_size: int
     dtype: torch.dtype  # of the frozen weights
-    device: str  # 'cpu' or 'cuda': they save other things of attention
+    device: str  # 'cpu' or 'cuda', which save other things of attention, or 'meta' for what has to be computed at least
     checkpointing: bool
 
 
