@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,9 @@ class Counts:
             return known.recall(self._name(shape), []) is not None
 
     def frozen_bytes(self, dtype: torch.dtype) -> int:
-        """The weights of the models that carry the adapter; nothing is counted for it."""
-        return (
-            sum(num_weights(model) for model in on_meta(self.family, list(self.chosen)[1:]).values()) * dtype.itemsize
-        )
+        """The weights that lie still while it trains; no step is counted for it."""
+        adapted = on_meta(self.family, list(self.chosen)[1:]).values()
+        return sum(map(num_weights, adapted)) * dtype.itemsize + self.reading_bytes(dtype)
 
     def decoder_bytes(self, dtype: torch.dtype) -> int:
         """What turns latents into pictures, which lies beside the denoiser for previews."""
@@ -57,13 +57,18 @@ class Counts:
 
     def encoding_bytes(self, dtype: torch.dtype) -> int:
         """Autoencoder and text encoders, which are there before the denoiser is loaded and gone then."""
-        source = self.family.source
-        texts = sum(
-            num_weights(part_on_meta(source, name)) for name in self.family.encoders if name in source.text_encoders
-        )
         upcast = self.family.part_config("vae").get("force_upcast", False)
-        vae = num_weights(part_on_meta(source, "vae")) * (UPCAST if upcast else dtype).itemsize
-        return texts * dtype.itemsize + vae
+        vae = num_weights(part_on_meta(self.family.source, "vae")) * (UPCAST if upcast else dtype).itemsize
+        return self._text_bytes(dtype) + vae
+
+    def reading_bytes(self, dtype: torch.dtype) -> int:
+        """Text encoders that carry no adapter and stay all the same: where one learns, all read in each step."""
+        return self._text_bytes(dtype, without=self.chosen) if len(self.chosen) > 1 else 0
+
+    def _text_bytes(self, dtype: torch.dtype, without: Container[str] = ()) -> int:
+        source = self.family.source
+        names = [name for name in self.family.encoders if name in source.text_encoders and name not in without]
+        return sum(num_weights(part_on_meta(source, name)) for name in names) * dtype.itemsize
 
     @property
     def _cache(self) -> Path:

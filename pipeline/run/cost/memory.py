@@ -69,7 +69,7 @@ def memory_of(counts: Counts, shape: StepShape, *, has_previews: bool, keeps_bes
     activations = max(0, step.step_bytes - FLOAT32 * step.num_trainable)  # its gradients are counted with the adapter
     fixed = CONTEXT_BYTES if shape.device == "cuda" else PROGRAM_BYTES
     return Memory(
-        weights=step.frozen_bytes,
+        weights=step.frozen_bytes + counts.reading_bytes(shape.dtype),
         adapter=held + state_bytes(run, step.trainable),
         activations=activations,
         decoder=counts.decoder_bytes(shape.dtype) if has_previews else 0,

@@ -6,7 +6,13 @@ from torch import Tensor, nn
 
 from pipeline.cards import Device
 from pipeline.config import Run
-from pipeline.run.cost.memory import Memory, state_bytes
+from pipeline.families import registry
+from pipeline.families.meta import part_on_meta
+from pipeline.geometry import Size
+from pipeline.run.cost.counts import Counts, num_weights
+from pipeline.run.cost.estimate import chosen_modules
+from pipeline.run.cost.memory import Memory, memory_of, state_bytes
+from pipeline.run.cost.step_on_meta import StepShape
 from pipeline.training.optim import BUILDERS, build_optimizer
 
 pytestmark = pytest.mark.unit
@@ -33,6 +39,21 @@ def test_the_most_at_a_time_is_training_or_encoding():
     memory = Memory(**parts, encoding=20)
     found = {room: (memory.fits(card), memory.surely_not(card)) for room in (86, 85, 67, 66) if (card := card_of(room))}
     assert found == {86: (True, False), 85: (False, False), 67: (False, False), 66: (False, True)}
+
+
+def test_where_text_encoders_learn_all_of_them_stay(miniature_of):
+    """SD3's T5 never learns, and is the largest."""
+    family, dtype = registry.detect(miniature_of("sd3")), torch.bfloat16
+    t5 = num_weights(part_on_meta(family.source, "text_encoder_3"))
+    found = {}
+    for learns in (False, True):
+        run = Run().replaced(train_text_encoder=learns)
+        counts = Counts(run, family, family.path(run.objective), chosen_modules(run, family))
+        found[learns] = counts.reading_bytes(dtype), counts.frozen_bytes(dtype)
+        shape = StepShape(Size.square(64), 1, dtype, "cuda", False)
+        memory = memory_of(counts, shape, has_previews=False, keeps_best=False)
+        assert memory.weights == pytest.approx(found[learns][1], rel=0.01), "places in a text stay whole numbers"
+    assert [found[learns][0] for learns in (False, True)] == [0, 2 * t5]
 
 
 def card_of(room: int) -> Device:
