@@ -1,6 +1,7 @@
 """What fits: the micro-batch of --train_batch_size auto, and what to change where a run does not fit."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 
 from pipeline.cards import Device
@@ -34,35 +35,40 @@ def _largest(memory_of: MemoryOf, shape: StepShape, device: Device) -> StepShape
 def refusal(memory_of: MemoryOf, shape: StepShape, device: Device, multiple: int) -> str:
     """What is said of a step that has no room, with what would; sides of pictures divide by `multiple`."""
     memory, ways = memory_of(shape), list(alternatives(memory_of, shape, device, multiple))
-    least = f"It would fit with {', or '.join(ways)}." if ways else "One example at half the size would not fit either."
+    small = "Not even one recomputed example at half the side would fit."
+    least = f"It would fit with {', or '.join(ways)}." if ways else small
+    less = " --base_quantization and --offload_base leave less of the base there." if device.kind != "cpu" else ""
     return (
         f"This run takes about {binary(memory.total)}, and {device.name} has {binary(device.memory_bytes)}: "
-        f"{memory.text(shape)}. {least}"
+        f"{memory.text(shape)}. {least}{less}"
     )
 
 
 def alternatives(memory_of: MemoryOf, shape: StepShape, device: Device, multiple: int) -> Iterator[str]:
     """Flags with which a step would fit, the least change first."""
-    found = _largest(memory_of, shape, device)
-    if found is not None:
-        yield _cut(found, shape)
     recomputed = dataclasses.replace(shape, checkpointing=True)
-    found = None if shape.checkpointing else _largest(memory_of, recomputed, device)
-    if found is not None:
-        yield f"--gradient_checkpointing{' and ' * (found.batch_size < shape.batch_size)}{_cut(found, shape)}"
+    ways = [_cut(found, shape) for way in (shape, recomputed) if (found := _largest(memory_of, way, device))]
+    yield from dict.fromkeys(ways)
     for share in SMALLER:
-        side = round(share * min(shape.size.width, shape.size.height)) // multiple * multiple
-        if side and memory_of(dataclasses.replace(shape, size=Size.square(side))).fits(device):
-            yield f"--resolution {side}"
+        side = round(share * math.sqrt(shape.size.area)) // multiple * multiple
+        if not side:
+            continue
+        smaller = dataclasses.replace(shape, size=Size.square(side))
+        # one change where that is enough; where nothing is enough by itself, all together
+        fits = memory_of(smaller).fits(device)
+        found = smaller if fits else None if ways else largest_fitting(memory_of, smaller, device)
+        if found is not None:
+            yield " and ".join(filter(None, [_cut(found, shape), f"--resolution {side}"]))
             return
 
 
 def _cut(found: StepShape, shape: StepShape) -> str:
-    """The flags that show as many examples in each step, fewer at once."""
-    if found.batch_size == shape.batch_size:
-        return ""
-    times = shape.batch_size // found.batch_size
-    return f"--train_batch_size {found.batch_size} (and {times} times the --gradient_accumulation_steps)"
+    """The flags that show as many examples in each step, fewer at once or recomputed."""
+    flags = ["--gradient_checkpointing"] if found.checkpointing and not shape.checkpointing else []
+    if found.batch_size < shape.batch_size:
+        times = shape.batch_size // found.batch_size
+        flags.append(f"--train_batch_size {found.batch_size} (and {times} times the --gradient_accumulation_steps)")
+    return " and ".join(flags)
 
 
 def divisors(number: int) -> list[int]:

@@ -13,6 +13,7 @@ from pipeline.run.cost.step_on_meta import StepShape
 
 pytestmark = pytest.mark.unit
 GIB = 2**30
+LESS = " --base_quantization and --offload_base leave less of the base there."
 WANTED = StepShape(Size.square(512), 6, torch.bfloat16, "cuda", False)
 
 
@@ -49,13 +50,33 @@ def test_asked_for_recomputing_stays():
 def test_a_refusal_says_what_is_taken_and_what_would_fit():
     said = refusal(memory_of, WANTED, Device("RTX 3060", "cuda", 6 * GIB), 64)
     assert said.startswith("This run takes about 8.0 GiB, and RTX 3060 has 6.0 GiB: 8.0 GiB = 2.0 GiB of weights")
-    assert said.endswith(
+    assert LESS in said
+    assert said.removesuffix(LESS).endswith(
         "It would fit with --train_batch_size 3 (and 2 times the --gradient_accumulation_steps), or "
         "--gradient_checkpointing, or --resolution 384."
     )
     said = refusal(memory_of, WANTED, Device("RTX 3060", "cuda", round(2.9 * GIB)), 64)
-    assert said.endswith(
+    assert said.removesuffix(LESS).endswith(
         "It would fit with --gradient_checkpointing and --train_batch_size 3 "
         "(and 2 times the --gradient_accumulation_steps)."
     )
-    assert refusal(memory_of, WANTED, Device("x", "cuda", GIB), 64).endswith("would not fit either.")
+    assert (
+        refusal(memory_of, WANTED, Device("x", "cuda", GIB), 64)
+        .removesuffix(LESS)
+        .endswith("at half the side would fit.")
+    )
+    assert LESS not in refusal(memory_of, WANTED, Device("x", "cpu", GIB), 64)
+
+
+def test_where_no_change_is_enough_by_itself_all_of_them_are_offered_together():
+    """Of 2.2 GiB the weights leave a fifth: one recomputed example takes 0.25, at three quarters of the side 0.14."""
+    said = refusal(memory_of, WANTED, Device("x", "cuda", round(2.2 * GIB)), 64)
+    assert said.removesuffix(LESS).endswith(
+        "It would fit with --gradient_checkpointing and --train_batch_size 1 "
+        "(and 6 times the --gradient_accumulation_steps) and --resolution 384."
+    )
+
+
+def test_a_smaller_resolution_is_the_side_of_a_square_whatever_the_shape_of_the_largest_pictures():
+    wide = dataclasses.replace(WANTED, size=Size(1024, 256))
+    assert refusal(memory_of, wide, Device("x", "cuda", 6 * GIB), 64).removesuffix(LESS).endswith("--resolution 384.")
