@@ -113,9 +113,12 @@ class Flux(Family):
         return unpacked
 
 
-@functools.lru_cache(maxsize=64)
+@functools.cache
 def _places(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The pipeline's places of tokens. It makes them on the host: a step copies nothing from there."""
+    """The pipeline's places of tokens. It makes them on the host: a step copies nothing from there.
+
+    None is ever let go, for a graph of a step reads it at its address.
+    """
     from diffusers import FluxPipeline
 
     places: Tensor = FluxPipeline._prepare_latent_image_ids(1, height, width, device, dtype)

@@ -136,12 +136,15 @@ class StepGraphs:
         return graph
 
     def _warmed_up(self, work: Work, loss: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Do the work a few times, aside on a GPU, as graphs ask for; what it came to, once."""
+        """Do the work a few times, aside on a GPU, as graphs ask for; what it came to, once.
+
+        The host may take part in the first: families keep what they make there of a shape.
+        """
 
         def several() -> None:
-            for number in range(WARM_UPS if loss.is_cuda else 1):
+            for number in range(WARM_UPS if loss.is_cuda else 2):
                 torch._foreach_zero_(self._sums)
-                with NoHost() if number == 0 else contextlib.nullcontext():  # type: ignore[no-untyped-call]
+                with NoHost() if number == 1 else contextlib.nullcontext():  # type: ignore[no-untyped-call]
                     work()
 
         aside(several, loss.device)

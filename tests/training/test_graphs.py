@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import train_lora
-from pipeline.families import registry
+from pipeline.families import flux, registry
 from pipeline.run import build
 from pipeline.run.encode import encode
 from pipeline.training import graphs, loop
@@ -129,6 +129,29 @@ def test_what_cannot_be_recorded_or_replays_something_else_is_launched_as_ever(l
         assert weight.grad.tolist() == [2.0, 36.0]
     assert said in step.failure
     assert capfd.readouterr().err.count("launched kernel by kernel") == 1
+
+
+def test_what_is_made_of_a_shape_at_first_may_come_from_the_host():
+    weight, kept = torch.nn.Parameter(torch.ones(2)), []
+
+    def losses(inputs):
+        if not kept:
+            kept.append(inputs["x"].max().item())
+        return squares(weight)(inputs)
+
+    step = graphs.StepGraphs(losses, [weight], 1, graphs.rehearse)
+    step.begin()
+    assert not step({"x": torch.ones(2)}).requires_grad
+    assert step.failure is None
+
+
+def test_places_of_tokens_stay_where_graphs_read_them():
+    def places(height):
+        return flux._places(height, 1, torch.device("cpu"), torch.float32)
+
+    first = places(1)
+    assert [len(places(height)) for height in range(2, 200)] == list(range(2, 200))
+    assert places(1) is first
 
 
 def test_shapes_beyond_the_limit_are_launched_as_ever(monkeypatch):
