@@ -16,6 +16,7 @@ from pipeline.adapter import dropout, pissa
 from pipeline.adapter.layers import TargetModule
 from pipeline.adapter.names import LIVE, belongs_to, in_file, is_a, is_adapter, is_live
 from pipeline.adapter.options import AdapterOptions
+from pipeline.adapter.quantized import QuantizedLinear
 from pipeline.adapter.streamed import is_streamed
 
 
@@ -130,13 +131,16 @@ def with_scale(denoiser: Any, scale: float) -> Iterator[None]:
 def folded(model: Any) -> Iterator[None]:
     """The adapter within the frozen weights for a while, which spares every layer its two products.
 
-    Only where the weights are float32 and on a CPU: half precision would round away what was learnt, and a GPU may
-    not have the room for adapted weights twice. The frozen ones come back bit for bit.
+    Only where the weights are there, in float32 and on a CPU: half precision would round away what was learnt, and a
+    GPU may not have the room for adapted weights twice. The frozen ones come back bit for bit.
     """
     layers = adapted_layers(model)
-    weights = [layer.get_base_layer().weight for layer in layers]
-    is_elsewhere = is_streamed(model) or not all(isinstance(weight, nn.Parameter) for weight in weights)
-    if is_elsewhere or any(weight.dtype != torch.float32 or weight.device.type != "cpu" for weight in weights):
+    frozen = [layer.get_base_layer() for layer in layers]
+    if is_streamed(model) or any(isinstance(layer, QuantizedLinear) for layer in frozen):  # whose weights are not there
+        yield
+        return
+    weights = [layer.weight for layer in frozen]
+    if any(weight.dtype != torch.float32 or weight.device.type != "cpu" for weight in weights):
         yield
         return
     own = [weight.data for weight in weights]

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 import train_lora
-from pipeline.adapter import precision
+from pipeline.adapter import lora, precision
 from pipeline.adapter.options import AdapterOptions
 from pipeline.adapter.quantized import PACKINGS, QuantizedLinear, quantize
 from pipeline.families.targets import TargetModules
@@ -26,6 +26,14 @@ def layer_of(kind, dtype=torch.float32, bias=True):
     whole = nn.Linear(256, 128, bias=bias)
     whole.weight.data.normal_()
     return whole.to(dtype), QuantizedLinear(whole.to(dtype), kind, CPU)
+
+
+def quantized_flux(miniature_of):
+    from diffusers import FluxTransformer2DModel
+
+    model = FluxTransformer2DModel.from_pretrained(miniature_of("flux") / "transformer", local_files_only=True)
+    quantize(model, "fp8", CPU)
+    return model
 
 
 @pytest.mark.parametrize("kind", PACKINGS)
@@ -53,6 +61,15 @@ def test_product_and_gradient_are_those_of_the_weight_and_none_is_kept_between(k
     assert torch.equal(*(torch.autograd.grad(value, x, up)[0] for value in (found, wanted)))
 
 
+def test_before_pictures_are_drawn_no_weight_is_made(miniature_of, monkeypatch):
+    """All at once they would take the memory that was saved."""
+    model = quantized_flux(miniature_of)
+    attach(model, AdapterOptions(rank=4, lora_layers="attention"), TargetModules({"attention": ("to_q",)}))
+    monkeypatch.setattr(QuantizedLinear, "made", lambda *_: pytest.fail("a weight was made"))
+    with lora.folded(model):
+        assert not any(layer.merged for layer in lora.adapted_layers(model))
+
+
 def test_in_float32_the_weight_is_the_same_one_and_looks_like_float32():
     model = nn.Module()
     model.layers = nn.ModuleList([nn.Sequential(nn.Linear(64, 32))])
@@ -68,10 +85,7 @@ def test_in_float32_the_weight_is_the_same_one_and_looks_like_float32():
 
 @pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"lora_init": "pissa"}], ids=["lora", "dora", "pissa"])
 def test_an_adapter_begins_as_the_base_in_few_bits(options, miniature_of):
-    from diffusers import FluxTransformer2DModel
-
-    model = FluxTransformer2DModel.from_pretrained(miniature_of("flux") / "transformer", local_files_only=True)
-    quantize(model, "fp8", CPU)
+    model = quantized_flux(miniature_of)
     block = model.transformer_blocks[0]
     x = torch.randn(2, 3, block.attn.to_q.in_features)
     base = block.attn.to_q(x)
