@@ -72,7 +72,7 @@ def load_models(context: RunContext) -> Models:
     if run.train.base_quantization is not None:
         fit.require_finite(models, family.source.folder)  # which few bits would hide
         quantize(models[family.denoiser], run.train.base_quantization, engine.device)
-    _to_device(pipe, engine.device, left=family.denoiser if run.train.offload_base else None)
+    to_device(pipe, engine.device, left=family.denoiser if run.train.offload_base else None)
     fit.require_finite(models, family.source.folder)
     alignment.align(models.values())
     chosen = init_from.chosen(family, models, run.adapter)
@@ -98,7 +98,8 @@ def load_models(context: RunContext) -> Models:
     return Models(denoiser, live, live)
 
 
-def _to_device(pipe: Any, device: torch.device, *, left: str | None) -> None:
+def to_device(pipe: Any, device: torch.device, *, left: str | None) -> None:
+    """Move the models of a pipeline, but for one that is left where it is."""
     for name, part in pipe.components.items():
         if isinstance(part, torch.nn.Module) and name != left:
             part.to(device)
@@ -122,7 +123,7 @@ def build_previews(context: RunContext, models: Models) -> Previews | None:
     preview, device, dtype = context.run.preview, context.engine.device, context.engine.precision.dtype
     family, denoiser = context.family, models.adapted.denoiser
     pipe = family.around(denoiser, dtype=dtype)
-    _to_device(pipe, device, left=family.denoiser)  # which is where it shall be
+    to_device(pipe, device, left=family.denoiser)  # which is where it shall be
     size, told = context.plan.preview_size, context.run.model.drawing
     settings = SampleSettings(preview.guidance, preview.num_inference_steps, size, guidance=preview.guiding, **told)
     embed = functools.partial(embedded, context, models)

@@ -4,12 +4,14 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from pipeline.adapter.streamed import BlockStream
 from pipeline.console import tell
 from pipeline.data.class_images import num_to_draw, read_drawn
 from pipeline.evaluation.resumable import draw_missing
 from pipeline.evaluation.sample import Sampler, SampleRequest, SampleSettings, pictures_at_once
 from pipeline.hashing import digest
 from pipeline.remembered import cache_folder
+from pipeline.run.build import to_device
 from pipeline.run.context import RunContext, planned, with_class
 
 VERSION = "1"  # raise it when the same request makes other pictures
@@ -70,12 +72,18 @@ def path_of(folder: Path, seed: int) -> Path:
 
 
 def sampler_of(context: RunContext, settings: SampleSettings) -> Sampler:
-    """The base as it is before anything is trained; its text encoders are gone again once they have read the prompt."""
+    """The base as it is before anything is trained; its text encoders are gone again once they have read the prompt.
+
+    Where the device is spared, its blocks come from the host: as a whole they may not fit.
+    """
     family, engine = context.family, context.engine
     dtype, device = engine.precision.dtype, engine.device
     encoders = family.load_encoders(dtype).to(device)
     known = {prompt: family.embed(encoders, prompt) for prompt in (context.run.data.class_prompt, None)}
     del encoders
     denoiser = getattr(family.load(family.denoiser, dtype=dtype), family.denoiser)
-    pipe = family.around(denoiser, dtype=dtype).to(device)
+    pipe, is_spared = family.around(denoiser, dtype=dtype), context.run.train.spares_base
+    to_device(pipe, device, left=family.denoiser if is_spared else None)
+    if is_spared:
+        BlockStream(denoiser, device)
     return Sampler(pipe, denoiser, known.__getitem__, settings, family=type(family))

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from pipeline.__main__ import main
+from pipeline.adapter.streamed import is_streamed
 from pipeline.data import class_images, views
 from pipeline.data.options import DataOptions
 from pipeline.data.reading import read_manifest
@@ -67,6 +68,13 @@ def test_the_base_draws_them_once_and_in_any_batch_the_same(own, tmp_path, monke
     pipe = draw_class.sampler_of(context, draw_class.settings_of(context))
     requests = [SampleRequest("a square", seed) for seed in range(16)]
     for path, picture_of_base in zip(drawn_in(tmp_path), pipe.draw(requests), strict=False):
+        assert np.array_equal(np.asarray(Image.open(path)), np.asarray(picture_of_base))
+    spared = prepared([*own, *PRIOR, "--base_quantization", "int8"], tmp_path / "spared")
+    settings = draw_class.settings_of(spared)
+    assert draw_class.folder_of(spared, settings) == drawn_in(tmp_path)[0].parent
+    sampler = draw_class.sampler_of(spared, settings)
+    assert is_streamed(sampler.denoiser)  # the whole base, on a device that may not hold it
+    for path, picture_of_base in zip(drawn_in(tmp_path), sampler.draw(requests), strict=False):
         assert np.array_equal(np.asarray(Image.open(path)), np.asarray(picture_of_base))
     drawn, draw = [], Sampler.draw
     monkeypatch.setattr(Sampler, "draw", lambda self, requests: drawn.append(1) or draw(self, requests))
