@@ -13,7 +13,7 @@ from pipeline.data.cache import Cache
 from pipeline.data.class_images import apart, num_to_draw, promised
 from pipeline.data.manifest import Manifest, column
 from pipeline.data.split import FOR_FEW
-from pipeline.engine import Engine
+from pipeline.engine import Engine, Precision
 from pipeline.errors import ConfigError
 from pipeline.evaluation.extractors import table as extractors
 from pipeline.evaluation.sample import guidance_clashes
@@ -23,7 +23,7 @@ from pipeline.objective.paths import DiffusionPath
 from pipeline.remembered import cache_folder
 from pipeline.run import data_notes, prompts, shapes, speed
 from pipeline.run.cost.devices import at_hand
-from pipeline.run.cost.estimate import Estimate, estimate_of
+from pipeline.run.cost.estimate import estimate_of
 from pipeline.run.plan import Plan, make_plan
 from pipeline.run.preflight import MAX_DRAWN, RunData
 from pipeline.sampling.options import SCALES
@@ -68,9 +68,7 @@ def prepare(
     gives way if it is `yielding`; `notes` join the plan's. Raises ConfigError or CheckpointError, naming all that does
     not go together.
     """
-    train = run.train
-    precision = train.mixed_precision if card is None else on_card(train.mixed_precision)
-    engine = Engine(precision, allow_tf32=train.allow_tf32, deterministic=train.deterministic)
+    engine = engine_for(run, card)
     family = registry.find(run.model, run.data.cache_dir, weights=weights)
     _ = family.path(run.objective)  # raises for a model that cannot be trained, a refiner say
     captions = [caption for texts in column(data.manifest.examples, "captions") for caption in texts]
@@ -84,7 +82,7 @@ def prepare(
     path = family.path(run.objective)
     data, drawn = to_draw(run, family, data)
     data = with_class(run, family, data)
-    device = at_hand(engine.device, engine.num_processes) if card is None else cards.CARDS[cards.spelled(card)]
+    device = least_at_hand(engine) if card is None else cards.CARDS[cards.spelled(card)]
     run, cut = with_batch(run, engine, family, path, data=data, device=device)
     context = planned(run, engine, family, path, data=data, folder=folder, device=device, dry=not weights)
     others = data_notes.of_other("test set", data.test_set if run.data.evaluation_data_dir is not None else None)
@@ -108,30 +106,28 @@ def planned(
 
     Raises ConfigError where its numbers do not fit together, or it does not fit the device.
     """
-    device = device or at_hand(engine.device, engine.num_processes)
-    estimate = estimated(run, engine, family, path, data=data, device=device)
+    device = device or least_at_hand(engine)
+    possible = shapes.offered(run, family)
+    sampler = shapes.sampler_for(run, data.shown, possible, engine.num_processes)
+    estimate = estimate_of(
+        run, family, path, data=data, buckets=sampler.buckets, dtype=engine.precision.dtype, device=device
+    )
     plan = make_plan(
         run,
         family,
         path,
         data=data,
+        possible=possible,
+        sampler=sampler,
         precision=engine.precision,
-        how=speed.choose(run, device=engine.device, precision=engine.precision),
+        how=speed.choose(run, device=engine.device if device.is_here else device, precision=engine.precision),
         num_processes=engine.num_processes,
         output_dir=folder,
-        estimate=estimate if estimate.is_wanted(run, dry=dry) else None,
+        estimate=estimate,
+        is_estimated=estimate.is_wanted(run, dry=dry),
     )
     path = path.to(engine.device)
     return RunContext(run=run, engine=engine, family=family, path=path, data=data, plan=plan, folder=folder)
-
-
-def estimated(
-    run: Run, engine: Engine, family: Family, path: DiffusionPath, *, data: RunData, device: Device
-) -> Estimate:
-    """What a run takes on a device."""
-    possible = shapes.offered(run, family)
-    buckets = shapes.sampler_for(run, data.shown, possible, engine.num_processes).buckets
-    return estimate_of(run, family, path, data=data, buckets=buckets, dtype=engine.precision.dtype, device=device)
 
 
 def with_batch(
@@ -140,12 +136,30 @@ def with_batch(
     """The run with a number for --train_batch_size auto, the same in every process, and a note that says how."""
     if run.train.train_batch_size != "auto":
         return run, ()
-    return engine.on_main(lambda: estimated(run, engine, family, path, data=data, device=device).fitted(run))
+
+    def fitted() -> tuple[Run, tuple[str, ...]]:
+        buckets = shapes.sampler_for(run, data.shown, shapes.offered(run, family), engine.num_processes).buckets
+        dtype = engine.precision.dtype
+        return estimate_of(run, family, path, data=data, buckets=buckets, dtype=dtype, device=device).fitted(run)
+
+    return engine.on_main(fitted)
 
 
-def on_card(asked: str | None) -> str:
-    """The precision of a run on a card that is not here: bf16 is usual there, and fp16 takes as much."""
-    return "bf16" if asked in (None, "fp16") else asked
+def engine_for(run: Run, card: str | None) -> Engine:
+    """What executes the run; for a card that is not here nothing does, and its precision is the one it has there."""
+    train, asked = run.train, run.train.mixed_precision
+    engine = Engine(asked if card is None else "no", allow_tf32=train.allow_tf32, deterministic=train.deterministic)
+    if card is not None:
+        why = "asked for by --mixed_precision" if asked else "as accelerate_configs/single_gpu.yaml says"
+        where = f"for {cards.CARDS[cards.spelled(card)].name}, which is not here"
+        engine.precision = Precision(asked or "bf16", f"{why}; {where}")
+    return engine
+
+
+def least_at_hand(engine: Engine) -> Device:
+    """The device with the least free memory of all processes: what is decided by it is so for all of them."""
+    devices: list[Device] = engine.gather(at_hand(engine.device, engine.num_processes))
+    return min(devices, key=lambda device: device.memory_bytes)
 
 
 def resumed_batch(run: Run, folder: Path) -> Run:

@@ -22,6 +22,7 @@ from pipeline.remembered import cache_folder
 from pipeline.run import data_notes, disk, plan_text, shapes
 from pipeline.run.beside import beside
 from pipeline.run.cost.estimate import Estimate, chosen_modules
+from pipeline.run.cost.step_on_meta import Chosen
 from pipeline.run.preflight import RunData
 from pipeline.run.speed import Speed
 from pipeline.training.remaining import PASSES_PER_EXAMPLE, Beside
@@ -82,20 +83,22 @@ def make_plan(
     path: DiffusionPath,
     *,
     data: RunData,
+    possible: Offered,
+    sampler: StepSampler,
     precision: Precision,
     how: Speed,
     num_processes: int,
     output_dir: Path,
-    estimate: Estimate | None = None,
+    estimate: Estimate,
+    is_estimated: bool,
 ) -> Plan:
-    """Work out the run; with an `estimate` also what it takes. Raises ConfigError for what does not fit together."""
-    possible, manifest, held_out = shapes.offered(run, family), data.shown, data.held_out
-    sampler = shapes.sampler_for(run, manifest, possible, num_processes)
+    """Work out the run, if it `is_estimated` also what it takes. Raises ConfigError for what does not fit together."""
+    manifest, held_out = data.shown, data.held_out
     num_steps, length_reason = length_of(run, sampler, data.num_own)
     schedule = build_schedule(run.optim, num_steps, sampler.batch_size)
     extra = beside(run, family, data)
     interval, interval_reason = _validation_interval(run, extra, sampler, num_steps)
-    num_trainable = num_weights_of(chosen := all_target_modules(run, family))
+    num_trainable = num_weights_of(chosen := all_of(estimate.counts.chosen))
     counts = {"num_steps": num_steps, "num_trainable": num_trainable}
     needed = disk.needed(run, family, data, sampler=sampler, possible=possible, precision=precision, **counts)
     disk.require_space(needed, room := disk.room_for(needed, output_dir, cache_folder(run.data.cache_dir)))
@@ -115,7 +118,7 @@ def make_plan(
         notes=(
             *_notes(run, manifest, shapes.notes(manifest, sampler, possible)),
             *_notes_of_options(run, schedule, chosen),
-            *(estimate.notes(run) if estimate is not None else ()),
+            *(estimate.notes(run) if is_estimated else ()),
         ),
     )
     rows = (
@@ -125,19 +128,13 @@ def make_plan(
         ("steps", f"{num_steps} of {plan_text.batch_text(run, num_processes)}"),
         ("epochs", f"{num_steps * sampler.batch_size / sampler.num_entries:.1f} ({length_reason})"),
         *plan_text.training_rows(run, family, schedule, chosen),
-        ("precision", _precision_text(precision, estimate)),
+        ("precision", f"{precision.name} ({precision.reason})"),
         *how.rows,
         *plan_text.kept_rows(run, held_out, interval, interval_reason),
         *plan_text.disk_rows(run, needed, output_dir),
-        *(estimate.rows(run, num_steps, extra.measuring(num_steps, interval)) if estimate is not None else ()),
+        *(estimate.rows(run, num_steps, extra.measuring(num_steps, interval)) if is_estimated else ()),
     )
     return dataclasses.replace(plan, rows=rows)
-
-
-def _precision_text(precision: Precision, estimate: Estimate | None) -> str:
-    if estimate is None or estimate.device.is_here:
-        return f"{precision.name} ({precision.reason})"
-    return f"{precision.name}, on a {estimate.device.name} that is not here"
 
 
 def _asked_interval(run: Run, sampler: StepSampler) -> int:
@@ -167,7 +164,12 @@ def _validation_interval(run: Run, extra: Beside, sampler: StepSampler, num_step
 
 def all_target_modules(run: Run, family: Family) -> list[TargetModule]:
     """The layers to be adapted, of every model."""
-    return [module for modules in chosen_modules(run, family).values() for module in modules]
+    return all_of(chosen_modules(run, family))
+
+
+def all_of(chosen: Chosen) -> list[TargetModule]:
+    """The layers of every model in one list."""
+    return [module for modules in chosen.values() for module in modules]
 
 
 def num_weights_of(chosen: list[TargetModule]) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.adapter.compiled import compiler_missing
+from pipeline.cards import Device
 from pipeline.config import Run
 from pipeline.engine import Precision
 from pipeline.errors import ConfigError
@@ -19,10 +20,10 @@ class Speed:
     rows: tuple[tuple[str, str], ...]  # for the plan; nothing where all is as ever
 
 
-def choose(run: Run, *, device: torch.device, precision: Precision) -> Speed:
-    """What a run is executed with. Raises ConfigError for what is asked for and cannot be."""
+def choose(run: Run, *, device: torch.device | Device, precision: Precision) -> Speed:
+    """What a run is executed with, here or on a card that is not here. Raises ConfigError for what cannot be."""
     obstacle = _graphs_obstacle(run, precision)
-    asked, on_gpu = run.train.cuda_graphs, device.type == "cuda"
+    asked, on_gpu = run.train.cuda_graphs, (device.kind if isinstance(device, Device) else device.type) == "cuda"
     if asked == "on" and obstacle is not None:
         raise ConfigError(f"--cuda_graphs on: {obstacle}; leave it out.")
     graphs = asked == "on" or (asked == "auto" and on_gpu and obstacle is None)
@@ -53,10 +54,10 @@ def _graphs_obstacle(run: Run, precision: Precision) -> str | None:
     return None
 
 
-def _compiled(run: Run, device: torch.device) -> str:
-    """What is compiled. Raises ConfigError where no compiler is."""
-    missing = compiler_missing(device)
+def _compiled(run: Run, device: torch.device | Device) -> str:
+    """What is compiled. Raises ConfigError where no compiler is; what is installed beside a card is not known."""
+    missing = None if isinstance(device, Device) else compiler_missing(device)
     if missing is not None:
         raise ConfigError(f"--compile needs {missing}, which is not installed here; leave it out.")
     kernels = f"the blocks of the denoiser, while it learns; kernels are kept in {cache_folder(run.data.cache_dir)}"
-    return f"{kernels}. On a CPU it was slower where it was measured" if device.type == "cpu" else kernels
+    return f"{kernels}. On a CPU it was slower where it was measured" if device == torch.device("cpu") else kernels

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.adapter import init_from
-from pipeline.adapter.layers import TargetModule
 from pipeline.cards import Device
 from pipeline.config import Run
 from pipeline.data.buckets import Bucket
@@ -19,11 +18,10 @@ from pipeline.run.cost import fitting
 from pipeline.run.cost.counts import Counts
 from pipeline.run.cost.memory import Memory, binary, memory_of
 from pipeline.run.cost.seconds import FORWARD_SHARE, step_seconds
-from pipeline.run.cost.step_on_meta import StepShape
+from pipeline.run.cost.step_on_meta import Chosen, StepShape
 from pipeline.run.preflight import RunData
 
 MUCH = 0.25  # of a machine's free memory: a model whose weights take more is counted before it is loaded
-Chosen = dict[str, list[TargetModule]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +44,7 @@ class Estimate:
         return memory_of(self.counts, shape, has_previews=self.has_previews, keeps_best=self.keeps_best)
 
     def is_wanted(self, run: Run, *, dry: bool) -> bool:
-        """Whether a step is to be counted: on a CPU a small model just begins, unless it was counted already.
-
-        Not where the base takes less than its weights: that is not counted.
-        """
-        if run.train.spares_base:
-            return False
+        """Whether a step is to be counted: on a CPU a small model just begins, unless it was counted already."""
         if dry or self.device.kind != "cpu" or self.counts.is_known(self.shape(run, run.train.batch_size)):
             return True
         return self.counts.frozen_bytes(self.dtype) > MUCH * self.device.memory_bytes
@@ -81,7 +74,12 @@ class Estimate:
         return run, (note,)
 
     def notes(self, run: Run) -> tuple[str, ...]:
-        """What there is to say of the room. Raises ConfigError for a GPU that surely has too little."""
+        """What there is to say of the room. Raises ConfigError for a GPU that surely has too little.
+
+        Nothing where the base takes less than its weights: that is not counted.
+        """
+        if run.train.spares_base:
+            return ()
         shape = self.shape(run, run.train.batch_size)
         memory = self.memory_of(shape)
         if memory.surely_not(self.device) and self.device.kind != "cpu":
@@ -97,7 +95,8 @@ class Estimate:
         """Memory and time; `passes`: forward passes of single examples beside the steps, to measure."""
         shape, train = self.shape(run, run.train.batch_size), run.train
         room = "" if self.device.is_here else f"; {self.device.name} has {binary(self.device.memory_bytes)}"
-        rows = [("memory", self.memory_of(shape).text(shape) + room)]
+        spared = "; less for what the base is spared, which is not counted" if train.spares_base else ""
+        rows = [("memory", self.memory_of(shape).text(shape) + spared + room)]
         found = step_seconds(self.counts.step(shape), shape, self.device, train.gradient_accumulation_steps)
         if found is not None:
             rows.append(("time", found.text(num_steps, FORWARD_SHARE * passes / train.examples_per_process)))

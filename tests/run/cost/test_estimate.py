@@ -8,9 +8,11 @@ import torch
 
 from pipeline import cards, config
 from pipeline.cards import CARDS, Device
+from pipeline.engine import Engine
 from pipeline.errors import ConfigError
 from pipeline.geometry import Size
 from pipeline.run import context as contexts
+from pipeline.run import preflight, speed
 from pipeline.run.cost import seconds
 from pipeline.run.cost.step_on_meta import StepCount, StepShape
 from tests.conftest import prepared
@@ -61,17 +63,42 @@ def test_a_plan_for_a_card_that_is_not_here(small, tmp_path, trainer):
     ended = trainer(*small, "--output_dir", tmp_path / "out", "--dry_run", "--for", "RTX 4090")
     assert ended.code == 0
     for said in (
-        "bf16, on a RTX 4090 that is not here",
+        "bf16 (as accelerate_configs/single_gpu.yaml says; for RTX 4090, which is not here)",
         "; RTX 4090 has 23.3 GiB",
         "kernels at 20 us of the host each, within a factor of two",
     ):
         assert said in ended.output
 
 
-def contexts_data(command, folder):
-    from pipeline.run import preflight
+def planned_for(card, flags, folder):
+    """The rows of a dry run's plan."""
+    command = config.parse([*flags, "--dry_run"])
+    data = preflight.preflight(command.run, folder / "out", command.yielding)
+    Engine(None).release()  # whatever precision an earlier test left
+    context = contexts.prepare(command.run, data, folder / "out", weights=False, card=card)
+    context.engine.release()
+    return dict(context.plan.rows)
 
-    return preflight.preflight(command.run, folder / "out", command.yielding)
+
+def test_a_plan_for_a_card_is_that_of_the_card_in_every_row(small, tmp_path, monkeypatch):
+    """Not of the machine that makes it, which has no compiler and launches no graphs."""
+    monkeypatch.setattr(speed, "compiler_missing", lambda device: "a compiler")
+    rows = planned_for("rtx3060", [*small, "--cuda_graphs", "auto", "--compile"], tmp_path)
+    assert rows["step"] == "launched as one graph for each shape (--cuda_graphs auto)"
+    assert "slower" not in rows["compiled"]
+    half = [*small, "--cuda_graphs", "auto", "--mixed_precision", "fp16", "--base_quantization", "int8"]
+    rows = planned_for("rtx3060", half, tmp_path)
+    assert rows["precision"] == "fp16 (asked for by --mixed_precision; for RTX 3060, which is not here)"
+    assert rows["step"].startswith("launched kernel by kernel: float16")
+    assert rows["memory"].endswith("; less for what the base is spared, which is not counted; RTX 3060 has 11.6 GiB")
+
+
+def test_processes_agree_on_the_device_with_the_least_memory(small, tmp_path, monkeypatch):
+    """Or one would refuse what the others begin, and nobody but the first says why."""
+    monkeypatch.setattr(contexts, "at_hand", lambda *_: Device("a card", "cuda", 10**12))
+    monkeypatch.setattr(Engine, "gather", lambda self, own: [own, Device("another", "cuda", 2_000_000)])
+    with pytest.raises(ConfigError, match="and another has 2 MiB"):
+        prepared(small, tmp_path / "out")
 
 
 def test_cards_are_named_and_for_goes_with_dry_run():
@@ -100,11 +127,7 @@ def test_a_step_takes_as_long_as_its_operations_or_its_launches():
 def test_a_small_model_on_a_cpu_begins_without_being_counted(small, tmp_path):
     own = [*small[: small.index("--cache_dir")], *small[small.index("--cache_dir") + 2 :], "--cache_dir", str(tmp_path)]
     assert "memory" not in dict(prepared(own, tmp_path / "out").plan.rows)
-    command = config.parse([*own, "--dry_run"])
-    assert command is not None
-    data = contexts_data(command, tmp_path)
-    dry = contexts.prepare(command.run, data, tmp_path / "out", weights=False).plan
-    assert "memory" in dict(dry.rows)
+    assert "memory" in planned_for(None, own, tmp_path)
     assert "memory" in dict(prepared(own, tmp_path / "out").plan.rows), "what was counted is known"
     (known,) = [path for path in (tmp_path / "encoded" / "known").glob("*.json") if "num_kernels" in path.read_text()]
     assert len(json.loads(known.read_text(encoding="utf-8"))["facts"]) == 1
