@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt8
 from PIL import Image
 
 from pipeline.data import images
@@ -18,6 +18,7 @@ from pipeline.geometry import Size
 from pipeline.hashing import digest
 
 Places = Int64[np.ndarray, " n"]  # of examples in a manifest
+Letters = UInt8[np.ndarray, "n length"]  # of texts
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,10 @@ class Columns(Sequence[Example], ABC):
         """One field of every example."""
 
     @abstractmethod
+    def letters(self, name: str) -> Letters | None:
+        """A field whose texts are all of one length, as bytes; None where they are not."""
+
+    @abstractmethod
     def at(self, places: Places) -> "Columns":
         """Those at some places, in this order."""
 
@@ -78,6 +83,16 @@ def column(examples: Sequence[Example], name: str) -> list[Any]:
     if isinstance(examples, Columns):
         return examples.column(name)
     return [getattr(example, name) for example in examples]
+
+
+def letters(examples: Sequence[Example], name: str) -> Letters | None:
+    """A field whose texts are all of one length, as bytes; None where they are not."""
+    if isinstance(examples, Columns):
+        return examples.letters(name)
+    texts = [(text or "").encode() for text in column(examples, name)]
+    if len({len(text) for text in texts}) > 1:
+        return None
+    return np.frombuffer(b"".join(texts), dtype=np.uint8).reshape(len(texts), -1)
 
 
 def at(examples: Sequence[Example], places: Places) -> Sequence[Example]:

@@ -17,7 +17,7 @@ import numpy as np
 import xxhash
 
 from pipeline import atomic
-from pipeline.data.manifest import Columns, Example, Places
+from pipeline.data.manifest import Columns, Example, Letters, Places
 from pipeline.data.options import DataOptions
 from pipeline.data.rows import FileSource, Source
 from pipeline.errors import DataError
@@ -157,10 +157,26 @@ class Mapped(Columns):
             return [_source(path) for path in self._cells("path" if name == "source" else "mask")]
         return self._cells(name)
 
+    def letters(self, name: str) -> Letters | None:
+        """A field whose texts are all of one length, as bytes; None where they are not."""
+        pieces = []
+        for chunk in self._taken(name).chunks:
+            _, places, text = chunk.buffers()
+            edges = np.frombuffer(places, dtype=np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+            lengths = np.diff(edges)
+            if len({*lengths.tolist()}) > 1:
+                return None
+            pieces.append(np.frombuffer(text, dtype=np.uint8)[edges[0] : edges[-1]].reshape(len(chunk), -1))
+        return np.concatenate(pieces) if len({piece.shape[1] for piece in pieces}) == 1 else None
+
+    def _taken(self, name: str) -> Any:
+        """A column of the file, at these places."""
+        found = self.file.table[name]
+        return found if self.places is None else found.take(self.places)
+
     def _cells(self, name: str) -> list[Any]:
         """A column of the file as it is kept."""
-        found = self.file.table[name]
-        found = found if self.places is None else found.take(self.places)
+        found = self._taken(name)
         if name in LISTS:
             return list(itertools.chain.from_iterable(map(_tuples, found.chunks)))
         cells: list[Any] = found.to_numpy().tolist()

@@ -1,11 +1,12 @@
 """Pictures that are nearly the same: found by a hash of their shapes and a sketch of their colours."""
 
 import base64
+import binascii
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt64
+from jaxtyping import Bool, Int64, UInt8, UInt64
 from PIL import Image
 
 BITS = 64  # of a perceptual hash
@@ -31,12 +32,15 @@ def sketch_of(picture: Image.Image) -> str:
     return bits.tobytes().hex() + base64.b64encode(colours.tobytes()).decode()
 
 
-def groups(sketches: Sequence[str]) -> list[int]:
-    """For each picture the first one it is nearly the same as, directly or through others; its own place where none."""
-    letters = np.frombuffer("".join(sketches).encode(), dtype=np.uint8).reshape(len(sketches), -1)
-    hexed, coded = (part.tobytes().decode() for part in (letters[:, : BITS // 4], letters[:, BITS // 4 :]))
-    hashes = np.frombuffer(bytes.fromhex(hexed), dtype=">u8").astype(np.uint64)
-    colours = np.frombuffer(base64.b64decode(coded), dtype=np.uint8).reshape(len(sketches), -1)  # 64 letters: 48 bytes
+def groups(sketches: UInt8[np.ndarray, "n 80"]) -> Places:
+    """For each picture the first one it is nearly the same as, directly or through others; its own place where none.
+
+    `sketches` are their letters, as bytes.
+    """
+    hexed, coded = (part.tobytes() for part in (sketches[:, : BITS // 4], sketches[:, BITS // 4 :]))
+    hashes = np.frombuffer(binascii.unhexlify(hexed), dtype=">u8").astype(np.uint64)
+    colours = np.frombuffer(binascii.a2b_base64(coded), dtype=np.uint8).reshape(len(sketches), -1)  # 64 letters: 48
+    del hexed, coded  # of a million pictures 80 MB
     leader = np.arange(len(sketches))
 
     def are_near(first: Places, second: Places) -> Bool[np.ndarray, " n"]:
@@ -52,7 +56,7 @@ def groups(sketches: Sequence[str]) -> list[int]:
             leader[high] = low
         while not np.array_equal(leader, leader[leader]):
             leader[:] = leader[leader]
-    return [int(place) for place in leader]
+    return leader
 
 
 def _root(leader: Places, place: int) -> int:
@@ -74,7 +78,8 @@ def matches(
     parts = [(1 << high) - (1 << low) for low, high in itertools.pairwise(edges)]
     for equal in itertools.combinations(parts, num_parts - MOST_BITS):
         mask = np.uint64(sum(equal))
-        for places, others in _with_equal_keys(first & mask, second & mask):
+        pieces = _in_one(first & mask) if first is second else _in_both(first & mask, second & mask)
+        for places, others in pieces:
             few = np.bitwise_count(first[places] ^ second[others]) <= MOST_BITS
             places, others = places[few], others[few]
             near = are_near(places, others)
@@ -82,20 +87,30 @@ def matches(
                 yield places[near], others[near]
 
 
-def _with_equal_keys(
-    mine: UInt64[np.ndarray, " n"], theirs: UInt64[np.ndarray, " m"]
-) -> Iterator[tuple[Places, Places]]:
-    """The places of equal keys in both lists, each of the first at most once in a piece; of very many those whose
-    places are nearest."""
+def _in_one(keys: UInt64[np.ndarray, " n"]) -> Iterator[tuple[Places, Places]]:
+    """The places of equal keys, each pair once; of very many those whose places are nearest."""
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+    begin, here = np.repeat(first, np.diff(first, append=len(keys))), np.arange(len(keys))
+    return _pieces(order, order, np.maximum(begin, here - MOST_WITH_A_KEY), here)
+
+
+def _in_both(mine: UInt64[np.ndarray, " n"], theirs: UInt64[np.ndarray, " m"]) -> Iterator[tuple[Places, Places]]:
+    """The places of keys that are in both lists; of very many those whose places are nearest."""
     asking, order = (np.argsort(keys, kind="stable") for keys in (mine, theirs))
     mine, theirs = mine[asking], theirs[order]
     begin, end = (np.searchsorted(theirs, mine, side) for side in ("left", "right"))
     in_order = np.searchsorted(theirs, theirs) * len(theirs) + order  # by key, and then by place
     begin = np.maximum(begin, np.searchsorted(in_order, begin * len(theirs) + asking - MOST_WITH_A_KEY // 2))
-    end = np.minimum(end, begin + MOST_WITH_A_KEY)
-    left = np.arange(len(mine))
+    return _pieces(asking, order, begin, np.minimum(end, begin + MOST_WITH_A_KEY))
+
+
+def _pieces(asking: Places, order: Places, begin: Places, end: Places) -> Iterator[tuple[Places, Places]]:
+    """Each that asks with those from `begin` to before its `end`; a piece holds one of them for each that has more."""
+    left = np.flatnonzero(begin < end)
     for offset in itertools.count():
-        left = left[begin[left] + offset < end[left]]
         if not len(left):
             return
         yield asking[left], order[begin[left] + offset]
+        left = left[begin[left] + offset + 1 < end[left]]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from pipeline.data.manifest import Manifest, Places, at, column
+from pipeline.data.manifest import Example, Manifest, Places, at, column, letters
 from pipeline.data.near import groups
 from pipeline.errors import ConfigError
 from pipeline.hashing import digest
@@ -35,15 +35,16 @@ def split(manifest: Manifest, share: float | None, *, yields: bool = False) -> t
             f"--validation_split {share:g} holds out {num_held_out} of {num_images} images (never fewer than "
             f"{MIN_HELD_OUT}), which leaves none to train on; give more images or --validation_split 0."
         )
-    sketches = column(manifest.examples, "sketch")
-    held_out = _chosen([sketches[place] for place in last], num_held_out)[numbers]
+    held_out = _chosen(at(manifest.examples, last), num_held_out)[numbers]
     kept_apart = at(manifest.examples, np.flatnonzero(held_out))
     return manifest.of(np.flatnonzero(~held_out)), Manifest(manifest.origin, kept_apart).distinct()
 
 
 def images_of(manifest: Manifest) -> tuple[Places, Int64[np.ndarray, " m"]]:
     """The number of each example's image, in the order of their ranks, and the last example of each image."""
-    ranks = bytes.fromhex("".join(map(rank_of, column(manifest.examples, "image_id"))))
+    ranks = bytearray()
+    for image_id in column(manifest.examples, "image_id"):
+        ranks += bytes.fromhex(rank_of(image_id))
     high, low = np.frombuffer(ranks, dtype=">u8").astype(np.uint64).reshape(-1, 2).T
     order = np.lexsort((low, high))
     is_last = np.ones(len(order), dtype=bool)
@@ -53,17 +54,18 @@ def images_of(manifest: Manifest) -> tuple[Places, Int64[np.ndarray, " m"]]:
     return numbers, order[is_last]
 
 
-def _chosen(sketches: Sequence[str], number: int) -> Bool[np.ndarray, " m"]:
+def _chosen(images: Sequence[Example], number: int) -> Bool[np.ndarray, " m"]:
     """The first so many images, those that are nearly the same together; a group of more than that is trained on."""
-    firsts = np.array(groups(sketches) if all(sketches) else range(len(sketches)))
-    sizes, chosen, found = np.bincount(firsts), np.zeros(len(sketches), dtype=bool), 0
+    sketches = letters(images, "sketch")
+    firsts = np.arange(len(images)) if sketches is None or not sketches.size else groups(sketches)
+    sizes, chosen, found = np.bincount(firsts), np.zeros(len(images), dtype=bool), 0
     for first in np.flatnonzero(sizes):
         if found >= number:
             break
-        if sizes[first] <= number and found + sizes[first] < len(sketches):
+        if sizes[first] <= number and found + sizes[first] < len(images):
             chosen[first] = True
             found += sizes[first]
-    return chosen[firsts] if found >= min(number, MIN_HELD_OUT) else np.arange(len(sketches)) < number
+    return chosen[firsts] if found >= min(number, MIN_HELD_OUT) else np.arange(len(images)) < number
 
 
 def rank_of(image_id: str) -> str:

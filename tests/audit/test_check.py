@@ -285,16 +285,21 @@ def test_hashes_that_differ_in_few_bits_are_found_and_no_others(few, monkeypatch
     hashes += [value ^ sum(1 << int(bit) for bit in chance.choice(64, 4, replace=False)) for value in hashes[:50]]
     hashes += [value ^ sum(1 << int(bit) for bit in chance.choice(64, 5, replace=False)) for value in hashes[50:60]]
     given = np.array(hashes, dtype=np.uint64)
-    parts = matches(given, given, lambda first, second: first < second)
-    found = {pair for part in parts for pair in zip(*(places.tolist() for places in part), strict=True)}
+
+    def found_in(other):
+        parts = matches(given, other, lambda first, second: first != second)
+        pairs = [pair for part in parts for pair in zip(*(places.tolist() for places in part), strict=True)]
+        return set(pairs), {tuple(sorted(pair)) for pair in pairs}
+
     every = {
         (first, second)
         for first in range(len(hashes))
         for second in range(first + 1, len(hashes))
         if (hashes[first] ^ hashes[second]).bit_count() <= MOST_BITS
     }
-    assert found == every
-    assert len(found) == 50
+    (once, found), (both_ways, again) = found_in(given), found_in(given.copy())
+    assert found == again == every
+    assert len(once) == len(both_ways) / 2 == 50
 
 
 def test_a_card_gets_what_was_counted_and_keeps_what_people_wrote(flags, tmp_path, capsys, trainer):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.data import mapped
-from pipeline.data.manifest import Example, Manifest, at, column
+from pipeline.data.manifest import Example, Manifest, at, column, letters
 from pipeline.data.mapped import Mapped, MappedTable
 from pipeline.data.options import DataOptions
 from pipeline.data.rows import FileSource, TableSource
@@ -49,6 +49,17 @@ def kept(tmp_path, monkeypatch):
     monkeypatch.setattr(mapped, "ROWS", 16)  # several record batches
     mapped.write(tmp_path / "examples.arrow", EXAMPLES, {"signature": "s"})
     return Mapped(MappedTable.opened(tmp_path / "examples.arrow"), OPTIONS)
+
+
+def test_texts_of_one_length_come_as_letters(kept):
+    places = np.array([3, 99, 17, 18])
+    for examples in (kept, kept.at(places), EXAMPLES, at(EXAMPLES, places)):
+        found = letters(examples, "sketch")
+        assert found.tobytes() == b"abc" * len(examples)
+        assert found.shape == (len(examples), 3)
+        assert letters(examples, "name") is None
+    assert letters(kept.at(places[2:]), "name").tobytes().decode() == "ü 17.pngü 18.png"
+    assert [letters(examples, "group") for examples in (kept, EXAMPLES)] == [None, None]
 
 
 def test_every_way_to_an_example_leads_to_the_one_that_was_written(kept):

@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -84,7 +85,21 @@ def test_near_copies_go_the_same_way(tmp_path):
 def test_pictures_that_only_share_their_ground_are_not_near(tmp_path):
     """Small things in one place on one colour, as in the starter dataset: equal hashes, but other colours there."""
     pictures = [Image.open(path) for path in sorted(shipped.TRAIN.glob("*.png"))]
-    assert near.groups([near.sketch_of(picture) for picture in pictures]) == list(range(len(pictures)))
+    sketches = np.stack([np.frombuffer(near.sketch_of(picture).encode(), dtype=np.uint8) for picture in pictures])
+    assert near.groups(sketches).tolist() == list(range(len(pictures)))
+
+
+def test_of_very_many_equal_hashes_the_nearest_are_compared(monkeypatch):
+    monkeypatch.setattr(near, "MOST_WITH_A_KEY", 3)
+    compared = set()
+
+    def are_near(one, other):
+        compared.update(zip(one.tolist(), other.tolist(), strict=True))
+        return np.zeros(len(one), dtype=bool)
+
+    hashes = np.zeros(50, dtype=np.uint64)
+    assert not list(near.matches(hashes, hashes, are_near))
+    assert compared == {(place, place - back) for place in range(50) for back in (1, 2, 3) if back <= place}
 
 
 def test_the_choice_is_by_content(colours, tmp_path):
