@@ -174,6 +174,12 @@ def shown(examples: Sequence[Example], buckets: Sequence[Bucket]) -> Iterator[tu
             yield example, bucket.size
 
 
+def only_shown(examples: Sequence[Example], buckets: Sequence[Bucket]) -> Sequence[Example]:
+    """The examples that are in some bucket, each once and in their order."""
+    places = np.unique(np.concatenate([bucket.entries.places for bucket in buckets]))
+    return examples if len(places) == len(examples) else at(examples, places)
+
+
 def fields_shown(examples: Sequence[Example], buckets: Sequence[Bucket], *names: str) -> Iterator[tuple[Any, ...]]:
     """Some fields of every example, and a size that it is shown at, in the same order."""
     columns = [column(examples, name) for name in names]

@@ -1,6 +1,6 @@
 """What a bucket shows: examples by their place in the manifest, each at one of its sizes."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import overload
 
@@ -49,6 +49,11 @@ class Entries(Sequence[Entry]):
     def places(self) -> Int64[np.ndarray, " n"]:
         """Of the examples."""
         return self.indices.astype(np.int64)
+
+    def only(self, indices: Set[int]) -> "Entries":
+        """Those of some examples."""
+        wanted = np.isin(self.indices, np.fromiter(indices, np.uint32, len(indices)))
+        return Entries(self.indices[wanted], self.turns[wanted])
 
     @property
     def num_turns(self) -> int:

@@ -1,5 +1,6 @@
 """Which examples an optimizer step sees: addressed by step, so that resuming at step N is starting at N."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -60,6 +61,20 @@ class StepSampler:
         number, batch = self._batch(step)
         first = batch * self.batch_size
         return [self._position(number, first, offset) for offset in range(self.batch_size)]
+
+    def shown_by(self, num_steps: int) -> tuple[Bucket, ...]:
+        """The buckets with what so many steps show of them; all of it where an epoch's worth of places is shown."""
+        if num_steps * self.batch_size >= self.num_entries:
+            return self.buckets
+        seen: dict[Size, set[int]] = {}
+        for step in range(num_steps):
+            for position in self.step(step):
+                seen.setdefault(position.size, set()).add(position.index)
+        return tuple(
+            dataclasses.replace(bucket, entries=bucket.entries.only(seen[bucket.size]))
+            for bucket in self.buckets
+            if bucket.size in seen
+        )
 
     def num_steps(self, num_epochs: int) -> int:
         """The steps after which every example has been shown so often."""

@@ -34,6 +34,11 @@ class GuidedOptions:
         return self.guided_target in ("model_guidance", "cfg")
 
     @property
+    def reads_wrong_captions(self) -> bool:
+        """Whether an example is shown with the caption of another one too."""
+        return self.guided_target == "contrastive"
+
+    @property
     def learns_its_own_unconditional(self) -> bool:
         """Whether that prediction is the learning model's, so has to be trained; a wrong caption's always is."""
         return self.leads_from_unconditional and self.guided_target_against == "live"
@@ -41,7 +46,7 @@ class GuidedOptions:
     @property
     def guided_text(self) -> str:
         """What is learnt, for the plan."""
-        what = "a wrong caption's" if self.guided_target == "contrastive" else "the unconditional"
+        what = "a wrong caption's" if self.reads_wrong_captions else "the unconditional"
         whose = "of the base" if self.guided_target_against == "base" else "of the model as it learns"
         learnt = f"guidance at scale {self.guided_target_scale:g} ({self.guided_target})"
         return f"{learnt}, away from {what} prediction {whose}; each step computes one prediction more"

@@ -213,7 +213,7 @@ def build_examples(context: RunContext) -> CachedExamples:
         prior_loss_weight=run.objective.prior_loss_weight,
         group_weights=context.data.balance.weights if context.data.balance is not None else None,
         num_strata=context.plan.global_batch if run.objective.stratified_timesteps else 1,
-        wrong_captions=run.objective.guided_target == "contrastive",
+        wrong_captions=run.objective.reads_wrong_captions,
     )
 
 

@@ -233,7 +233,7 @@ def clashes(run: Run, family: Family, path: DiffusionPath, data: RunData) -> lis
             "--caption_dropout 0 never trains; give 0.1, or against the base."
         )
     captions = {caption for texts in column(data.manifest.examples, "captions") for caption in texts}
-    if run.objective.guided_target == "contrastive" and len(captions) == 1:
+    if run.objective.reads_wrong_captions and len(captions) == 1:
         found.append("--guided_target contrastive leads away from another caption's prediction, and all are alike.")
     if run.adapter.train_text_encoder and not family.trainable_encoders:
         found.append(f"--train_text_encoder: {family.name} has no CLIP text encoder; leave it out.")

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from pipeline.atomic import nearest_existing
 from pipeline.config import Run
-from pipeline.data.buckets import Offered
+from pipeline.data.buckets import Bucket, Offered
 from pipeline.data.manifest import Manifest, column
-from pipeline.data.sampler import StepSampler
-from pipeline.data.views import captions_to_keep, num_views
+from pipeline.data.views import num_views
 from pipeline.engine import Precision
 from pipeline.errors import ConfigError, listed
 from pipeline.evaluation import validation
 from pipeline.families.base import Family
 from pipeline.families.truncation import num_embedding_values
 from pipeline.geometry import Size
+from pipeline.run import prompts
 from pipeline.run.preflight import RunData
 
 BYTES_PER_WEIGHT = 4  # of the adapter, and of latents
@@ -45,18 +45,19 @@ def needed(
     family: Family,
     data: RunData,
     *,
-    sampler: StepSampler,
+    shown: tuple[Bucket, ...],
     possible: Offered,
     num_steps: int,
+    num_epochs: int,
     num_trainable: int,
     precision: Precision,
 ) -> Needed:
-    """What a run will write at most."""
+    """What a run will write at most; `shown` is what its steps show."""
     train, held_out = run.train, data.held_out
     num_checkpoints = math.ceil(num_steps / train.checkpointing_steps)
     kept = min(num_checkpoints, train.checkpoints_total_limit or num_checkpoints) + 1
     views: collections.Counter[Size] = collections.Counter()
-    for bucket in sampler.buckets:
+    for bucket in shown:
         views[bucket.size] += num_views(data.shown.of(bucket.entries.places), seed=train.seed, size=bucket.size)
     if held_out is not None:
         for part in (held_out, data.manifest):
@@ -64,7 +65,7 @@ def needed(
     views.update(possible.measured(example) for example in data.class_measured)
     embeddings, captions = 0, set[str]()
     if not run.adapter.train_text_encoder:
-        trained = captions_to_keep(data.shown.examples, sampler.num_epochs(num_steps), train.seed)
+        trained = prompts.shown(run, data.shown, shown, num_epochs)
         measured = column(held_out.examples, "captions") if held_out else []
         captions = {*trained, *(texts[0] for texts in measured), *(e.caption for e in data.class_measured)}
         embeddings = (len(captions) + 1) * num_embedding_values(family) * precision.dtype.itemsize

@@ -15,7 +15,7 @@ from pipeline.data import masks
 from pipeline.data.buckets import shown
 from pipeline.data.images import View
 from pipeline.data.manifest import Example, column
-from pipeline.data.views import captions_to_keep, centre_view, distinct_views
+from pipeline.data.views import centre_view, distinct_views
 from pipeline.errors import DataError, listed
 from pipeline.evaluation.previews import preview_prompts
 from pipeline.evaluation.sample import SampleRequest
@@ -23,6 +23,7 @@ from pipeline.evaluation.validation import MAX_EXAMPLES
 from pipeline.families import fit
 from pipeline.geometry import Size
 from pipeline.progress import Progress
+from pipeline.run import prompts
 from pipeline.run.context import RunContext
 
 MAX_PICTURES = 16  # at once
@@ -118,7 +119,7 @@ def counted(batches: Iterable[list[Item]], total: int, unit: str) -> Iterator[li
 def views_to_encode(context: RunContext, also: Sequence[Example] = ()) -> Iterator[tuple[Example, View]]:
     """Every view the run will look at: what it trains on, and what it is measured on."""
     seed, possible = context.run.train.seed, context.plan.possible
-    for example, size in shown(context.data.shown.examples, context.plan.buckets):
+    for example, size in shown(context.data.shown.examples, context.plan.shown):
         for view in distinct_views(example, seed=seed, size=size):
             yield example, view
     measured = (*sum(measured_examples(context), ()), *context.data.class_measured, *also)
@@ -136,12 +137,18 @@ def captions_to_encode(context: RunContext, also: Sequence[Example] = ()) -> lis
     measured = [*measured_examples(context)[1], *data.class_measured, *also]
     return [
         None,
-        *captions_to_keep(data.shown.examples, context.plan.num_epochs, context.run.train.seed),
+        *prompts.shown(context.run, data.shown, context.plan.shown, context.plan.num_epochs),
         *shown_first,
         *(example.caption for example in measured),
         *(request.prompt for request in preview_requests(context)),
         context.run.objective.preservation_prompt,
+        verified_caption(context),
     ]
+
+
+def verified_caption(context: RunContext) -> str:
+    """With which the written adapter is compared with the trained one; of tags, a step may show it only shuffled."""
+    return context.data.manifest.examples[0].caption
 
 
 def measured_examples(context: RunContext) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
@@ -155,7 +162,7 @@ def measured_examples(context: RunContext) -> tuple[tuple[Example, ...], tuple[E
 def preview_requests(context: RunContext) -> tuple[SampleRequest, ...]:
     """What the previews show: the prompts given, or else a few captions of the test set."""
     preview, seed = context.run.preview, context.run.train.seed
-    prompts, per_prompt = preview.validation_prompt, preview.num_validation_images
-    if not prompts and context.data.test_set:
-        prompts, per_prompt = preview_prompts(context.data.test_set), 1
-    return tuple(SampleRequest(prompt, seed + number) for prompt in prompts for number in range(per_prompt))
+    texts, per_prompt = preview.validation_prompt, preview.num_validation_images
+    if not texts and context.data.test_set:
+        texts, per_prompt = preview_prompts(context.data.test_set), 1
+    return tuple(SampleRequest(text, seed + number) for text in texts for number in range(per_prompt))

@@ -22,6 +22,7 @@ from pipeline.console import tell
 from pipeline.geometry import whole
 from pipeline.run.build import Models
 from pipeline.run.context import RunContext
+from pipeline.run.encode import verified_caption
 from pipeline.sharing import documents
 from pipeline.sharing.redact import redactor
 
@@ -47,11 +48,10 @@ def export(context: RunContext, models: Models, kept_step: int) -> Exported:
     base = documents.base_model(context.run.model, family, context.run.preview.guidance)
     facts = documents.for_header(base, ", ".join(context.run.data.trigger_words) or None)
     note = {"version": pipeline.__version__, "family": family.name, "rank": rank, "step": kept_step, **facts}
-    example = context.data.manifest.examples[0]
     sizes = family.size_states(whole(size))
 
     def predict() -> torch.Tensor:
-        rows = [{**models.prompts(caption), **sizes} for caption in (example.caption, None)]
+        rows = [{**models.prompts(caption), **sizes} for caption in (verified_caption(context), None)]
         conditioning = stack(rows, family.ragged).to(engine.device, torch.float32)
         return family.denoise(models.adapted.denoiser, x_t, t, conditioning)
 

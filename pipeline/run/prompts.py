@@ -1,7 +1,11 @@
 """How the captions and prompts of a run are read: in how many chunks, and what of them is not read at all."""
 
+from collections.abc import Sequence
+
 from pipeline.config import Run
+from pipeline.data.buckets import Bucket, only_shown
 from pipeline.data.manifest import Manifest, column
+from pipeline.data.views import captions_to_keep
 from pipeline.errors import DataError, listed
 from pipeline.families import truncation
 from pipeline.families.base import Family
@@ -19,6 +23,14 @@ def in_chunks(run: Run, family: Family, data: RunData) -> tuple[Run, Family]:
     if run.model.prompt_chunks is None:
         run = run.replaced(prompt_chunks=chunks_needed(family, _texts(run, data)))
     return run, family.told(run.model)
+
+
+def shown(run: Run, manifest: Manifest, buckets: Sequence[Bucket], num_epochs: int) -> list[str]:
+    """The captions that a run's steps read, each once; `buckets` hold what they show."""
+    examples = only_shown(manifest.examples, buckets)
+    if run.objective.reads_wrong_captions:
+        examples = manifest.examples  # an example is shown with a caption of any other one
+    return captions_to_keep(examples, num_epochs, run.train.seed)
 
 
 def _texts(run: Run, data: RunData) -> list[str]:

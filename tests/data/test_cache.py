@@ -9,6 +9,7 @@ import weakref
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -18,7 +19,7 @@ from pipeline.errors import DataError
 from pipeline.families.sd import StableDiffusion
 from pipeline.geometry import Size
 from pipeline.run.encode import encode, views_to_encode
-from tests.conftest import prepared
+from tests.conftest import prepared, replaced
 
 pytestmark = pytest.mark.unit
 
@@ -83,6 +84,31 @@ def test_only_what_changed_is_encoded_again(small, colours, tmp_path, calls, min
 
     at = small.index("--resolution")
     assert encoded([*small[:at], "--resolution", "32", *small[at + 2 :]], tmp_path, calls) == (8, 0)
+
+
+def test_a_short_run_encodes_what_its_steps_show(small, tmp_path, calls):
+    """Of a hundred thousand pictures a thousand steps show a few; a longer run then adds what it shows beyond that."""
+    short = replaced(small, max_train_steps=3, train_batch_size=1)
+    assert encoded(short, tmp_path, calls) == (3, 5)  # none, those three, and the one the file is verified with
+    context = prepared([*short, "--center_crop"], tmp_path / "out")
+    assert context.plan.shown[0].entries.places.tolist() == sorted(
+        position.index for step in range(3) for position in context.plan.sampler.step(step)
+    )
+    assert "3 views and 3 captions" in context.plan.text()
+    assert encoded([*short, "--guided_target", "contrastive"], tmp_path, calls) == (0, 5), (
+        "any caption may be a wrong one"
+    )
+    assert encoded(small, tmp_path, calls) == (5, 0)
+
+
+def test_a_short_run_learns_the_same_whatever_else_is_encoded(small, tmp_path, trainer):
+    short, found = replaced(small, max_train_steps=3, train_batch_size=1), []
+    for name, runs in (("alone", [short]), ("after", [small, short])):
+        for number, flags in enumerate(runs):
+            ended = trainer(*replaced(flags, cache_dir=tmp_path / name), "--output_dir", tmp_path / f"{name}-{number}")
+            assert ended.code == 0
+        found.append(load_file(tmp_path / f"{name}-{len(runs) - 1}" / "pytorch_lora_weights.safetensors"))
+    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
 
 
 def test_another_autoencoder_is_another_key(small, miniature, tmp_path, calls):

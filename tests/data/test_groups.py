@@ -101,7 +101,7 @@ def test_one_image_in_two_groups_is_noted(tmp_path):
 
 
 def test_a_run_weighs_its_examples_and_says_so(small, uneven, tmp_path, trainer):
-    flags = [*replaced(small, train_data_dir=uneven, num_validation_images=0, max_train_steps=4), "--balance", "kind"]
+    flags = [*replaced(small, train_data_dir=uneven, num_validation_images=0, max_train_steps=6), "--balance", "kind"]
     context = prepared(flags, tmp_path / "out")
     encode(context)
     examples = build.build_examples(context)

@@ -1,8 +1,10 @@
 import collections
 
+import numpy as np
 import pytest
 
-from pipeline.data.buckets import together
+from pipeline.data.buckets import Bucket, together
+from pipeline.data.entries import Entries
 from pipeline.data.sampler import MicroBatches, StepSampler
 from pipeline.geometry import Size
 
@@ -38,6 +40,19 @@ def test_two_processes_see_together_what_one_sees_in_two_micro_steps():
     one = list(MicroBatches(sampler, 0, 3, 2))
     first, second = (list(MicroBatches(sampler, 0, 3, 1, rank, 2)) for rank in (0, 1))
     assert [batch for pair in zip(first, second, strict=True) for batch in pair] == one
+
+
+@pytest.mark.parametrize("num_steps", [1, 3, 6, 7, 50])
+def test_what_some_steps_show_is_known_without_going_through_them(num_steps):
+    square, wide = (Size(width, 64) for width in (64, 96))
+    parts = (Entries.of(np.arange(9)), Entries.of(np.arange(5, 17), turn=1))
+    sampler = StepSampler((Bucket(square, parts[0]), Bucket(wide, parts[1])), 3, 0)
+    seen = {(position.index, position.size) for step in range(num_steps) for position in sampler.step(step)}
+    found = sampler.shown_by(num_steps)
+    kept = {(index, bucket.size) for bucket in found for index in bucket.entries.places.tolist()}
+    assert kept == seen
+    assert (found == sampler.buckets) == (num_steps >= 7)
+    assert all(entry in dict(zip((square, wide), parts, strict=True))[b.size] for b in found for entry in b.entries)
 
 
 def test_seeds_differ():

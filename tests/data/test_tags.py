@@ -104,6 +104,17 @@ def test_options_that_do_nothing_or_cannot_be_are_refused(given, said):
     assert any(said in problem for problem in DataOptions(**given).problems())
 
 
+def test_tags_that_are_never_shown_as_they_were_written_train_to_the_end(small, colours, tmp_path, trainer):
+    """The written file is compared with a caption that the cache must hold although no step reads it."""
+    flags = ["--caption_separator", " ", "--shuffle_tags", "--caption_variants", "1"]
+    for seed in range(20):
+        context = prepared([*small, *flags, "--seed", str(seed)], tmp_path / "out")
+        example = context.data.manifest.examples[0]
+        if views.caption_in(example, 0, seed, kept=True) != example.caption:
+            break
+    assert trainer(*small, *flags, "--seed", seed, "--output_dir", tmp_path / "out").code == 0
+
+
 def test_what_some_epoch_shows_is_kept_and_no_more(small, colours, tmp_path):
     """The plan's number of captions is that of distinct texts in the log of the encoder; extending draws on."""
     flags = [*small, "--caption_separator", " ", "--shuffle_tags", "--caption_variants", "3"]

@@ -44,8 +44,8 @@ def counts(output):
 
 @pytest.fixture
 def own(small, tmp_path):
-    """A run with a cache of its own, of two steps."""
-    return [*replaced(small, cache_dir=tmp_path / "cache", max_train_steps=2), "--center_crop"]
+    """A run with a cache of its own, whose four steps show every picture."""
+    return [*replaced(small, cache_dir=tmp_path / "cache", max_train_steps=4), "--center_crop"]
 
 
 def test_a_second_run_decodes_and_hashes_nothing(own, colours, tmp_path):
