@@ -194,10 +194,10 @@ def lost_by_cutting(original: Size, size: Size) -> float:
     return 1 - size.area / (original.area * scale**2)
 
 
-def share_cropped(cases: Sequence[tuple[Size, Size]]) -> float:
-    """The share of the pixels of all pictures that is cut off, where each has its size and the one it is shown at."""
-    lost = sum(original.area * lost_by_cutting(original, size) for original, size in cases)
-    return lost / sum(original.area for original, _ in cases)
+def share_cropped(cases: Mapping[tuple[Size, Size], int]) -> float:
+    """The share of the pixels of all pictures that is cut off; so many have a size and one they are shown at."""
+    lost = sum(number * one.area * lost_by_cutting(one, size) for (one, size), number in cases.items())
+    return lost / sum(number * one.area for (one, _), number in cases.items())
 
 
 def is_enlarged(original: Size, size: Size) -> bool:

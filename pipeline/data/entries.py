@@ -1,6 +1,6 @@
 """What a bucket shows: examples by their place in the manifest, each at one of its sizes."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -37,7 +37,7 @@ class Entries(Sequence[Entry]):
     def __getitem__(self, place: slice) -> "Entries": ...
     def __getitem__(self, place: int | slice) -> "Entry | Entries":
         if isinstance(place, slice):
-            return Entries(self.indices[place], self.turns[place])
+            return self.at(np.arange(len(self))[place])
         return Entry(int(self.indices[place]), int(self.turns[place]))
 
     def __eq__(self, other: object) -> bool:
@@ -50,10 +50,9 @@ class Entries(Sequence[Entry]):
         """Of the examples."""
         return self.indices.astype(np.int64)
 
-    def only(self, indices: Set[int]) -> "Entries":
-        """Those of some examples."""
-        wanted = np.isin(self.indices, np.fromiter(indices, np.uint32, len(indices)))
-        return Entries(self.indices[wanted], self.turns[wanted])
+    def at(self, places: Int64[np.ndarray, " m"]) -> "Entries":
+        """Those at some places of the bucket."""
+        return Entries(self.indices[places], self.turns[places])
 
     @property
     def num_turns(self) -> int:

@@ -9,11 +9,11 @@ are neighbours there, so they are shown near each other.
 """
 
 import functools
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int16
+from jaxtyping import Int16, Int64
 
 from pipeline import rng
 
@@ -32,15 +32,38 @@ class Pass:
     lanes: int  # places of a batch
 
 
-def order_of(one: Pass) -> Callable[[int], int]:
+class Order(ABC):
     """Which place is visited as number so and so of a pass."""
-    if one.length <= WHOLE:
-        order = rng.order(one.seed, one.times, one.part, one.length)
-        return lambda number: int(order[number])
-    return _Blocks(one).place
+
+    @abstractmethod
+    def __call__(self, number: int) -> int:
+        """The place that is visited as this number."""
+
+    def many(self, numbers: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """The places that are visited as these."""
+        return np.fromiter(map(self, numbers.tolist()), np.int64, len(numbers))
 
 
-class _Blocks:
+def order_of(one: Pass) -> Order:
+    """In which order a pass goes through its part."""
+    return _Whole(one) if one.length <= WHOLE else _Blocks(one)
+
+
+class _Whole(Order):
+    """One permutation."""
+
+    def __init__(self, one: Pass) -> None:
+        self._order = rng.order(one.seed, one.times, one.part, one.length)
+
+    def __call__(self, number: int) -> int:
+        return int(self._order[number])
+
+    def many(self, numbers: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        found: Int64[np.ndarray, " n"] = self._order[numbers]
+        return found
+
+
+class _Blocks(Order):
     """The order on two levels, of which the order of the blocks and that within some of them are kept."""
 
     def __init__(self, one: Pass) -> None:
@@ -50,8 +73,7 @@ class _Blocks:
         self._short_rank = int(np.flatnonzero(self._order == self._num_blocks - 1)[0])
         self._within = functools.lru_cache(maxsize=2 * one.lanes)(self._order_within)
 
-    def place(self, number: int) -> int:
-        """The place that is visited as this number."""
+    def __call__(self, number: int) -> int:
         block, offset = self._block(self._in_lanes(number))
         return block * BLOCK + int(self._within(block)[offset])
 

@@ -10,7 +10,7 @@ from jaxtyping import Int64
 
 from pipeline.data import orders
 from pipeline.data.buckets import Bucket
-from pipeline.data.orders import Pass, order_of
+from pipeline.data.orders import Order, Pass, order_of
 from pipeline.geometry import Size
 
 
@@ -52,7 +52,7 @@ class StepSampler:
         return max(bucket.entries.num_turns for bucket in self.buckets)
 
     @cached_property
-    def _order(self) -> Callable[[Pass], Callable[[int], int]]:
+    def _order(self) -> Callable[[Pass], Order]:
         """In which order a bucket is gone through, after so many times; what is needed again soon is kept."""
         return lru_cache(maxsize=4 * len(self.buckets))(order_of)
 
@@ -66,15 +66,21 @@ class StepSampler:
         """The buckets with what so many steps show of them; all of it where an epoch's worth of places is shown."""
         if num_steps * self.batch_size >= self.num_entries:
             return self.buckets
-        seen: dict[Size, set[int]] = {}
-        for step in range(num_steps):
-            for position in self.step(step):
-                seen.setdefault(position.size, set()).add(position.index)
-        return tuple(
-            dataclasses.replace(bucket, entries=bucket.entries.only(seen[bucket.size]))
-            for bucket in self.buckets
-            if bucket.size in seen
-        )
+        found = []
+        for number, (bucket, batches) in enumerate(zip(self.buckets, self._first_batches(num_steps), strict=True)):
+            if len(batches):
+                numbers = (batches[:, None] * self.batch_size + np.arange(self.batch_size)).ravel()
+                times, within = np.divmod(numbers, len(bucket.entries))
+                places = [self._pass(number, int(time)).many(within[times == time]) for time in np.unique(times)]
+                entries = bucket.entries.at(np.unique(np.concatenate(places)))
+                found.append(dataclasses.replace(bucket, entries=entries))
+        return tuple(found)
+
+    def _first_batches(self, num_steps: int) -> list[Int64[np.ndarray, " n"]]:
+        """Which batches of each bucket come in so many steps, which are less than an epoch's."""
+        if len(self.buckets) == 1:
+            return [np.arange(num_steps)]
+        return _steps_of(self.seed, 0, self._lengths, self.batch_size).first_batches(num_steps)
 
     def num_steps(self, num_epochs: int) -> int:
         """The steps after which every example has been shown so often."""
@@ -106,12 +112,16 @@ class StepSampler:
             low, high = (middle, high) if self.num_steps(middle) <= step else (low, middle)
         return low
 
+    def _pass(self, number: int, times: int) -> Order:
+        """In which order a bucket is gone through, after so many times."""
+        bucket = self.buckets[number]
+        name = str(bucket.size) if len(self.buckets) > 1 else ""
+        return self._order(Pass(self.seed, times, name, len(bucket.entries), self.batch_size))
+
     def _position(self, number: int, first: int, offset: int) -> Position:
         bucket = self.buckets[number]
         times, within = divmod(first + offset, len(bucket.entries))
-        name = str(bucket.size) if len(self.buckets) > 1 else ""
-        order = self._order(Pass(self.seed, times, name, len(bucket.entries), self.batch_size))
-        entry = bucket.entries[order(within)]
+        entry = bucket.entries[self._pass(number, times)(within)]
         return Position(entry.index, times * self._turns + entry.turn, bucket.size, offset)
 
 
@@ -148,7 +158,7 @@ class _Steps:
 
     first: Int64[np.ndarray, " n"]  # the first batch of each bucket, counted from the run's start
     ends: Int64[np.ndarray, " n"]  # steps of this bucket and those before it
-    order: Callable[[int], int]
+    order: Order
 
     def batch(self, step: int) -> tuple[int, int]:
         """The bucket of a step, and which of its batches."""
@@ -156,6 +166,13 @@ class _Steps:
         number = int(np.searchsorted(self.ends, place, side="right"))
         before = int(self.ends[number - 1]) if number else 0
         return number, int(self.first[number]) + place - before
+
+    def first_batches(self, num_steps: int) -> list[Int64[np.ndarray, " n"]]:
+        """The batches of each bucket that come in the first steps, in no order."""
+        places = np.sort(self.order.many(np.arange(num_steps)))
+        edges = np.searchsorted(places, self.ends)
+        begins = np.append(0, self.ends[:-1]) - self.first
+        return [some - begin for some, begin in zip(np.split(places, edges[:-1]), begins, strict=True)]
 
 
 @lru_cache(maxsize=4)

@@ -1,11 +1,13 @@
 """Captions that are longer than the text encoder reads, and how large their embeddings are."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 from pipeline.families.base import Family
 from pipeline.notes import Note
 
 SHOWN = 40  # letters of a caption
+AT_ONCE = 2**10  # captions that a tokenizer is given
 
 
 def cut(family: Family, captions: Iterable[str]) -> tuple[Note, ...]:
@@ -24,13 +26,15 @@ def truncated(family: Family, captions: Iterable[str]) -> dict[str, str]:
     pipe = family.tokenizers
     tokenizer = getattr(pipe, family.tokenizer_limit[0])
     limit = _limit(family) * family.num_chunks
-    lost = {}
-    for caption in captions:
-        text = family.prompt_template(pipe, caption)
+    lost, waiting = {}, iter(captions)
+    while some := list(itertools.islice(waiting, AT_ONCE)):
+        texts = {caption: family.prompt_template(pipe, caption) for caption in some}
         # A token holds at least one letter, but for the space that T5 puts first, so most captions need no look.
-        tokens = tokenizer(text, add_special_tokens=False).input_ids if len(text) >= limit else []
-        if len(tokens) > limit:
-            lost[caption] = tokenizer.decode(tokens[limit:])
+        long = {caption: text for caption, text in texts.items() if len(text) >= limit}
+        found = tokenizer([*long.values()], add_special_tokens=False).input_ids if long else []
+        for caption, tokens in zip(long, found, strict=True):
+            if len(tokens) > limit:
+                lost[caption] = tokenizer.decode(tokens[limit:])
     return lost
 
 

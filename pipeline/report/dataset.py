@@ -59,7 +59,7 @@ def facts(
         copies=len(manifest.duplicates),
         sizes={str(size): number for size, number in sorted(collections.Counter(size for _, size in seen).items())},
         enlarged=sum(is_enlarged(original, size) for original, size in seen),
-        cropped=share_cropped(seen),
+        cropped=share_cropped(collections.Counter(seen)),
         sources=dict(zip(names_of(options), by_source, strict=False)),
         class_images=len(of_class.trained) if of_class is not None else 0,
         class_drawn=of_class.num_drawn_trained if of_class is not None else 0,

@@ -1,5 +1,6 @@
 """At which sizes a run shows its pictures, and what that costs them."""
 
+import collections
 import functools
 
 from pipeline.config import Run
@@ -66,11 +67,13 @@ def rows(manifest: Manifest, buckets: tuple[Bucket, ...]) -> list[tuple[str, str
     found = []
     if len(buckets) > 1:
         found.append(("buckets", ", ".join(map(_bucket_text, buckets))))
-    lost = functools.cache(lost_by_cutting)
-    cases = fields_shown(manifest.examples, buckets, "size", "name")
-    most, worst = max((lost(original, size), name) for original, name, size in cases)
+    numbers = collections.Counter(fields_shown(manifest.examples, buckets, "size"))
+    most = max(lost_by_cutting(*case) for case in numbers)
     if most >= LITTLE:
-        share = share_cropped(list(fields_shown(manifest.examples, buckets, "size")))
+        cases = fields_shown(manifest.examples, buckets, "name", "size")
+        is_worst = {case for case in numbers if lost_by_cutting(*case) == most}
+        worst = max(name for name, *case in cases if tuple(case) in is_worst)
+        share = share_cropped(numbers)
         found.append(("cropping", f"takes {share:.1%} of all pixels, at most {most:.0%} ({worst})"))
     return found
 

@@ -156,3 +156,10 @@ def test_entries_of_a_picture_that_came_twice_keep_the_first():
     assert list(joined) == [Entry(1, 1), Entry(3, 0), Entry(5, 0)]
     assert joined == each_once([joined, joined])
     assert joined.num_turns == 2
+
+
+@pytest.mark.parametrize("num_steps", [1, 40, 140])
+def test_what_some_steps_show_is_known_without_going_through_them(num_steps):
+    sampler = stream_of(1003, 7)
+    seen = {position.index for step in range(num_steps) for position in sampler.step(step)}
+    assert sampler.shown_by(num_steps)[0].entries.places.tolist() == sorted(seen)
