@@ -24,7 +24,7 @@ class Shape:
     base: str = ""  # which random weights are written; '': the starter base
     num_pictures: int = 0  # that are made; 0: those of the starter dataset
     side: int = 768  # of these, in pixels
-    lengths: tuple[int, int] = (12, 60)  # steps of the short and the long run
+    lengths: tuple[int, int] = (16, 64)  # steps of the short and the long run; both show, so encode, every picture
     rank: int = 16
     rate: float = 1e-4
     seed: int = 0
@@ -43,9 +43,9 @@ class Shape:
 SHAPES = {
     shape.name: shape
     for shape in (
-        Shape("starter", "the starter base on the starter dataset", batch=8, resolution=64),
+        Shape("starter", "the starter base on the starter dataset", batch=8, resolution=64, lengths=(32, 80)),
         Shape("small", "UNet 18.2 M, VAE 5.3 M, 32 PNGs of 768 px", 2, 256, base="small", num_pictures=32),
-        Shape("sd15", "SD 1.5's sizes, 8 PNGs of 768 px", 1, 256, base="sd15", num_pictures=8, lengths=(3, 9)),
+        Shape("sd15", "SD 1.5's sizes, 8 PNGs of 768 px", 1, 256, base="sd15", num_pictures=8, lengths=(8, 14)),
         Shape("toy", "a miniature, 4 PNGs of 96 px", 2, 64, base="toy", num_pictures=4, side=96, lengths=(2, 5)),
     )
 }
