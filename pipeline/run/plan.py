@@ -234,9 +234,11 @@ def _guidance_notes(run: Run) -> tuple[str, ...]:
 def _notes(run: Run, manifest: Manifest, of_shapes: list[str]) -> tuple[str, ...]:
     notes = data_notes.found(manifest) + of_shapes
     notes += data_notes.mirrored(manifest)
+    told = [("--validation_prompt", prompt) for prompt in run.preview.validation_prompt]
+    told += [(f"--{name}", run.flat()[name] or "") for name in ("class_prompt", "preservation_prompt")]
     notes += [
-        Note("previews that weigh words, which is read as text", repr(prompt))
-        for prompt in run.preview.validation_prompt
+        Note("prompts that weigh words, which is read as text", f"{flag} {prompt!r}")
+        for flag, prompt in told
         if prompt_weights.has_weights(prompt)
     ]
     triggers = run.data.trigger_words

@@ -58,6 +58,11 @@ def test_what_is_put_around_captions_may_weigh_nothing_either(tmp_path):
         read_manifest(tmp_path, DataOptions(caption_prefix="(ohwx:1.2),", prompt_weights="strip"))
 
 
-def test_a_preview_that_weighs_words_is_noted(small, tmp_path):
-    plan = prepared([*small, "--validation_prompt", "a (red:1.2) square"], tmp_path / "out").plan
-    assert "previews that weigh words, which is read as text: 'a (red:1.2) square'" in plan.text()
+def test_a_prompt_that_weighs_words_is_noted(small, tmp_path):
+    preserved = ["--preservation_weight", "1", "--preservation_prompt", "(a square:0.5)"]
+    plan = prepared([*small, *preserved, "--validation_prompt", "a (red:1.2) square"], tmp_path / "out").plan
+    kind = "prompts that weigh words, which is read as text: "
+    assert {note for note in plan.notes if "weigh words" in note} == {
+        f"{kind}--validation_prompt 'a (red:1.2) square'",
+        f"{kind}--preservation_prompt '(a square:0.5)'",
+    }
