@@ -16,6 +16,7 @@ from PIL import Image
 
 import pipeline.run.main
 import pipeline.run.stages
+from pipeline.audit import languages
 from pipeline.evaluation import previews
 from pipeline.families import registry
 from pipeline.report import page, rendering
@@ -35,6 +36,7 @@ Image.init()  # every format
 for module in ("peft.tuners.lora.bnb", *(f"pipeline.families.{name}" for name in registry.NAMES)):
     importlib.import_module(module)
 rendering.template("run.html"), card.template()  # compiled
+languages.identifier()  # read
 
 # The grid of the page in small: another guidance than the previews, the adapter off and stronger. Twelve pictures would
 # be half of what a short run takes; running.whole_grid is for runs whose grid somebody looks at.

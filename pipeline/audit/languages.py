@@ -17,6 +17,7 @@ SURE = 0.99  # of another language against English: measured, see docs/decisions
 LEAST_WORDS = 3
 
 
+@functools.cache
 def identifier() -> Otherwise | None:
     """What tells languages apart; None where py3langid is not installed."""
     try:

@@ -16,10 +16,12 @@ PROBES = ("a red cat", "two blue dogs on a hill")  # that any tokenizer tells ap
 VOCABULARY = ("tokenizer.json", "vocab.json", "*.model")  # of which a tokenizer's folder holds one
 
 
-def require_fitting(family: Family, captions: Sequence[str], *, with_weights: bool = True) -> None:
+def require_fitting(
+    family: Family, captions: Sequence[str], *, with_weights: bool = True, cache: Path | None = None
+) -> None:
     """Raise CheckpointError that names every part that does not fit another; `captions` are those of the dataset.
 
-    Without weights: they are not here yet.
+    Without weights: they are not here yet. In the cache is kept which weights were found to be as they should.
     """
     source = family.source
     absent = [name for name in family.encoders if not source.has(name)]
@@ -32,7 +34,7 @@ def require_fitting(family: Family, captions: Sequence[str], *, with_weights: bo
     missing = [f"{name}: {text}" for name in names if (text := _missing_files(family.source.folder / name))]
     problems = _of_other_widths(family) + missing
     if with_weights and source.file is None:
-        problems += weights.problems_of(source, (family.denoiser, "vae", *source.text_encoders))
+        problems += weights.problems_of(source, (family.denoiser, "vae", *source.text_encoders), cache)
     if not missing:
         problems += [problem for name in names for problem in _of_tokenizer(family, name, captions)]
     if problems:

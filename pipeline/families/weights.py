@@ -8,12 +8,14 @@ import collections
 import math
 import re
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from pipeline.families.checkpoint.source import ModelSource
 from pipeline.families.meta import part_on_meta
+from pipeline.remembered import remembered, settled, signature_of
 
 VARIANT = re.compile(r"\.([a-z0-9_]+)(?:-\d+-of-\d+)?\.safetensors$")  # as in model.fp16-00001-of-00002.safetensors
 SHARD = re.compile(r"-(\d+)-of-(\d+)\.safetensors$")
@@ -30,13 +32,49 @@ class Stored:
     dtype: str  # in safetensors' words
 
 
-def problems_of(source: ModelSource, parts: tuple[str, ...]) -> list[str]:
-    """What is wrong with the weights of each part, one sentence each."""
-    return [problem for part in parts for problem in _of_part(source, part)]
+def problems_of(source: ModelSource, parts: tuple[str, ...], cache: Path | None = None) -> list[str]:
+    """What is wrong with the weights of each part, one sentence each.
+
+    With a cache, parts in which nothing was wrong are not built again while their files stay as they are.
+    """
+    if cache is None:
+        return [problem for part in parts for problem in _of_part(source, part)]
+    problems = []
+    with remembered(cache, str(source.folder), f"weights {_libraries()}", whole=False) as known:
+        for part in parts:
+            name, before = f"{source.index[part]} {source.variant} {folder_of(source, part)}", _signature(source, part)
+            if known.recall(name, before):
+                continue
+            found = _of_part(source, part)
+            if not found and _signature(source, part) == before:
+                known.keep(name, before, True)
+            problems += found
+    return problems
+
+
+def _libraries() -> list[str]:
+    """By whose classes the places are."""
+    return [version(name) for name in ("diffusers", "transformers")]
+
+
+def folder_of(source: ModelSource, part: str) -> Path:
+    """Where the configuration and the weights of a part lie."""
+    return source.vae if part == "vae" and source.vae is not None else source.folder / part
+
+
+def _signature(source: ModelSource, part: str) -> list[int] | None:
+    """What changes when a file of the part does; None where that may not be seen."""
+    found = []
+    for path in sorted(folder_of(source, part).glob("*")):
+        one = settled(signature_of(path), path)
+        if one is None:
+            return None
+        found += [len(path.name), *path.name.encode(), *one]
+    return found
 
 
 def _of_part(source: ModelSource, part: str) -> list[str]:
-    folder = source.vae if part == "vae" and source.vae is not None else source.folder / part
+    folder = folder_of(source, part)
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
         step = "download them"

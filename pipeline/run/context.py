@@ -72,7 +72,8 @@ def prepare(
     family = registry.find(run.model, run.data.cache_dir, weights=weights)
     _ = family.path(run.objective)  # raises for a model that cannot be trained, a refiner say
     captions = [caption for texts in column(data.manifest.examples, "captions") for caption in texts]
-    fit.require_fitting(family, captions, with_weights=weights or run.model.local_folder is not None)
+    there = weights or run.model.local_folder is not None
+    fit.require_fitting(family, captions, with_weights=there, cache=cache_folder(run.data.cache_dir))
     run, lowered = with_what_is_left(run, yielding)
     run = resumed_batch(resolved(run, family, engine, folder), folder)
     run, family = prompts.in_chunks(run, family, data)

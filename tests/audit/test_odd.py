@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from pyarrow import parquet
 
 from pipeline.__main__ import main
+from pipeline.audit import languages
 from pipeline.commands.data_card import END
 from pipeline.data.buckets import Shapes, make_buckets
 from pipeline.data.captions import weighed
@@ -87,6 +88,7 @@ def test_without_imagehash_it_says_that_near_copies_were_not_looked_for(flags, t
 def test_without_py3langid_it_says_that_languages_were_not_looked_at(flags, tmp_path, capsys, monkeypatch):
     data = flaws.clean(tmp_path / "data", 6)
     monkeypatch.setitem(sys.modules, "py3langid", None)
+    monkeypatch.setattr(languages, "identifier", languages.identifier.__wrapped__)  # nothing was read before
     code, found = found_by(capsys, data, *flags)
     assert (code, list(kinds_of(found))) == (0, ["remarks"])
     assert "languages were not looked at" in kinds_of(found)["remarks"][0]

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pipeline import remembered
 from pipeline.errors import CheckpointError
-from pipeline.families import fit, registry
+from pipeline.families import fit, registry, weights
 from pipeline.objective.options import ObjectiveOptions
 from tests.conftest import make_colours, replaced, small_flags
 from tests.families.test_fit import CAPTIONS, change, require
@@ -237,3 +238,27 @@ def test_no_noise_schedule(model_of, values):
     change(model / "scheduler" / "scheduler_config.json", **values)
     with pytest.raises(CheckpointError, match=r"makes no noise schedule|cannot be made"):
         registry.detect(model).path(ObjectiveOptions())
+
+
+def test_weights_that_fit_are_not_compared_again_until_a_file_changes(model_of, tmp_path, monkeypatch):
+    """Which builds no autoencoder and no text encoder in a second start; what does not fit is named each time."""
+    monkeypatch.setattr(remembered, "FRESH_NS", 0)
+    model, compared, of_part = model_of("sd"), [], weights._of_part
+    monkeypatch.setattr(weights, "_of_part", lambda source, part: compared.append(part) or of_part(source, part))
+
+    def started():
+        compared.clear()
+        fit.require_fitting(registry.detect(model), CAPTIONS, cache=tmp_path / "cache")
+        return list(compared)
+
+    assert started() == ["unet", "vae", "text_encoder"]
+    assert started() == []
+    rewrite(model / VAE, without("encoder.conv_in.weight"))
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r"encoder\.conv_in\.weight; download them"):
+            started()
+        assert compared == ["vae"]
+    change(model / "text_encoder/config.json", another="value")
+    with pytest.raises(CheckpointError, match="download them"):
+        started()
+    assert compared == ["vae", "text_encoder"]
