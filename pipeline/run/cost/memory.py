@@ -10,8 +10,9 @@ from pipeline.run.cost.step_on_meta import Sizes, StepShape
 
 FLOAT32 = 4
 # What no tensor shows. On CUDA the context with its kernels and the work space of cuBLAS, 0.4 to 0.6 GB of a process;
-# on a CPU Python with torch and diffusers. The allocator's own: what it rounds up and cannot use between two tensors.
-CONTEXT_BYTES, PROGRAM_BYTES = 600_000_000, 800_000_000
+# on a CPU Python with torch and diffusers, 0.48 to 0.73 GB where it was measured. The allocator's own: what it rounds
+# up and cannot use between two tensors.
+CONTEXT_BYTES, PROGRAM_BYTES = 600_000_000, 545_000_000
 ROUNDED_UP = 0.05
 STATE_BYTES = {"adamw": 8, "adamw_8bit": 2, "prodigy": 16, "adamw_schedule_free": 8}  # for each weight
 MISCOUNTED = 0.15  # a refusal costs a run, and no count was held against a GPU

@@ -14,11 +14,12 @@ from pipeline.geometry import Size
 from pipeline.run import context as contexts
 from pipeline.run import preflight, speed
 from pipeline.run.cost import seconds
+from pipeline.run.cost.memory import PROGRAM_BYTES
 from pipeline.run.cost.step_on_meta import StepCount, StepShape
 from tests.conftest import prepared
 
 pytestmark = pytest.mark.unit
-ROOM = 809_000_000  # 800 MB are the program's: two pictures of the miniature fit at once, and four do not
+ROOM = PROGRAM_BYTES + 9_000_000  # two pictures of the miniature fit at once, and four do not
 AUTO = ["--train_batch_size", "auto"]
 
 
