@@ -18,7 +18,7 @@ from pipeline.adapter.options import Quantization
 from pipeline.families.blocks import repeated_blocks
 
 LARGEST_INT8, LARGEST_FP8 = 127, 448.0
-NF4_BLOCK = 64  # weights that share a scale
+NF4_BLOCK, NF4_VALUES = 64, 16  # weights that share a scale, and what four bits can be
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,10 @@ def _scaled(parts: dict[str, Tensor], shape: torch.Size, dtype: torch.dtype) -> 
 
 def _pack_nf4(weight: Tensor) -> dict[str, Tensor]:
     """16 values at the quantiles of a normal distribution, a scale for each 64 weights (Dettmers et al. 2023)."""
+    if weight.is_meta:  # where bitsandbytes has nothing to do: what it would make
+        halves, blocks = -(-weight.numel() // 2), -(-weight.numel() // NF4_BLOCK)
+        packed = weight.new_empty(halves, 1, dtype=torch.uint8)
+        return {"packed": packed, "scale": weight.new_empty(blocks), "code": weight.new_empty(NF4_VALUES)}
     put_off.show("bitsandbytes")
     from bitsandbytes.functional import quantize_4bit
 
@@ -55,6 +59,8 @@ def _pack_nf4(weight: Tensor) -> dict[str, Tensor]:
 
 
 def _unpack_nf4(parts: dict[str, Tensor], shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    if parts["packed"].is_meta:
+        return parts["scale"].new_empty(shape, dtype=dtype)
     put_off.show("bitsandbytes")
     from bitsandbytes.functional import QuantState, dequantize_4bit
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pipeline.adapter.names import is_adapter
 from pipeline.families.blocks import repeated_blocks
 
+AT_ONCE = 2  # blocks on the device: one that computes, and the next
 HALF = (torch.bfloat16, torch.float16)
 
 
@@ -53,7 +54,7 @@ class BlockStream:
         self._next: dict[tuple[int, int], int] = {}  # which came after each two: forward, backward, and what turns
         streamed = set[int]()
         for number, block in enumerate(repeated_blocks(model).values()):
-            slots = [self._on_host(place, name, own) for place, name, own in _frozen(block)]
+            slots = [self._on_host(place, name, own) for place, name, own in frozen_of(block)]
             streamed |= {id(slot.own) for slot in slots}
             self._blocks.append(slots)
             block.forward = StreamedForward(self, number, block)
@@ -115,10 +116,17 @@ def is_streamed(model: nn.Module) -> bool:
     return any(isinstance(block.forward, StreamedForward) for block in repeated_blocks(model).values())
 
 
-def _frozen(block: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+def frozen_of(block: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
     """Every frozen tensor of a block: where its module keeps it, under which name, and it."""
     for path, module in block.named_modules():
         for place in (module._parameters, module._buffers):
             for name, value in place.items():
                 if value is not None and not is_adapter(f"{path}.{name}"):
                     yield place, name, value
+
+
+def bytes_there(model: nn.Module) -> int:
+    """What of a model's frozen tensors is on the device at most while its blocks are streamed: two of them."""
+    blocks = [sum(own.nbytes for _, _, own in frozen_of(block)) for block in repeated_blocks(model).values()]
+    whole = sum(own.nbytes for _, _, own in frozen_of(model))
+    return whole - sum(blocks) + sum(sorted(blocks)[-AT_ONCE:])

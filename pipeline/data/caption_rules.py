@@ -25,6 +25,8 @@ def _weighted(name: str, found: tuple[str, ...], options: DataOptions) -> list[s
     if options.prompt_weights == "keep":
         return []
     lets = "--prompt_weights strip leaves the words, keep trains on it as text"
+    if options.prompt_weights == "strip":  # what was written has none any more
+        lets = "it is in --caption_prefix, --caption_suffix or another option: take it out there, or give keep"
     return [
         f"{name}: {caption!r} weighs words, which no text encoder reads ({lets})"
         for caption in found

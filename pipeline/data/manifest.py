@@ -53,13 +53,18 @@ class Example:
 
     @property
     def written(self) -> tuple[str, ...]:
-        """The captions as they were written: without those that --column_dropout makes of them."""
-        return self.captions[:1] if self.options.column_dropout else self.captions
+        """The captions as they were written."""
+        return written(self.captions, self.options)
 
     @property
     def caption(self) -> str:
         """The first caption: the one that measurements and pictures go by."""
         return self.captions[0]
+
+
+def written(captions: tuple[str, ...], options: DataOptions) -> tuple[str, ...]:
+    """Those of an example's captions that were written: without those that --column_dropout makes of them."""
+    return captions[:1] if options.column_dropout else captions
 
 
 class Columns(Sequence[Example], ABC):

@@ -22,6 +22,7 @@ SHARD = re.compile(r"-(\d+)-of-(\d+)\.safetensors$")
 WRAPPERS = re.compile(r"^(?:text_model|model)\.")  # that one version of a model puts around another's names
 FLOATS = re.compile(r"B?F\d")  # types of numbers; others are those of quantized weights
 MAX_NAMED = 3
+VERSION = 1  # raise it when more is found to be wrong
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,12 @@ def problems_of(source: ModelSource, parts: tuple[str, ...], cache: Path | None 
     if cache is None:
         return [problem for part in parts for problem in _of_part(source, part)]
     problems = []
-    with remembered(cache, str(source.folder), f"weights {_libraries()}", whole=False) as known:
+    with remembered(cache, str(source.folder), f"weights {VERSION} {_libraries()}", whole=False) as known:
         for part in parts:
-            name, before = f"{source.index[part]} {source.variant} {folder_of(source, part)}", _signature(source, part)
+            name, before = (
+                f"{source.index.get(part)} {source.variant} {folder_of(source, part)}",
+                _signature(source, part),
+            )
             if known.recall(name, before):
                 continue
             found = _of_part(source, part)

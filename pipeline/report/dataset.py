@@ -2,13 +2,17 @@
 
 import collections
 import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.buckets import LITTLE, Bucket, is_enlarged, share_cropped, shown
+import numpy as np
+
+from pipeline.data.buckets import LITTLE, Bucket, fields_shown, is_enlarged, share_cropped
 from pipeline.data.class_images import ClassImages
 from pipeline.data.groups import balance_of
-from pipeline.data.manifest import Example, Manifest, by_name
+from pipeline.data.manifest import Manifest, at, column, written
 from pipeline.data.options import DataOptions
 from pipeline.data.sources import names_of, shown_by_source
 from pipeline.evaluation.picture_sets import INDEX, keep, kept
@@ -17,15 +21,34 @@ from pipeline.evaluation.test_set import reference_picture
 from pipeline.geometry import Size
 from pipeline.training.result import DataFacts, Sides
 
-Seen = list[tuple[Example, Size]]  # examples, each with every size it is shown at
 FOLDER = "data"  # of samples/
 MAX_SHOWN = 24
 
 
-def keep_examples(manifest: Manifest, seen: Seen, samples: Path) -> None:
+@dataclass(frozen=True)
+class Shown:
+    """A dataset, and the stream in which it is shown: perhaps with pictures of a class beside it."""
+
+    manifest: Manifest
+    stream: Manifest
+    buckets: tuple[Bucket, ...]
+
+    def fields(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """Some fields of the dataset's own examples, each with every size it is shown at."""
+        rows = fields_shown(self.stream.examples, self.buckets, "id", *names)
+        if self.stream is self.manifest:
+            return (row[1:] for row in rows)
+        own = {*column(self.manifest.examples, "id")}
+        return (row[1:] for row in rows if row[0] in own)
+
+
+def keep_examples(seen: Shown, samples: Path) -> None:
     """Write some training pictures as the model sees them, cut from the centre, with their captions."""
-    sizes = {example.id: size for example, size in seen}
-    chosen = spread(by_name(manifest), MAX_SHOWN)
+    names = column(seen.manifest.examples, "name")
+    places = spread(sorted(range(len(names)), key=names.__getitem__), MAX_SHOWN)
+    chosen = at(seen.manifest.examples, np.array(places))
+    ids = {example.id for example in chosen}
+    sizes = {example_id: size for example_id, size in seen.fields("id") if example_id in ids}
     rows = [
         {"file": f"{number:04d}.png", "name": example.name, "captions": list(example.captions)}
         for number, example in enumerate(chosen)
@@ -34,20 +57,16 @@ def keep_examples(manifest: Manifest, seen: Seen, samples: Path) -> None:
     keep(samples / FOLDER, pictures, rows, drawn=False)
 
 
-def seen_of(manifest: Manifest, stream: Manifest, buckets: tuple[Bucket, ...]) -> Seen:
-    """The examples of a dataset with each size they are shown at, of a stream that may show others beside them."""
-    own = {example.id for example in manifest.examples}
-    return [pair for pair in shown(stream.examples, buckets) if pair[0].id in own]
-
-
-def facts(
-    options: DataOptions, manifest: Manifest, held_out: Manifest | None, shown_at: Seen, of_class: ClassImages | None
-) -> DataFacts:
+def facts(options: DataOptions, held_out: Manifest | None, seen: Shown, of_class: ClassImages | None) -> DataFacts:
     """The dataset in numbers, for result.json."""
+    manifest, sizes = seen.manifest, collections.Counter(seen.fields("size"))
     by_source = [examples for _, examples in shown_by_source(options, manifest)] if options.source else []
-    seen = [(example.size, size) for example, size in shown_at]
-    sides = sorted(min(example.size.width, example.size.height) for example in manifest.examples)
-    captions = [caption for example in manifest.examples for caption in example.written]
+    sides = sorted(min(size.width, size.height) for size in column(manifest.examples, "size"))
+    read = zip(*(column(manifest.examples, name) for name in ("captions", "options")), strict=True)
+    captions = [caption for texts, how in read for caption in written(texts, how)]
+    at_size: collections.Counter[Size] = collections.Counter()
+    for (_, size), number in sizes.items():
+        at_size[size] += number
     return DataFacts(
         examples=len(manifest.examples),
         held_out=len(held_out.examples) if held_out else 0,
@@ -57,9 +76,9 @@ def facts(
         side=Sides(sides[0], sides[len(sides) // 2], sides[-1]),
         skipped=len(manifest.skipped),
         copies=len(manifest.duplicates),
-        sizes={str(size): number for size, number in sorted(collections.Counter(size for _, size in seen).items())},
-        enlarged=sum(is_enlarged(original, size) for original, size in seen),
-        cropped=share_cropped(collections.Counter(seen)),
+        sizes={str(size): number for size, number in sorted(at_size.items())},
+        enlarged=sum(number for case, number in sizes.items() if is_enlarged(*case)),
+        cropped=share_cropped(sizes),
         sources=dict(zip(names_of(options), by_source, strict=False)),
         class_images=len(of_class.trained) if of_class is not None else 0,
         class_drawn=of_class.num_drawn_trained if of_class is not None else 0,

@@ -95,16 +95,15 @@ def facts_of(context: RunContext, exported: Exported, timer: PhaseTimer) -> RunR
         rank=exported.rank,
         alpha=exported.alpha,
         comfyui=exported.comfyui.relative_to(context.folder).as_posix() if exported.comfyui else None,
-        data=dataset.facts(
-            context.run.data,
-            context.data.manifest,
-            context.data.held_out,
-            dataset.seen_of(context.data.manifest, context.data.shown, context.plan.buckets),
-            context.data.class_images,
-        ),
+        data=dataset.facts(context.run.data, context.data.held_out, seen_by(context), context.data.class_images),
         seconds=timer.seconds,
         peak_memory=context.engine.peak_memory,
     )
+
+
+def seen_by(context: RunContext) -> dataset.Shown:
+    """The dataset as a run shows it."""
+    return dataset.Shown(context.data.manifest, context.data.shown, context.plan.buckets)
 
 
 def incomplete(status: Status, sentence: str, command: str) -> TrainResult:
@@ -128,8 +127,7 @@ def share(context: RunContext) -> None:
 def draw(context: RunContext, previews: Previews | None, kept_step: int, trackers: Trackers) -> None:
     """Every picture of the page, and what is measured on them."""
     run, reference = context.run, context.data.test_set
-    seen = dataset.seen_of(context.data.manifest, context.data.shown, context.plan.buckets)
-    dataset.keep_examples(context.data.manifest, seen, context.folder / "samples")
+    dataset.keep_examples(seen_by(context), context.folder / "samples")
     if previews is None:
         return
     previews.draw_base()

@@ -127,16 +127,25 @@ def require_disjoint(trained: Manifest, test_set: Manifest | None) -> None:
     """Raise DataError if images to compare with are trained on too: then nothing would be measured."""
     if test_set is None:
         return
-    names = dict(zip(*(column(trained.examples, name) for name in ("image_id", "name")), strict=True))
+    names = names_of(trained, {e.image_id for e in test_set.examples})
     both = [f"{e.name} is {names[e.image_id]}" for e in test_set.examples if e.image_id in names]
     if both:
         raise DataError(f"--evaluation_data_dir holds {len(both)} images that are trained on:\n{listed(both)}")
 
 
+def names_of(manifest: Manifest, image_ids: Set[str]) -> dict[str, str]:
+    """The name of each of these images that a dataset holds."""
+    pairs = zip(*(column(manifest.examples, name) for name in ("image_id", "name")), strict=True)
+    return {image_id: name for image_id, name in pairs if image_id in image_ids}
+
+
 def require_other(given: Manifest | None, *parts: tuple[str, Manifest | None]) -> None:
     """Raise DataError if pictures of the class are the dataset's own: what is held out would be trained on, say."""
-    names = {e.image_id: (e.name, what) for what, part in parts for e in (part.examples if part else ())}
-    same = [(e.name, *names[e.image_id]) for e in (given.examples if given else ()) if e.image_id in names]
+    if given is None:
+        return
+    ids = {e.image_id for e in given.examples}
+    names = {key: (name, what) for what, part in parts if part for key, name in names_of(part, ids).items()}
+    same = [(e.name, *names[e.image_id]) for e in given.examples if e.image_id in names]
     if same:
         lines = listed([f"{name} is {other}, which is {what}" for name, other, what in same])
         own = "the dataset's or the test set's own"

@@ -253,11 +253,6 @@ class TrainOptions(SpeedOptions):
             early_stopping_patience=(1, infinity),
         )
         problems += self.speed_problems()
-        if self.train_batch_size == "auto" and self.spares_base:
-            problems.append(
-                "--train_batch_size auto counts the base's weights as they are, without what --base_quantization or "
-                "--offload_base spare; give a number."
-            )
         if self.offload_base and not self.gradient_checkpointing:
             problems.append("--offload_base needs --gradient_checkpointing: autograd would keep all blocks on the GPU.")
         problems += tracker_names.problems(self.report_to)

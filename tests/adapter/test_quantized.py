@@ -48,6 +48,20 @@ def test_a_weight_is_as_far_from_its_own_as_the_way_is_known_for(kind):
 
 
 @pytest.mark.parametrize("kind", PACKINGS)
+def test_a_layer_without_values_keeps_what_one_with_values_does(kind):
+    """By which the memory of a run is counted."""
+    _, packed = layer_of(kind, torch.bfloat16)
+    whole = nn.Linear(packed.in_features, packed.out_features, device="meta", dtype=torch.bfloat16)
+    empty = QuantizedLinear(whole, kind, torch.device("meta"))
+    kept, counted = (
+        {name: (value.shape, value.dtype) for name, value in layer.parts.items()} for layer in (packed, empty)
+    )
+    assert counted == kept
+    assert (empty.weight.shape, empty.weight.dtype) == (whole.weight.shape, torch.bfloat16)
+    assert sum(value.nbytes for value in empty.parts.values()) < whole.weight.nbytes
+
+
+@pytest.mark.parametrize("kind", PACKINGS)
 def test_product_and_gradient_are_those_of_the_weight_and_none_is_kept_between(kind):
     _, packed = layer_of(kind)
     x = torch.randn(3, 5, 256, requires_grad=True)

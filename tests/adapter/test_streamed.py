@@ -12,7 +12,7 @@ from pipeline.adapter import precision
 from pipeline.adapter.names import is_adapter
 from pipeline.adapter.options import AdapterOptions
 from pipeline.adapter.quantized import quantize
-from pipeline.adapter.streamed import BlockStream
+from pipeline.adapter.streamed import BlockStream, bytes_there
 from pipeline.families.blocks import repeated_blocks
 from pipeline.families.targets import TargetModules
 from pipeline.run.build import checkpoint
@@ -82,7 +82,11 @@ def test_outputs_and_gradients_are_the_same_bits_and_at_most_two_blocks_are_ther
 
 @pytest.mark.parametrize("model", [None, "int8"], indirect=True)
 def test_only_blocks_stay_on_the_host(model):
+    at_most = bytes_there(model)
     stream = BlockStream(model, torch.device("meta"))
+    blocks = sorted(sum(slot.value.nbytes for slot in slots) for slots in stream._blocks)
+    there = [value for value in (*model.parameters(), *model.buffers()) if value.is_meta and not value.requires_grad]
+    assert at_most == sum(value.nbytes for value in there) + sum(blocks[-2:])
     within = {id(slot.own) for slots in stream._blocks for slot in slots}
     for name, value in model.named_parameters():
         assert value.device.type == ("cpu" if id(value) in within else "meta"), name

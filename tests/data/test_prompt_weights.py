@@ -54,7 +54,7 @@ def test_each_is_named_and_two_ways_lead_on(tmp_path):
 def test_what_is_put_around_captions_may_weigh_nothing_either(tmp_path):
     picture(tmp_path / "x.png")
     write(tmp_path / "x.txt", "a hat")
-    with pytest.raises(DataError, match="weighs words"):
+    with pytest.raises(DataError, match=r"weighs words.*it is in --caption_prefix.*take it out there"):
         read_manifest(tmp_path, DataOptions(caption_prefix="(ohwx:1.2),", prompt_weights="strip"))
 
 

@@ -103,6 +103,8 @@ class Counts:
             repr(self.run.adapter),
             repr(self.run.objective),
             self.run.data.has_masks,
+            self.run.train.base_quantization,
+            self.run.train.offload_base,
             repr(shape),
         )
         return digest(json.dumps(facts, sort_keys=True, default=repr).encode())

@@ -74,12 +74,7 @@ class Estimate:
         return run, (note,)
 
     def notes(self, run: Run) -> tuple[str, ...]:
-        """What there is to say of the room. Raises ConfigError for a GPU that surely has too little.
-
-        Nothing where the base takes less than its weights: that is not counted.
-        """
-        if run.train.spares_base:
-            return ()
+        """What there is to say of the room. Raises ConfigError for a GPU that surely has too little."""
         shape = self.shape(run, run.train.batch_size)
         memory = self.memory_of(shape)
         if memory.surely_not(self.device) and self.device.kind != "cpu":
@@ -89,14 +84,14 @@ class Estimate:
         return (f"memory may not be enough: {binary(memory.total)} of {binary(self.device.memory_bytes)}",)
 
     def _refusal(self, shape: StepShape) -> str:
-        return fitting.refusal(self.memory_of, shape, self.device, self.counts.family.size_multiple)
+        is_spared, multiple = self.counts.run.train.spares_base, self.counts.family.size_multiple
+        return fitting.refusal(self.memory_of, shape, self.device, multiple, spares_base=is_spared)
 
     def rows(self, run: Run, num_steps: int, passes: float) -> tuple[tuple[str, str], ...]:
         """Memory and time; `passes`: forward passes of single examples beside the steps, to measure."""
         shape, train = self.shape(run, run.train.batch_size), run.train
         room = "" if self.device.is_here else f"; {self.device.name} has {binary(self.device.memory_bytes)}"
-        spared = "; less for what the base is spared, which is not counted" if train.spares_base else ""
-        rows = [("memory", self.memory_of(shape).text(shape) + spared + room)]
+        rows = [("memory", self.memory_of(shape).text(shape) + room)]
         found = step_seconds(self.counts.step(shape), shape, self.device, train.gradient_accumulation_steps)
         if found is not None:
             rows.append(("time", found.text(num_steps, FORWARD_SHARE * passes / train.examples_per_process)))

@@ -32,12 +32,16 @@ def _largest(memory_of: MemoryOf, shape: StepShape, device: Device) -> StepShape
     return next(found for found in between if found == one or memory_of(found).fits(device))
 
 
-def refusal(memory_of: MemoryOf, shape: StepShape, device: Device, multiple: int) -> str:
-    """What is said of a step that has no room, with what would; sides of pictures divide by `multiple`."""
+def refusal(memory_of: MemoryOf, shape: StepShape, device: Device, multiple: int, *, spares_base: bool = False) -> str:
+    """What is said of a step that has no room, with what would; sides of pictures divide by `multiple`.
+
+    `spares_base`: whether the base is in few bits or streamed already.
+    """
     memory, ways = memory_of(shape), list(alternatives(memory_of, shape, device, multiple))
     small = "Not even one recomputed example at half the side would fit."
     least = f"It would fit with {', or '.join(ways)}." if ways else small
-    less = " --base_quantization and --offload_base leave less of the base there." if device.kind != "cpu" else ""
+    less = " --base_quantization and --offload_base leave less of the base there."
+    less = "" if spares_base or device.kind == "cpu" else less
     return (
         f"This run takes about {binary(memory.total)}, and {device.name} has {binary(device.memory_bytes)}: "
         f"{memory.text(shape)}. {least}{less}"

@@ -15,6 +15,8 @@ from pipeline.adapter import dropout, lora
 from pipeline.adapter.adapted_models import AdaptedModels
 from pipeline.adapter.denoiser import AdaptedDenoiser
 from pipeline.adapter.layers import TargetModule
+from pipeline.adapter.quantized import quantize
+from pipeline.adapter.streamed import bytes_there
 from pipeline.conditioning import Conditioning
 from pipeline.config import Run
 from pipeline.families.base import Family
@@ -34,7 +36,7 @@ Sizes = list[tuple[int, ...]]
 class StepCount:
     """What one micro-step takes, by counting."""
 
-    frozen_bytes: int  # of the models' weights and buffers
+    frozen_bytes: int  # of the models' weights and buffers, as they lie on the device
     trainable: Sizes  # the shapes of the adapter's tensors, float32 each
     step_bytes: int  # at most alive in forward and backward pass beside all weights
     num_flops: int
@@ -62,7 +64,7 @@ def count_step(run: Run, family: Family, path: DiffusionPath, chosen: Chosen, sh
     models = {part: _adapted(family, part, run, modules, shape) for part, modules in chosen.items()}
     weights = [value for model in models.values() for value in (*model.parameters(), *model.buffers())]
     trainable = [value for value in weights if value.requires_grad]
-    frozen_bytes = sum(value.nbytes for value in weights) - sum(value.nbytes for value in trainable)
+    frozen_bytes = sum(_frozen_bytes(model, part == family.denoiser, run) for part, model in models.items())
     batch = MicroBatch.of(run, family, shape)
     objective = build_objective(run.objective, path, family.num_tokens(batch.latents), device=META)
     denoiser = AdaptedDenoiser(family, AdaptedModels(models), shape.dtype)
@@ -80,6 +82,13 @@ def count_step(run: Run, family: Family, path: DiffusionPath, chosen: Chosen, sh
     for value in trainable:
         value.grad = None
     return found
+
+
+def _frozen_bytes(model: Any, is_denoiser: bool, run: Run) -> int:
+    """What lies on the device of a model that learns nothing itself."""
+    if is_denoiser and run.train.offload_base:
+        return bytes_there(model)
+    return sum(value.nbytes for value in (*model.parameters(), *model.buffers()) if not value.requires_grad)
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,8 @@ def _adapted(family: Family, part: str, run: Run, chosen: list[TargetModule], sh
     if shape.checkpointing:
         enable = "enable_gradient_checkpointing" if part == family.denoiser else "gradient_checkpointing_enable"
         getattr(model, enable)()
+    if part == family.denoiser and run.train.base_quantization is not None:
+        quantize(model, run.train.base_quantization, META)
     with META:
         lora.attach(model, run.adapter, chosen, seed=None)
         model.train()

@@ -91,7 +91,7 @@ def test_a_plan_for_a_card_is_that_of_the_card_in_every_row(small, tmp_path, mon
     rows = planned_for("rtx3060", half, tmp_path)
     assert rows["precision"] == "fp16 (asked for by --mixed_precision; for RTX 3060, which is not here)"
     assert rows["step"].startswith("launched kernel by kernel: float16")
-    assert rows["memory"].endswith("; less for what the base is spared, which is not counted; RTX 3060 has 11.6 GiB")
+    assert rows["memory"].endswith("of libraries; RTX 3060 has 11.6 GiB")
 
 
 def test_processes_agree_on_the_device_with_the_least_memory(small, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from pipeline.cards import Device
 from pipeline.config import Run
 from pipeline.families import registry
+from pipeline.families.blocks import repeated_blocks
 from pipeline.families.meta import part_on_meta
 from pipeline.geometry import Size
 from pipeline.run.cost.counts import Counts, num_weights
@@ -54,6 +55,23 @@ def test_where_text_encoders_learn_all_of_them_stay(miniature_of):
         memory = memory_of(counts, shape, has_previews=False, keeps_best=False)
         assert memory.weights == pytest.approx(found[learns][1], rel=0.01), "places in a text stay whole numbers"
     assert [found[learns][0] for learns in (False, True)] == [0, 2 * t5]
+
+
+def test_a_base_in_few_bits_or_streamed_takes_what_is_left_of_it(miniature_of):
+    family, found = registry.detect(miniature_of("flux")), {}
+    spared = {"whole": {}, "int8": {"base_quantization": "int8"}, "nf4": {"base_quantization": "nf4"}}
+    for name, values in (*spared.items(), ("streamed", {"offload_base": True})):
+        run = Run().replaced(**values, gradient_checkpointing=True)
+        counts = Counts(run, family, family.path(run.objective), chosen_modules(run, family))
+        step = counts.step(StepShape(Size.square(64), 1, torch.bfloat16, "cuda", True))
+        found[name] = step.frozen_bytes, step.num_flops
+    whole, blocks = part_on_meta(family.source, "transformer"), {}
+    for name, block in repeated_blocks(whole).items():
+        blocks[name] = 2 * num_weights(block)
+    rest = found["whole"][0] - sum(blocks.values())
+    assert found["streamed"][0] == rest + sum(sorted(blocks.values())[-2:])
+    assert found["nf4"][0] < found["int8"][0] < found["whole"][0]
+    assert {flops for _, flops in found.values()} == {found["whole"][1]}, "no work is spared"
 
 
 def card_of(room: int) -> Device:
