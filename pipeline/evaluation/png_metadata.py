@@ -36,6 +36,11 @@ def save_marked(picture: Image.Image, path: Path | io.BytesIO) -> None:
     picture.save(path, "PNG", pnginfo=notes)
 
 
+def says_no_more(picture: Image.Image) -> bool:
+    """Whether a loaded picture holds nothing beside its pixels but this mark."""
+    return all(value in (PACKET, PACKET.encode()) for value in picture.info.values())
+
+
 def is_marked(path: Path) -> bool:
     """Whether a picture says that a model made it. Raises OSError for a file that is no picture."""
     with Image.open(path) as picture:

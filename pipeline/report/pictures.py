@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.evaluation import test_set
+from pipeline.evaluation import png_metadata, test_set
 from pipeline.evaluation.picture_sets import INDEX, kept
 from pipeline.evaluation.previews import GRID, spread
 
@@ -84,10 +84,13 @@ def title(folder: str) -> str:
 
 
 def embedded(path: Path) -> str:
-    """A picture as a data URL, shrunk to MAX_SIDE if larger."""
-    with Image.open(path) as file:
-        picture = file.convert("RGB")
-    picture.thumbnail((MAX_SIDE, MAX_SIDE))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    """A picture as a data URL, shrunk to MAX_SIDE if larger; small ones as they lie, if nobody wrote a note in them."""
+    content = path.read_bytes()
+    with Image.open(io.BytesIO(content)) as file:
+        file.load()  # a note may follow the pixels
+        if file.format != "PNG" or max(file.size) > MAX_SIDE or not png_metadata.says_no_more(file):
+            picture, buffer = file.convert("RGB"), io.BytesIO()
+            picture.thumbnail((MAX_SIDE, MAX_SIDE))
+            picture.save(buffer, "PNG", optimize=True)
+            content = buffer.getvalue()
+    return "data:image/png;base64," + base64.b64encode(content).decode()

@@ -1,0 +1,49 @@
+"""Pictures within a page."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from pipeline.evaluation import png_metadata
+from pipeline.report.pictures import MAX_SIDE, embedded
+
+pytestmark = pytest.mark.unit
+
+
+def noise(side: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8))
+
+
+def within(path) -> bytes:
+    head, _, content = embedded(path).partition(",")
+    assert head == "data:image/png;base64"
+    return base64.b64decode(content)
+
+
+@pytest.mark.parametrize("save", [Image.Image.save, png_metadata.save_marked], ids=["copied", "drawn"])
+def test_a_small_picture_of_ours_is_there_as_it_lies(save, tmp_path):
+    save(noise(32), tmp_path / "x.png")
+    assert within(tmp_path / "x.png") == (tmp_path / "x.png").read_bytes()
+
+
+def test_what_somebody_noted_in_a_picture_is_not_on_the_page(tmp_path):
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("Author", "a secret")
+    noise(32).save(tmp_path / "x.png", pnginfo=notes)
+    noise(32).save(tmp_path / "x.jpg", comment="a secret")
+    exif = Image.Exif()
+    exif[0x010E] = "a secret"
+    noise(32).save(tmp_path / "y.png", exif=exif)
+    for name in ("x.png", "x.jpg", "y.png"):
+        assert b"a secret" in (tmp_path / name).read_bytes()
+        content = within(tmp_path / name)
+        assert b"a secret" not in content
+        assert np.array_equal(Image.open(io.BytesIO(content)), Image.open(tmp_path / name))
+
+
+def test_a_large_picture_is_shrunk(tmp_path):
+    noise(MAX_SIDE + 88).save(tmp_path / "x.png")
+    assert Image.open(io.BytesIO(within(tmp_path / "x.png"))).size == (MAX_SIDE, MAX_SIDE)
