@@ -19,10 +19,9 @@ from pipeline.commands.evaluation.subject import opened
 from pipeline.commands.evaluation.wanted import Wanted
 from pipeline.commands.places import beside
 from pipeline.commands.sample import folder_of_run
-from pipeline.config import Command
 from pipeline.console import quiet_libraries, say, tell
 from pipeline.data import cache as caches
-from pipeline.data.manifest import Example, by_name
+from pipeline.data.manifest import Example, Manifest, by_name
 from pipeline.errors import ConfigError
 from pipeline.evaluation import looking, memorisation, on_noise
 from pipeline.evaluation.extractors import photographs
@@ -38,9 +37,9 @@ from pipeline.remembered import cache_folder
 from pipeline.report import memorisation_page
 from pipeline.run import build
 from pipeline.run.context import RunContext, prepare
-from pipeline.run.encode import encode
-from pipeline.run.preflight import RunData
+from pipeline.run.encode import encode, seen_after
 from pipeline.run.reopened import reopen
+from pipeline.training import checkpoint, result
 
 LEAST = 12  # pictures of each side
 AT_ONCE = 32  # examples whose losses are measured between two looks at the cache
@@ -56,14 +55,16 @@ def look(place: Path, *, limit: int, num_images: int, extractor: str | None, to:
             raise ConfigError(f"--{flag} {value} must be at least {least}.")
     run = folder_of_run(place)
     command, data = reopen(run, place / FILE)
-    members, others = sides(run, data, limit)
-    folder = to or beside(place, memorisation.FOLDER)
-    examples = (*members, *others)
+    folder, cache_dir = to or beside(place, memorisation.FOLDER), command.run.data.cache_dir
     with quiet_libraries():
-        cache_dir = command.run.data.cache_dir
-        judge = extractors.by_name(extractor or photographs.KIND, pictured={}, cache_dir=cache_dir, weights=None)[0]
-        sets = drawn(place, folder, examples, num_images)
-        answers = asked(command, data, run, examples)
+        context = prepare(command.run, data, run, yielding=command.yielding)
+        try:
+            examples = sides(place, seen_after(context, step_of(place, run)), data.held_out, limit)
+            judge = extractors.by_name(extractor or photographs.KIND, pictured={}, cache_dir=cache_dir, weights=None)[0]
+            sets = drawn(place, folder, examples, num_images)
+            answers = asked(context, examples)
+        finally:
+            context.engine.release()
         if sets is None:
             return
         made, true = (looking.look(pictures, judge, cache_folder(cache_dir)) for pictures in sets)
@@ -77,19 +78,25 @@ def look(place: Path, *, limit: int, num_images: int, extractor: str | None, to:
     tell(f"Report   {page}")
 
 
-def sides(run: Path, data: RunData, limit: int) -> tuple[list[Example], list[Example]]:
-    """As many training examples as held-out ones, at most so many. Raises ConfigError where there are too few."""
-    held_out = by_name(data.held_out) if data.held_out is not None else []
-    trained = by_name(data.manifest.distinct())
-    number = min(len(held_out), len(trained), limit)
+def step_of(place: Path, run: Path) -> int:
+    """After which step the weights of a run or a checkpoint were as they lie there."""
+    found = checkpoint.NAME.fullmatch(place.resolve().name)
+    return int(found[1]) if found is not None else result.read(run).kept_step
+
+
+def sides(place: Path, seen: Manifest, held_out: Manifest | None, limit: int) -> tuple[Example, ...]:
+    """As many examples that were trained on as held-out ones, at most so many each, in this order.
+
+    Raises ConfigError where there are too few.
+    """
+    others, members = by_name(held_out) if held_out is not None else [], by_name(seen.distinct())
+    number = min(len(others), len(members), limit)
     if number < LEAST:
-        what = f"{len(held_out)} of its examples out" if len(held_out) == number else f"all but {number} out"
-        raise ConfigError(
-            f"{run} held {what}, and {LEAST} on each side are the least to compare: train with "
-            f"{'more pictures, or a larger' if len(held_out) == number else 'more pictures, or a smaller'} "
-            "--validation_split."
-        )
-    return spread(trained, number), spread(held_out, number)
+        what, step = f"held {len(others)} of its examples out", "more pictures, or a larger --validation_split"
+        if len(others) > number:
+            what, step = f"showed {len(members)} of its examples", "more steps, or a smaller --validation_split"
+        raise ConfigError(f"{place} {what}, and {LEAST} on each side are the least to compare: train with {step}.")
+    return (*spread(members, number), *spread(others, number))
 
 
 @dataclass(frozen=True)
@@ -101,34 +108,30 @@ class Answers:
     reason: str | None = None  # for there being no such number
 
 
-def asked(command: Command, data: RunData, run: Path, examples: Sequence[Example]) -> Answers:
+def asked(context: RunContext, examples: Sequence[Example]) -> Answers:
     """What adapter and base say of the examples, at equal levels and equal noise."""
-    context: RunContext = prepare(command.run, data, run, yielding=command.yielding)
     reason = None
     if not context.family.supports_cfg:
         reason = "this model has no unconditional prediction to compare with"
     elif len({example.caption for example in examples}) < len(examples):
         reason = "captions that several pictures share say nothing about one of them"
-    try:
-        context.engine.together(lambda: encode(context, examples))
-        models = build.load_models(context)
-        evaluator, denoiser = build.loss_evaluator(context, models), models.denoiser
-        captioned = build.unguided(context, models)
-        gains, on_either = [], []
-        with denoiser.adapted.evaluating():
-            for some in caches.batches(examples, AT_ONCE):
-                rows = build.as_measured(context, some)
-                sides = [_told(evaluator, denoiser, rows, reason is None, captioned)]
-                with denoiser.adapted.disabled():
-                    sides.append(_told(evaluator, denoiser, rows, reason is None))
-                (adapted, _), (base, _) = sides
-                gains.append(1 - adapted / base)
-                on_either.append(torch.stack([noise for _, noise in sides]))
-        context.engine.close()
-        now, before = torch.cat(on_either, 1)
-        return Answers(torch.cat(gains), on_noise.known(now, before) if reason is None else None, reason)
-    finally:
-        context.engine.release()
+    context.engine.together(lambda: encode(context, examples))
+    models = build.load_models(context)
+    evaluator, denoiser = build.loss_evaluator(context, models), models.denoiser
+    captioned = build.unguided(context, models)
+    gains, on_either = [], []
+    with denoiser.adapted.evaluating():
+        for some in caches.batches(examples, AT_ONCE):
+            rows = build.as_measured(context, some)
+            sides = [_told(evaluator, denoiser, rows, reason is None, captioned)]
+            with denoiser.adapted.disabled():
+                sides.append(_told(evaluator, denoiser, rows, reason is None))
+            (adapted, _), (base, _) = sides
+            gains.append(1 - adapted / base)
+            on_either.append(torch.stack([noise for _, noise in sides]))
+    context.engine.close()
+    now, before = torch.cat(on_either, 1)
+    return Answers(torch.cat(gains), on_noise.known(now, before) if reason is None else None, reason)
 
 
 def _told(

@@ -45,7 +45,7 @@ class Example:
     @property
     def views_id(self) -> str:
         """What its views are drawn by: equal examples show the same ones, each in an order of its own."""
-        return self.id.removesuffix(f"-{self.copy + 1}") if self.copy else self.id
+        return views_id_of(self.id, self.copy)
 
     def picture(self) -> Image.Image:
         """The image as it is shown, decoded anew. Raises what Pillow does for one that has gone bad."""
@@ -60,6 +60,11 @@ class Example:
     def caption(self) -> str:
         """The first caption: the one that measurements and pictures go by."""
         return self.captions[0]
+
+
+def views_id_of(example_id: str, copy: int) -> str:
+    """What equal examples share: the id of the first of them."""
+    return example_id.removesuffix(f"-{copy + 1}") if copy else example_id
 
 
 def written(captions: tuple[str, ...], options: DataOptions) -> tuple[str, ...]:

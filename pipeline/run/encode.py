@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,9 +13,9 @@ from torch import Tensor
 from pipeline.console import tell
 from pipeline.data import cache as caches
 from pipeline.data import masks
-from pipeline.data.buckets import shown
+from pipeline.data.buckets import only_shown, shown
 from pipeline.data.images import View
-from pipeline.data.manifest import Example, column
+from pipeline.data.manifest import Example, Manifest, column, views_id_of
 from pipeline.data.views import centre_view, distinct_views
 from pipeline.errors import DataError, listed
 from pipeline.evaluation.previews import preview_prompts
@@ -157,6 +158,17 @@ def measured_examples(context: RunContext) -> tuple[tuple[Example, ...], tuple[E
         return (), ()
     held_out = tuple(context.data.held_out.examples[:MAX_EXAMPLES])
     return held_out, tuple(context.data.manifest.limited(len(held_out)).examples)
+
+
+def seen_after(context: RunContext, num_steps: int) -> Manifest:
+    """What of its dataset a run has shown after so many steps."""
+    data, sampler = context.data, context.plan.sampler
+    buckets = sampler.shown_by(num_steps)
+    if buckets is sampler.buckets:
+        return data.manifest
+    seen = {example.views_id for example in only_shown(data.shown.examples, buckets) if not example.is_class}
+    own = zip(*(column(data.manifest.examples, name) for name in ("id", "copy")), strict=True)
+    return data.manifest.of(np.flatnonzero([views_id_of(*pair) in seen for pair in own]))
 
 
 def preview_requests(context: RunContext) -> tuple[SampleRequest, ...]:

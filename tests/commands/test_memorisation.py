@@ -63,12 +63,17 @@ def test_a_run_and_its_checkpoints_are_looked_at(out, capsys, monkeypatch):
     assert main(["memorisation", str(out), "--json", *small_judge]) == 0
     assert json.loads(capsys.readouterr().out)["by_loss"]["value"] == found.by_loss.value
     monkeypatch.undo()
-    assert main(["memorisation", str(out / "checkpoint-6"), "--num_images", "1", *small_judge]) == 0
+    early = ["memorisation", str(out / "checkpoint-6"), "--num_images", "1", *small_judge]
+    assert main(early) == 2
+    assert "showed 11 of its examples, and 12 on each side" in capsys.readouterr().err
+    monkeypatch.setattr(looking, "LEAST", 11)
+    assert main(early) == 0
     earlier = memorisation.read(out / "memorisation-checkpoint-6")
     assert not (out / "checkpoint-6" / "memorisation").exists()
     assert earlier.by_sameness is None
     assert earlier.left_out == ("by_sameness and cliques: --num_images 3 draws enough of each caption",)
     assert earlier.by_loss != found.by_loss
+    assert earlier.n == 11, "two of the 13 were not shown yet"
 
 
 def test_what_adapter_and_base_say_of_examples(out, monkeypatch):
@@ -83,16 +88,16 @@ def test_what_adapter_and_base_say_of_examples(out, monkeypatch):
     command, data = reopen(out)
     made = build.loss_evaluator
     monkeypatch.setattr(build, "loss_evaluator", lambda *given: Halved(**vars(made(*given))))
-    found = looking.asked(command, data, out, data.held_out.examples)
+    found = looking.asked(prepare(command.run, data, out), data.held_out.examples)
     assert found.gains.tolist() == [0.5] * 13
     assert found.known.unique().numel() == 13  # captions of their own, and a trained adapter
     assert found.reason is None
 
     alike = [dataclasses.replace(one, captions=("picture",)) for one in data.held_out.examples]
-    found = looking.asked(command, data, out, alike)
+    found = looking.asked(prepare(command.run, data, out), alike)
     assert (found.known, found.reason) == (None, "captions that several pictures share say nothing about one of them")
     monkeypatch.setattr(StableDiffusion, "supports_cfg", False)
-    found = looking.asked(command, data, out, data.held_out.examples)
+    found = looking.asked(prepare(command.run, data, out), data.held_out.examples)
     assert found.known is None
     assert found.reason.startswith("this model has no unconditional prediction")
 
@@ -101,7 +106,7 @@ def test_learnt_guidance_is_taken_out_of_the_loss_of_the_adapter_alone(out):
     command, data = reopen(out)
     learnt = dataclasses.replace(command, run=command.run.replaced(guided_target="cfg", guided_target_scale=4.0))
     examples = data.held_out.examples[:4]
-    plain, guided = (looking.asked(one, data, out, examples).gains for one in (command, learnt))
+    plain, guided = (looking.asked(prepare(one.run, data, out), examples).gains for one in (command, learnt))
     context = prepare(learnt.run, data, out)
     encode(context, examples)
     models = build.load_models(context)
