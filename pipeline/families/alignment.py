@@ -8,13 +8,12 @@ process, so equal runs would not be.
 import ctypes
 import itertools
 import mmap
-import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 from torch import Tensor, nn
 
 BYTES = 64  # that torch aligns its own memory to
-MADV_PAGEOUT = 21  # of Linux, since 5.4
 
 
 def align(models: Iterable[nn.Module]) -> None:
@@ -25,20 +24,39 @@ def align(models: Iterable[nn.Module]) -> None:
     for model in models:
         values = itertools.chain(model.parameters(), model.buffers())
         on_cpu = [value for value in values if value.device.type == "cpu"]
-        if any(weight.data_ptr() % BYTES for weight in on_cpu):
-            for weight in on_cpu:
-                before = weight.data
-                weight.data = before.clone()
-                _page_out(before)
+        if any(value.data_ptr() % BYTES for value in on_cpu):
+            files = _mapped_files()
+            for value in on_cpu:
+                before = value.data
+                value.data = before.clone()
+                _forget(before, files)
 
 
-def _page_out(tensor: Tensor) -> None:
-    """Tell the system that nobody will read these pages soon; what is in them stays.
+def _mapped_files() -> list[range]:
+    """Where files are mapped that this process has not written to, on Linux: what is forgotten there comes back."""
+    found: list[range] = []
+    try:
+        lines = Path("/proc/self/smaps").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        words = line.split()
+        if not words[0].endswith(":"):  # the first line of a mapping: its place, and what is mapped there
+            begin, end = (int(place, 16) for place in words[0].split("-"))
+            mapping = range(begin, end)
+            if len(words) > 5 and words[5].startswith("/"):
+                found.append(mapping)
+        elif words[0] in ("Anonymous:", "Swap:") and words[1] != "0" and mapping in found[-1:]:
+            found.pop()
+    return found
 
-    The file of a model is mapped as a whole until its last weight is copied, which would be the peak of a run's memory.
+
+def _forget(tensor: Tensor, files: list[range]) -> None:
+    """Let go of the pages of a tensor in one of these files, all but those it shares with its neighbours.
+
+    Such a file is mapped as a whole until its last weight is copied: without this, both would be in memory by then.
     """
-    if sys.platform == "linux":
-        begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
-        end = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        if begin < end:  # an older system refuses, and that is all
-            ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_PAGEOUT)
+    begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    end = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if begin < end and any(begin in file and end - 1 in file for file in files):
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)

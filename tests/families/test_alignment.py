@@ -49,8 +49,28 @@ def test_the_file_of_weights_that_were_moved_is_let_go(tmp_path):
     assert all(torch.equal(model[name], value) for name, value in wanted.items())
 
 
-def test_what_is_paged_out_stays_what_it_is():
-    tensor = torch.randn(2**20)
-    copy = tensor.clone()
-    alignment._page_out(tensor[1:-1])
-    assert torch.equal(tensor, copy)
+def resident(file):
+    """Bytes of a mapped file that are this process's now."""
+    lines = iter(Path("/proc/self/smaps").read_text(encoding="utf-8", errors="replace").splitlines())
+    for line in lines:
+        if line.endswith(str(file)):
+            return 1024 * int(next(words[1] for words in map(str.split, lines) if words[0] == "Rss:"))
+    raise AssertionError(f"{file} is not mapped")
+
+
+def test_pages_are_forgotten_only_where_the_file_has_them(tmp_path):
+    """What was written to a mapping, or is no file's, would be lost, so it stays. The rest is read again when asked."""
+    file, wanted = tmp_path / "weights.safetensors", torch.randn(2**20)
+    save_file({"clean": wanted}, file)
+    mapped = load_file(file)["clean"]
+    assert torch.equal(mapped, wanted)
+    assert resident(file) >= mapped.nbytes
+    alignment._forget(mapped, alignment._mapped_files())
+    assert resident(file) < mapped.nbytes / 10
+    assert torch.equal(mapped, wanted)
+    mapped[5] = 7.0
+    alignment._forget(mapped, alignment._mapped_files())
+    assert (mapped[5].item(), mapped[4].item()) == (7.0, wanted[4].item())
+    copy = wanted.clone()
+    alignment._forget(copy[1:-1], alignment._mapped_files())
+    assert torch.equal(copy, wanted)
