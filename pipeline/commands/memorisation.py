@@ -80,7 +80,7 @@ def look(place: Path, *, limit: int, num_images: int, extractor: str | None, to:
 
 def step_of(place: Path, run: Path) -> int:
     """After which step the weights of a run or a checkpoint were as they lie there."""
-    found = checkpoint.NAME.fullmatch(place.resolve().name)
+    found = None if place == run else checkpoint.NAME.fullmatch(place.resolve().name)
     return int(found[1]) if found is not None else result.read(run).kept_step
 
 

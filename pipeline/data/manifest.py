@@ -96,11 +96,11 @@ def column(examples: Sequence[Example], name: str) -> list[Any]:
 
 
 def letters(examples: Sequence[Example], name: str) -> Letters | None:
-    """A field whose texts are all of one length, as bytes; None where they are not."""
+    """A field whose texts are all of one length, as bytes; None where they are not, or there is none."""
     if isinstance(examples, Columns):
         return examples.letters(name)
     texts = [(text or "").encode() for text in column(examples, name)]
-    if len({len(text) for text in texts}) > 1:
+    if len({len(text) for text in texts}) != 1:
         return None
     return np.frombuffer(b"".join(texts), dtype=np.uint8).reshape(len(texts), -1)
 

@@ -160,7 +160,7 @@ class Mapped(Columns):
     def letters(self, name: str) -> Letters | None:
         """A field whose texts are all of one length, as bytes; None where they are not."""
         pieces = []
-        for chunk in self._taken(name).chunks:
+        for chunk in filter(len, self._taken(name).chunks):
             _, places, text = chunk.buffers()
             edges = np.frombuffer(places, dtype=np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
             lengths = np.diff(edges)

@@ -43,10 +43,8 @@ def problems_of(source: ModelSource, parts: tuple[str, ...], cache: Path | None 
     problems = []
     with remembered(cache, str(source.folder), f"weights {VERSION} {_libraries()}", whole=False) as known:
         for part in parts:
-            name, before = (
-                f"{source.index.get(part)} {source.variant} {folder_of(source, part)}",
-                _signature(source, part),
-            )
+            name = f"{source.index.get(part)} {source.variant} {folder_of(source, part)}"
+            before = _signature(source, part)
             if known.recall(name, before):
                 continue
             found = _of_part(source, part)

@@ -45,19 +45,19 @@ def needed(
     family: Family,
     data: RunData,
     *,
-    shown: tuple[Bucket, ...],
+    seen: tuple[Bucket, ...],
     possible: Offered,
     num_steps: int,
     num_epochs: int,
     num_trainable: int,
     precision: Precision,
 ) -> Needed:
-    """What a run will write at most; `shown` is what its steps show."""
+    """What a run will write at most; `seen` is what its steps show."""
     train, held_out = run.train, data.held_out
     num_checkpoints = math.ceil(num_steps / train.checkpointing_steps)
     kept = min(num_checkpoints, train.checkpoints_total_limit or num_checkpoints) + 1
     views: collections.Counter[Size] = collections.Counter()
-    for bucket in shown:
+    for bucket in seen:
         views[bucket.size] += num_views(data.shown.of(bucket.entries.places), seed=train.seed, size=bucket.size)
     if held_out is not None:
         for part in (held_out, data.manifest):
@@ -65,7 +65,7 @@ def needed(
     views.update(possible.measured(example) for example in data.class_measured)
     embeddings, captions = 0, set[str]()
     if not run.adapter.train_text_encoder:
-        trained = prompts.shown(run, data.shown, shown, num_epochs)
+        trained = prompts.read_in_steps(run, data.shown, seen, num_epochs)
         measured = column(held_out.examples, "captions") if held_out else []
         captions = {*trained, *(texts[0] for texts in measured), *(e.caption for e in data.class_measured)}
         embeddings = (len(captions) + 1) * num_embedding_values(family) * precision.dtype.itemsize

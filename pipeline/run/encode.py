@@ -120,7 +120,7 @@ def counted(batches: Iterable[list[Item]], total: int, unit: str) -> Iterator[li
 def views_to_encode(context: RunContext, also: Sequence[Example] = ()) -> Iterator[tuple[Example, View]]:
     """Every view the run will look at: what it trains on, and what it is measured on."""
     seed, possible = context.run.train.seed, context.plan.possible
-    for example, size in shown(context.data.shown.examples, context.plan.shown):
+    for example, size in shown(context.data.shown.examples, context.plan.seen):
         for view in distinct_views(example, seed=seed, size=size):
             yield example, view
     measured = (*sum(measured_examples(context), ()), *context.data.class_measured, *also)
@@ -138,7 +138,7 @@ def captions_to_encode(context: RunContext, also: Sequence[Example] = ()) -> lis
     measured = [*measured_examples(context)[1], *data.class_measured, *also]
     return [
         None,
-        *prompts.shown(context.run, data.shown, context.plan.shown, context.plan.num_epochs),
+        *prompts.read_in_steps(context.run, data.shown, context.plan.seen, context.plan.num_epochs),
         *shown_first,
         *(example.caption for example in measured),
         *(request.prompt for request in preview_requests(context)),

@@ -44,7 +44,7 @@ class Plan:
     sampler: StepSampler
     num_steps: int
     num_epochs: int  # of which the last may be cut short
-    shown: tuple[Bucket, ...]  # the buckets with what so many steps show of them
+    seen: tuple[Bucket, ...]  # the buckets with what so many steps show of them
     schedule: Schedule
     validation_steps: int  # optimizer steps between two held-out losses; 0: never
     preview_steps: int  # between two previews; 0: at the end only
@@ -100,9 +100,9 @@ def make_plan(
     extra = beside(run, family, data)
     interval, interval_reason = _validation_interval(run, extra, sampler, num_steps)
     num_trainable = num_weights_of(chosen := all_of(estimate.counts.chosen))
-    shown, num_epochs = sampler.shown_by(num_steps), sampler.num_epochs(num_steps)
+    seen, num_epochs = sampler.shown_by(num_steps), sampler.num_epochs(num_steps)
     counts = {"num_steps": num_steps, "num_epochs": num_epochs, "num_trainable": num_trainable}
-    needed = disk.needed(run, family, data, shown=shown, possible=possible, precision=precision, **counts)
+    needed = disk.needed(run, family, data, seen=seen, possible=possible, precision=precision, **counts)
     disk.require_space(needed, room := disk.room_for(needed, output_dir, cache_folder(run.data.cache_dir)))
     plan = Plan(
         preview_size=shapes.preview_size(run, family, possible.square),
@@ -110,7 +110,7 @@ def make_plan(
         sampler=sampler,
         num_steps=num_steps,
         num_epochs=num_epochs,
-        shown=shown,
+        seen=seen,
         schedule=schedule,
         validation_steps=interval,
         preview_steps=_asked_interval(run, sampler),

@@ -25,7 +25,7 @@ def in_chunks(run: Run, family: Family, data: RunData) -> tuple[Run, Family]:
     return run, family.told(run.model)
 
 
-def shown(run: Run, manifest: Manifest, buckets: Sequence[Bucket], num_epochs: int) -> list[str]:
+def read_in_steps(run: Run, manifest: Manifest, buckets: Sequence[Bucket], num_epochs: int) -> list[str]:
     """The captions that a run's steps read, each once; `buckets` hold what they show."""
     examples = only_shown(manifest.examples, buckets)
     if run.objective.reads_wrong_captions:

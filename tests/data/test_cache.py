@@ -91,7 +91,7 @@ def test_a_short_run_encodes_what_its_steps_show(small, tmp_path, calls):
     short = replaced(small, max_train_steps=3, train_batch_size=1)
     assert encoded(short, tmp_path, calls) == (3, 5)  # none, those three, and the one the file is verified with
     context = prepared([*short, "--center_crop"], tmp_path / "out")
-    assert context.plan.shown[0].entries.places.tolist() == sorted(
+    assert context.plan.seen[0].entries.places.tolist() == sorted(
         position.index for step in range(3) for position in context.plan.sampler.step(step)
     )
     assert "3 views and 3 captions" in context.plan.text()

@@ -60,6 +60,7 @@ def test_texts_of_one_length_come_as_letters(kept):
         assert letters(examples, "name") is None
     assert letters(kept.at(places[2:]), "name").tobytes().decode() == "ü 17.pngü 18.png"
     assert [letters(examples, "group") for examples in (kept, EXAMPLES)] == [None, None]
+    assert [letters(examples, "name") for examples in (kept.at(places[:0]), ())] == [None, None]
 
 
 def test_every_way_to_an_example_leads_to_the_one_that_was_written(kept):

@@ -116,7 +116,7 @@ def test_the_loss_is_that_of_the_subject_and_so_much_of_the_class(own, tmp_path,
     task = build.build_task(context, models, build.build_state(context, models))
     places = {
         context.data.shown.examples[entry.index].is_class: (entry.index, bucket.size)
-        for bucket in context.plan.shown
+        for bucket in context.plan.seen
         for entry in bucket.entries
     }
     assert places.keys() == {True, False}

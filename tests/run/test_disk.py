@@ -30,7 +30,7 @@ def test_the_cache_takes_what_the_plan_says(family, tmp_path):
         context.run,
         context.family,
         context.data,
-        shown=context.plan.shown,
+        seen=context.plan.seen,
         possible=context.plan.possible,
         num_steps=12,
         num_epochs=context.plan.num_epochs,
@@ -45,7 +45,7 @@ def test_the_cache_takes_what_the_plan_says(family, tmp_path):
 def test_half_precision_halves_the_text_states_and_learning_encoders_need_none(small, tmp_path):
     context = prepared(small, tmp_path / "out")
     plan = context.plan
-    sizes = {"shown": plan.shown, "possible": plan.possible, "num_steps": 12, "num_epochs": 12, "num_trainable": 1000}
+    sizes = {"seen": plan.seen, "possible": plan.possible, "num_steps": 12, "num_epochs": 12, "num_trainable": 1000}
 
     def said(precision, **values):
         run = context.run.replaced(**values)
