@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         command_line.require_text(words)
         code = app(command_line.with_home(words), exit_on_error=False, print_error=False)
     except (cyclopts.CycloptsError, UserError, HubError) as error:
-        console.say_error(f"Error: {str(error).strip()}")
+        console.say_error(f"Error: {command_line.in_words(str(error))}")
         return EXIT_USER
     except OSError as error:  # a place that cannot be read or written
         console.say_error(f"Error: {error.filename or 'A file'} cannot be used: {error.strerror or error}.")

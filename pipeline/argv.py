@@ -12,6 +12,8 @@ FlagKind = Literal["switch", "whole", "values", "value"]  # --x or --no-x; a who
 NEGATIVE = "--no-"
 LONG_DASHES = ("\N{EN DASH}", "\N{EM DASH}", "\N{MINUS SIGN}")  # that word processors make of hyphens
 
+UNCONVERTED = re.compile(r"Invalid value for (?P<flag>\S+): unable to convert \"(?P<value>.*)\" into (?P<kind>.+)\.")
+KINDS_OF_NUMBERS = {"int": "a whole number", "float": "a number", "int|Literal[auto]": "a whole number, or auto"}
 ALSO_CALLED = {"instance_data_dir": "train_data_dir"}  # in diffusers' DreamBooth scripts, with the same meaning
 # What kohya's scripts, diffusers' DreamBooth, ai-toolkit and OneTrainer call options that are here by another name.
 OF_OTHERS = {
@@ -189,6 +191,13 @@ def problems(argv: Sequence[str], kinds: Mapping[str, FlagKind]) -> list[str]:
                 several = f"; give {flag} once for each" if kind == "values" else ""
                 found.append(f"{_quoted(loose)} after {flag} {value!r}: put text with spaces in quotes{several}.")
     return found
+
+
+def in_words(refused: str) -> str:
+    """What the parser says of a value, where it names a type of Python in the words for it."""
+    found = UNCONVERTED.fullmatch(refused.strip())
+    kind = KINDS_OF_NUMBERS.get(found["kind"]) if found else None
+    return refused.strip() if found is None or kind is None else f"{found['flag']} {found['value']!r} must be {kind}."
 
 
 def is_whole(value: object) -> bool:

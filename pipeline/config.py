@@ -229,7 +229,7 @@ def _refusal(error: cyclopts.CycloptsError, flag: str, doubled: Mapping[str, str
     meant = command_line.OF_OTHERS.get(flag.removeprefix("--"))
     if isinstance(error, cyclopts.RepeatArgumentError) and command_line.bare(flag) in doubled:
         return doubled[command_line.bare(flag)]
-    return str(error).strip() if meant is None else f"Unknown option: {flag}. Here it is {meant}."
+    return command_line.in_words(str(error)) if meant is None else f"Unknown option: {flag}. Here it is {meant}."
 
 
 def _yielding(of_recipe: set[str], table: dict[str, Any], on_line: set[str]) -> frozenset[str]:

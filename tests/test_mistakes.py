@@ -307,12 +307,26 @@ def test_all_that_a_parser_does_not_take_is_said_at_once():
     for words in (
         "Unknown option: --network_dim. Here it is --rank.",
         'Invalid value "foo" for --lr_scheduler. Choose from: "constant", ',
-        'Invalid value for --max_train_steps: unable to convert "abc" into int.',
+        "--max_train_steps 'abc' must be a whole number.",
         "Unknown option: --learning_rat. Did you mean --learning_rate?",
         "--rank takes one value, given '2' and '3'; keep one.",
         "Unknown option: --vae. Here it is --pretrained_vae_model_name_or_path.",
     ):
         assert any(line.startswith(words) for line in said), (words, said)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--learning_rate", "fast"], "--learning_rate 'fast' must be a number."),
+        (["--train_batch_size", "automatic"], "--train_batch_size 'automatic' must be a whole number, or auto."),
+        (["--rank", "two words"], "--rank 'two words' must be a whole number."),
+    ],
+)
+def test_what_is_no_number_is_told_without_types_of_python(words, said):
+    with pytest.raises(ConfigError) as error:
+        config.parse(words)
+    assert str(error.value) == said
 
 
 def test_what_others_call_options_points_at_flags_that_exist():

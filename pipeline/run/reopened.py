@@ -28,8 +28,8 @@ def reopen(folder: Path, adapter: Path | None = None) -> tuple[Command, RunData]
     """
     file = folder / "run.toml"
     adapter = adapter or folder / FILE
-    if not (adapter.is_file() and file.is_file()):
-        raise ConfigError(f"{folder} holds no run.toml and adapter; give the output folder of a finished run.")
+    if missing := [str(path) for path in (file, adapter) if not path.is_file()]:
+        raise ConfigError(f"There is no {' and no '.join(missing)}; give the output folder of a finished run.")
     words = ["--config", str(file), "--output_dir", str(folder), "--resume_from_checkpoint", "latest"]
     command = config.parse([*words, "--init_lora", str(adapter)])
     assert command is not None
