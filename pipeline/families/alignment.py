@@ -14,6 +14,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 BYTES = 64  # that torch aligns its own memory to
+WORTH_FORGETTING = 16 * 2**20  # bytes of weights; finding out where files are mapped costs some hundredths of a second
 
 
 def align(models: Iterable[nn.Module]) -> None:
@@ -25,7 +26,7 @@ def align(models: Iterable[nn.Module]) -> None:
         values = itertools.chain(model.parameters(), model.buffers())
         on_cpu = [value for value in values if value.device.type == "cpu"]
         if any(value.data_ptr() % BYTES for value in on_cpu):
-            files = _mapped_files()
+            files = _mapped_files() if sum(value.nbytes for value in on_cpu) >= WORTH_FORGETTING else []
             for value in on_cpu:
                 before = value.data
                 value.data = before.clone()

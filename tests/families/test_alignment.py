@@ -41,8 +41,9 @@ def resident(file):
     raise AssertionError(f"{file} is not mapped")
 
 
-def test_the_file_of_weights_that_were_moved_is_let_go(tmp_path):
+def test_the_file_of_weights_that_were_moved_is_let_go(tmp_path, monkeypatch):
     """Of which some may be aligned by chance; one that stayed would keep all pages in memory."""
+    monkeypatch.setattr(alignment, "WORTH_FORGETTING", 2**20)
     file = tmp_path / "weights.safetensors"
     wanted = {f"weight {number:02d}": torch.randn(2**14 + 1) for number in range(17)}  # each begins four bytes later
     save_file(wanted, file)

@@ -82,6 +82,7 @@ def test_it_trains(model, tmp_path):
     command += " --num_inference_steps=1"  # 20 pictures at 512 pixels are drawn, random ones in any case
     ended = subprocess.run(["bash", "-ec", command], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
+    assert str(tmp_path / "out" / "report.html") in ended.stderr.splitlines()[-1]
     assert status(tmp_path / "out")["state"] == "done"
     assert len(metrics(tmp_path / "out")) == 10
     assert (tmp_path / "out" / "pytorch_lora_weights.safetensors").is_file()
