@@ -4,6 +4,7 @@ Each measurement is a process of its own, so that its memory is its own: python 
 """
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,10 +19,11 @@ import psutil
 from PIL import Image
 
 from pipeline.console import say
+from pipeline.errors import ConfigError
 
 SIDE, LATENT = 64, (4, 32, 32)  # of a picture in pixels, and of its latents
 BATCH, NUM_STEPS = 8, 200  # of the loader
-NUMBERS = (1000, 10_000, 100_000)
+BYTES = 50_000  # on disk for each picture: the file, its latents and its embedding
 PARTS = ("first", "again", "cache", "loader")
 
 
@@ -35,7 +37,19 @@ class Part:
 
 
 def compare(numbers: tuple[int, ...]) -> dict[int, dict[str, Part]]:
-    """Measure datasets of so many pictures, each in a temporary folder."""
+    """Measure datasets of so many pictures, each in a temporary folder.
+
+    Raises ConfigError for numbers that are none, and where the temporary folder has too little room.
+    """
+    none = [number for number in numbers if number < 1]
+    if none:
+        raise ConfigError(f"--pictures {', '.join(map(str, none))}: a dataset has at least one picture.")
+    needed, there = max(numbers) * BYTES, shutil.disk_usage(tempfile.gettempdir()).free
+    if needed > there:
+        raise ConfigError(
+            f"--pictures {max(numbers)} takes about {needed / 1e9:.1f} GB in {tempfile.gettempdir()}, which has "
+            f"{there / 1e9:.1f} GB left; another folder is set with the environment variable TMPDIR."
+        )
     found = {}
     for number in numbers:
         with tempfile.TemporaryDirectory() as folder:

@@ -21,10 +21,10 @@ TITLES_OF_MANY = {
 }
 
 
-def measure(command: str) -> Found:
-    """Measure real datasets of several sizes, and simulate very large ones."""
+def measure(command: str, numbers: tuple[int, ...]) -> Found:
+    """Measure real datasets of so many pictures, and simulate very large ones; raises as `data.compare` does."""
     found = results.started("data", command, "cpu", {"pictures": f"JPEGs of about {SIDE} x {SIDE}"})
-    return found.with_rows(rows_of(data.compare(data.NUMBERS), data_many.simulate(data_many.ROWS, data_many.PLACES)))
+    return found.with_rows(rows_of(data.compare(numbers), data_many.simulate(data_many.ROWS, data_many.PLACES)))
 
 
 def rows_of(found: dict[int, dict[str, Part]], many: dict[str, Part]) -> list[Row]:

@@ -33,7 +33,7 @@ def _measured(kind: Kind, options: BenchOptions, command: str, keep: results.Kee
     if kind == "data":
         from pipeline.bench import data_table
 
-        return data_table.measure(command)
+        return data_table.measure(command, options.pictures)
     if kind == "scaling":
         from pipeline.bench import scaling
 

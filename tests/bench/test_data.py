@@ -3,6 +3,7 @@
 import pytest
 
 from pipeline.bench import data, data_many, data_table, results
+from pipeline.errors import ConfigError
 
 pytestmark = pytest.mark.unit
 
@@ -29,3 +30,11 @@ def test_every_part_is_measured_and_told():
     assert "2,000 examples" in page
     assert "| pictures | 24 |" in page
     assert f"{parts['first'].seconds:.2f} s" in page
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"), [((10**9,), "takes about 50000.0 GB"), ((0, 24), "--pictures 0: a dataset has at least one")]
+)
+def test_what_cannot_be_measured_is_said_at_once(numbers, said):
+    with pytest.raises(ConfigError, match=said):
+        data.compare(numbers)
