@@ -1,6 +1,7 @@
 """Prior preservation: pictures of a class, given or drawn by the base once, weighed, and some only measured."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -146,6 +147,8 @@ def test_a_run_resumes_exactly_draws_nothing_again_and_tells_of_its_class(own, t
     rows = metrics(whole)
     assert [row["step"] for row in rows if "of_class" in row] == [3, 6]
     assert sum(name.startswith("class-") for row in rows for name in row["ids"]) > 0
+    told = json.loads((whole / "result.json").read_text(encoding="utf-8"))["data"]
+    assert (told["examples"], told["captions"], sum(told["sizes"].values())) == (8, 8, 8), "of the subject's pictures"
     card = (whole / "README.md").read_text(encoding="utf-8")
     assert "Beside them 16 pictures of their class were shown as often, 16 of these drawn by the base model." in card
     assert "| weight of its class's pictures | 0.5 |" in card
