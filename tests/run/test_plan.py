@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 
 from pipeline.config import Run
 from pipeline.data.buckets import together
@@ -84,6 +85,14 @@ def test_every_choice_of_the_plan_stands_with_its_reason(miniature, colours, tmp
         "prodigy",
     ):
         assert choice in said
+
+
+def test_the_picture_of_which_cropping_takes_most_is_named(miniature, colours, tmp_path):
+    with Image.open(colours / "black.png") as opened:
+        opened.crop((0, 0, 80, 40)).save(colours / "black.png")
+    flags = ["--pretrained_model_name_or_path", str(miniature), "--train_data_dir", str(colours), "--no-buckets"]
+    said = prepared([*flags, "--resolution", "32"], tmp_path / "out").plan.text()
+    assert "of all pixels, at most 50% (black.png)" in said
 
 
 def test_float32_on_a_gpu_is_said_to_be_slow():
