@@ -8,6 +8,8 @@ from pipeline.run import disk
 from pipeline.run.preflight import RunData
 from pipeline.training.remaining import Beside
 
+DECODING = 2  # of a picture's latents, in passes: by operations 1.5 to 4 of a UNet's, less of a transformer's
+
 
 def beside(run: Run, family: Family, data: RunData) -> Beside:
     """Counted from the options and the data."""
@@ -15,7 +17,7 @@ def beside(run: Run, family: Family, data: RunData) -> Beside:
     preview, num_test = run.preview, len(data.test_set.examples) if data.test_set is not None else 0
     prompts = preview.validation_prompt
     shown = len(prompts) * preview.num_validation_images if prompts else min(NUM_PREVIEWS, num_test)
-    of_picture = preview.num_inference_steps * (2 if family.supports_cfg and preview.guidance > 1 else 1)
+    of_picture = preview.num_inference_steps * (2 if family.supports_cfg and preview.guidance > 1 else 1) + DECODING
     grid = len(SCALES) * len(GUIDANCE_FACTORS)
     return Beside(
         validation.num_passes(num_held_out, num_held_out, len(data.class_measured)),

@@ -42,6 +42,7 @@ class Remaining:
         self._intervals, self._beside, self._seconds_of = intervals, beside, seconds_of
         self._first, self._batch_size = first_step, batch_size
         self._mark = first_step, self._stepping()
+        self._base_validation = seconds_of("validate")
 
     def seconds(self, done: int) -> float:
         """Seconds until the run ends, once `done` steps are done."""
@@ -51,21 +52,31 @@ class Remaining:
         else:
             step = (self._stepping() - self._mark[1]) / (done - self._mark[0])
         due = self._intervals
-        forward = self._forward_seconds(done, step)
+        with_adapter, without = self._forward_seconds(done, step)
         saves = due.checkpoints_left(self._first) - due.checkpoints_left(done)
         save = self._seconds_of("save") / saves if saves else 0.0
         passes = due.validations_left(done) * self._beside.validation + due.previews_left(done) * self._beside.preview
         return (
-            (due.num_steps - done) * step + (passes + self._beside.at_end) * forward + due.checkpoints_left(done) * save
+            (due.num_steps - done) * step
+            + passes * with_adapter
+            + self._beside.at_end * without
+            + due.checkpoints_left(done) * save
         )
 
     def _stepping(self) -> float:
         return self._seconds_of("step", "data")
 
-    def _forward_seconds(self, done: int, step: float) -> float:
-        """Of one pass for one example: as held-out losses took it, or as a step lets expect."""
-        measured = self._seconds_of("validate")
-        if not (self._beside.validation and measured):
-            return step / (PASSES_PER_EXAMPLE * self._batch_size)
-        number = 1 + self._intervals.validations_left(self._first) - self._intervals.validations_left(done)
-        return measured / (number * self._beside.validation)
+    def _forward_seconds(self, done: int, step: float) -> tuple[float, float]:
+        """Of one pass for one example, with the adapter and without it or with weights that it is folded into.
+
+        As held-out losses took it, of which the base's was the first and a cold one, or as a step lets expect.
+        """
+        by_step = step / (PASSES_PER_EXAMPLE * self._batch_size)
+        if not (self._beside.validation and self._base_validation):
+            return by_step, by_step
+        without = self._base_validation / self._beside.validation
+        number = self._intervals.validations_left(self._first) - self._intervals.validations_left(done)
+        if not number:
+            return max(without, by_step), without
+        with_adapter = (self._seconds_of("validate") - self._base_validation) / (number * self._beside.validation)
+        return with_adapter, min(without, with_adapter)

@@ -12,7 +12,9 @@ from pipeline.data.buckets import together
 from pipeline.data.sampler import StepSampler
 from pipeline.engine import _precision
 from pipeline.errors import ConfigError
+from pipeline.evaluation import previews
 from pipeline.geometry import Size
+from pipeline.run.beside import DECODING
 from pipeline.run.plan import _validation_interval, length_of
 from pipeline.training.remaining import Beside
 from tests.conftest import prepared
@@ -85,6 +87,15 @@ def test_every_choice_of_the_plan_stands_with_its_reason(miniature, colours, tmp
         "prodigy",
     ):
         assert choice in said
+
+
+def test_pictures_are_priced_with_their_decoding(small, tmp_path):
+    """Two prompts, one picture each, two steps with guidance: twice after the end, and the grid of the page."""
+    prompts = ["--validation_prompt", "a red square", "--validation_prompt", "a red circle"]
+    found = prepared([*small, *prompts], tmp_path / "out").plan.beside
+    assert found.preview == 2 * (2 * 2 + DECODING)
+    grid = len(previews.GUIDANCE_FACTORS) * len(previews.SCALES)
+    assert found.at_end == (2 * 2 + grid) * (2 * 2 + DECODING)
 
 
 def test_the_picture_of_which_cropping_takes_most_is_named(miniature, colours, tmp_path):

@@ -23,9 +23,9 @@ RECORDED = """
 VALIDATION, CHECKPOINT, PICTURES = 4.3, 0.2, 117.2
 
 
-def played(steps, intervals, beside, *, validation, preview=0.0, save=0.0, at_end=0.0, first_step=0):
+def played(steps, intervals, beside, *, validation, base=None, preview=0.0, save=0.0, at_end=0.0, first_step=0):
     """After each step, what is said to be left and what is; the base is measured before the first."""
-    spent = {"step": 0.0, "data": 0.0, "validate": validation, "save": 0.0, "draw": 0.0}
+    spent = {"step": 0.0, "data": 0.0, "validate": validation if base is None else base, "save": 0.0, "draw": 0.0}
     remaining = Remaining(
         intervals, beside, lambda *what: sum(spent[name] for name in what), first_step=first_step, batch_size=8
     )
@@ -69,10 +69,25 @@ def test_every_pause_that_is_still_to_come_counts():
         )
 
 
+@pytest.mark.parametrize(("base", "of_pictures"), [(2.0, 0.1), (4.0, 0.15)])
+def test_held_out_losses_with_the_adapter_have_their_own_price(base, of_pictures):
+    """Pictures are drawn with it folded in, as dear as without it; the first loss, the base's, may be slow."""
+    intervals = Intervals(100, checkpoint=200, validation=30, preview=0)
+    found, _ = played([1.0] * 100, intervals, Beside(validation=20, at_end=50), base=base, validation=3.0)
+    assert found[10][0] == pytest.approx(90 * 1.0 + 4 * base + 50 * base / 20)
+    assert found[40][0] == pytest.approx(60 * 1.0 + 3 * 3.0 + 50 * of_pictures)
+
+
+def test_until_one_is_measured_a_step_may_say_that_it_costs_more_than_the_base():
+    intervals = Intervals(100, checkpoint=200, validation=30, preview=0)
+    found, _ = played([4.8] * 20, intervals, Beside(validation=20), base=2.0, validation=5.0)
+    assert found[10][0] == pytest.approx(90 * 4.8 + 4 * 20 * 4.8 / 8 / 2.4)
+
+
 def test_a_session_that_goes_on_counts_its_own_steps():
     intervals = Intervals(100, checkpoint=50, validation=30, preview=0)
-    found, _ = played([2.0] * 40, intervals, Beside(validation=20), validation=2.0, first_step=60)
-    assert found[65][0] == pytest.approx(35 * 2.0 + 2 * 2.0)
+    found, _ = played([1.0] * 40, intervals, Beside(validation=20), validation=2.0, first_step=60)
+    assert found[65][0] == pytest.approx(35 * 1.0 + 2 * 2.0)
 
 
 def test_without_a_held_out_loss_a_step_tells_what_a_picture_takes():
