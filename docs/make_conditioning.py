@@ -15,7 +15,6 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 import pipeline
-from pipeline import shipped
 from pipeline.adapter.names import FILE as ADAPTER
 from pipeline.commands.frontier.frontier import trace
 from pipeline.commands.frontier.options import FrontierOptions
@@ -56,8 +55,7 @@ def train(arm: str) -> None:
     out = WORK / arm
     if (out / ADAPTER).is_file():
         return
-    recipe = tomllib.loads(shipped.recipe("starter").read_text(encoding="utf-8"))
-    values: dict[str, Any] = {**recipe, **PLAN["arms"][arm], "seed": PLAN["seed"], "report_to": "none"}
+    values: dict[str, Any] = {**PLAN["recipe"], **PLAN["arms"][arm], "seed": PLAN["seed"], "report_to": "none"}
     values |= {"output_dir": str(out), "overwrite_output_dir": True}
     pipeline.train(pipeline.Run().replaced(**values))
 
