@@ -105,20 +105,20 @@ def test_a_recipes_learning_rate_is_not_that_of_another_optimizer(tmp_path, smal
 
 @pytest.mark.unit
 def test_of_a_recipes_guidance_is_drawn_with_what_is_left(pictures_of, tmp_path):
-    """The starter recipe says 2; what is learnt multiplies with it, and what a user says stays."""
+    """The starter recipe says 1.5; what is learnt multiplies with it, and what a user says stays."""
     flags = ["--train_data_dir", str(pictures_of(40)), "--guided_target", "model_guidance", "--guided_target_scale"]
-    context = prepared([*flags, "1.6"], tmp_path / "out")
+    context = prepared([*flags, "1.2"], tmp_path / "out")
     assert context.run.preview.guidance == pytest.approx(1.25)
-    said = "--guidance_scale 2 gives way: 1.6 is learnt and the two multiply, so previews take 1.25"
+    said = "--guidance_scale 1.5 gives way: 1.2 is learnt and the two multiply, so previews take 1.25"
     assert said in context.plan.notes
     assert prepared([*flags, "3"], tmp_path / "out").run.preview.guidance == 1.0
     (tmp_path / "run.toml").write_text(context.run.to_toml(), encoding="utf-8")
     kept = prepared(["--config", str(tmp_path / "run.toml")], tmp_path / "out")
     assert kept.run.preview.guidance == pytest.approx(1.25)
-    asked = prepared([*flags, "1.6", "--guidance_scale", "2"], tmp_path / "out")
+    asked = prepared([*flags, "1.2", "--guidance_scale", "2"], tmp_path / "out")
     assert asked.run.preview.guidance == 2.0
-    assert prepared([*flags[:2]], tmp_path / "out").run.preview.guidance == 2.0
-    against = prepared([*flags, "1.6", "--guidance_against", "base"], tmp_path / "out")
-    assert against.run.preview.guidance == 2.0
+    assert prepared([*flags[:2]], tmp_path / "out").run.preview.guidance == 1.5
+    against = prepared([*flags, "1.2", "--guidance_against", "base"], tmp_path / "out")
+    assert against.run.preview.guidance == 1.5
     for other in (kept, asked, against):
-        assert not any("gives way: 1.6 is learnt" in note for note in other.plan.notes)
+        assert not any("gives way: 1.2 is learnt" in note for note in other.plan.notes)
