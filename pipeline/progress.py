@@ -20,11 +20,11 @@ class Progress:
         *,
         first: int = 0,
         steadily: bool = False,
-        left: Callable[[int], float] | None = None,
+        left: Callable[[int], float | None] | None = None,
     ) -> None:
         """`first`: what earlier sessions did; `steadily`: work of minutes, whose first and last lines are shown too.
 
-        `left`: the seconds that are left after so many units, where these are not alike or not all.
+        `left`: the seconds that are left after so many units, where these are not alike or not all; None: unknown yet.
         """
         self._left = left
         self._total, self._unit, self._first, self._steadily = total, unit, first, steadily
@@ -42,7 +42,7 @@ class Progress:
     def update(self, done: int, *figures: str) -> None:
         """Tell that `done` units are done, and what there is to say of the last."""
         if self._bar is not None:
-            left = [] if self._left is None else [f"{clock(self._left(done))} left"]
+            left = _said(None if self._left is None else self._left(done))
             self._bar.set_postfix_str(", ".join([*figures, *left]), refresh=False)
             self._bar.update(done - self._bar.n)
             return
@@ -52,14 +52,19 @@ class Progress:
             self._last_line = now
             pace = (now - self._started) / max(1, done - self._first)
             rest = "" if self._total is None else f"/{self._total}"
-            left = [] if self._total is None else [f"{clock(self._seconds_left(done, pace))} left"]
+            left = _said(self._seconds_left(done, pace))
             tell("  ".join([f"{self._unit} {done}{rest}", *figures, f"{pace:.2f} s/{self._unit}", *left]))
 
-    def _seconds_left(self, done: int, pace: float) -> float:
-        assert self._total is not None, "what has no end has no rest"
-        return pace * (self._total - done) if self._left is None else self._left(done)
+    def _seconds_left(self, done: int, pace: float) -> float | None:
+        if self._left is not None:
+            return self._left(done)
+        return None if self._total is None else pace * (self._total - done)
 
     def close(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.close()
+
+
+def _said(seconds: float | None) -> list[str]:
+    return [] if seconds is None else [f"{clock(seconds)} left"]

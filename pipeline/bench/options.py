@@ -44,7 +44,7 @@ class BenchOptions:
     """gpu: how many are measured."""
 
     pictures: tuple[int, ...] = (1000, 10_000, 100_000)
-    """data: how many a dataset has, several times; a million take an hour and 50 GB of the temporary folder."""
+    """data: how many a dataset has, several times; a million take half an hour and 50 GB of the temporary folder."""
 
     processes: tuple[int, ...] = (1, 2, 4)
     """scaling: how many, several times."""

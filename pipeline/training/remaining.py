@@ -44,14 +44,16 @@ class Remaining:
         self._mark = first_step, self._stepping()
         self._base_validation = seconds_of("validate")
 
-    def seconds(self, done: int) -> float:
-        """Seconds until the run ends, once `done` steps are done."""
+    def seconds(self, done: int) -> float | None:
+        """Seconds until the run ends, once `done` steps are done; None while slow first steps are all that is known."""
+        due = self._intervals
         if done <= self._first + WARM_UP:
-            step = self._stepping() / max(1, done - self._first)
             self._mark = done, self._stepping()
+            if done < due.num_steps:
+                return None
+            step = self._stepping() / max(1, done - self._first)
         else:
             step = (self._stepping() - self._mark[1]) / (done - self._mark[0])
-        due = self._intervals
         with_adapter, without = self._forward_seconds(done, step)
         saves = due.checkpoints_left(self._first) - due.checkpoints_left(done)
         save = self._seconds_of("save") / saves if saves else 0.0

@@ -1,7 +1,10 @@
 """What is left of a run, against runs whose every second is known."""
 
+import re
+
 import pytest
 
+from pipeline.progress import Progress
 from pipeline.training.intervals import Intervals
 from pipeline.training.remaining import Beside, Remaining
 
@@ -51,6 +54,7 @@ def test_the_end_is_known_within_a_tenth_after_a_twentieth_of_a_recorded_run():
         save=CHECKPOINT,
         at_end=PICTURES,
     )
+    assert [done for done, (said, _) in found.items() if said is None] == [1, 2], "slow ones say nothing of the others"
     late = {done: said - true for done, (said, true) in found.items() if whole - true >= 0.05 * whole}
     assert len(late) > 190
     assert max(map(abs, late.values())) < 0.1 * whole
@@ -115,3 +119,19 @@ def test_held_out_losses_take_their_share_of_the_whole_run_at_most(work, at_end)
     number = beside.validations_within(0.09, work)
     taken = [count * 144 / (work + at_end + count * 144) for count in (number, number + 1)]
     assert taken[0] <= 0.09 < taken[1]
+
+
+def test_a_run_of_few_steps_knows_what_is_left_after_its_last():
+    intervals = Intervals(2, checkpoint=50, validation=0, preview=0, validates=False)
+    found, _ = played([4.8] * 2, intervals, Beside(at_end=100), validation=0.0)
+    assert [found[1][0], found[2][0]] == [None, pytest.approx(100 * 4.8 / 8 / 2.4)]
+
+
+def test_what_is_not_known_yet_is_not_said(capfd):
+    progress = Progress(10, "step", steadily=True, left=lambda done: None if done == 1 else 61.0)
+    progress.update(1, "loss 0.5")
+    progress.update(10, "loss 0.4")
+    first, last = capfd.readouterr().err.splitlines()
+    assert re.fullmatch(r"step 1/10  loss 0\.5  \d+\.\d\d s/step", first)
+    assert last.startswith("step 10/10  loss 0.4  ")
+    assert last.endswith("  1:01 left")
