@@ -184,13 +184,13 @@ def load(module: types.ModuleType) -> bool:
         told = vars(module).pop("eval_frame", None)
         module.__spec__.loader = module.__loader__ = put_off.inner
         try:
-            module.__loader__.exec_module(module)  # type: ignore[union-attr]
+            module.__loader__.exec_module(module)  # type: ignore[union-attr]  # set a line above
         except BaseException:  # as it was: whoever asks again hears of it again
             module.__spec__.loader = module.__loader__ = put_off
             if told is not None:
                 vars(module).update(marked=marked, eval_frame=told)
             raise
-        module.__class__ = types.ModuleType  # type: ignore[assignment]
+        module.__class__ = types.ModuleType  # type: ignore[assignment]  # an ordinary module from now on
         for kind, target in marked:
             getattr(module, kind)(target)
         for name in EXCEPTIONS.get(module.__name__, ()):

@@ -118,7 +118,7 @@ class QuantizedLinear(nn.Linear):
 
     def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
         """The product in the type of its input."""
-        product: Tensor = _Product.apply(x, self, *self.parts.values())  # type: ignore[no-untyped-call]
+        product: Tensor = _Product.apply(x, self, *self.parts.values())  # type: ignore[no-untyped-call]  # torch's own
         return product if self.bias is None else product + self.bias.to(product.dtype)
 
 

@@ -47,7 +47,9 @@ class BlockStream:
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self._device = device
-        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._side: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self._blocks: list[list[Slot]] = []
         self._ahead: tuple[int, torch.dtype, list[Tensor]] | None = None
         self._last: tuple[int, int] = (-1, -1)  # the blocks that came last

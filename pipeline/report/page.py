@@ -117,7 +117,7 @@ def second_opinion(evaluation: Evaluation | None) -> str:
     if first[0] == base:
         return ""  # there is no other
     nearer = adapted.high < base.low
-    agrees = all(first) and (first[1].high < first[0].low) == nearer  # type: ignore[union-attr]
+    agrees = all(first) and (first[1].high < first[0].low) == nearer  # type: ignore[union-attr]  # `all` said so
     numbers = f"{adapted.value:.2g} away with the adapter, {base.value:.2g} without (KID)"
     said = "it is nearer" if nearer else "it is no nearer"
     return f"{photographs.NAME} {'agrees' if agrees else 'disagrees'}: for that one {said}, {numbers}."

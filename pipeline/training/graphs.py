@@ -144,7 +144,7 @@ class StepGraphs:
         def several() -> None:
             for number in range(WARM_UPS if loss.is_cuda else 2):
                 torch._foreach_zero_(self._sums)
-                with NoHost() if number == 1 else contextlib.nullcontext():  # type: ignore[no-untyped-call]
+                with NoHost() if number == 1 else contextlib.nullcontext():  # type: ignore[no-untyped-call]  # as above
                     work()
 
         aside(several, loss.device)

@@ -26,7 +26,7 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
 
     def __init__(self, there: Iterable[Tensor] = ()) -> None:
         """`there`: tensors that are alive already."""
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.live_bytes = self.peak_bytes = 0
         self.num_flops = self.num_kernels = 0
         self._known: set[int] = set()
@@ -71,13 +71,13 @@ def _flops_of(func: Any) -> Callable[..., int] | None:
 
 
 def _attention_flops(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    found: int = sdpa_flop_count(query.shape, key.shape, value.shape)  # type: ignore[no-untyped-call]
+    found: int = sdpa_flop_count(query.shape, key.shape, value.shape)  # type: ignore[no-untyped-call]  # torch's own
     return found
 
 
 def _attention_backward_flops(gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
     shapes = gradient.shape, query.shape, key.shape, value.shape
-    found: int = sdpa_backward_flop_count(*shapes)  # type: ignore[no-untyped-call]
+    found: int = sdpa_backward_flop_count(*shapes)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return found
 
 

@@ -143,7 +143,7 @@ def _step(run: Run, denoiser: AdaptedDenoiser, objective: Objective, batch: Micr
         torch.empty(shape.batch_size) if is_guided else None,
     )
     losses = objective(denoiser, batch, conditioning, beside)
-    (losses.sum() / shape.batch_size).backward()  # type: ignore[no-untyped-call]
+    (losses.sum() / shape.batch_size).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
 def _conditioning(family: Family, models: Mapping[str, Any], shape: StepShape) -> Conditioning:
