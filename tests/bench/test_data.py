@@ -2,6 +2,7 @@
 
 import pytest
 
+from pipeline.__main__ import main
 from pipeline.bench import data, data_many, data_table, results
 from pipeline.errors import ConfigError
 
@@ -38,3 +39,8 @@ def test_every_part_is_measured_and_told():
 def test_what_cannot_be_measured_is_said_at_once(numbers, said):
     with pytest.raises(ConfigError, match=said):
         data.compare(numbers)
+
+
+def test_as_many_pictures_are_made_as_the_command_line_says(capsys):
+    assert main(["bench", "data", "--pictures", "24", "--pictures", "0"]) == 2
+    assert capsys.readouterr().err == "Error: --pictures 0: a dataset has at least one picture.\n"
