@@ -32,6 +32,15 @@ def test_equal_weights_give_equal_bits_wherever_they_lay():
     assert all(torch.equal(other(row), aligned(row)) for other in others)
 
 
+def test_of_few_weights_nobody_looks_for_files(monkeypatch):
+    def never():
+        raise AssertionError("looked for")
+
+    monkeypatch.setattr(alignment, "_mapped_files", never)
+    align([layer := layer_at(1)])
+    assert layer.weight.data_ptr() % BYTES == 0
+
+
 def resident(file):
     """Bytes of a mapped file that are this process's now."""
     lines = iter(Path("/proc/self/smaps").read_text(encoding="utf-8", errors="replace").splitlines())
