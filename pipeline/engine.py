@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.commands.config import config_args
+from accelerate.commands.launch import launch_command_parser
 from accelerate.state import AcceleratorState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 from torch.distributed import DistError
 
 from pipeline.errors import ConfigError, PeerLost, reason
+from pipeline.status import SCRIPT, launched_by_accelerate, launcher_words
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PATIENCE = timedelta(hours=2)  # of a process that waits for another one, which may be drawing pictures
@@ -65,6 +68,7 @@ class Engine:
                 f"{asked} processes were started, but accelerate runs {self.num_processes}: give a configuration made "
                 "for several (accelerate_configs/cpu_2proc.yaml, multi_gpu.yaml)."
             )
+        _refuse_a_lonely_process(self.num_processes)
         self._undo: list[Callable[[], None]] = []
         if self.device.type == "cuda":
             self._undo.append(_kernels_as_they_are())
@@ -226,6 +230,24 @@ def _choose_kernels(allow_tf32: bool, deterministic: bool) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for to be deterministic
     torch.use_deterministic_algorithms(deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # and no time for it
+
+
+def _refuse_a_lonely_process(num_processes: int) -> None:
+    """The launcher starts a single process of those it was asked for where its words or its file keep it on the CPU."""
+    words = launcher_words() if num_processes == 1 and launched_by_accelerate() else None
+    if words is None:
+        return
+    launch = launch_command_parser().parse_args([*words, SCRIPT])
+    asked = launch.num_processes
+    path = launch.config_file or ("" if launch.cpu else config_args.default_config_file)
+    if asked is None and os.path.isfile(path):
+        asked = config_args.load_config_from_file(path).num_processes
+    if (asked or 1) > 1:
+        raise ConfigError(
+            f"accelerate launch was asked for {asked} processes and started one, as it does with --cpu, MULTI_CPU or "
+            "a file made for one. Take --config_file accelerate_configs/cpu_2proc.yaml or multi_gpu.yaml, with "
+            "--num_processes; or ask for 1."
+        )
 
 
 def _precision(effective: str, asked: str | None, device: torch.device) -> Precision:

@@ -63,26 +63,30 @@ def launched_by_accelerate() -> bool:
 
 
 def _command(*words: str) -> str:
-    script = sys.argv[0] if Path(sys.argv[0]).name == SCRIPT else SCRIPT  # a notebook's kernel is a script too
     if Path(sys.argv[0]).name == COMMAND:
         return shlex.join([COMMAND, "train", *words])
-    start = ["accelerate", "launch", *_launcher_words(script)] if launched_by_accelerate() else ["python"]
-    return shlex.join([*start, script, *words])
+    start = ["accelerate", "launch", *(launcher_words() or [])] if launched_by_accelerate() else ["python"]
+    return shlex.join([*start, _script(), *words])
+
+
+def _script() -> str:
+    return sys.argv[0] if Path(sys.argv[0]).name == SCRIPT else SCRIPT  # a notebook's kernel is a script too
 
 
 @functools.cache
-def _launcher_words(script: str) -> list[str]:
+def launcher_words() -> list[str] | None:
     """What stood between `accelerate launch` and the script: another number of processes would be another run.
 
-    Read once, while the launcher lives: a worker that outlives it has another parent.
+    None where no launcher is found. Read once, while the launcher lives: a worker that outlives it has another parent.
     """
     import psutil
 
+    script = _script()
     try:
         words = psutil.Process(os.getppid()).cmdline()
     except psutil.Error:
-        return []
+        return None
     names = ("launch", "accelerate.commands.launch")
     starts = [place for place, word in enumerate(words) if word in names or word.endswith("accelerate-launch")]
     ends = [place for place, word in enumerate(words) if word == script]
-    return words[starts[0] + 1 : ends[0]] if starts and ends and starts[0] < ends[0] else []
+    return words[starts[0] + 1 : ends[0]] if starts and ends and starts[0] < ends[0] else None

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline import engine as engines
 from pipeline.engine import Engine
+from pipeline.errors import ConfigError
 
 pytestmark = pytest.mark.unit
 
@@ -51,3 +53,32 @@ def test_a_tensor_that_some_process_has_no_gradient_for_gets_that_of_the_others(
     for parameters in (first, second):
         found = [None if one.grad is None else one.grad.tolist() for one in parameters]
         assert found == [[11.0, 22.0], [5.0, 6.0], [3.0, 4.0], None]
+
+
+MANY_ON_CPU = "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_CPU\nnum_processes: 3\nuse_cpu: true\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (["--num_processes", "2", "--cpu"], 2),
+        (["--num-processes=4", "--config_file", "FILE"], 4),
+        (["--config_file", "FILE"], 3),
+        ([], 3),
+        (["--cpu"], None),  # then accelerate does not read its own file either
+        (["--num_processes", "1", "--config_file", "FILE"], None),
+        (None, None),
+    ],
+)
+def test_one_process_where_the_launcher_was_asked_for_several_is_refused(monkeypatch, tmp_path, words, asked):
+    file = tmp_path / "default_config.yaml"
+    file.write_text(MANY_ON_CPU, encoding="utf-8")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    monkeypatch.setattr(engines.config_args, "default_config_file", str(file))
+    found = None if words is None else [word.replace("FILE", str(file)) for word in words]
+    monkeypatch.setattr(engines, "launcher_words", lambda: found)
+    if asked is None:
+        Engine(None).release()
+        return
+    with pytest.raises(ConfigError, match=f"asked for {asked} processes and started one.*cpu_2proc.yaml"):
+        Engine(None)
