@@ -5,12 +5,15 @@ which either serves; a kill leaves shards that are whole, and loses what was not
 """
 
 import contextlib
+import gc
 import json
+import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
-from safetensors import safe_open
+import torch
 from torch import Tensor
 
 from pipeline import atomic
@@ -21,6 +24,19 @@ MAX_ENTRIES, MAX_BYTES = 512, 2**28  # of a shard
 MAX_SECONDS = 120.0  # that what was computed waits for its shard to fill
 MAX_OPEN = 128  # shards that a process reads from at once
 PATTERN = "*.safetensors"
+TYPES = {
+    "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32,
+    "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+Kind = tuple[str, str, tuple[int, ...]]  # of a tensor: its name, a key of TYPES, its shape
+
+
+class Place(NamedTuple):
+    """Where an entry lies: no header is read again for it, for it would take longer than the entry itself."""
+
+    shard: str
+    kinds: tuple[Kind, ...]
+    starts: tuple[int, ...]  # of each, in bytes of the file
 
 
 class Shards:
@@ -28,9 +44,10 @@ class Shards:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._places: dict[str, tuple[str, tuple[str, ...]]] = {}  # key -> shard, names of its tensors
+        self._places: dict[str, Place] = {}
+        self._kinds: dict[tuple[Kind, ...], tuple[Kind, ...]] = {}  # each once
         self._read: set[str] = set()  # shards whose headers are in `_places`
-        self._open: dict[str, Any] = {}
+        self._open: dict[str, BinaryIO] = {}
         self._waiting: dict[str, dict[str, Tensor]] = {}
         self._waiting_bytes, self._waiting_since = 0, 0.0
 
@@ -44,10 +61,11 @@ class Shards:
 
     def look(self) -> None:
         """Learn of the shards that were written since the last look. Raises DataError for a damaged one."""
-        for path in sorted(self.folder.glob(PATTERN)):
-            if path.name not in self._read:
-                with contextlib.suppress(FileNotFoundError):  # removed since it was listed
-                    self._note(path.name, _names_in(path))
+        with _uncollected():
+            for path in sorted(self.folder.glob(PATTERN)):
+                if path.name not in self._read:
+                    with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                        self._note(path)
 
     def put(self, key: str, tensors: dict[str, Tensor]) -> None:
         """Keep an entry, with others as soon as they fill a shard; `flush` writes the rest."""
@@ -62,10 +80,10 @@ class Shards:
         """Write what waits."""
         if not self._waiting:
             return
-        name = f"{digest(''.join(sorted(self._waiting)).encode())}.safetensors"
+        path = self.folder / f"{digest(''.join(sorted(self._waiting)).encode())}.safetensors"
         tensors = {f"{key}/{part}": tensor for key, entry in self._waiting.items() for part, tensor in entry.items()}
-        atomic.write_tensors(self.folder / name, tensors)
-        self._note(name, list(tensors))
+        atomic.write_tensors(path, tensors)
+        self._note(path)
         self._waiting, self._waiting_bytes = {}, 0
 
     def load(self, key: str) -> dict[str, Tensor]:
@@ -74,37 +92,67 @@ class Shards:
             return dict(self._waiting[key])
         if key not in self._places:
             self.look()
-        shard, names = self._places[key]
+        shard, kinds, starts = self._places[key]
         file = self._opened(shard)
-        return {name: file.get_tensor(f"{key}/{name}") for name in names}
+        return {kind[0]: _read(file, kind, start) for kind, start in zip(kinds, starts, strict=True)}
 
-    def _opened(self, shard: str) -> Any:
+    def _opened(self, shard: str) -> BinaryIO:
         if shard not in self._open:
             if len(self._open) >= MAX_OPEN:
-                self._open.pop(next(iter(self._open)))
-            self._open[shard] = safe_open(self.folder / shard, framework="pt")
+                self._open.pop(next(iter(self._open))).close()
+            self._open[shard] = (self.folder / shard).open("rb", buffering=0)
         return self._open[shard]
 
-    def _note(self, shard: str, names: list[str]) -> None:
-        self._read.add(shard)
-        parts: dict[str, list[str]] = {}
-        for name in names:
+    def _note(self, path: Path) -> None:
+        start, header = _header_of(path)
+        found: dict[str, list[tuple[Kind, int]]] = {}
+        for name, facts in header.items():
             key, _, part = name.partition("/")
-            parts.setdefault(key, []).append(part)
-        self._places |= {key: (shard, tuple(sorted(found))) for key, found in parts.items()}
+            kind = part, facts["dtype"], tuple(facts["shape"])
+            found.setdefault(key, []).append((kind, start + facts["data_offsets"][0]))
+        for key, parts in found.items():
+            parts.sort()
+            kinds = tuple([kind for kind, _ in parts])
+            starts = tuple([place for _, place in parts])
+            self._places[key] = Place(path.name, self._kinds.setdefault(kinds, kinds), starts)
+        self._read.add(path.name)
 
 
-def _names_in(path: Path) -> list[str]:
-    """The names of a file's tensors, from its header alone. Raises DataError for a damaged one."""
-    damaged = f"{path} is damaged: remove it, and what it held is encoded again."
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector: it would go through all that is alive, again and again, for what stays anyway."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _header_of(path: Path) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Where the tensors begin, and what the header says of each. Raises DataError for a damaged file."""
     with path.open("rb") as file:  # eight bytes say how long the header is, which is JSON
         length, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
         try:
             header = json.loads(file.read(min(length, size)))
-            names = [name for name in header if name != "__metadata__"]
-            end = max(header[name]["data_offsets"][1] for name in names)
-        except (ValueError, TypeError, LookupError) as error:
-            raise DataError(damaged) from error
+            header.pop("__metadata__", None)
+            end = max(facts["data_offsets"][1] for facts in header.values())
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise _damaged(path) from error
     if 8 + length + end != size:
-        raise DataError(damaged)
-    return names
+        raise _damaged(path)
+    return 8 + length, header
+
+
+def _read(file: BinaryIO, kind: Kind, start: int) -> Tensor:
+    """A tensor of a shard. Raises DataError where the file has become shorter."""
+    _, type_, shape = kind
+    tensor = torch.empty(shape, dtype=TYPES[type_])
+    if os.preadv(file.fileno(), [tensor.reshape(-1).view(torch.uint8).numpy().data], start) != tensor.nbytes:
+        raise _damaged(Path(file.name))
+    return tensor
+
+
+def _damaged(path: Path) -> DataError:
+    return DataError(f"{path} is damaged: remove it, and what it held is encoded again.")

@@ -99,3 +99,20 @@ def test_a_killed_writer_leaves_nothing_half_and_a_damaged_file_is_named(tmp_pat
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=f"{path.name} is damaged: remove it"):
             Shards(tmp_path).look()
+    path.write_bytes(whole)
+    reader = Shards(tmp_path)
+    reader.look()
+    path.write_bytes(whole[:-20])
+    with pytest.raises(DataError, match=f"{path.name} is damaged: remove it"):
+        [reader.load(f"key{number}") for number in range(3)]
+
+
+@pytest.mark.parametrize("kind", shards.TYPES.values())
+def test_every_kind_of_tensor_comes_back_as_it_was(tmp_path, kind):
+    made = Shards(tmp_path)
+    entry = {"row": torch.tensor([[0, 1, 1]]).to(kind), "number": torch.tensor(1).to(kind), "none": torch.zeros(0, 3)}
+    made.put("key", entry)
+    made.flush()
+    found = made.load("key")
+    assert found.keys() == entry.keys()
+    assert all(found[name].dtype == entry[name].dtype and torch.equal(found[name], entry[name]) for name in entry)
