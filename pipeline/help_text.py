@@ -25,7 +25,7 @@ starter dataset. Any flag is also a key of --config run.toml, where several sour
       --resume_from_checkpoint latest"""
 MEANINGS = {  # of the flags that are no option of a run
     "config": "A run.toml to start from; flags override it.",
-    "recipe": "A shipped recipe to start from; --config and flags override it.",
+    "recipe": "A shipped recipe to start from; --config and flags override it, with none too, as in --snr_gamma none.",
     "dry_run": "Check everything and print the plan, without loading a denoiser.",
     "for": "With --dry_run: plan memory and time for a card that is not here, such as rtx4090, rtx3060, h100.",
     "debug": "Show tracebacks.",

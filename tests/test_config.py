@@ -196,6 +196,7 @@ def test_every_recipe_is_a_complete_run(name):
     given = tomllib.loads(text)
     assert all(run.flat()[key] == value for key, value in given.items())
     assert config.parse(["--recipe", name, "--rank", "3", "--pretrained_model_name_or_path", "m"]).run.adapter.rank == 3
+    assert config.parse(["--recipe", name, "--snr_gamma", "none"]).run.objective.snr_weighting is None
 
 
 def test_a_token_is_written_nowhere():
