@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -48,6 +49,7 @@ class Shards:
         self._kinds: dict[tuple[Kind, ...], tuple[Kind, ...]] = {}  # each once
         self._read: set[str] = set()  # shards whose headers are in `_places`
         self._open: dict[str, BinaryIO] = {}
+        weakref.finalize(self, _close_all, self._open)
         self._waiting: dict[str, dict[str, Tensor]] = {}
         self._waiting_bytes, self._waiting_since = 0, 0.0
 
@@ -152,6 +154,11 @@ def _read(file: BinaryIO, kind: Kind, start: int) -> Tensor:
     if os.preadv(file.fileno(), [tensor.reshape(-1).view(torch.uint8).numpy().data], start) != tensor.nbytes:
         raise _damaged(Path(file.name))
     return tensor
+
+
+def _close_all(files: dict[str, BinaryIO]) -> None:
+    for file in files.values():
+        file.close()
 
 
 def _damaged(path: Path) -> DataError:

@@ -1,6 +1,8 @@
 """Shards: few files for many entries, found again by anybody, whole at every moment."""
 
+import gc
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -79,6 +81,11 @@ def test_more_shards_than_may_be_open(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "MAX_OPEN", 2)
     made = kept(tmp_path, range(8))
     assert all(same(made.load(f"key{number}"), number) for number in (*range(8), *range(8)))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")  # of each file that is left open
+        del made
+        gc.collect()
+    assert not warned
 
 
 def test_a_killed_writer_leaves_nothing_half_and_a_damaged_file_is_named(tmp_path, monkeypatch):
