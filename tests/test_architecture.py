@@ -9,6 +9,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
+from pipeline import rng
 from pipeline.families import registry
 from pipeline.objective import losses
 from tests.shapes import stating_shapes
@@ -168,6 +169,8 @@ def test_a_shape_is_checked_wherever_one_is_stated():
     assert {"pipeline.rng", "pipeline.families.sdxl", "pipeline.objective.losses"} < set(stating_shapes())
     with pytest.raises(TypeCheckError, match="mask"):
         losses.counted(torch.ones(3), 0.0)
+    assert hasattr(rng.normal, "__wrapped__")
+    assert not hasattr(rng.uniform, "__wrapped__")  # states no shape: mypy knows its types
 
 
 def test_one_module_writes_to_the_terminal():
