@@ -59,10 +59,12 @@ def main() -> None:
     arguments.to.mkdir(exist_ok=True)
     network = photographs.load()
     result: dict[str, Any] = {"autoencoder": {}, "photographs": {"judge": photographs.NAME}}
-    for name, images in true_pictures(arguments.num_reconstructed).items():
+    scenes = world.held_out_scenes(FIGURE_SEED, arguments.num_reconstructed)
+    for name, images in true_pictures(scenes).items():
         decoded = reconstructed(pipe.vae, images)
         result["autoencoder"][name] = round(autoencoder.psnr(pipe.vae, [world.to_array(image) for image in images]), 2)
-        result["photographs"][f"{name} through the autoencoder, from themselves"] = distance(network, images, decoded)
+        apart = distance(network, images, decoded, scenes)
+        result["photographs"][f"{name} through the autoencoder, from themselves"] = apart
     reconstruction_sheet(pipe.vae).save(arguments.to / "starter-autoencoder.png", optimize=True)
     scenes = world.held_out_scenes(SWEEP_SEED, arguments.num_sweep)
     sweep = {scale: judged(model, draw(scenes, SWEEP_SEED, scale), scenes) for scale in SCALES}
@@ -71,7 +73,7 @@ def main() -> None:
     drawn, real = draw(scenes, FIGURE_SEED, best), [scene.image() for scene in scenes]
     result["guidance"] = {"chosen": best, **{str(scale): rows(found) for scale, found in sweep.items()}}
     result["drawn"], result["real renders"] = rows(judged(model, drawn, scenes)), rows(judged(model, real, scenes))
-    result["photographs"] |= {"drawn, from real renders": distance(network, real, drawn)}
+    result["photographs"] |= {"drawn, from real renders": distance(network, real, drawn, scenes)}
     (arguments.to / "starter.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     sheet = contact_sheet(drawn[:60], scenes[:60]).quantize(256)  # a third of the bytes, no visible difference
     sheet.save(arguments.to / "starter.png", optimize=True)
@@ -103,9 +105,8 @@ def judged(model: judge.Judge, pictures: list[Image.Image], scenes: list[world.S
     return found
 
 
-def true_pictures(num_pictures: int) -> dict[str, list[Image.Image]]:
-    """Held-out renders, and the same scenes in the starter style."""
-    scenes = world.held_out_scenes(FIGURE_SEED, num_pictures)
+def true_pictures(scenes: list[world.Scene]) -> dict[str, list[Image.Image]]:
+    """Renders, and the same scenes in the starter style."""
     return {"renders": [scene.image() for scene in scenes], "starter style": [style.sticker(scene) for scene in scenes]}
 
 
@@ -121,10 +122,17 @@ def reconstructed(vae: Any, images: list[Image.Image]) -> list[Image.Image]:
     return made
 
 
-def distance(network: Any, real: list[Image.Image], made: list[Image.Image]) -> dict[str, str]:
-    """What a network trained on photographs says: KID, and how often a picture's own truth is the nearest."""
+def distance(
+    network: Any, real: list[Image.Image], made: list[Image.Image], scenes: list[world.Scene]
+) -> dict[str, str]:
+    """What a network trained on photographs says: KID, and how often a picture's own truth is the nearest.
+
+    Of scenes that differ by a shift alone each is the other's truth, for captions do not tell them apart.
+    """
     true, false = photographs.features(network, real), photographs.features(network, made)
-    apart, own = kid(*scaled(true, false)), own_is_nearest(true, false)
+    told = [scene.unshifted for scene in scenes]
+    groups = torch.tensor([told.index(scene) for scene in told])
+    apart, own = kid(*scaled(true, false)), own_is_nearest(true, false, groups, groups)
     nearest = share(int(own.sum()), len(own))
     return {"KID": f"{apart.text('{:.3f}')} (n = {apart.n})", **rows({"own truth nearest": nearest})}
 

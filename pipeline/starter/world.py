@@ -12,7 +12,7 @@ import functools
 import hashlib
 import importlib.resources
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +96,11 @@ class Scene:
     def held_out(self) -> bool:
         """Whether this combination is kept from all training (the concept itself never is)."""
         return (self.count, self.size, self.colour) in held_out_combinations(self.concept.name)
+
+    @property
+    def unshifted(self) -> "Scene":
+        """All of it that a caption can say."""
+        return replace(self, shift=(0, 0))
 
     def noun(self) -> str:
         """The noun phrase, for example 'two small foxes'."""

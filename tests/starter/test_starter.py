@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 from pipeline import shipped
 from pipeline.data.options import DataOptions
 from pipeline.data.reading import read_manifest
+from pipeline.evaluation.extractors import photographs
 from pipeline.starter import judge, world
 from tests.conftest import largest_difference
 
@@ -144,19 +146,33 @@ def test_the_dataset_is_what_its_code_draws(tmp_path, monkeypatch, stride):
     """Every scene and caption, and one of so many pictures."""
     from pipeline.starter.build import dataset
 
-    draw, numbers = dataset.style.sticker, itertools.count()
+    draw, numbers, told = dataset.style.sticker, itertools.count(), []
 
     def sticker(scene):
+        told.append(scene.unshifted)
         return Image.new("RGB", (1, 1)) if next(numbers) % stride else draw(scene)
 
     monkeypatch.setattr(dataset.style, "sticker", sticker)
     dataset.build(tmp_path)
-    assert next(numbers) == 480
+    assert next(numbers) == len(set(told)) == 480  # no caption is true of two of them
     for folder in (shipped.TRAIN, shipped.TEST):
         again = tmp_path / folder.name
         assert (again / "metadata.jsonl").read_text() == (folder / "metadata.jsonl").read_text()
         for path in sorted(folder.glob("*.png"))[::stride]:
             assert Image.open(again / path.name).tobytes() == Image.open(path).tobytes(), path
+
+
+@font
+def test_of_scenes_that_differ_by_a_shift_either_is_the_others_truth():
+    from pipeline.starter import measure
+
+    fox, crab = (world.Scene(thing, 1, "large", "in the middle", "red") for thing in world.concepts()[:2])
+    scenes = [fox, replace(fox, shift=(1, 1)), crab]
+    real = [scene.image() for scene in scenes]
+    swapped = measure.distance(photographs.load(), real, [real[1], real[0], real[2]], scenes)
+    assert swapped["own truth nearest"].startswith("100.0%")
+    wrong = measure.distance(photographs.load(), real, [real[1], real[2], real[0]], scenes)
+    assert wrong["own truth nearest"].startswith("33.3%")
 
 
 @font

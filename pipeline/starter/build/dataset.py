@@ -25,7 +25,10 @@ def concept_lists() -> tuple[list[world.Concept], list[world.Concept]]:
 
 
 def build(folder: Path) -> None:
-    """Render both halves into `folder`/train and `folder`/test, replacing what is there."""
+    """Render both halves into `folder`/train and `folder`/test, replacing what is there.
+
+    No two pictures of a half show the same: nobody could tell which of them is the truth of their captions.
+    """
     train, test = concept_lists()
     halves = ((shipped.TRAIN.name, 5, train, TRAIN_PER_CONCEPT), (shipped.TEST.name, 6, test, TEST_PER_CONCEPT))
     for name, stream, concepts, per_concept in halves:
@@ -36,9 +39,9 @@ def build(folder: Path) -> None:
         for number in range(per_concept * len(concepts)):
             generator = np.random.default_rng((SEED, stream, number))
             scene = world.draw_scene(generator, concepts[number % len(concepts)])
-            while scene in drawn or (name == shipped.TEST.name and not scene.held_out):
+            while scene.unshifted in drawn or (name == shipped.TEST.name and not scene.held_out):
                 scene = world.draw_scene(generator, concepts[number % len(concepts)])
-            drawn.add(scene)
+            drawn.add(scene.unshifted)
             file = f"{number:03d}.png"
             style.sticker(scene).save(target / file, optimize=True)
             caption = scene.caption(world.TEMPLATES[number % len(world.TEMPLATES)])
