@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import tomllib
 import types
 import typing
 from pathlib import Path
@@ -44,16 +45,43 @@ def from_json(kind: type[Record], found: Any, where: str) -> Record:
 
 def read(kind: type[Record], path: Path) -> Record:
     """A record from a file of JSON. Raises CheckpointError for one that is damaged or holds something else."""
-    return parse(kind, path.read_text(encoding="utf-8"), str(path))
+    return parse(kind, text_in(path), str(path))
+
+
+def text_in(path: Path) -> str:
+    """The text of a file that a run wrote. Raises CheckpointError for bytes that are no UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path} is damaged ({error}); {REMEDY}.") from error
+
+
+def json_in(path: Path) -> Any:
+    """What a file of JSON holds. Raises CheckpointError for a damaged one."""
+    return _parsed(text_in(path), str(path))
+
+
+def table_in(path: Path) -> dict[str, Any]:
+    """The names and values in a file of JSON, or of TOML. Raises CheckpointError for a damaged or an empty one."""
+    try:
+        found = tomllib.loads(text_in(path)) if path.suffix == ".toml" else json_in(path)
+    except tomllib.TOMLDecodeError as error:
+        raise CheckpointError(f"{path} is damaged ({error}); {REMEDY}.") from error
+    if not isinstance(found, dict) or not found:
+        raise CheckpointError(f"{path} is damaged (it holds no names and values); {REMEDY}.")
+    return found
 
 
 def parse(kind: type[Record], text: str, where: str) -> Record:
     """A record from the text of JSON. Raises CheckpointError as `from_json` does, and for what is no JSON."""
+    return from_json(kind, _parsed(text, where), where)
+
+
+def _parsed(text: str, where: str) -> Any:
     try:
-        found = json.loads(text)
+        return json.loads(text)
     except ValueError as error:
         raise CheckpointError(f"{where} is damaged ({error}); {REMEDY}.") from error
-    return from_json(kind, found, where)
 
 
 def _is_required(field: "dataclasses.Field[Any]") -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline import atomic
+from pipeline import atomic, records
 from pipeline.adapter.adapted_models import AdaptedModels
 from pipeline.evaluation import png_metadata
 from pipeline.evaluation.sample import Sampler, SampleRequest
@@ -66,10 +66,10 @@ def index_of(requests: Sequence[SampleRequest], sampler: Sampler) -> list[dict[s
 def is_kept(folder: Path, rows: list[dict[str, Any]]) -> bool:
     """Whether pictures of these very rows lie in the folder already."""
     path = folder / INDEX
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == rows
+    return path.is_file() and records.json_in(path) == rows
 
 
 def kept(folder: Path) -> list[dict[str, Any]]:
     """The index of a folder of pictures, each row with the path of its file."""
-    rows = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    rows = records.json_in(folder / INDEX)
     return [{**row, "path": folder / row["file"]} for row in rows]

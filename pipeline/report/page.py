@@ -1,12 +1,10 @@
 """report.html: one self-contained page made from what a run left in its output folder, and from nothing else."""
 
-import json
 import shlex
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from pipeline import atomic
+from pipeline import atomic, records
 from pipeline.console import clock
 from pipeline.errors import CheckpointError
 from pipeline.evaluation import results, test_set
@@ -47,8 +45,8 @@ def write(folder: Path) -> Path:
 def content(folder: Path) -> dict[str, Any]:
     """Everything the page says, from the run's own files."""
     found = result.read(folder)
-    run = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))
-    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    run = records.table_in(folder / "run.toml")
+    environment = records.table_in(folder / "environment.json")
     steps, evaluation = tracking.read(folder), results.read(folder)
     samples, size = folder / "samples", Size(*environment["size"])
     data = dataset.section(samples, found.data, size)

@@ -2,9 +2,7 @@
 
 import dataclasses
 import functools
-import json
 import re
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any, Literal
 import jinja2
 import yaml
 
-from pipeline import atomic
+from pipeline import atomic, records
 from pipeline.data.captions import has_word
 from pipeline.data.card import LICENSES, Card
 from pipeline.evaluation import memorisation, png_metadata, results, snippet, test_set
@@ -90,13 +88,13 @@ def template() -> jinja2.Template:
 def content(folder: Path, base: BaseModel, data: Card | None, reason: str | None) -> dict[str, Any]:
     """Everything the card says, from the run's own files and without what is private."""
     finished = result.read(folder)
-    raw = tomllib.loads((folder / hub.SETTINGS).read_text(encoding="utf-8"))
+    raw = records.table_in(folder / hub.SETTINGS)
     given = [table.get("trigger_word", raw.get("trigger_word")) for table in raw.get("source", [{}])]
     words = list(dict.fromkeys(word for word in given if word is not None))
     word = ", ".join(words)
     private = redactor(word)
     trigger = word if word and private(word) == word else None
-    run, environment = redacted(raw, private), redacted(_json(folder / "environment.json"), private)
+    run, environment = redacted(raw, private), redacted(_table(folder / "environment.json"), private)
     evaluation, steps = results.read(folder), tracking.read(folder)
     found = {
         name: redacted(getattr(base, name), private) for name in ("name", "config", "vae", "license", "license_name")
@@ -264,6 +262,5 @@ def _rows(folder: Path, name: str) -> list[dict[str, Any]]:
     return [{**row, "url": f"samples/{name}/{row['file']}"} for row in rows]
 
 
-def _json(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
+def _table(path: Path) -> dict[str, Any]:
+    return records.table_in(path) if path.is_file() else {}

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline import atomic, shipped
+from pipeline import atomic, records, shipped
 from pipeline.data.card import Card, People
 from pipeline.errors import CheckpointError, ConfigError, UserError
 from pipeline.families.base import Family
@@ -91,10 +91,7 @@ def _kept(folder: Path) -> dict[str, Any]:
     path = folder / FILE
     if not path.is_file():
         raise CheckpointError(f"{folder} holds no finished run ({FILE} is missing); give the output folder of one.")
-    try:
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged ({error}); put back what the run wrote, or train again.") from error
+    facts = records.table_in(path)
     missing = {"base", "data", "reason"} - facts.keys()
     if missing:
         raise CheckpointError(

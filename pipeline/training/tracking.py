@@ -80,4 +80,4 @@ def _whole_lines(path: Path) -> list[str]:
     """The lines of a file that a kill may have cut: one without its newline does not count."""
     if not path.is_file():
         return []
-    return path.read_text(encoding="utf-8").split("\n")[:-1]
+    return records.text_in(path).split("\n")[:-1]

@@ -59,7 +59,7 @@ def test_page_and_list_say_the_same_and_what_is_no_such_run_is_named(out, colour
         assert main(["suspects", *words]) == 2
         assert said in capsys.readouterr().err
     recorded = (out / "environment.json").read_text(encoding="utf-8")
-    for text, reason in (("{", "is damaged"), ("{}", "the data are no longer those of the run")):
+    for text, reason in (("{", "is damaged"), ('{"seed": 1}', "the data are no longer those of the run")):
         (out / "environment.json").write_text(text, encoding="utf-8")
         assert main(["suspects", str(out)]) == 2
         assert reason in capsys.readouterr().err
