@@ -40,6 +40,22 @@ def test_a_run_waits_until_the_folder_is_free_and_says_so(small, tmp_path):
     assert ended.code == 0, ended.output
 
 
+def test_what_a_run_waited_for_is_not_written_over(small, tmp_path):
+    """Two were started in one new folder: the second may only go on in it if it was told so."""
+    out, log = tmp_path / "out", tmp_path / "log"
+    out.mkdir()
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(out)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "True\n"
+        running = Running([*replaced(small, max_train_steps=2), "--output_dir", str(out)], log)
+        wait_until(lambda: log.is_file() and f"Another run is still writing to {out}" in log.read_text())
+        (out / "run.toml").write_text("seed = 1\n")
+        other.kill()
+    ended = running.wait()
+    assert ended.code == 2, ended.output
+    assert f"{out} is not empty. Go on with --resume_from_checkpoint latest" in ended.output
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [("run.toml", "seed = 1\n")]
+
+
 def test_a_file_system_that_cannot_lock_a_folder_is_trusted_and_other_errors_are_told(tmp_path, monkeypatch):
     def refuses(number):
         def flock(descriptor, operation):

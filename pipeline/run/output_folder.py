@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import pipeline
-from pipeline import atomic, shipped
+from pipeline import atomic, records, shipped
 from pipeline.adapter.names import FILE
 from pipeline.console import tell
 from pipeline.errors import ConfigError
@@ -18,7 +18,7 @@ from pipeline.evaluation.previews import forget_after
 from pipeline.notes import grouped
 from pipeline.run.context import RunContext
 from pipeline.run.plan import NOTES_FILE
-from pipeline.run.preflight import RunData
+from pipeline.run.preflight import RunData, require_empty
 from pipeline.status import Status
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import Checkpoints
@@ -45,7 +45,8 @@ OWN_NAMES = (
 def hold(context: RunContext, checkpoints: Checkpoints) -> Path | None:
     """Keep other runs out of the output folder from now on; returns the checkpoint to go on from. Nothing is removed.
 
-    Raises ConfigError for a folder that is in use or cannot be made, CheckpointError if its checkpoint is another's.
+    Raises ConfigError for a folder that is in use, no longer empty or cannot be made, CheckpointError if its
+    checkpoint is another's.
     """
     folder, resume = context.folder, context.run.train.resume_from_checkpoint
     try:
@@ -56,6 +57,7 @@ def hold(context: RunContext, checkpoints: Checkpoints) -> Path | None:
                 raise ConfigError(
                     f"Another run does not stop writing to {folder}; stop it, or give another --output_dir."
                 )
+        require_empty(context.run.train, folder)  # still: what was waited for may have ended well
     except OSError as error:
         raise _unwritable(folder, error) from error
     found = checkpoints.find(resume) if resume else None
@@ -97,7 +99,7 @@ def _unwritable(folder: Path, error: OSError) -> ConfigError:
 def is_complete(context: RunContext, found: Path) -> bool:
     """Whether the run has ended with 'done' after the very step of this checkpoint, its last."""
     path = context.folder / "status.json"
-    status = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"state": "none"}
+    status = records.table_in(path) if path.is_file() else {"state": "none"}
     done = status["state"] == "done" and status["step"] == checkpoint.step_of(found)
     return done and (context.folder / FILE).is_file()
 
@@ -123,15 +125,11 @@ def environment(context: RunContext) -> dict[str, Any]:
 
 
 def recorded(folder: Path) -> dict[str, Any]:
-    """environment.json of a run. Raises ConfigError where there is none."""
+    """environment.json of a run. Raises ConfigError where there is none, CheckpointError for a damaged one."""
     path = folder / "environment.json"
     if not path.is_file():
         raise ConfigError(f"{folder} has no environment.json; give the output folder of a finished run.")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path} is damaged ({error}); put back what the run wrote.") from error
-    return found if isinstance(found, dict) else {}
+    return records.table_in(path)
 
 
 def fingerprints(data: RunData) -> dict[str, Any]:
@@ -152,7 +150,7 @@ def _write_notes(path: Path, notes: tuple[str, ...]) -> None:
 
 def _note_other_threads(folder: Path) -> None:
     path = folder / "environment.json"
-    before = json.loads(path.read_text(encoding="utf-8"))["threads"] if path.is_file() else torch.get_num_threads()
+    before = records.table_in(path)["threads"] if path.is_file() else torch.get_num_threads()
     if before != torch.get_num_threads():
         tell(f"note: {torch.get_num_threads()} threads now, {before} before: sums are rounded in another order")
 
