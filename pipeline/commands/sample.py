@@ -3,14 +3,16 @@
 import contextlib
 import dataclasses
 import functools
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
+from pipeline import records
 from pipeline.adapter.names import FILE
+from pipeline.commands.evaluation.options import drawing_problems
 from pipeline.commands.guidance import GuidanceFlags
 from pipeline.commands.wish import require_alone, wished
 from pipeline.console import quiet_libraries, say, tell
@@ -18,14 +20,15 @@ from pipeline.data.options import DataOptions
 from pipeline.engine import DTYPES
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.evaluation.frontier.choice import Wish
-from pipeline.evaluation.picture_sets import INDEX, index_of, keep
-from pipeline.evaluation.sample import Sampler, SampleRequest, SampleSettings, guidance_clashes
+from pipeline.evaluation.picture_sets import index_of, keep
+from pipeline.evaluation.sample import Sampler, SampleRequest, SampleSettings, guidance_clashes, pictures_at_once
 from pipeline.families import registry, sizes, truncation
 from pipeline.families.base import Family
 from pipeline.families.options import ModelOptions
 from pipeline.geometry import Size
 from pipeline.notes import grouped
 from pipeline.objective.options import ObjectiveOptions
+from pipeline.progress import Progress
 from pipeline.sampling.options import SCALES, GuidanceOptions
 
 
@@ -47,7 +50,7 @@ def sample(
     """Pictures of prompts through the stock pipeline and the stock loader, kept with their index.
 
     `weaker` is an earlier checkpoint that guidance leads away from. Raises CheckpointError for a folder without an
-    adapter, ConfigError for one that holds pictures already, for guidance that makes no sense and for a wish that
+    adapter, ConfigError for values or guidance that mean nothing, a folder `to` that is not empty and for a wish that
     nothing was measured for.
     """
     given = {"scale": scale, "guidance_scale": guidance_scale, "num_inference_steps": num_inference_steps}
@@ -58,10 +61,7 @@ def sample(
         scale, guidance_scale, num_inference_steps = setting.scale, setting.guidance_scale, setting.num_inference_steps
         tell(f"{wish}: {setting.title}")
     run = run_of(folder)
-    if (to / "adapted" / INDEX).exists():
-        raise ConfigError(f"{to} already holds pictures; give another folder with --to.")
-    if num_images < 1:
-        raise ConfigError(f"--num_images {num_images} must be at least 1.")
+    require_sound(num_images, to, drawing_problems(seed, scale, guidance_scale, num_inference_steps))
     options = model_of(run)
     family = registry.find(options, run.get("cache_dir"))
     how = guidance.over(run) if setting is None else GuidanceOptions(**setting.guidance)
@@ -80,12 +80,35 @@ def sample(
         for line in grouped(truncation.cut(family, prompts)):
             tell(f"Note  {line}")
         sampler = sampler_of(folder, run, family, settings, scale=1.0 if scale is None else scale, weaker=weaker)
-        adapted = sampler.draw(requests)
+        draw(sampler, requests, to / "adapted", "with the adapter")
         sampler.pipe.disable_lora()
-        base = sampler.against_base().draw(requests)
-    keep(to / "base", base, index_of(requests, sampler.against_base()), drawn=True)
-    keep(to / "adapted", adapted, index_of(requests, sampler), drawn=True)
+        draw(sampler.against_base(), requests, to / "base", "the base")
     say(f"Pictures  {to / 'base'} and {to / 'adapted'}")
+
+
+def require_sound(num_images: int, to: Path, problems: list[str]) -> None:
+    """Raise ConfigError for values that mean nothing and for a folder that holds something, all of it at once."""
+    if num_images < 1:
+        problems = [*problems, f"--num_images {num_images} must be at least 1."]
+    if to.is_file():
+        problems = [*problems, f"--to {to} is a file; give a folder."]
+    elif to.is_dir() and any(to.iterdir()):
+        problems = [*problems, f"{to} is not empty; give another folder with --to."]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def draw(sampler: Sampler, requests: list[SampleRequest], folder: Path, title: str) -> None:
+    """Draw batch by batch, saying how far that is, and keep the pictures with their index."""
+    tell(f"Drawing {len(requests)} pictures: {title}")
+    at_once = pictures_at_once(sampler.settings.size)
+    batches = [requests[first : first + at_once] for first in range(0, len(requests), at_once)]
+    pictures: list[Image.Image] = []
+    with contextlib.closing(Progress(len(batches), "batch")) as progress:
+        for done, batch in enumerate(batches, start=1):
+            pictures += sampler.draw(batch)
+            progress.update(done)
+    keep(folder, pictures, index_of(requests, sampler), drawn=True)
 
 
 def sampler_of(
@@ -153,14 +176,15 @@ def model_of(run: dict[str, Any]) -> ModelOptions:
 
 def folder_of_run(place: Path) -> Path:
     """The output folder that an output folder or one of its checkpoints belongs to."""
-    return place if (place / "run.toml").is_file() else place.resolve().parent
+    above = place.resolve().parent
+    return above if (above / "run.toml").is_file() and not (place / "run.toml").is_file() else place
 
 
 def run_of(folder: Path) -> dict[str, Any]:
-    """The run.toml of an output folder or of the run a checkpoint belongs to; CheckpointError where there is none."""
+    """The run.toml of an output folder or of the run a checkpoint belongs to; CheckpointError where none is whole."""
     if not (folder / FILE).is_file():
         raise CheckpointError(f"{folder} holds no {FILE}; give the output folder of a finished run.")
     file = folder_of_run(folder) / "run.toml"
     if file.is_file():
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return records.table_in(file)
     raise CheckpointError(f"{folder} has no run.toml, so its base model is unknown; load it in diffusers instead.")

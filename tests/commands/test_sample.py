@@ -85,12 +85,27 @@ def test_away_from_the_adapter_itself_leads_nowhere(draw, trained):
         (["--weaker", "nowhere"], "add --guidance_against base"),
         (["--guidance_against", "base", "--weaker", "docs"], "--weaker docs holds no"),
         (["--apg_eta", "1", "--guidance_interval", "2,1"], "--guidance_interval 2,1 holds no"),
+        (["--num_inference_steps", "0"], "--num_inference_steps 0 must be between 1 and 1000"),
+        (["--scale", "nan"], "--scale nan must be between -100 and 100"),
+        (["--guidance_scale", "-3"], "--guidance_scale -3 must be a number from 0 on"),
+        (["--seed", "9" * 20], f"--seed {'9' * 20} must be between"),
+        (["--num_images", "0"], "--num_images 0 must be at least 1"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_drawn(trained, tmp_path, flags, said, capsys):
     assert main(["sample", str(trained), "--prompt", "x", *flags, "--to", str(tmp_path / "drawn")]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "drawn").exists()
+
+
+def test_nothing_of_others_is_written_over(trained, tmp_path, capsys):
+    (tmp_path / "adapted").mkdir()
+    (tmp_path / "adapted" / "0000.png").write_bytes(b"mine")
+    (tmp_path / "file").write_bytes(b"mine")
+    for to, said in ((tmp_path, "is not empty; give another folder with --to"), (tmp_path / "file", "is a file")):
+        assert main(["sample", str(trained), "--prompt", "x", "--to", str(to)]) == 2
+        assert f"{to} {said}" in capsys.readouterr().err
+    assert (tmp_path / "adapted" / "0000.png").read_bytes() == (tmp_path / "file").read_bytes() == b"mine"
 
 
 def test_settings_for_a_reader_name_what_is_not_as_usual():

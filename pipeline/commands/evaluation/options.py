@@ -8,6 +8,24 @@ from cyclopts import Parameter
 
 from pipeline.errors import ConfigError
 
+MAX_SEED = 10**15  # some more may be added to it, and torch takes 64 bits
+
+
+def drawing_problems(
+    seed: int, scale: float | None, guidance_scale: float | None, num_inference_steps: int | None
+) -> list[str]:
+    """What is wrong with how pictures shall be drawn."""
+    problems = []
+    if abs(seed) > MAX_SEED:
+        problems.append(f"--seed {seed} must be between -{MAX_SEED} and {MAX_SEED}.")
+    if num_inference_steps is not None and not 1 <= num_inference_steps <= 1000:
+        problems.append(f"--num_inference_steps {num_inference_steps} must be between 1 and 1000.")
+    if guidance_scale is not None and not 0 <= guidance_scale < float("inf"):
+        problems.append(f"--guidance_scale {guidance_scale:g} must be a number from 0 on.")
+    if scale is not None and not -100 <= scale <= 100:
+        problems.append(f"--scale {scale:g} must be between -100 and 100.")
+    return problems
+
 
 @Parameter(name="*")  # each field is a flag of its own
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +89,7 @@ class DrawOptions:
         for flag, value, least in (("limit", self.limit, limit), ("num_images", self.num_images, num_images)):
             if value is not None and value < least:
                 problems.append(f"--{flag} {value} must be at least {least}.")
-        if self.num_inference_steps is not None and not 1 <= self.num_inference_steps <= 1000:
-            problems.append(f"--num_inference_steps {self.num_inference_steps} must be between 1 and 1000.")
-        if self.guidance_scale is not None and not 0 <= self.guidance_scale < float("inf"):
-            problems.append(f"--guidance_scale {self.guidance_scale:g} must be a number from 0 on.")
-        if not -100 <= self.scale <= 100:
-            problems.append(f"--scale {self.scale:g} must be between -100 and 100.")
+        problems += drawing_problems(self.seed, self.scale, self.guidance_scale, self.num_inference_steps)
         if self.captions is not None and not self.captions.is_file():
             problems.append(f"--captions {self.captions} is no file; give one with a caption in each line.")
         problems += self.more_problems()
