@@ -68,11 +68,38 @@ def test_strength_zero_is_the_base_at_any_size(trained, tmp_path, capsys):
     assert all(png_metadata.is_marked(path) for path in (tmp_path / "drawn").glob("*/*.png"))
 
 
+def test_a_layout_that_the_family_has_not_is_refused_before_the_base_is_asked_for(trained, tmp_path, capsys):
+    assert main(["export", str(trained), str(tmp_path / "x.safetensors"), "--kind", "bfl"]) == 2
+    assert "an adapter of sd has none there" in capsys.readouterr().err
+
+
 def test_report_is_made_again_from_the_folder_alone(finished, trained):
     (trained / "report.html").unlink()
     assert main(["report", str(trained)]) == 0
     again = (trained / "report.html").read_text(encoding="utf-8")
     assert again.replace(str(trained), str(finished)) == (finished / "report.html").read_text(encoding="utf-8")
+
+
+DRAW = ["sample", "--prompt", "x", "--to", "nowhere"]
+
+
+@pytest.mark.parametrize("content", [b"", b"[", b"\xff\xfe"], ids=["empty", "cut", "no UTF-8"])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("run.toml", ["report"]),
+        ("run.toml", DRAW),
+        ("environment.json", ["report"]),
+        ("environment.json", ["suspects"]),
+        ("result.json", ["report"]),
+        ("documents.json", ["publish", "--repo", "user/name"]),
+        ("samples/data/index.json", ["report"]),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(trained, name, words, content, capsys):
+    (trained / name).write_bytes(content)
+    assert main([words[0], str(trained), *words[1:]]) == 2
+    assert f"{trained / name} is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -83,6 +110,9 @@ def test_report_is_made_again_from_the_folder_alone(finished, trained):
         (["report", "nowhere"], "nowhere"),
         (["publish", "nowhere", "--repo", "user/name"], "holds no finished run"),
         (["inspect", "nowhere.safetensors"], "does not exist"),
+        (["inspect", "/dev/null"], "/dev/null is no file"),
+        (["memorisation", "nowhere"], "There is no nowhere/run.toml"),
+        (["card", ""], "give the last part of the dataset's folder"),
         (["report", "docs"], "no finished run"),
         (["miniature", "sd4", "/tmp/x"], f"there is {', '.join(sorted(registry.NAMES))}"),
         (["miniature", "sd", "docs"], "not empty"),

@@ -114,7 +114,9 @@ def of_all(examples: Sequence[Example]) -> Cases:
 def _dominant(texts: list[tuple[Example, str]]) -> list[Case]:
     """Words in nearly all captions, but for those that every English sentence has and the trigger word."""
     trigger = {word for example, _ in texts for word in (example.options.trigger_word or "").lower().split()}
-    counts = collections.Counter(word for _, text in texts for word in set(words_of(text)) - COMMON - trigger)
+    counts = collections.Counter(
+        word for _, text in texts for word in dict.fromkeys(words_of(text)) if word not in COMMON | trigger
+    )
     return [
         Case(f"{word!r} in {number / len(texts):.0%} of the captions")
         for word, number in counts.most_common(MANY)
@@ -136,7 +138,7 @@ def in_other_letters(texts: Iterable[str]) -> set[str]:
     """Those with letters of another script than most."""
     scripts = {text: scripts_of(text) for text in texts}
     counts = collections.Counter(script for found in scripts.values() for script in found)
-    usual = {script for script, _ in counts.most_common(1)}
+    usual = set(sorted(counts, key=lambda script: (-counts[script], script))[:1])
     return {text for text, found in scripts.items() if found - usual}
 
 

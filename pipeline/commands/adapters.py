@@ -191,6 +191,8 @@ def _in_layout(
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and header for other programs, with one alpha for all layers: diffusers forgets those that differ."""
     own = type(family) if family else registry.named(file.family or summary.family_of(file.tensors))
+    if own is not None:
+        layouts.require_names(layout, own)
     if own is None or (family is None and own.comfyui_prefixes):
         raise ConfigError("kohya's names need the base model: give its folder with --base.")
     alphas = [round(alpha, 6) for alpha in file.alphas.values()]

@@ -22,7 +22,7 @@ def begin(name: str, dataset: Path | None) -> Path:
     Raises ConfigError for a name that is none, a card that is there, or a folder that is not.
     """
     path = card.FOLDER / f"{name}.md"
-    if path.parent != card.FOLDER or name.startswith("."):
+    if not name or path.parent != card.FOLDER or name.startswith("."):
         raise ConfigError(f"card {name!r}: give the last part of the dataset's folder or Hub id, without a slash.")
     if path.exists():
         raise ConfigError(f"{path} exists; change it by hand.")

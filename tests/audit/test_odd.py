@@ -59,6 +59,16 @@ def test_cells_that_are_no_categories(flags, tmp_path, capsys):
     assert "| kind (evenness 1.00) | a\\|b c 6, &lt;i&gt;x&lt;/i&gt; 6, d 6 |" in card.read_text(encoding="utf-8")
 
 
+def test_words_that_are_equally_frequent_stand_in_the_order_of_the_captions(flags, tmp_path, capsys):
+    """Not in that of a set, which is another one in each process."""
+    words = ["heron", "ibis", "egret", "stork", "crane", "bittern", "spoonbill", "avocet"]
+    data = flaws.clean(tmp_path / "data", 12)
+    flaws.write_rows(data, [{**row, "text": " ".join(words)} for row in flaws.rows_of(data)])
+    _, found = found_by(capsys, data, *flags)
+    told = [text for texts in kinds_of(found).values() for text in texts if "in 100% of the captions" in text]
+    assert [text.split("'")[1] for text in told] == words
+
+
 def test_drawings_on_nothing_are_looked_at_as_they_are_shown(flags, tmp_path, capsys):
     data = flaws.clean(tmp_path / "data", 8)
     rows = flaws.rows_of(data)

@@ -31,6 +31,12 @@ _TEXT = {  # what comes before a layer of CLIP
 }
 
 
+def require_names(layout: Layout, family: type[Family]) -> None:
+    """Raise ConfigError for a layout that has names for other families alone."""
+    if layout == "bfl" and not family.has_bfl_names:
+        raise ConfigError(f"--kind bfl has the names of FLUX's own code; an adapter of {family.name} has none there.")
+
+
 def to_layout(
     layout: Layout,
     tensors: dict[str, Tensor],
@@ -44,8 +50,7 @@ def to_layout(
     what is adapted are taken. Raises ConfigError for a layout that the family has not, and for what it cannot express
     (DoRA, biases), CheckpointError for tensors that are none of the family.
     """
-    if layout == "bfl" and not family.has_bfl_names:
-        raise ConfigError(f"--kind bfl has the names of FLUX's own code; an adapter of {family.name} has none there.")
+    require_names(layout, family)
     if family.comfyui_prefixes:
         names = ldm_names(shapes[family.denoiser]) if family.comfyui_knows_original_names else {}
         return kohya.to_kohya(tensors, family.comfyui_prefixes, alphas, names)

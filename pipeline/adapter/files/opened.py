@@ -15,7 +15,8 @@ _PAGE = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")
 def opened(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the header of a safetensors file. Raises CheckpointError for anything else."""
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist; give the .safetensors file of an adapter, or its folder.")
+        what = "is no file" if path.exists() else "does not exist"
+        raise CheckpointError(f"{path} {what}; give the .safetensors file of an adapter, or its folder.")
     if path.suffix != ".safetensors":
         raise CheckpointError(f"{path} is no .safetensors file; .bin, .pt, .ckpt are pickles, which can run programs.")
     try:
