@@ -120,7 +120,7 @@ def compare(shapes: tuple[str, ...], rounds: int, command: str, keep: Keep, scri
 def written(shape: Shape, folder: Path, environment: dict[str, str]) -> tuple[Path, Path]:
     """The base and the pictures of a shape, made by another process: what this one takes counts for all it starts."""
     folder.mkdir()
-    if shape.base:
+    if shape.base or shape.num_pictures:
         spawning.spawn([sys.executable, "-m", "pipeline.bench.shapes", shape.name, str(folder)], folder, environment)
     return shape.places(folder)
 

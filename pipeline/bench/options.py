@@ -17,7 +17,7 @@ class BenchOptions:
     rounds: int = 7
     """cpu: how often both programs run in turn; a round takes minutes."""
 
-    shape: tuple[Literal["starter", "small", "sd15", "toy"], ...] = ("starter", "small")
+    shape: tuple[Literal["starter", "short", "small", "sd15", "toy"], ...] = ("starter", "small")
     """cpu: what is trained, several times. sd15 has Stable Diffusion 1.5's sizes: an hour, and 6 GB."""
 
     script: Path | None = None

@@ -55,7 +55,7 @@ and loads, and saves nothing. With a warm cache the encoding was done by an earl
         "python -m pipeline bench cpu --to docs/benchmarks",
         tuple(
             Row({"shape": name, "what": what}, {})
-            for name in ("starter", "small", "sd15")
+            for name in ("starter", "short", "small", "sd15")
             for what in ("one step, CPU s", "all but the steps, CPU s", "the same with a warm cache, CPU s")
         ),
     ),

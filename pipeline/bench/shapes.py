@@ -31,19 +31,23 @@ class Shape:
 
     def places(self, folder: Path) -> tuple[Path, Path]:
         """Where the base and the pictures lie: in a folder for both, or as they ship."""
-        return (folder / "base", folder / "pictures") if self.base else (shipped.BASE, shipped.TRAIN)
+        base = folder / "base" if self.base else shipped.BASE
+        return base, folder / "pictures" if self.num_pictures else shipped.TRAIN
 
     def write(self, folder: Path) -> None:
-        """Make them."""
+        """Make those that do not ship."""
         base, pictures = self.places(folder)
-        write_base(self.base, base)
-        write_pictures(pictures, self.num_pictures, self.side)
+        if self.base:
+            write_base(self.base, base)
+        if self.num_pictures:
+            write_pictures(pictures, self.num_pictures, self.side)
 
 
 SHAPES = {
     shape.name: shape
     for shape in (
         Shape("starter", "the starter base on the starter dataset", batch=8, resolution=64, lengths=(32, 80)),
+        Shape("short", "the starter base on 32 PNGs of 768 px", 8, 64, num_pictures=32, lengths=(8, 56)),
         Shape("small", "UNet 18.2 M, VAE 5.3 M, 32 PNGs of 768 px", 2, 256, base="small", num_pictures=32),
         Shape("sd15", "SD 1.5's sizes, 8 PNGs of 768 px", 1, 256, base="sd15", num_pictures=8, lengths=(8, 14)),
         Shape("toy", "a miniature, 4 PNGs of 96 px", 2, 64, base="toy", num_pictures=4, side=96, lengths=(2, 5)),

@@ -1,5 +1,6 @@
 """`bench cpu`: both programs do the same work, and what is told of them is what was measured."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -27,8 +28,7 @@ def test_both_programs_have_the_same_losses(name, tmp_path, monkeypatch):
 
     monkeypatch.setattr(spawning, "spawn", fork)
     shape = SHAPES[name]
-    if shape.base:
-        shape.write(tmp_path)
+    shape.write(tmp_path)
     programs = Programs(shape, *shape.places(tmp_path), environment={})
     (tmp_path / "plain").mkdir()
     (tmp_path / "ours").mkdir()
@@ -36,6 +36,15 @@ def test_both_programs_have_the_same_losses(name, tmp_path, monkeypatch):
     ours = programs.ours(tmp_path / "ours", 3, tmp_path / "cache")
     assert len(plain.losses) == len(ours.losses) == 3
     assert max(abs(a - b) for a, b in zip(plain.losses, ours.losses, strict=True)) <= cpu.TOLERANCE
+
+
+def test_a_shape_makes_what_does_not_ship(tmp_path):
+    for name, made in (("starter", set()), ("short", {"pictures"}), ("toy", {"base", "pictures"})):
+        shape = dataclasses.replace(SHAPES[name], side=16)
+        shape.write(tmp_path / name)
+        places = {path for path in shape.places(tmp_path / name) if path.is_relative_to(tmp_path)}
+        assert {path.name for path in places} == made
+        assert all(path.is_dir() for path in shape.places(tmp_path / name))
 
 
 def test_what_a_program_takes_is_what_its_process_took(tmp_path):

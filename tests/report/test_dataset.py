@@ -3,9 +3,14 @@
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
+from pipeline.data.buckets import together
+from pipeline.data.options import DataOptions
+from pipeline.data.reading import read_manifest
+from pipeline.evaluation.picture_sets import kept
 from pipeline.geometry import Size
-from pipeline.report.dataset import words
+from pipeline.report.dataset import FOLDER, MAX_SHOWN, MAX_SIDE, Shown, keep_examples, words
 from pipeline.training.result import DataFacts, Sides
 
 pytestmark = pytest.mark.unit
@@ -30,6 +35,15 @@ def test_a_sound_dataset_gets_two_sentences():
     assert len(found) == 2
     assert "512 to 900 pixels (median 700); the model sees 512" in found[0]
     assert "90 captions, 90 of them different, 7.5 words" in found[1]
+
+
+@pytest.mark.parametrize(("seen", "kept_at"), [((640, 320), (MAX_SIDE, MAX_SIDE // 2)), ((64, 48), (64, 48))])
+def test_what_is_shown_is_no_larger_than_a_tile(colours, tmp_path, seen, kept_at):
+    manifest = read_manifest(colours, DataOptions())
+    keep_examples(Shown(manifest, manifest, together(len(manifest.examples), Size(*seen))), tmp_path)
+    rows = kept(tmp_path / FOLDER)
+    assert len(rows) == min(len(manifest.examples), MAX_SHOWN)
+    assert {Image.open(row["path"]).size for row in rows} == {kept_at}
 
 
 def test_what_stands_out_is_said():
