@@ -18,7 +18,7 @@ from accelerate.commands.config import config_args
 from accelerate.commands.launch import launch_command_parser
 from accelerate.state import AcceleratorState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
+from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, broadcast_object_list, gather_object
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed import DistError
@@ -55,7 +55,7 @@ class Engine:
         self._accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),
             mixed_precision=mixed_precision,
-            gradient_accumulation_steps=1,
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # a variable would win over a number
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
         self.device: torch.device = self._accelerator.device
@@ -101,8 +101,11 @@ class Engine:
         return tracker
 
     def prepare(self, optimizer: torch.optim.Optimizer) -> Any:
-        """The optimizer with loss scaling where fp16 needs it."""
-        return self._accelerator.prepare_optimizer(optimizer)
+        """The optimizer with loss scaling where fp16 needs it.
+
+        What it resumed with stays where it is: AdamW counts steps on the CPU, and on a GPU would wait for each count.
+        """
+        return self._accelerator.prepare_optimizer(optimizer, device_placement=False)
 
     def backward(self, loss: Float[Tensor, ""]) -> None:
         """Accumulate gradients."""

@@ -22,6 +22,11 @@ class Status:
         self.step = 0
         self.claimed = False
 
+    def lives(self) -> bool:
+        """Whether the file says that the run goes on: where its first process is gone, it may have said why."""
+        found = json.loads((self.folder / FILE).read_text(encoding="utf-8"))
+        return found["exit_code"] is None
+
     def write(
         self, state: State, message: str, *, exit_code: int | None = None, next_command: str | None = None
     ) -> None:

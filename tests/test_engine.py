@@ -55,6 +55,14 @@ def test_a_tensor_that_some_process_has_no_gradient_for_gets_that_of_the_others(
         assert found == [[11.0, 22.0], [5.0, 6.0], [3.0, 4.0], None]
 
 
+def test_no_variable_divides_the_gradients(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    engine, weight = Engine(None), torch.nn.Parameter(torch.ones(()))
+    engine.backward(3 * weight)
+    engine.release()
+    assert weight.grad == 3
+
+
 MANY_ON_CPU = "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_CPU\nnum_processes: 3\nuse_cpu: true\n"
 
 

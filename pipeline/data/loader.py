@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -145,16 +146,22 @@ class CachedExamples(Dataset[Row]):
         }
 
     def _wrong_caption(self, position: Position) -> str:
-        """What another example shows in this epoch, of those that show another caption: by chance, as all else."""
+        """What another example shows in this epoch, by chance as all else: one that has no caption of this one.
+
+        Tags in another order are the same caption. Where each example has one of its captions, another text will do.
+        """
         examples, epoch, seed = self.manifest.examples, position.epoch, self.seed
         example = examples[position.index]
-        own = views.caption_in(example, epoch, seed, kept=True)
+        own, right = views.caption_in(example, epoch, seed, kept=True), set(example.captions)
         first = rng.integer(seed, epoch, example.id, "wrong caption", len(examples))
+        another = own
         for step in range(len(examples)):
-            caption = views.caption_in(examples[(first + step) % len(examples)], epoch, seed, kept=True)
-            if caption != own:
+            other = examples[(first + step) % len(examples)]
+            caption = views.caption_in(other, epoch, seed, kept=True)
+            if caption != own and right.isdisjoint(other.captions):
                 return caption
-        return own
+            another = caption if another == own else another
+        return another
 
     def _weight_of(self, example: Example) -> float:
         if example.is_class:
@@ -195,6 +202,16 @@ def _stacked(values: list[Tensor | None]) -> Tensor | None:
     return torch.stack(found) if found else None
 
 
+def _leave_signals_to_the_run(worker: int) -> None:
+    """What reaches all processes of a terminal or a scheduler is for the run, which finishes its step and saves.
+
+    It could not if a worker had died of it.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 def build_loader(examples: CachedExamples, batches: MicroBatches, num_workers: int) -> "DataLoader[Any]":
     """A loader over the micro-batches still to come."""
     return DataLoader(
@@ -203,5 +220,6 @@ def build_loader(examples: CachedExamples, batches: MicroBatches, num_workers: i
         collate_fn=examples.collate,
         num_workers=num_workers,
         multiprocessing_context="spawn" if num_workers else None,
+        worker_init_fn=_leave_signals_to_the_run,
         pin_memory=torch.cuda.is_available(),
     )

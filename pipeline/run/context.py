@@ -164,12 +164,16 @@ def least_at_hand(engine: Engine) -> Device:
 
 
 def resumed_batch(run: Run, folder: Path) -> Run:
-    """With --train_batch_size auto, a run goes on with what it was cut into when it began, on whatever device."""
+    """With --train_batch_size auto, a run goes on with what it was cut into when it began, on whatever device.
+
+    Unless another number of examples is asked for by now, which is another run's.
+    """
     begun = folder / "run.toml"
     if run.train.train_batch_size != "auto" or run.train.resume_from_checkpoint is None or not begun.is_file():
         return run
     names = ("train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing")
-    return run.replaced(**{name: value for name, value in run_toml.read(begun).items() if name in names})
+    recorded = run.replaced(**{name: value for name, value in run_toml.read(begun).items() if name in names})
+    return recorded if recorded.train.examples_per_process == run.train.examples_per_process else run
 
 
 def with_class(run: Run, family: Family, data: RunData, drawn: Manifest | None = None) -> RunData:
@@ -233,9 +237,10 @@ def clashes(run: Run, family: Family, path: DiffusionPath, data: RunData) -> lis
             "--guided_target_against live leads away from what the model predicts without a caption, which "
             "--caption_dropout 0 never trains; give 0.1, or against the base."
         )
-    captions = {caption for texts in column(data.manifest.examples, "captions") for caption in texts}
-    if run.objective.reads_wrong_captions and len(captions) == 1:
-        found.append("--guided_target contrastive leads away from another caption's prediction, and all are alike.")
+    if run.objective.reads_wrong_captions and set.intersection(*map(set, column(data.manifest.examples, "captions"))):
+        found.append(
+            "--guided_target contrastive leads away from another picture's caption, and all pictures share one."
+        )
     if run.adapter.train_text_encoder and not family.trainable_encoders:
         found.append(f"--train_text_encoder: {family.name} has no CLIP text encoder; leave it out.")
     if run.data.encoder_dropout and not family.text_parts:

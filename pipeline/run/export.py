@@ -6,6 +6,7 @@ Each is written to a temporary folder and read back, the main one by diffusers' 
 import json
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def export(context: RunContext, models: Models, kept_step: int) -> Exported:
     x_t = rng.normal(0, 0, "", "verify", (2, *family.latent_shape(size))).to(engine.device)
     t = torch.tensor([0.3, 0.8], device=engine.device)
     temp = context.folder / TEMP
+    shutil.rmtree(temp, ignore_errors=True)  # of a run that was killed here
     file = writer.write(temp, models.adapted, json.dumps(note, sort_keys=True))
     with models.adapted.in_float32():  # half precision would drown a small effect in rounding
         verification = verify.verify(file, family, models.adapted, predict=predict, tolerance=TOLERANCE)

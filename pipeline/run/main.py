@@ -142,7 +142,7 @@ def _refuse(error: Exception) -> int:
 def _note(status: Status, ended: Ending) -> str:
     """Write the ending down where the folder is this run's; returns the sentence with what to type next."""
     sentence = ended.sentence.removesuffix(".")
-    if not status.claimed or not (is_main_process() or ended.exit_code == errors.EXIT_BUG):
+    if not status.claimed or not (is_main_process() or (ended.exit_code == errors.EXIT_BUG and status.lives())):
         return sentence
     if ended.exit_code in (errors.EXIT_BUG, errors.EXIT_CTRL_C):
         there = any(status.folder.glob("checkpoint-[0-9]*"))

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 import pipeline
-from pipeline import atomic, records, shipped
+from pipeline import atomic, records, run_toml, shipped
 from pipeline.adapter.names import FILE
+from pipeline.config import PATHS, Run
 from pipeline.console import tell
 from pipeline.errors import ConfigError
 from pipeline.evaluation.previews import forget_after
@@ -82,8 +83,7 @@ def claim(context: RunContext, checkpoints: Checkpoints, status: Status) -> Path
         status.claimed = True
         forget_after(folder / "samples", checkpoint.step_of(found) if found else 0)
         _note_other_threads(folder)
-        kept = context.run.replaced(overwrite_output_dir=False, resume_from_checkpoint=None)
-        atomic.write_text(folder / "run.toml", kept.to_toml())
+        atomic.write_text(folder / "run.toml", _recorded(context.run))
         atomic.write_text(folder / "environment.json", json.dumps(environment(context), indent=2) + "\n")
         _write_notes(folder / NOTES_FILE, context.plan.notes)
         status.write("starting", "encoding images and captions")
@@ -97,11 +97,27 @@ def _unwritable(folder: Path, error: OSError) -> ConfigError:
 
 
 def is_complete(context: RunContext, found: Path) -> bool:
-    """Whether the run has ended with 'done' after the very step of this checkpoint, its last."""
+    """Whether the run has ended with 'done' after the very step of this checkpoint, its last, and with these options.
+
+    What was changed since may ask for other weights, files, pictures or an upload: then it goes on, if only to its end.
+    """
     path = context.folder / "status.json"
     status = records.table_in(path) if path.is_file() else {"state": "none"}
     done = status["state"] == "done" and status["step"] == checkpoint.step_of(found)
-    return done and (context.folder / FILE).is_file()
+    settings = context.folder / "run.toml"
+    as_before = settings.is_file() and _asked(settings.read_bytes()) == _asked(_recorded(context.run).encode())
+    return done and as_before and (context.folder / FILE).is_file()
+
+
+def _asked(settings: bytes) -> dict[str, Any]:
+    """The options of a run.toml but for places, which may have moved with the run."""
+    found = run_toml.parse(settings.decode("utf-8", "replace"), "run.toml")
+    return {name: value for name, value in found.items() if name not in (*PATHS, run_toml.TABLES)}
+
+
+def _recorded(run: Run) -> str:
+    """run.toml: the run without how it was started."""
+    return run.replaced(overwrite_output_dir=False, resume_from_checkpoint=None).to_toml()
 
 
 def environment(context: RunContext) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pipeline.adapter.names import FILE
 from pipeline.config import PATHS, SECRETS, Command
 from pipeline.console import tell
 from pipeline.data.class_images import num_to_draw
+from pipeline.errors import Interrupted
 from pipeline.evaluation.previews import Previews
 from pipeline.progress import Progress
 from pipeline.run import build, dry_run, export, finish
@@ -157,6 +158,12 @@ def fit(
         tell(f"Resuming from {found}, step {first_step} of {plan.num_steps}")
     status.step = first_step
     task = build.build_task(context, models, state)
+
+    def on_step(step: int) -> None:
+        status.step = step
+        if engine.is_main and step % run.train.checkpointing_steps == 0:
+            status.write("training", f"step {step} of {plan.num_steps}")
+
     with contextlib.ExitStack() as open_until_done:
         outputs = None
         if engine.is_main:
@@ -168,7 +175,9 @@ def fit(
                 open_until_done.callback(output.close)
         stop = open_until_done.enter_context(StopSignal(watch_parent=launched_by_accelerate()))
         if not state.has_stalled(run.train.early_stopping_patience):
-            train(engine, task, outputs, first_step=first_step, stop=stop, timer=timer)
+            train(engine, task, outputs, first_step=first_step, stop=stop, timer=timer, on_step=on_step)
+        if any(asked := [code for code in engine.gather(stop.exit_code) if code is not None]):
+            raise Interrupted(max(asked), status.step)  # in the last step, which saved as it always does
     if run.train.keep == "best" and state.best is not None:
         state.put(state.best.weights)
         return state.best.step
@@ -188,13 +197,7 @@ def open_outputs(
     timer: PhaseTimer,
 ) -> Outputs:
     """Where the main process reports and saves; the base is measured here, for later losses to be compared with."""
-    run, folder, num_steps, first_step = context.run, context.folder, context.plan.num_steps, status.step
-
-    def on_step(step: int) -> None:
-        status.step = step
-        if step % run.train.checkpointing_steps == 0:
-            status.write("training", f"step {step} of {num_steps}")
-
+    folder, num_steps, first_step = context.folder, context.plan.num_steps, status.step
     with timer.section("validate"):
         validation = build.build_loss_validation(context, models)
         class_validation = build.build_loss_of_class(context, models)
@@ -221,5 +224,4 @@ def open_outputs(
             patience=task.patience,
             timer=timer,
         ),
-        on_step=on_step,
     )

@@ -106,11 +106,12 @@ class Rescaled:
     def __call__(
         self, cond: Float[Tensor, "b c h w"], other: Float[Tensor, "b c h w"], point: Point
     ) -> Float[Tensor, "b c h w"]:
-        """share * rescaled + (1 - share) * guided."""
+        """share * rescaled + (1 - share) * guided; guided alone where it deviates by nothing, as CFG-Zero* begins."""
         from diffusers.guiders.guider_utils import rescale_noise_cfg
 
-        guided: Tensor = rescale_noise_cfg(self.method(cond, other, point), cond, self.share)
-        return guided
+        guided = self.method(cond, other, point)
+        deviates = guided.flatten(1).std(1).view(-1, 1, 1, 1) > 0
+        return torch.where(deviates, rescale_noise_cfg(guided, cond, self.share), guided)
 
 
 def combination(options: GuidanceOptions, scale: float) -> Combination:

@@ -6,18 +6,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.adapter.names import is_a
+from pipeline.adapter.names import is_a, is_b
 from pipeline.errors import TrainingStopped, listed
 
 PATIENCE_STEPS = 10  # a batch trained without captions alone teaches the layers that read text nothing
 
 
 class GradientGuard:
-    """Looks until every tensor has had a gradient; A has none in the first step, for B is zero."""
+    """Looks until every tensor has had a gradient; A has none in the first step, for B is zero.
 
-    def __init__(self, named: dict[str, nn.Parameter]) -> None:
+    In a run that goes on, until every B has that is still zero: the others have learnt, and with them their A.
+    """
+
+    def __init__(self, named: dict[str, nn.Parameter], first_step: int = 0) -> None:
         self.named, self.num_steps = named, 0
-        self.waiting = set(named)
+        self.waiting = {name for name, value in named.items() if not first_step or (is_b(name) and not value.any())}
 
     def flags(self) -> dict[str, Float[Tensor, ""]]:
         """For each tensor that is still waited for, whether it has a gradient now: 1 or 0, on the device."""

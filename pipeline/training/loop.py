@@ -55,7 +55,6 @@ class Outputs:
     trackers: Trackers
     progress: Progress
     evaluator: Evaluator  # previews, the held-out loss, early stopping
-    on_step: Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -69,16 +68,23 @@ class Taken:
 
 
 def train(
-    engine: Engine, task: Task, outputs: Outputs | None, *, first_step: int, stop: StopSignal, timer: PhaseTimer
+    engine: Engine,
+    task: Task,
+    outputs: Outputs | None,
+    *,
+    first_step: int,
+    stop: StopSignal,
+    timer: PhaseTimer,
+    on_step: Callable[[int], None] = lambda step: None,
 ) -> None:
     """Train from `first_step` until the schedule or the patience ends; the last step leaves a checkpoint.
 
-    `outputs` is None in processes that do not write. Raises TrainingStopped, PeerLost, or Interrupted, which leaves a
-    checkpoint too.
+    `outputs` is None in processes that do not write; `on_step` is told each step in all of them.
+    Raises TrainingStopped, PeerLost, or Interrupted, which leaves a checkpoint too.
     """
     num_steps = task.schedule.num_steps
-    optimizer, guard = engine.prepare(task.state.optimizer), GradientGuard(task.state.named)
-    reporter = Reporter(engine, task, outputs, guard, timer)
+    optimizer, guard = engine.prepare(task.state.optimizer), GradientGuard(task.state.named, first_step)
+    reporter = Reporter(engine, task, outputs, guard, timer, on_step=on_step)
     stream = micro_batches(engine, task, first_step)
     for model in task.adapted.models.values():
         model.train()
@@ -133,9 +139,17 @@ class Reporter:
     """Reads each step one step late, so that the device is never waited for; writes, measures and saves."""
 
     def __init__(
-        self, engine: Engine, task: Task, outputs: Outputs | None, guard: GradientGuard, timer: PhaseTimer
+        self,
+        engine: Engine,
+        task: Task,
+        outputs: Outputs | None,
+        guard: GradientGuard,
+        timer: PhaseTimer,
+        *,
+        on_step: Callable[[int], None],
     ) -> None:
         self.engine, self.task, self.outputs, self.guard, self.timer = engine, task, outputs, guard, timer
+        self.on_step = on_step
         self._waiting: list[Taken] = []
         self._started, self._took = timer.seconds_of("step", "data"), 0.0  # of this step, and of the one before it
         self._pids: list[int] = engine.gather(os.getpid())
@@ -180,8 +194,8 @@ class Reporter:
             learning_rate=taken.learning_rate,
             ids=ids,
         )
+        self.on_step(taken.step)
         if self.outputs is not None:
-            self.outputs.on_step(taken.step)
             validation, of_class = self.outputs.evaluator(taken.step)
             row = StepRow(
                 step=taken.step,

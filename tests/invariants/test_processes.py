@@ -115,6 +115,7 @@ def test_when_one_process_is_killed_the_other_says_so_and_the_run_goes_on_exactl
     said = kill_in_the_launcher(flags, out, tmp_path) if victim == 0 else kill_the_second(flags, out, tmp_path)
     assert "Another process of this run is gone" in said
     assert (status(out)["state"], status(out)["exit_code"]) == ("failed", 1)
+    assert 8 <= status(out)["step"] <= len(metrics(out)) + 1  # whoever says it knows how far they were
     alone = trainer("--config", out / "run.toml", "--resume_from_checkpoint", "latest")
     assert alone.code == 2  # half the examples a step would be another run
     assert "global_batch: 4 then, 2 now" in alone.output

@@ -1,12 +1,14 @@
 """Invariant 3: killed anywhere and started again, a run ends with the bytes of an undisturbed one."""
 
 import functools
+import json
 import os
 import random
 import shlex
 import shutil
 import signal
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -213,6 +215,34 @@ def test_a_complete_run_is_left_alone(trainer, ended):
     assert again.code == 0
     assert "Already complete" in again.output
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_of_a_complete_run_other_weights_can_be_asked_for(trainer, ended, undisturbed):
+    """And pictures, files, an upload: whatever is made after the last step."""
+    folder, flags = ended
+    kept = json.loads((folder / "result.json").read_text())["kept_step"]
+    other = {"best": "last", "last": "best"}
+    before = tomllib.loads((folder / "run.toml").read_text())["keep"]
+    again = trainer(*flags, "--keep", other[before])
+    assert again.code == 0, again.output
+    assert "Already complete" not in again.output
+    assert tomllib.loads((folder / "run.toml").read_text())["keep"] == other[before]
+    assert json.loads((folder / "result.json").read_text())["kept_step"] in ({12} if before == "best" else range(13))
+    back = trainer(*flags, "--keep", before)
+    assert back.code == 0, back.output
+    assert json.loads((folder / "result.json").read_text())["kept_step"] == kept
+    assert adapter(folder) == adapter(undisturbed)
+
+
+def test_a_run_that_was_killed_while_its_file_was_written_goes_on(trainer, ended, undisturbed):
+    folder, flags = ended
+    (folder / ".export").mkdir()
+    (folder / ".export" / ".pytorch_lora_weights.safetensors.7.tmp").write_bytes(b"half")
+    (folder / "status.json").write_text(json.dumps({**status(folder), "state": "finishing", "exit_code": None}))
+    again = trainer(*flags)
+    assert again.code == 0, again.output
+    assert adapter(folder) == adapter(undisturbed)
+    assert not (folder / ".export").exists()
 
 
 def test_a_damaged_checkpoint_is_passed_over_aloud(trainer, ended):

@@ -253,3 +253,16 @@ def test_a_lost_process_is_what_ended_the_run_even_where_the_launcher_stops_the_
     assert (code, found["state"], found["exit_code"]) == (1, "failed", 1)
     assert "Another process of this run is gone" in found["message"]
     assert "Another process of this run is gone" in capfd.readouterr().err
+
+
+def test_what_the_first_process_said_before_it_went_stands(tmp_path, monkeypatch):
+    """The others only know that it is gone."""
+    status, ended = Status(tmp_path), main.ending_of(PeerLost("Another process of this run is gone"))
+    status.claimed = True
+    status.write("failed", "metrics.jsonl, line 3 is damaged", exit_code=2)
+    monkeypatch.setattr(main, "is_main_process", lambda: False)
+    main._note(status, ended)
+    assert json.loads((tmp_path / "status.json").read_text())["exit_code"] == 2
+    status.write("training", "step 5")
+    main._note(status, ended)
+    assert json.loads((tmp_path / "status.json").read_text())["exit_code"] == 1

@@ -8,6 +8,7 @@ import torch
 
 from pipeline.conditioning import stack
 from pipeline.data.sampler import Position
+from pipeline.errors import ConfigError
 from pipeline.objective.guided import GuidedTarget
 from pipeline.objective.losses import Huber, huber_error, squared_error
 from pipeline.objective.options import ObjectiveOptions
@@ -91,6 +92,24 @@ def test_huber_is_computed_where_it_is_asked_for(flags, tmp_path):
         loss = task.method(batch, torch.device("cpu"))
     bend = Huber(0.1, "snr").at(t, sample.log_snr)
     torch.testing.assert_close(loss, huber_error(prediction, sample.target, bend))
+
+
+def test_the_same_tags_in_another_order_are_no_wrong_caption(flags, colours, tmp_path):
+    lines = [json.loads(line) for line in (colours / "metadata.jsonl").read_text().splitlines()]
+    texts = ["heron, reeds, dawn, mist", "fox, snow, dusk, pine"]
+    rows = [{**row, "text": texts[number % 2]} for number, row in enumerate(lines)]
+    (colours / "metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    more = ["--guided_target", "contrastive", "--caption_dropout", "0", "--shuffle_tags"]
+    context = prepared([*flags, *more], tmp_path / "out")
+    examples = build.build_examples(context)
+    for epoch in range(3):
+        for index, example in enumerate(context.data.manifest.examples):
+            wrong = examples._wrong_caption(Position(index, epoch, context.plan.buckets[0].size))
+            assert set(wrong.split(", ")).isdisjoint(example.caption.split(", "))
+    one = [*flags, "--guided_target", "contrastive", "--instance_prompt", "x"]
+    (colours / "metadata.jsonl").unlink()
+    with pytest.raises(ConfigError, match="all pictures share one"):
+        prepared(one, tmp_path / "one")
 
 
 def test_a_wrong_caption_is_anothers_and_another_one_in_each_epoch(flags, tmp_path):

@@ -107,6 +107,13 @@ def test_rescaling_gives_back_the_deviation_of_the_captions_prediction():
     assert torch.allclose(half, (full + none) / 2, atol=1e-5)
 
 
+def test_where_a_method_says_nothing_rescaling_says_nothing_too():
+    cond, other = tensors(2)
+    method = combination(GuidanceOptions(guidance_method="cfg_zero_star", guidance_rescale=0.7), 5.0)
+    assert not method(cond, other, point(LEVELS[3], step=0)).any()
+    assert method(cond, other, point(LEVELS[3], step=5)).isfinite().all()
+
+
 def test_captions_are_as_written_near_the_data_and_noise_near_noise():
     states = 3 + 2 * torch.randn(2, 300, 40, generator=torch.Generator().manual_seed(1))
     noise = noise_for([7, 8], 0, "encoder_hidden_states", states)

@@ -39,6 +39,14 @@ def task(small, tmp_path):
     return context.engine, found, GradientGuard(found.state.named)
 
 
+def test_of_a_run_that_goes_on_only_what_has_not_learnt_is_waited_for():
+    tensors = {f"unet.{layer}.lora_{half}.live.weight": torch.ones(2) for layer in "xy" for half in "AB"}
+    tensors["unet.y.lora_B.live.weight"] = torch.zeros(2)
+    named = {name: torch.nn.Parameter(value) for name, value in tensors.items()}
+    assert GradientGuard(named).waiting == set(named)
+    assert GradientGuard(named, 11).waiting == {"unet.y.lora_B.live.weight"}
+
+
 def take(engine, task, guard, step: int = 0, batches=None) -> StepResult:
     batches = batches or [next(loop.micro_batches(engine, task, step)) for _ in range(2)]
     losses = (task.method(batch, engine.device).sum() / 4 for batch in batches)

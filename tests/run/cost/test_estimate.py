@@ -50,6 +50,9 @@ def test_a_run_goes_on_with_the_number_that_auto_came_to(small, tmp_path, monkey
     monkeypatch.setattr(contexts, "at_hand", lambda *_: Device("a smaller machine", "cpu", ROOM))
     found = prepared([*of(small), "--resume_from_checkpoint", "latest"], tmp_path / "out")
     assert (found.run.train.train_batch_size, found.run.train.gradient_accumulation_steps) == (4, 1)
+    more = [*of(small), "--resume_from_checkpoint", "latest", "--gradient_accumulation_steps", "3"]
+    other = prepared(more, tmp_path / "out").run.train  # another run, which its identity tells apart
+    assert other.batch_size * other.gradient_accumulation_steps == 12
 
 
 def test_a_gpu_without_the_room_is_refused_and_a_tight_one_noted(small, tmp_path, monkeypatch):
