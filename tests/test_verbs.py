@@ -9,6 +9,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from pipeline.__main__ import main
+from pipeline.commands.places import beside
 from pipeline.evaluation import png_metadata
 from pipeline.evaluation.picture_sets import kept
 from pipeline.families import registry
@@ -66,6 +67,16 @@ def test_strength_zero_is_the_base_at_any_size(trained, tmp_path, capsys):
     base, tuned = (Image.open(tmp_path / "drawn" / name / "0000.png") for name in ("base", "adapted"))
     assert largest_difference(base, tuned) == 0
     assert all(png_metadata.is_marked(path) for path in (tmp_path / "drawn").glob("*/*.png"))
+
+
+def test_what_is_made_of_a_checkpoint_lies_beside_it_and_of_a_run_in_it(tmp_path):
+    """A checkpoint is removed with all that is in it; a run may be called as it likes."""
+    (tmp_path / "out" / "checkpoint-2").mkdir(parents=True)
+    assert beside(tmp_path / "out" / "checkpoint-2", "drawn") == tmp_path / "out" / "drawn-checkpoint-2"
+    run = tmp_path / "checkpoint-of-mine"
+    run.mkdir()
+    (run / "run.toml").write_text("")
+    assert beside(run, "drawn") == run / "drawn"
 
 
 def test_a_layout_that_the_family_has_not_is_refused_before_the_base_is_asked_for(trained, tmp_path, capsys):

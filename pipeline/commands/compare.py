@@ -1,5 +1,6 @@
 """Grids of adapters, checkpoints and scales: the same prompts and seeds in every column, the base in the first."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from pipeline.commands.evaluation.options import DrawOptions
 from pipeline.commands.evaluation.subject import opened
 from pipeline.commands.evaluation.wanted import lines_of
 from pipeline.commands.places import beside
-from pipeline.commands.sample import run_of
+from pipeline.commands.sample import model_of, run_of
 from pipeline.console import say
 from pipeline.errors import ConfigError
 from pipeline.evaluation.sample import SampleRequest
@@ -61,6 +62,10 @@ def columns_of(adapters: Sequence[Path], scales: Sequence[float], *, checkpoints
     if len(bases) > 1:
         each = ", ".join(f"{place} is for {base}" for base, place in bases.items())
         raise ConfigError(f"These adapters have different base models, so no grid can hold them: {each}.")
+    models = [model_of(run_of(place)) for place in places]
+    every = [field.name for field in dataclasses.fields(models[0]) if field.name != BASE]
+    if other := [name for name in every if len({str(getattr(model, name)) for model in models}) > 1]:
+        raise ConfigError(f"These adapters were trained with other {', '.join(other)}: a grid draws all columns alike.")
     if not all(-100 <= scale <= 100 for scale in scales):
         raise ConfigError(f"--scale {', '.join(f'{scale:g}' for scale in scales)} must lie between -100 and 100.")
     short = [place.resolve().name for place in places]

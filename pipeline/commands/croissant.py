@@ -34,9 +34,10 @@ def require_folder(options: DataOptions) -> Path:
 def require_names(options: DataOptions) -> None:
     """Raise ConfigError for pictures whose names are no text, which neither table nor description can hold.
 
-    Raises it too for what is no folder of a dataset.
+    Raises it too for what is no folder of a dataset, and for one that somebody else described.
     """
     place, findings = require_folder(options), Findings()
+    _require_ours(place)
     contents = folder.look(place, "--train_data_dir", options.caption_extensions, findings)
     if options.masked_loss:
         folder.take_masks(contents, findings)
@@ -66,6 +67,13 @@ def write(found: Audit, run: Run) -> str:
     except OSError as error:
         raise ConfigError(f"--croissant: {place} cannot be written: {error.strerror}.") from error
     return f"{path}, {validated(path)}" + ("" if card is not None else "; without a license, for there is no card")
+
+
+def _require_ours(place: Path) -> None:
+    """Raise ConfigError for a description of the dataset that somebody else wrote: theirs may say more."""
+    path = place / croissant.FILE
+    if path.is_file() and croissant.TABLE not in path.read_text(encoding="utf-8", errors="replace"):
+        raise ConfigError(f"--croissant: {path} was not written by t2i-lora; move it away to have another one written.")
 
 
 def validated(path: Path) -> str:

@@ -28,7 +28,7 @@ def begin(name: str, dataset: Path | None) -> Path:
         raise ConfigError(f"{path} exists; change it by hand.")
     if dataset is not None and not dataset.is_dir():
         raise ConfigError(f"--dataset {dataset} does not exist; give a folder of images.")
-    fingerprint = read_manifest(dataset, DataOptions()).data_fingerprint if dataset is not None else "null"
+    fingerprint = read_manifest(dataset, DataOptions()).data_fingerprint if dataset is not None else None
     atomic.write_text(path, card.template(name, fingerprint))
     return path
 
@@ -43,7 +43,7 @@ def fill(found: Audit, path: Path) -> str:
         raise ConfigError(f"--card {path}: nothing of the dataset can be used.")
     fingerprint = found.manifest.data_fingerprint
     try:
-        text = captions.read_text(path) if path.is_file() else card.template(path.stem, "null")
+        text = captions.read_text(path) if path.is_file() else card.template(path.stem, None)
     except ValueError as error:
         raise ConfigError(f"--card {error}.") from error
     if BEGIN in text and END not in text.partition(BEGIN)[2]:

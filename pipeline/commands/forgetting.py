@@ -45,7 +45,7 @@ def _look(adapter: Path, options: ForgettingOptions, subject: Subject, *, as_jso
         subject.engine,
     )
     judges = judges_of(options, subject, wanted)
-    judge = next((one for one in reversed(judges) if one.features is not None), None)
+    judge = next((one for one in reversed(judges) if one.features is not None and one.takes_distances), None)
     if judge is None:
         raise ConfigError("Nothing measures how far pictures move: name a vision model with --extractor.")
     column = Column("with the adapter", subject.file, options.scale)

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from pipeline import records
 from pipeline.adapter.names import FILE
 from pipeline.commands.evaluation.options import drawing_problems
 from pipeline.commands.guidance import GuidanceFlags
+from pipeline.commands.places import beside
 from pipeline.commands.wish import require_alone, wished
 from pipeline.console import quiet_libraries, say, tell
 from pipeline.data.options import DataOptions
@@ -45,7 +46,7 @@ def sample(
     weaker: Path | None,
     num_inference_steps: int | None,
     size: str | None,
-    to: Path,
+    to: Path | None,
 ) -> None:
     """Pictures of prompts through the stock pipeline and the stock loader, kept with their index.
 
@@ -53,6 +54,7 @@ def sample(
     adapter, ConfigError for values or guidance that mean nothing, a folder `to` that is not empty and for a wish that
     nothing was measured for.
     """
+    to = to or beside(folder, "drawn")
     given = {"scale": scale, "guidance_scale": guidance_scale, "num_inference_steps": num_inference_steps}
     setting = None
     if wish is not None:
@@ -80,9 +82,10 @@ def sample(
         for line in grouped(truncation.cut(family, prompts)):
             tell(f"Note  {line}")
         sampler = sampler_of(folder, run, family, settings, scale=1.0 if scale is None else scale, weaker=weaker)
-        draw(sampler, requests, to / "adapted", "with the adapter")
+        of_adapter = {"scale": 1.0 if scale is None else scale}
+        draw(sampler, requests, to / "adapted", "with the adapter", of_adapter)
         sampler.pipe.disable_lora()
-        draw(sampler.against_base(), requests, to / "base", "the base")
+        draw(sampler.against_base(), requests, to / "base", "the base", {})
     say(f"Pictures  {to / 'base'} and {to / 'adapted'}")
 
 
@@ -98,8 +101,8 @@ def require_sound(num_images: int, to: Path, problems: list[str]) -> None:
         raise ConfigError("\n".join(problems))
 
 
-def draw(sampler: Sampler, requests: list[SampleRequest], folder: Path, title: str) -> None:
-    """Draw batch by batch, saying how far that is, and keep the pictures with their index."""
+def draw(sampler: Sampler, requests: list[SampleRequest], folder: Path, title: str, facts: Mapping[str, float]) -> None:
+    """Draw batch by batch, saying how far that is, and keep the pictures with their index and these facts."""
     tell(f"Drawing {len(requests)} pictures: {title}")
     at_once = pictures_at_once(sampler.settings.size)
     batches = [requests[first : first + at_once] for first in range(0, len(requests), at_once)]
@@ -108,7 +111,7 @@ def draw(sampler: Sampler, requests: list[SampleRequest], folder: Path, title: s
         for done, batch in enumerate(batches, start=1):
             pictures += sampler.draw(batch)
             progress.update(done)
-    keep(folder, pictures, index_of(requests, sampler), drawn=True)
+    keep(folder, pictures, [{**row, **facts} for row in index_of(requests, sampler)], drawn=True)
 
 
 def sampler_of(

@@ -114,7 +114,7 @@ def read(path: Path) -> Card:
 
 def require_same_data(card: Card, path: Path, fingerprint: str) -> None:
     """Raise DataError if the card says what data it was written for and these are other data."""
-    if card.fingerprint not in (None, fingerprint):
+    if card.fingerprint not in (None, "null", fingerprint):  # versions before 2026-11-29 put the word in quotes
         raise DataError(
             f"{path} was written for other data (fingerprint {card.fingerprint}, now {fingerprint}): the dataset "
             f'changed. See whether the card is still true, then put fingerprint: "{fingerprint}" in it.'
@@ -133,10 +133,11 @@ def find(name: str, folder: Path | None) -> Path | None:
     return readme if has_front_matter(readme) else None
 
 
-def template(name: str, fingerprint: str) -> str:
+def template(name: str, fingerprint: str | None) -> str:
     """A new card to fill in; as long as it is not, `read` names what is left to do."""
     title = " ".join(name.split())
-    return TEMPLATE.format(name=json.dumps(title, ensure_ascii=False), title=title, fingerprint=json.dumps(fingerprint))
+    shown = json.dumps(fingerprint) if fingerprint is not None else "null"
+    return TEMPLATE.format(name=json.dumps(title, ensure_ascii=False), title=title, fingerprint=shown)
 
 
 def _front_matter(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Previews: the same requests with the adapter off and on, and one of them at several scales and guidances."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,16 @@ GOLDEN = 0.618033988749895  # its multiples fill a range evenly and meet no peri
 
 
 def spread(items: Sequence[Any], most: int) -> list[Any]:
-    """At most so many of the items, in their order, from all over them, whatever kind comes back at regular steps."""
+    """So many of the items, or all where there are fewer: in their order, from all over them.
+
+    Whatever kind comes back at regular steps.
+    """
     if len(items) <= most:
         return list(items)
-    places = dict.fromkeys(int(number * GOLDEN % 1 * len(items)) for number in range(len(items)))
-    return [items[place] for place in sorted(list(places)[:most])]
+    places, numbers = dict[int, None](), itertools.count()
+    while len(places) < most:  # now and then two fall in one place
+        places[int(next(numbers) * GOLDEN % 1 * len(items))] = None
+    return [items[place] for place in sorted(places)]
 
 
 def preview_prompts(manifest: Manifest) -> tuple[str, ...]:

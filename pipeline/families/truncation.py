@@ -29,8 +29,9 @@ def truncated(family: Family, captions: Iterable[str]) -> dict[str, str]:
     lost, waiting = {}, iter(captions)
     while some := list(itertools.islice(waiting, AT_ONCE)):
         texts = {caption: family.prompt_template(pipe, caption) for caption in some}
-        # A token holds at least one letter, but for the space that T5 puts first, so most captions need no look.
-        long = {caption: text for caption, text in texts.items() if len(text) >= limit}
+        # A token holds at least one byte, but for the space that T5 puts first, so most captions need no look. No
+        # letter: of Chinese and of emoji CLIP makes up to a token of each byte.
+        long = {caption: text for caption, text in texts.items() if len(text.encode()) >= limit}
         found = tokenizer([*long.values()], add_special_tokens=False).input_ids if long else []
         for caption, tokens in zip(long, found, strict=True):
             if len(tokens) > limit:

@@ -50,7 +50,7 @@ def _gap(kept: ValidationRow) -> list[str]:
     if gap <= GAP:
         return []
     return [
-        f"On its own images the loss fell by {gap:.0%} of the base's more than on held-out ones: "
+        f"On its own images the loss ended lower than on held-out ones by {gap:.0%} of the base's: "
         "more images, --random_flip or a lower --rank would narrow that."
     ]
 

@@ -7,6 +7,8 @@ from pipeline.evaluation.validation import ClassRow
 from pipeline.report import charts
 from pipeline.training.tracking import StepRow
 
+LITTLE = 0.1  # of the base's loss, that it may have risen by where the class stayed
+
 
 def section(rows: Sequence[StepRow], kept_step: int, run: dict[str, Any]) -> dict[str, Any] | None:
     """What the page says of the class, from the rows of metrics.jsonl; None where it was not measured."""
@@ -28,7 +30,10 @@ def words(row: ClassRow, run: dict[str, Any]) -> list[str]:
     pictures = f"{row.change.n} pictures of the class{prompt}"
     change = row.share.text("{:+.1%}")
     if row.change.low <= 0:
-        said = f"the loss changed by {change} of the base's: the class stayed."
+        means = (
+            "the class stayed" if row.share.high <= LITTLE else "so few pictures do not say whether the class stayed"
+        )
+        said = f"the loss changed by {change} of the base's: {means}."
         return [f"On {pictures} that were not trained on, {said}"]
     kept_by = {"with_prior_preservation": "--prior_loss_weight", "preservation_weight": "--preservation_weight"}
     in_force = [flag for name, flag in kept_by.items() if run.get(name)]

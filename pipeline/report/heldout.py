@@ -76,7 +76,7 @@ def words(row: ValidationRow, kept_step: int, last_step: int) -> list[str]:
     gap = change.value - row.train_subset_share.value
     if gap > GAP:
         sentences.append(
-            f"On its training images the loss fell by {gap:.1%} of the base's more: that part of its learning does "
+            f"On its training images the loss ended lower by {gap:.1%} of the base's: that part of its learning does "
             "not carry over."
         )
     gain, before = row.condition_gain, row.condition_gain_base

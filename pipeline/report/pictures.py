@@ -37,7 +37,7 @@ def preview_rows(samples: Path) -> list[dict[str, Any]]:
     """The previews, a row per prompt: base first, then every step that was drawn."""
     folders = [samples / "base", *sorted(samples.glob("step-*"))]
     columns = [(title(path.name), kept(path)) for path in folders if (path / INDEX).is_file()]
-    # Prompts may have changed when the run went on: only what shows the same requests as the base is comparable.
+    # Prompts and guidance may have changed when the run went on: only what was asked as of the base is comparable.
     columns = [
         (name, requests)
         for name, requests in columns
@@ -75,8 +75,9 @@ def data_rows(shown: list[dict[str, Any]]) -> list[dict[str, str]]:
     return [{"caption": " · ".join(row["captions"]), "picture": embedded(row["path"])} for row in shown]
 
 
-def _request(row: dict[str, Any]) -> tuple[str, int]:
-    return row["prompt"], row["seed"]
+def _request(row: dict[str, Any]) -> dict[str, Any]:
+    """All that decides a picture but the weights."""
+    return {name: value for name, value in row.items() if name not in ("file", "path")}
 
 
 def title(folder: str) -> str:

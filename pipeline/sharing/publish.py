@@ -32,6 +32,8 @@ def publish(folder: Path, repo: str | None, token: str | None, reason: str | Non
         lines.append(f"Note: what memorisation found there belongs to another adapter; look again with: {look}")
     if documents.is_edited(folder):
         lines.append(f"{folder / hub.CARD} was changed by hand and is shared as it is")
+        if reason is not None and not _says(folder / hub.CARD, reason):
+            lines.append("Note: so the reason of --allow_undocumented_data is not on it; write it there yourself")
     else:
         documents.write_card(folder, name, reason)
     try:
@@ -39,6 +41,11 @@ def publish(folder: Path, repo: str | None, token: str | None, reason: str | Non
     except hub.UploadFailed as error:
         raise hub.HubError(f"{error} Try again with: {command(folder, name, reason)}") from error
     return [*lines, f"Shared  {url}"]
+
+
+def _says(path: Path, reason: str) -> bool:
+    """Whether a reason stands in a text, perhaps with backslashes, as in a card of ours."""
+    return reason.replace("\\", "") in path.read_text(encoding="utf-8").replace("\\", "")
 
 
 def require_fit(folder: Path) -> None:

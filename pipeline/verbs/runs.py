@@ -47,7 +47,7 @@ def sample(
     num_images
         Pictures per prompt.
     wish
-        Guidance, steps and scale of the adapter as `frontier` found them: faithful to captions, diverse, or between.
+        Guidance, steps and scale as `frontier` found them: faithful to captions, diverse, or between.
     scale
         Scale of the adapter: 0 is the base model, 1 what was trained. Not given: 1.
     guidance_scale
@@ -59,7 +59,7 @@ def sample(
     weaker
         For --guidance_against base: an earlier checkpoint to lead away from in its place.
     to
-        Folder for the pictures, which must not exist yet. Not given: OUTPUT_DIR/drawn.
+        Folder for the pictures, which must not exist yet. Not given: OUTPUT_DIR/drawn, of a checkpoint beside it.
     """
     from pipeline.commands import sample as sampling
 
@@ -75,7 +75,7 @@ def sample(
         size=size,
         guidance=guidance or GuidanceFlags(),
         weaker=weaker,
-        to=to or output_dir / "drawn",
+        to=to,
     )
 
 

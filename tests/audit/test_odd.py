@@ -160,10 +160,10 @@ def test_a_broken_dataset_leaves_the_fingerprint_open(flags, tmp_path):
     data, card = flaws.clean(tmp_path / "data", 6), tmp_path / "card.md"
     (data / "000.png").write_bytes(b"x")
     assert main(["check", str(data), *flags, "--card", str(card)]) == 2
-    assert 'fingerprint: "null"' in card.read_text(encoding="utf-8")
+    assert "\nfingerprint: null\n" in card.read_text(encoding="utf-8")
     flaws.picture(0).save(data / "000.png")
     assert main(["check", str(data), *flags, "--card", str(card)]) == 0
-    assert '"null"' not in card.read_text(encoding="utf-8")
+    assert "fingerprint: null" not in card.read_text(encoding="utf-8")
 
 
 def test_names_with_signs_and_long_captions(flags, tmp_path, capsys):

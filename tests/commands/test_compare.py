@@ -106,8 +106,11 @@ def test_what_cannot_be_drawn_is_named(out, prompts, tmp_path, capsys, monkeypat
     other = shutil.copytree(out, tmp_path / "other")
     text = (other / "run.toml").read_text(encoding="utf-8").replace("/sd", "/another")
     (other / "run.toml").write_text(text, encoding="utf-8")
+    third = shutil.copytree(out, tmp_path / "third")
+    (third / "run.toml").write_text(f"clip_skip = 1\n{(out / 'run.toml').read_text(encoding='utf-8')}", "utf-8")
     for words, said in (
         ([str(out), str(other), "--prompts", str(prompts)], "These adapters have different base models"),
+        ([str(out), str(third), "--prompts", str(prompts)], "were trained with other clip_skip"),
         ([str(out), str(tmp_path), str(prompts.parent / "x"), "--prompts", str(prompts)], "x: no pytorch_lora"),
         (
             [str(out), "--prompts", str(tmp_path / "none.txt")],

@@ -51,6 +51,7 @@ def test_what_decides_a_picture_is_in_its_row_and_in_no_other(draw):
     ]
     other, (row, _) = draw("apg", *flags)
     assert largest_difference(other[0], usual[0]) > 1
+    assert row["scale"] == 1
     assert row["guidance_scale"] == 7.5  # the run's
     said = {name: row[name] for name in row if name.startswith(("guidance_", "apg"))}
     assert said == {

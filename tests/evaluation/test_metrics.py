@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from pipeline.evaluation.extractors.extractor import Extractor
 from pipeline.evaluation.metrics.adherence import margins
 from pipeline.evaluation.metrics.compared import Compared
 from pipeline.evaluation.metrics.distances import kid
+from pipeline.evaluation.metrics.measure import change_of
 from pipeline.evaluation.metrics.neighbours import own_is_nearest
 from pipeline.evaluation.metrics.table import METRICS, Metric
 from pipeline.evaluation.picture_sets import DrawSetRequest, draw_set, keep, kept
@@ -85,6 +87,17 @@ def test_every_set_is_measured_with_what_can_be_measured_on_it(folders):
     assert by_name(found, "change")["clip_margin"].extractor == "toy"
     assert "top1" not in by_name(test_set.evaluate(drawn(folders), extractors(answers=False)), "base")
     assert test_set.evaluate(drawn(folders), ()) is None
+
+
+def test_where_all_change_alike_that_is_no_certainty(folders):
+    """Nothing of five was named right before, all of it after: the truth may still be less than all."""
+    metric = METRICS["top1"]
+    sides = {which: SimpleNamespace(pictures=SimpleNamespace(groups=torch.arange(5))) for which in ("now", "before")}
+    values = {id(sides["now"]): torch.ones(5), id(sides["before"]): torch.zeros(5)}
+    all_of_them = dataclasses.replace(metric, values=lambda given: values[id(given)])
+    found = change_of(all_of_them, sides["now"], sides["before"])
+    assert found.value == 1
+    assert 0 < found.low < 0.7 < found.high <= 1
 
 
 def test_a_network_trained_on_photographs_is_asked_where_it_is_there(folders):

@@ -132,6 +132,15 @@ def test_as_many_chunks_as_the_longest_takes(miniature):
     assert truncation.truncated(in_chunks(miniature, 2), [words(150), words(153)]) == {words(153): "u v w"}
 
 
+def test_letters_of_several_tokens_are_cut_like_words(miniature):
+    """CLIP makes two or three tokens of a Chinese letter, so few letters can be too many."""
+    family = reading(miniature)
+    captions = ["猫在雪地里看着月亮和湖水" * 3, "a cat"]
+    (count, few), _ = truncation.token_counts(family, captions)
+    assert count > 77 - 2 > len(captions[0]) > few
+    assert list(truncation.truncated(family, captions)) == captions[:1]
+
+
 @pytest.mark.parametrize("name", ["sd", "sdxl"])
 def test_layers_that_are_not_read_are_no_targets(deep, name):
     family = reading(deep(name), clip_skip=2)

@@ -34,7 +34,7 @@ def test_a_run_in_which_all_went_well_gets_no_advice():
 def test_each_rule_with_its_evidence():
     assert "--max_train_steps 20 would do" in said(measured(steps(60), {20: 0.9, 40: 0.92, 60: 0.95}), 20)
     assert "--max_train_steps 120" in said(measured(steps(60), {20: 0.95, 40: 0.9, 60: 0.8}), 60)
-    assert "20% of the base's more" in said(measured(steps(60), {20: 0.95, 40: 0.9, 60: 0.899}, subset=0.7), 60)
+    assert "held-out ones by 20% of" in said(measured(steps(60), {20: 0.95, 40: 0.9, 60: 0.899}, subset=0.7), 60)
     assert "less than half" in said(measured(steps(60), {20: 0.95, 40: 0.9, 60: 0.899}, gain=0.01), 60)
     assert "Nothing was held out" in said(steps(60), 60)
     assert "60 of 60 gradients" in said(steps(60, norm=3.0), 60)

@@ -22,6 +22,8 @@ def test_what_rose_by_more_than_chance_moved_and_the_rest_stayed():
     assert "rose by +25.0% [+20.0%, +30.0%] of the base's: the class moved" in said(row(0.05))
     for change in (0.005, -0.05):
         assert "the class stayed" in said(row(change))
+    assert "the class stayed" in said(row(0.005))
+    assert "do not say whether the class stayed" in said(row(0.06, half=0.07))  # +30 % [-5 %, +65 %]
     assert "12 pictures of the class ('a dog') that" in said(row(0.05), class_prompt="a dog")
 
 

@@ -188,6 +188,8 @@ def test_a_card_changed_by_hand_is_shared_as_it_is_and_a_reason_is_kept(run, ser
     assert "was changed by hand and is shared as it is" in ended.output
     assert (out / "README.md").read_text(encoding="utf-8") == text
     assert server.own_commits(REPO)[-1].files["README.md"].decode() == text
+    assert "is not on it" not in run(*publish, "--allow_undocumented_data", REASON).output
+    assert "is not on it" in run(*publish, "--allow_undocumented_data", "they are holiday pictures").output
 
 
 def test_what_was_changed_after_the_run_is_not_shared_with_it(run, server, unshared, tmp_path):

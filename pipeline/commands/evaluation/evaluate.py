@@ -19,6 +19,8 @@ from pipeline.evaluation.extractors import photographs, readers, vision
 from pipeline.evaluation.extractors import table as extractors
 from pipeline.evaluation.extractors.extractor import Extractor
 from pipeline.evaluation.looking import ADAPTED, BASE, OTHER, REFERENCE, PictureSet
+from pipeline.evaluation.metrics import adherence
+from pipeline.evaluation.metrics.measure import FEWEST
 from pipeline.evaluation.metrics.table import METRICS, Metric
 from pipeline.evaluation.picture_sets import INDEX
 from pipeline.evaluation.results import Evaluation
@@ -120,6 +122,11 @@ def chosen(anyway: bool, wanted: Wanted, judges: Sequence[Extractor]) -> tuple[d
         + ("; --anyway measures it" if number >= ANYWAY else "")
         for needed, names in few.items()
     ]
+    if len(wanted.captions) < FEWEST:
+        notes.append(f"{len(wanted.captions)} captions: nothing that compares whole sets is measured below {FEWEST}")
+    if any(judge.read is not None and not judge.reads_letters for judge in judges) and not adherence.has_bleu():
+        metrics = {name: one for name, one in metrics.items() if name not in adherence.BLEU}
+        notes.append("BLEU: left out, its package sacrebleu is in the extra 'eval' (pip install 't2i-lora[eval]')")
     return metrics, notes
 
 
@@ -134,7 +141,7 @@ def against(folder: Path, wanted: Wanted, facts: Mapping[str, Any]) -> tuple[Pic
         raise ConfigError(f"--against {folder} holds no evaluation; evaluate that first, with the same captions.")
     if other := [name for name in ("captions", "num_images", "first_seed") if before.get(name) != facts[name]]:
         raise ConfigError(f"--against {folder} was drawn with other {', '.join(other)}: nothing there is comparable.")
-    drawn = wanted.set_in(place / (ADAPTED if before["adapter"] is not None else BASE))
+    drawn = wanted.set_in(place / (ADAPTED if before.get("adapter") is not None else BASE))
     names = [INDEX, *(f"{number:06d}.png" for number in range(len(wanted.requests)))]
     if not all((drawn.folder / name).is_file() for name in names):
         raise ConfigError(f"--against {folder} is not finished; run `evaluate` on it again, it goes on.")

@@ -50,6 +50,8 @@ def trace(adapter: Path, options: FrontierOptions, *, as_json: bool) -> None:
 
 
 def _trace(adapter: Path, options: FrontierOptions, subject: Subject, *, as_json: bool) -> None:
+    if options.base is not None and options.to is None and (adapter / "run.toml").is_file():
+        raise ConfigError(f"--base is not what {adapter} was trained on; give a folder for what is found with --to.")
     wanted, folder = wanted_of(adapter, options), folder_for(adapter, options, FOLDER)
     if len(wanted.captions) < LEAST:
         raise ConfigError(f"{wanted.origin} has {len(wanted.captions)} captions, and {LEAST} are the least.")

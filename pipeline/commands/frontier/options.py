@@ -70,6 +70,10 @@ class FrontierOptions(EvaluateOptions):
         problems += [f"--{name} has no effect here; `evaluate` has it." for name, given in idle.items() if given]
         if self.scale != 1 and self.scales is not None:
             problems.append("--scale and --scales say the same; give --scales alone.")
+        for one, several in (("guidance_scale", self.guidance_scales), ("num_inference_steps", self.steps)):
+            if getattr(self, one) is not None and several is not None:
+                name = "guidance_scales" if one == "guidance_scale" else "steps"
+                problems.append(f"--{one} and --{name} say the same; give --{name} alone.")
         if unknown := [name for name in self.method or () if name not in METHODS]:
             problems.append(f"--method {', '.join(unknown)} is unknown; there are {', '.join(METHODS)}.")
         for flag, values, low, high in (

@@ -1,5 +1,6 @@
 """How near pictures are to their captions: in the space of an image-text model, and in the words of one that reads."""
 
+import importlib.util
 import re
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from pipeline.hashing import digest
 
 NUM_CANDIDATES = 100  # captions of R-precision, its own among them
+BLEU = ("bleu", "bleu_shuffled")  # metrics that need sacrebleu
 QUOTED = re.compile(r'"([^"]+)"|“([^”]+)”')  # what a caption wants written in the picture
 
 
@@ -68,6 +70,11 @@ def rouge_l(said: str, wanted: str) -> float:
             lengths[place + 1] = before + 1 if word == other else max(above, lengths[place])
             before = above
     return 2 * lengths[-1] / (len(first) + len(second)) if first and second else 0.0
+
+
+def has_bleu() -> bool:
+    """Whether sacrebleu is there."""
+    return importlib.util.find_spec("sacrebleu") is not None
 
 
 def bleu(said: Sequence[str], wanted: Sequence[str]) -> float:

@@ -11,8 +11,10 @@ from torch import Tensor
 from pipeline.evaluation.metrics.compared import Compared
 from pipeline.evaluation.metrics.table import METRICS, Metric
 from pipeline.evaluation.statistics import (
+    NO_WIDTH,
     Interval,
     as_share,
+    difference,
     distinct,
     folds_of,
     jackknifed,
@@ -94,6 +96,8 @@ def change_of(metric: Metric, now: Compared, before: Compared, confidence: float
         groups = now.pictures.groups[found]
         after, base = (means_by(row[found], groups) for row in both)
         changed = paired_change(after, base, confidence)
+        if metric.is_share and changed.high - changed.low < NO_WIDTH:  # all changed alike: that is no certainty
+            changed = difference(*(as_share(mean_of(row, confidence), len(row), confidence) for row in (after, base)))
         return Interval(changed.value, changed.low, changed.high, int(found.sum()))
     value = metric.value
     assert value is not None
