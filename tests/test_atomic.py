@@ -27,33 +27,45 @@ def test_a_folder_is_held_until_the_process_is_gone(tmp_path):
     holder.wait()
 
 
-def test_a_run_waits_until_the_folder_is_free_and_says_so(small, tmp_path):
-    out, log = tmp_path / "out", tmp_path / "log"
-    out.mkdir()
-    with subprocess.Popen([sys.executable, "-c", HOLDER, str(out)], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "True\n"
-        running = Running([*replaced(small, max_train_steps=2), "--output_dir", str(out)], log)
-        wait_until(lambda: log.is_file() and f"Another run is still writing to {out}" in log.read_text())
-        assert not list(out.iterdir())
-        other.kill()
-    ended = running.wait()
+@pytest.fixture
+def waited(small, tmp_path):
+    """Start a run in a folder that another process holds and leaves when this has been done; the run, once it ended."""
+
+    def after(meanwhile):
+        out, log = tmp_path / "out", tmp_path / "log"
+        out.mkdir()
+        with subprocess.Popen([sys.executable, "-c", HOLDER, str(out)], stdout=subprocess.PIPE, text=True) as other:
+            assert other.stdout.readline() == "True\n"
+            running = Running([*replaced(small, max_train_steps=2), "--output_dir", str(out)], log)
+            wait_until(lambda: log.is_file() and f"Another run is still writing to {out}" in log.read_text())
+            assert not list(out.iterdir())
+            meanwhile(out)
+            other.kill()
+        return running.wait()
+
+    return after
+
+
+def test_a_run_waits_until_the_folder_is_free_and_says_so(waited):
+    ended = waited(lambda out: None)
     assert ended.code == 0, ended.output
 
 
-def test_what_a_run_waited_for_is_not_written_over(small, tmp_path):
+def test_what_a_run_waited_for_is_not_written_over(waited, tmp_path):
     """Two were started in one new folder: the second may only go on in it if it was told so."""
-    out, log = tmp_path / "out", tmp_path / "log"
-    out.mkdir()
-    with subprocess.Popen([sys.executable, "-c", HOLDER, str(out)], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "True\n"
-        running = Running([*replaced(small, max_train_steps=2), "--output_dir", str(out)], log)
-        wait_until(lambda: log.is_file() and f"Another run is still writing to {out}" in log.read_text())
-        (out / "run.toml").write_text("seed = 1\n")
-        other.kill()
-    ended = running.wait()
+    out = tmp_path / "out"
+    ended = waited(lambda out: (out / "run.toml").write_text("seed = 1\n"))
     assert ended.code == 2, ended.output
     assert f"{out} is not empty. Go on with --resume_from_checkpoint latest" in ended.output
     assert [(path.name, path.read_text()) for path in out.iterdir()] == [("run.toml", "seed = 1\n")]
+
+
+def test_the_cache_may_lie_in_the_output_folder(trainer, small, tmp_path):
+    """Where it is written to while the run is planned."""
+    out = tmp_path / "out"
+    ended = trainer(*replaced(small, max_train_steps=1, cache_dir=out / "cache"), "--output_dir", out)
+    assert ended.code == 0, ended.output
+    assert (out / "cache").is_dir()
 
 
 def test_a_file_system_that_cannot_lock_a_folder_is_trusted_and_other_errors_are_told(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from pipeline.evaluation.previews import forget_after
 from pipeline.notes import grouped
 from pipeline.run.context import RunContext
 from pipeline.run.plan import NOTES_FILE
-from pipeline.run.preflight import RunData, require_empty
+from pipeline.run.preflight import RunData, require_free
 from pipeline.status import Status
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import Checkpoints
@@ -46,7 +46,7 @@ OWN_NAMES = (
 def hold(context: RunContext, checkpoints: Checkpoints) -> Path | None:
     """Keep other runs out of the output folder from now on; returns the checkpoint to go on from. Nothing is removed.
 
-    Raises ConfigError for a folder that is in use, no longer empty or cannot be made, CheckpointError if its
+    Raises ConfigError for a folder that is in use, taken since or cannot be made, CheckpointError if its
     checkpoint is another's.
     """
     folder, resume = context.folder, context.run.train.resume_from_checkpoint
@@ -58,7 +58,8 @@ def hold(context: RunContext, checkpoints: Checkpoints) -> Path | None:
                 raise ConfigError(
                     f"Another run does not stop writing to {folder}; stop it, or give another --output_dir."
                 )
-        require_empty(context.run.train, folder)  # still: what was waited for may have ended well
+        # Empty when the run was planned; by now a cache may lie in it, or what another run left that began since.
+        require_free(context.run.train, folder, is_taken=(folder / "run.toml").exists())
     except OSError as error:
         raise _unwritable(folder, error) from error
     found = checkpoints.find(resume) if resume else None

@@ -103,13 +103,12 @@ def require_place(options: TrainOptions, folder: Path) -> None:
     if resume not in (None, "latest") and not Path(str(resume)).is_dir():
         raise CheckpointError(f"--resume_from_checkpoint {resume} does not exist; give 'latest' or a checkpoint.")
     require_writable(folder, "--output_dir")
-    require_empty(options, folder)
+    require_free(options, folder, is_taken=folder.is_dir() and any(folder.iterdir()))
 
 
-def require_empty(options: TrainOptions, folder: Path) -> None:
-    """Raise ConfigError if there is something in the output folder that the run neither goes on from nor replaces."""
-    resumes = options.resume_from_checkpoint is not None
-    if folder.is_dir() and any(folder.iterdir()) and not options.overwrite_output_dir and not resumes:
+def require_free(options: TrainOptions, folder: Path, *, is_taken: bool) -> None:
+    """Raise ConfigError if the output folder is taken by what the run neither goes on from nor replaces."""
+    if is_taken and not options.overwrite_output_dir and options.resume_from_checkpoint is None:
         raise ConfigError(
             f"{folder} is not empty. Go on with --resume_from_checkpoint latest, start anew with "
             "--overwrite_output_dir, or give another --output_dir."
