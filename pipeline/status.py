@@ -23,8 +23,11 @@ class Status:
         self.claimed = False
 
     def lives(self) -> bool:
-        """Whether the file says that the run goes on: where its first process is gone, it may have said why."""
-        found = json.loads((self.folder / FILE).read_text(encoding="utf-8"))
+        """Whether the file does not say that the run has ended: the first process may have said why before it went."""
+        try:
+            found = json.loads((self.folder / FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # moved away, or half written on a full disk
+            return True
         return found["exit_code"] is None
 
     def write(

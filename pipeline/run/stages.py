@@ -176,7 +176,7 @@ def fit(
         stop = open_until_done.enter_context(StopSignal(watch_parent=launched_by_accelerate()))
         if not state.has_stalled(run.train.early_stopping_patience):
             train(engine, task, outputs, first_step=first_step, stop=stop, timer=timer, on_step=on_step)
-        if any(asked := [code for code in engine.gather(stop.exit_code) if code is not None]):
+        if asked := [code for code in engine.gather(stop.exit_code) if code is not None]:
             raise Interrupted(max(asked), status.step)  # in the last step, which saved as it always does
     if run.train.keep == "best" and state.best is not None:
         state.put(state.best.weights)
