@@ -136,8 +136,7 @@ def find(name: str, folder: Path | None) -> Path | None:
 def template(name: str, fingerprint: str | None) -> str:
     """A new card to fill in; as long as it is not, `read` names what is left to do."""
     title = " ".join(name.split())
-    shown = json.dumps(fingerprint) if fingerprint is not None else "null"
-    return TEMPLATE.format(name=json.dumps(title, ensure_ascii=False), title=title, fingerprint=shown)
+    return TEMPLATE.format(name=json.dumps(title, ensure_ascii=False), title=title, fingerprint=json.dumps(fingerprint))
 
 
 def _front_matter(path: Path) -> dict[str, Any]:

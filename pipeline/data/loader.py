@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import itertools
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -154,14 +155,15 @@ class CachedExamples(Dataset[Row]):
         example = examples[position.index]
         own, right = views.caption_in(example, epoch, seed, kept=True), set(example.captions)
         first = rng.integer(seed, epoch, example.id, "wrong caption", len(examples))
-        another = own
-        for step in range(len(examples)):
-            other = examples[(first + step) % len(examples)]
-            caption = views.caption_in(other, epoch, seed, kept=True)
-            if caption != own and right.isdisjoint(other.captions):
-                return caption
-            another = caption if another == own else another
-        return another
+
+        def captions(is_meant: Callable[[Example], bool]) -> Iterator[str]:
+            for step in range(len(examples)):
+                other = examples[(first + step) % len(examples)]
+                if is_meant(other) and (caption := views.caption_in(other, epoch, seed, kept=True)) != own:
+                    yield caption
+
+        wrong = captions(lambda other: right.isdisjoint(other.captions))
+        return next(itertools.chain(wrong, captions(lambda other: True)), own)
 
     def _weight_of(self, example: Example) -> float:
         if example.is_class:
