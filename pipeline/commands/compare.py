@@ -1,6 +1,5 @@
 """Grids of adapters, checkpoints and scales: the same prompts and seeds in every column, the base in the first."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from pipeline.evaluation.sample import SampleRequest
 from pipeline.report import compare_page
 
 BASE = "pretrained_model_name_or_path"
+BESIDE = ("long_prompts", "training_guidance")  # options of a model that no drawing depends on
 FOLDER = "compare"  # of the first output folder
 
 
@@ -62,10 +62,12 @@ def columns_of(adapters: Sequence[Path], scales: Sequence[float], *, checkpoints
     if len(bases) > 1:
         each = ", ".join(f"{place} is for {base}" for base, place in bases.items())
         raise ConfigError(f"These adapters have different base models, so no grid can hold them: {each}.")
-    models = [model_of(run_of(place)) for place in places]
-    every = [field.name for field in dataclasses.fields(models[0]) if field.name != BASE]
-    if other := [name for name in every if len({str(getattr(model, name)) for model in models}) > 1]:
-        raise ConfigError(f"These adapters were trained with other {', '.join(other)}: a grid draws all columns alike.")
+    models = [vars(model_of(run_of(place))) for place in places]
+    if other := sorted(name for name in models[0].keys() - {BASE, *BESIDE} if len({m[name] for m in models}) > 1):
+        raise ConfigError(
+            f"These adapters were trained with other {', '.join(other)}, and a grid draws all columns as the first was "
+            "trained: compare each with itself, as in `compare ONE --prompts FILE`."
+        )
     if not all(-100 <= scale <= 100 for scale in scales):
         raise ConfigError(f"--scale {', '.join(f'{scale:g}' for scale in scales)} must lie between -100 and 100.")
     short = [place.resolve().name for place in places]

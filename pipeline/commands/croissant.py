@@ -71,9 +71,11 @@ def write(found: Audit, run: Run) -> str:
 
 def _require_ours(place: Path) -> None:
     """Raise ConfigError for a description of the dataset that somebody else wrote: theirs may say more."""
-    path = place / croissant.FILE
-    if path.is_file() and croissant.TABLE not in path.read_text(encoding="utf-8", errors="replace"):
-        raise ConfigError(f"--croissant: {path} was not written by t2i-lora; move it away to have another one written.")
+    path, table = place / croissant.FILE, place / croissant.TABLE
+    is_ours = path.is_file() and croissant.TABLE in path.read_text(encoding="utf-8", errors="replace")
+    if not is_ours and (theirs := [found for found in (path, table) if found.exists()]):
+        named = " and ".join(map(str, theirs))
+        raise ConfigError(f"--croissant: t2i-lora did not write {named}; move that away, or leave the flag out.")
 
 
 def validated(path: Path) -> str:

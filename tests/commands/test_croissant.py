@@ -142,5 +142,5 @@ def test_what_cannot_be_described_is_refused(flags, data, tmp_path, capsys):
 def test_what_somebody_else_wrote_stays(flags, data, capsys):
     (data / "croissant.json").write_text('{"@type": "sc:Dataset", "name": "theirs"}')
     assert main(["check", str(data), *flags, "--croissant"]) == 2
-    assert "was not written by t2i-lora" in capsys.readouterr().err
+    assert "t2i-lora did not write" in capsys.readouterr().err
     assert "theirs" in (data / "croissant.json").read_text()

@@ -134,6 +134,7 @@ def test_an_alarm_is_on_the_card_and_said_where_it_is_shared(out, tmp_path):
     text = documents.write_card(out).read_text(encoding="utf-8")
     assert f"**Did it learn pictures by heart?** {found.words()}" in text
     assert found.by_loss.text("{:.0%}") in text
+    assert "was not checked" not in text
     alarmed = dataclasses.replace(found, by_loss=Interval(0.95, 0.9, 1.0, 13), num_copies=3)
     words = ("-m", "pipeline", "publish", str(out), "--repo", "jane/x", "--allow_undocumented_data", "drawn by a test")
     for one, warns in ((alarmed, True), (found, False)):

@@ -37,6 +37,11 @@ def test_what_somebody_noted_in_a_picture_is_not_on_the_page(tmp_path):
     exif = Image.Exif()
     exif[0x010E] = "a secret"
     noise(32).save(tmp_path / "y.png", exif=exif)
+    noise(MAX_SIDE + 88).save(tmp_path / "large.png", pnginfo=notes, exif=exif)
+    noise(MAX_SIDE + 88).save(tmp_path / "large.jpg", comment="a secret", exif=exif)
+    for name in ("large.png", "large.jpg"):
+        assert b"a secret" in (tmp_path / name).read_bytes()
+        assert b"a secret" not in within(tmp_path / name, "webp")
     for name in ("x.png", "x.jpg", "y.png"):
         assert b"a secret" in (tmp_path / name).read_bytes()
         content = within(tmp_path / name)
