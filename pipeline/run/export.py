@@ -20,7 +20,8 @@ from pipeline.adapter.files import kohya, writer
 from pipeline.adapter.names import FILE, is_magnitude
 from pipeline.conditioning import stack
 from pipeline.console import tell
-from pipeline.geometry import whole
+from pipeline.families.base import Family
+from pipeline.geometry import Size, whole
 from pipeline.run.build import Models
 from pipeline.run.context import RunContext
 from pipeline.run.encode import verified_caption
@@ -28,6 +29,7 @@ from pipeline.sharing import documents
 from pipeline.sharing.redact import redactor
 
 TOLERANCE = 1e-3  # of the relative error after reload
+LEAST_LATENTS = 16  # on the shorter side of what it is proven on: a UNet's lowest level has four of them left
 TEMP = ".export"  # in the output folder: what is there is not yet verified
 
 
@@ -44,7 +46,8 @@ class Exported:
 
 def export(context: RunContext, models: Models, kept_step: int) -> Exported:
     """Write the adapter and verify it; raises TrainingStopped where it is not what was trained."""
-    family, engine, size = context.family, context.engine, context.plan.size
+    family, engine = context.family, context.engine
+    size = proven_at(family, context.plan.size)
     rank, alpha = writer.rank_and_alpha(models.adapted)
     base = documents.base_model(context.run.model, family, context.run.preview.guidance)
     facts = documents.for_header(base, ", ".join(context.run.data.trigger_words) or None)
@@ -67,6 +70,16 @@ def export(context: RunContext, models: Models, kept_step: int) -> Exported:
     os.replace(file, context.folder / FILE)
     temp.rmdir()
     return Exported(kept_step, rank, alpha, comfyui, verification)
+
+
+def proven_at(family: Family, size: Size) -> Size:
+    """Half of each side, a quarter of the work, where attention still chooses between tokens on every level.
+
+    Whether two adapters are the same does not depend on the size: every layer is used at any.
+    """
+    multiple = family.size_multiple
+    half = Size(*(side // 2 // multiple * multiple for side in (size.width, size.height)))
+    return half if min(family.latent_shape(half)[1:]) >= LEAST_LATENTS else size
 
 
 def write_for_comfyui(context: RunContext, adapted: AdaptedModels, facts: dict[str, str]) -> Path | None:

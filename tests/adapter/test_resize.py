@@ -1,10 +1,13 @@
 """Sums and smaller ranks, against the full matrices."""
 
+import json
+
 import pytest
 import torch
 from torch import Tensor
 
-from pipeline.adapter.files import arithmetic
+from pipeline.adapter.files import arithmetic, cutting, summary
+from pipeline.adapter.files.reader import AdapterFile
 from pipeline.adapter.names import pairs
 from pipeline.errors import CheckpointError, ConfigError
 
@@ -145,3 +148,20 @@ def test_layers_that_are_small_enough_stay_as_they_are():
 def test_a_rank_below_one_is_refused():
     with pytest.raises(ConfigError, match="--rank 0"):
         arithmetic.resized(adapter(0, ALL), 0)
+
+
+@pytest.mark.parametrize(
+    ("note", "found"),
+    [
+        ('{"rank": 4, "step": 7}', {"rank": 2, "step": 7}),  # a run's own
+        ('{"version": "1"}', {"version": "1"}),
+        ("of somebody else", "of somebody else"),
+    ],
+)
+def test_what_a_header_says_of_the_rank_is_true_after_a_cut(note, found, tmp_path):
+    whole = AdapterFile(adapter(0, ALL), {}, "diffusers", {summary.NOTE: note, "licence": "x"}, tmp_path / "a")
+    file, lost = cutting.cut(whole, 2, lambda names: {})
+    assert file.header["licence"] == "x"
+    assert lost
+    note = file.header[summary.NOTE]
+    assert (note if isinstance(found, str) else json.loads(note)) == found

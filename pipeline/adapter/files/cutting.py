@@ -34,7 +34,8 @@ def cut(file: AdapterFile, rank: int, weights_of: WeightsOf) -> tuple[AdapterFil
     tensors, errors = tensors | reduced, errors | lost
     sizes |= {name: float(value.norm()) for name, value in whole.items()}
     alphas = {name: float(len(a)) for name, (a, _) in pairs(tensors).items()}
-    return dataclasses.replace(file, tensors=tensors, alphas=alphas), shares_lost(sizes, errors)
+    header = summary.with_rank(file.header, max(len(a) for a, _ in pairs(tensors).values()))
+    return dataclasses.replace(file, tensors=tensors, alphas=alphas, header=header), shares_lost(sizes, errors)
 
 
 def shares_lost(sizes: Mapping[str, float], errors: Mapping[str, float]) -> list[str]:

@@ -117,6 +117,12 @@ def facts_of(header: dict[str, str]) -> dict[str, str]:
     return {fact: values[0] for fact, values in found.items() if values}
 
 
+def with_rank(header: dict[str, str], rank: int) -> dict[str, str]:
+    """The header with this rank in our own entry, where that says one."""
+    note = _fields(header.get(NOTE, ""))
+    return {**header, NOTE: json.dumps({**json.loads(header[NOTE]), "rank": rank})} if "rank" in note else header
+
+
 def _fields(value: str) -> dict[str, str]:
     """The texts and numbers of a JSON object; nothing for anything else."""
     try:

@@ -1,0 +1,27 @@
+"""What is handed over is proven at half the size, where that is large enough to prove it."""
+
+import pytest
+
+from pipeline.families import registry
+from pipeline.geometry import Size
+from pipeline.run import export
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(
+    ("family", "trained", "proven"),
+    [
+        ("sd", (512, 512), (256, 256)),
+        ("sd", (256, 256), (128, 128)),
+        ("sd", (248, 248), (248, 248)),  # 15 latents would be left
+        ("sdxl", (832, 1216), (416, 608)),
+        ("flux", (1040, 528), (512, 256)),
+        ("flux", (1024, 256), (512, 128)),
+        ("flux", (1024, 192), (1024, 192)),
+    ],
+)
+def test_a_quarter_of_the_latents_is_enough_while_there_are_some(family, trained, proven, miniature_of, monkeypatch):
+    found = registry.detect(miniature_of(family))
+    monkeypatch.setattr(type(found), "pixels_per_latent", 8)  # as that of the published ones
+    assert export.proven_at(found, Size(*trained)) == Size(*proven)
