@@ -9,8 +9,9 @@ demo: $(VENV)/.run
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml train_lora.py \
 	  --output_dir outputs/demo --overwrite_output_dir
 
+# Bytecode is kept whatever the environment says: many of the tests start a Python of its own, which would compile it all.
 test: $(VENV)/.dev
-	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	CUDA_VISIBLE_DEVICES= PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 # What only a GPU can show; 'slow' trains denoisers of the published sizes and needs 60 GB of disk.
 test-gpu: $(VENV)/.dev

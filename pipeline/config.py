@@ -94,7 +94,8 @@ class Run:
         sections = {}
         for field in dataclasses.fields(self):
             section = getattr(self, field.name)
-            own = {name: value for name, value in values.items() if name in dataclasses.asdict(section)}
+            names = {option.name for option in dataclasses.fields(section)}
+            own = {name: value for name, value in values.items() if name in names}
             sections[field.name] = dataclasses.replace(section, **own)
         return Run(**sections)
 

@@ -15,7 +15,6 @@ from pipeline.adapter.files import kohya, peft_config, reader, writer
 from pipeline.adapter.files.ldm_names import ldm_names
 from pipeline.adapter.names import as_in_files, pairs
 from pipeline.errors import ConfigError
-from pipeline.families import miniature as miniatures
 from pipeline.families import registry
 from pipeline.families.meta import layer_shapes
 from tests.adapter.dialects import SD, old_dialect
@@ -24,10 +23,14 @@ from tests.adapter.learnt import KINDS, learnt, outputs, same, stock, with_heade
 pytestmark = pytest.mark.contract
 
 
+@pytest.fixture(scope="module", params=KINDS)
+def adapted(request, family):
+    """Of every kind, not to be changed."""
+    return learnt(family, with_text=request.param != "dora", **KINDS[request.param])
+
+
 @pytest.mark.parametrize("given", [True, False], ids=["base given", "no base"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_our_file_is_read_as_it_is(family, layers, tmp_path, kind, given):
-    adapted = learnt(family, with_text=kind != "dora", **KINDS[kind])
+def test_our_file_is_read_as_it_is(adapted, layers, tmp_path, given):
     path = writer.write(tmp_path, adapted, '{"step": 3}')
     for place in (path, tmp_path):
         file = reader.read(place, layers if given else None)
@@ -47,9 +50,7 @@ def alphas_of(adapted: AdaptedModels) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_diffusers_notes_in_the_header_is_honoured(family, layers, tmp_path, kind):
-    adapted = learnt(family, with_text=kind != "dora", **KINDS[kind])
+def test_what_diffusers_notes_in_the_header_is_honoured(adapted, layers, tmp_path):
     path = with_header(adapted, tmp_path)
     assert not torch.equal(
         *(tensors["unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_B.weight"]
@@ -72,10 +73,9 @@ def test_diffusers_predicts_the_same_from_its_own_file_and_from_what_we_read(fam
     assert (own - read).norm() <= 1e-5 * (own - base).norm()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_folder_of_peft_is_read(family, layers, tmp_path, kind):
+def test_a_folder_of_peft_is_read(family, adapted, layers, tmp_path):
     """Saved by PEFT itself, with everything of a LoraConfig that changes the strength."""
-    adapted = learnt(family, with_text=False, **KINDS[kind])
+    adapted = AdaptedModels({"unet": adapted.denoiser})
     expected, alphas = writer.state_dict(adapted), alphas_of(adapted)
     config = adapted.denoiser.peft_config["default"]
     plain = family.load("unet").unet
@@ -182,9 +182,8 @@ def test_half_precision_stays_half_precision(wide, layers, tmp_path):
 
 
 @pytest.mark.parametrize("name", registry.NAMES)
-def test_the_shapes_are_those_of_the_loaded_models(tmp_path, name):
-    miniatures.write(name, tmp_path / "model")
-    family = registry.detect(tmp_path / "model")
+def test_the_shapes_are_those_of_the_loaded_models(miniature_of, name):
+    family = registry.detect(miniature_of(name))
     pipe = family.load(family.denoiser, *family.trainable_encoders)
     expected = {
         part: {

@@ -14,7 +14,7 @@ from pipeline.adapter.files import writer
 from pipeline.adapter.names import as_in_files
 from pipeline.adapter.options import AdapterOptions
 from pipeline.commands import adapters
-from pipeline.families import miniature, registry
+from pipeline.families import registry
 from tests.conftest import dedupe, metrics, replaced
 
 pytestmark = pytest.mark.invariant
@@ -22,13 +22,15 @@ FILE = "pytorch_lora_weights.safetensors"
 
 
 @pytest.fixture
-def trained(trainer, small, tmp_path):
-    """A run with ranks and alphas that differ, text encoder included; its folder."""
-    out = tmp_path / "first"
+def small(small):
+    return replaced(small, num_validation_images=0)
+
+
+@pytest.fixture
+def trained(finished_run):
+    """A run with ranks and alphas that differ, text encoder included; its folder, not to be changed."""
     kind = ["--lora_alpha", "6", "--rank_pattern", "attn2.to_k=2,text_encoder.*=3", "--train_text_encoder"]
-    ended = trainer(*replaced(small, max_train_steps=4), *kind, "--output_dir", out)
-    assert ended.code == 0, ended.output
-    return out
+    return finished_run("--max_train_steps", "4", "--num_validation_images", "0", *kind, name="first")
 
 
 def without_rank(flags: list[str]) -> list[str]:
@@ -37,8 +39,8 @@ def without_rank(flags: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("dialect", ["diffusers", "kohya", "folder", "peft"])
-def test_the_live_adapter_is_the_files(trained, miniature, dialect):
-    places = {"diffusers": FILE, "kohya": "comfyui/first.safetensors", "folder": ".", "peft": "peft"}
+def test_the_live_adapter_is_the_files(trained, miniature, tmp_path, dialect):
+    places = {"diffusers": FILE, "kohya": "comfyui/first.safetensors", "folder": ".", "peft": tmp_path / "peft"}
     place = trained / places[dialect]
     if dialect == "peft":
         adapters.export(trained, place, "peft", miniature)
@@ -64,8 +66,8 @@ def test_the_live_adapter_is_the_files(trained, miniature, dialect):
 
 
 def test_a_run_begins_where_the_other_ended_and_goes_on_exactly(trainer, small, trained, tmp_path):
-    more = ["--init_lora", trained, "--train_text_encoder", "--checkpointing_steps", "2"]
-    flags = [*replaced(without_rank(small), max_train_steps=4), *more]
+    more = ["--init_lora", trained, "--train_text_encoder", "--checkpointing_steps", "1"]
+    flags = [*replaced(without_rank(small), max_train_steps=2), *more]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     ended = trainer(*flags, "--output_dir", whole)
     assert ended.code == 0, ended.output
@@ -85,16 +87,16 @@ def test_a_run_begins_where_the_other_ended_and_goes_on_exactly(trainer, small, 
     for name, value in load_file(tmp_path / "still" / FILE).items():
         torch.testing.assert_close(value, load_file(trained / FILE)[name], atol=1e-6, rtol=1e-5)
     cut.mkdir()
-    shutil.copytree(whole / "checkpoint-2", cut / "checkpoint-2")
+    shutil.copytree(whole / "checkpoint-1", cut / "checkpoint-1")
     shutil.copy(whole / "metrics.jsonl", cut)
     assert trainer(*flags, "--output_dir", cut, "--resume_from_checkpoint", "latest").code == 0
     assert (cut / FILE).read_bytes() == (whole / FILE).read_bytes()
-    assert len(metrics(cut)) == 4
+    assert len(metrics(cut)) == 2
 
 
 def test_dora_is_started_from(trainer, small, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
-    flags = replaced(small, max_train_steps=3)
+    flags = replaced(small, max_train_steps=2)
     assert trainer(*flags, "--use_dora", "--lora_alpha", "6", "--output_dir", first).code == 0
     ended = trainer(*replaced(flags, learning_rate="1e-12"), "--init_lora", first / FILE, "--output_dir", second)
     assert ended.code == 0, ended.output
@@ -102,9 +104,8 @@ def test_dora_is_started_from(trainer, small, tmp_path):
         torch.testing.assert_close(value, load_file(first / FILE)[name], atol=1e-6, rtol=1e-5)
 
 
-def test_what_does_not_fit_is_refused_in_a_sentence(trainer, small, trained, tmp_path):
+def test_what_does_not_fit_is_refused_in_a_sentence(trainer, small, trained, miniature_of, tmp_path):
     out = ["--output_dir", tmp_path / "out"]
-    miniature.write("sdxl", tmp_path / "sdxl")
     (tmp_path / "x.bin").write_bytes(b"pickle")
     zero = {name: torch.zeros_like(v) if "lora_B" in name else v for name, v in load_file(trained / FILE).items()}
     save_file(zero, tmp_path / "zero.safetensors")
@@ -114,7 +115,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(trainer, small, trained, tmp
         (["--init_lora", trained, "--lora_layers", "to_q"], "leave --lora_layers out"),
         (["--init_lora", tmp_path / "x.bin"], "no .safetensors file"),
         (["--init_lora", tmp_path / "zero.safetensors", "--train_text_encoder"], "layers is zero"),
-        (["--init_lora", trained, "--pretrained_model_name_or_path", tmp_path / "sdxl"], "for another model"),
+        (["--init_lora", trained, "--pretrained_model_name_or_path", miniature_of("sdxl")], "for another model"),
     ]
     for words, said in cases:
         ended = trainer(*dedupe([*without_rank(small), *words, *out]))

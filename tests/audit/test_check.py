@@ -2,13 +2,13 @@
 
 import json
 import re
-import time
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 from transformers import CLIPTokenizer
 
+from pipeline import remembered
 from pipeline.__main__ import main
 from pipeline.audit.findings import KINDS
 from pipeline.audit.texts import Tokens
@@ -218,7 +218,7 @@ def test_a_second_look_opens_no_picture_again(flags, tmp_path, capsys, monkeypat
     from pipeline.audit import survey
 
     data = flaws.clean(tmp_path / "data", 12)
-    time.sleep(2.1)  # a file younger than that may change unseen
+    monkeypatch.setattr(remembered, "FRESH_NS", 0)  # or a file may change unseen for two seconds
     first = found_by(capsys, data, *flags)
     monkeypatch.setattr(survey, "facts_of", pytest.fail)
     assert found_by(capsys, data, *flags) == first

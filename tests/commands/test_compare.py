@@ -12,12 +12,19 @@ from pipeline.evaluation.sample import Sampler
 from tests.conftest import largest_difference
 
 pytestmark = pytest.mark.invariant
+FILE = "pytorch_lora_weights.safetensors"
+
+
+@pytest.fixture(scope="module")
+def made(finished_run):
+    """A finished run with checkpoints of steps 4, 8 and 12; not to be changed."""
+    flags = ["--lora_layers", "attn2.to_v", "--learning_rate", "1e-2", "--checkpointing_steps", "4"]
+    return finished_run(*flags, "--validation_prompt", "a red square", "--seed", "3")
 
 
 @pytest.fixture
-def out(finished_run, tmp_path):
-    """A finished run with checkpoints of steps 4, 8 and 12; may be changed."""
-    made = finished_run("--checkpointing_steps", "4", "--validation_prompt", "a red square", "--seed", "3")
+def out(made, tmp_path):
+    """The same; may be changed."""
     return shutil.copytree(made, tmp_path / "out")
 
 
@@ -70,15 +77,25 @@ def test_it_goes_on_where_it_stopped(out, prompts, monkeypatch, capsys):
     assert "holds a grid with other columns; give another folder with --to" in capsys.readouterr().err
 
 
+def drawn(run, folder, *flags: str) -> tuple[tuple[int, int], bytes]:
+    """The size and the pixels of a checkpoint's picture."""
+    (folder / "one.txt").write_text("a red square\n", encoding="utf-8")
+    words = ["--prompts", str(folder / "one.txt"), *flags, "--to", str(folder / "grid")]
+    assert main(["compare", str(run / "checkpoint-4"), *words]) == 0
+    found = picture(folder / "grid", 1, 0)
+    return found.size, found.tobytes()
+
+
+@pytest.fixture(scope="module")
+def plain(made, tmp_path_factory):
+    return drawn(made, tmp_path_factory.mktemp("plain"))
+
+
 @pytest.mark.parametrize(
     "flags", [["--guidance_scale", "1.5"], ["--num_inference_steps", "3"], ["--size", "72x56"], ["--seed", "9"]]
 )
-def test_each_option_decides_what_is_drawn(out, prompts, tmp_path, flags):
-    for name, more in (("plain", []), ("changed", flags)):
-        words = ["--prompts", str(prompts), *more, "--to", str(tmp_path / name)]
-        assert main(["compare", str(out / "checkpoint-4"), *words]) == 0
-    plain, changed = (picture(tmp_path / name, 1, 0) for name in ("plain", "changed"))
-    assert (plain.size, plain.tobytes()) != (changed.size, changed.tobytes())
+def test_each_option_decides_what_is_drawn(made, plain, tmp_path, flags):
+    assert drawn(made, tmp_path, *flags) != plain
 
 
 def test_every_column_has_a_title_of_its_own(out, tmp_path):
@@ -90,8 +107,9 @@ def test_every_column_has_a_title_of_its_own(out, tmp_path):
     assert not any("backup" in title for title in titles)
 
 
-def test_two_runs_stand_side_by_side(out, prompts, finished_run, tmp_path, miniature_v):
-    other = finished_run("--learning_rate", "1e-5", name="other")
+def test_two_runs_stand_side_by_side(out, prompts, tmp_path):
+    other = shutil.copytree(out, tmp_path / "other")
+    shutil.copy(out / "checkpoint-4" / FILE, other)  # as if it had learnt for a third as long
     words = ["--prompts", str(prompts), "--to", str(tmp_path / "grid"), "--seed", "3"]
     assert main(["compare", str(out), str(other), *words]) == 0
     page = (tmp_path / "grid" / "report.html").read_text(encoding="utf-8")

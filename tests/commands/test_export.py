@@ -29,25 +29,43 @@ pytestmark = pytest.mark.contract
 PLAIN = [kind for kind in KINDS if kind != "dora"]
 
 
-@pytest.mark.parametrize("kind", PLAIN)
+@pytest.fixture(scope="module")
+def plain(miniature):
+    """What stock diffusers gives without an adapter."""
+    return outputs(stock(miniature))
+
+
+@pytest.fixture(scope="module", params=PLAIN)
+def sourced(request, family, miniature, tmp_path_factory):
+    """A file with its alphas in the header, as diffusers' own scripts write it, and what stock diffusers gives."""
+    source = with_header(learnt(family, **KINDS[request.param]), tmp_path_factory.mktemp("source"))
+    return source, outputs(stock(miniature, source))
+
+
+@pytest.fixture(scope="module")
+def written(request, family, tmp_path_factory):
+    """The folder with an adapter's file, of the kind that is asked for."""
+    folder = tmp_path_factory.mktemp("written")
+    writer.write(folder, learnt(family, with_text=False, **KINDS[request.param]), "{}")
+    return folder
+
+
 @pytest.mark.parametrize("to", ["diffusers", "kohya"])
-def test_stock_diffusers_predicts_the_same_from_what_is_exported(family, miniature, tmp_path, to, kind):
-    """The source has its alphas in the header, as diffusers' own scripts write it."""
-    source = with_header(learnt(family, **KINDS[kind]), tmp_path / "source")
+def test_stock_diffusers_predicts_the_same_from_what_is_exported(sourced, plain, miniature, tmp_path, to):
+    source, before = sourced
     adapters.export(source, tmp_path / "out" / "x.safetensors", to, miniature)
-    base, before, after = (outputs(stock(miniature, f)) for f in (None, source, tmp_path / "out" / "x.safetensors"))
-    alike(before, after, base)
+    alike(before, outputs(stock(miniature, tmp_path / "out" / "x.safetensors")), plain)
     assert left_in(tmp_path / "out") == ["x.safetensors"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_peft_predicts_the_same_from_what_is_exported(family, miniature, tmp_path, kind):
+def test_peft_predicts_the_same_from_what_is_exported(family, miniature, plain, tmp_path, kind):
     """On the denoiser alone and, with one for it, on the text encoder."""
     adapted = learnt(family, with_text=kind != "dora", **KINDS[kind])
     writer.write(tmp_path / "source", adapted, "{}")
     adapters.export(tmp_path / "source", tmp_path / "peft", "peft", None if kind == "dora" else miniature)
     base = stock(miniature)
-    expected, plain = outputs(stock(miniature, tmp_path / "source" / FILE)), outputs(base)
+    expected = outputs(stock(miniature, tmp_path / "source" / FILE))
     if kind == "dora":
         assert left_in(tmp_path / "peft") == [reader.PEFT_CONFIG, reader.PEFT_FILE]
         base.unet = PeftModel.from_pretrained(base.unet, tmp_path / "peft")
@@ -170,14 +188,12 @@ def test_two_text_encoders_and_a_transformer_keep_their_names(sdxl, tmp_path):
     assert stems == {"lora_te1", "lora_te2"}
 
 
-def test_dora_goes_where_it_means_the_same(family, miniature, tmp_path):
+def test_dora_goes_where_it_means_the_same(family, miniature, plain, tmp_path):
     adapted = learnt(family, with_text=False, **KINDS["dora"])
     writer.write(tmp_path / "s", adapted, "{}")
     adapters.export(tmp_path / "s", tmp_path / "d.safetensors", "diffusers", miniature)
-    base, before, after = (
-        outputs(stock(miniature, f)) for f in (None, tmp_path / "s" / FILE, tmp_path / "d.safetensors")
-    )
-    alike(before, after, base)
+    before, after = (outputs(stock(miniature, f)) for f in (tmp_path / "s" / FILE, tmp_path / "d.safetensors"))
+    alike(before, after, plain)
     with pytest.raises(ConfigError, match="no equal in kohya"):
         adapters.export(tmp_path / "s", tmp_path / "k.safetensors", "kohya", miniature)
     name = "text_encoder.encoder.layers.0.self_attn.q_proj"
@@ -189,14 +205,12 @@ def test_dora_goes_where_it_means_the_same(family, miniature, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "harm"),
-    [(kind, harm) for kind in ("diffusers", "kohya", "peft") for harm in ("stronger", "one layer less")]
-    + [("diffusers", "another magnitude"), ("peft", "another magnitude")],
+    ("written", "kind", "harm"),
+    [("alpha", kind, harm) for kind in ("diffusers", "kohya", "peft") for harm in ("stronger", "one layer less")]
+    + [("dora", "diffusers", "another magnitude"), ("dora", "peft", "another magnitude")],
+    indirect=["written"],
 )
-def test_what_does_not_read_back_the_same_is_not_kept(family, miniature, tmp_path, monkeypatch, kind, harm):
-    dora = harm == "another magnitude"
-    adapted = learnt(family, with_text=False, **(KINDS["dora"] if dora else KINDS["alpha"]))
-    writer.write(tmp_path / "s", adapted, "{}")
+def test_what_does_not_read_back_the_same_is_not_kept(written, miniature, tmp_path, monkeypatch, kind, harm):
     write = adapters.atomic.write_tensors
     last = {"stronger": "lora_B.weight|lora_up.weight", "another magnitude": "lora_magnitude_vector"}
 
@@ -212,8 +226,8 @@ def test_what_does_not_read_back_the_same_is_not_kept(family, miniature, tmp_pat
 
     monkeypatch.setattr(adapters.atomic, "write_tensors", harmful)
     with pytest.raises(CheckpointError, match="does not read back"):
-        adapters.export(tmp_path / "s", tmp_path / ("p" if kind == "peft" else "x.safetensors"), kind, miniature)
-    assert left_in(tmp_path) == ["s"]
+        adapters.export(written, tmp_path / ("p" if kind == "peft" else "x.safetensors"), kind, miniature)
+    assert left_in(tmp_path) == []
 
 
 def test_mistakes_are_answered_in_a_sentence(every, miniature, sdxl, tmp_path):

@@ -10,6 +10,7 @@ from pipeline.commands.evaluation import predictions
 from pipeline.evaluation import forgetting
 from pipeline.evaluation.sample import Sampler
 from pipeline.families.checkpoint.source import ModelSource
+from tests.commands.handled import HALF
 from tests.conftest import largest_difference
 
 pytestmark = pytest.mark.invariant
@@ -29,9 +30,9 @@ def few(monkeypatch):
 
 
 def test_what_moved_is_found_and_shown(finished_run, captions, tmp_path, few, capsys, monkeypatch):
-    out, to = finished_run("--validation_split", "0.5"), tmp_path / "to"
+    out, to = finished_run(*HALF), tmp_path / "to"
     words = ["forgetting", str(out), "--captions", str(captions), "--extractor", "starter", "--scale", "100"]
-    words += ["--num_inference_steps", "1", "--to", str(to)]
+    words += ["--num_inference_steps", "1", "--num_images", "2", "--to", str(to)]
     assert main(words) == 0
     said = capsys.readouterr().out
     found = forgetting.read(to)
@@ -55,9 +56,9 @@ def test_what_moved_is_found_and_shown(finished_run, captions, tmp_path, few, ca
 
 def test_at_scale_0_nothing_moves(finished_run, captions, tmp_path, few):
     """Base and adapter are asked for the same, and answer the same."""
-    out, to = finished_run("--validation_split", "0.5"), tmp_path / "to"
+    out, to = finished_run(*HALF), tmp_path / "to"
     words = ["--captions", str(captions), "--extractor", "starter", "--scale", "0", "--num_inference_steps", "1"]
-    words += ["--to", str(to)]
+    words += ["--num_images", "2", "--to", str(to)]
     assert main(["forgetting", str(out), *words]) == 0
     found = forgetting.read(to)
     assert found.moved.value == pytest.approx(0, abs=1e-5)
@@ -81,7 +82,7 @@ def test_captions_are_those_of_the_bases_card_else_a_list_that_ships(tmp_path):
 
 
 def test_what_cannot_be_looked_at(finished_run, tmp_path, captions, capsys):
-    out, two = str(finished_run("--validation_split", "0.5")), tmp_path / "two.txt"
+    out, two = str(finished_run(*HALF)), tmp_path / "two.txt"
     two.write_text("a\nb\n" + "a\n" * 20, encoding="utf-8")
     for words, said in (
         ([out, "--num_images", "1"], "--num_images 1 must be at least 2"),

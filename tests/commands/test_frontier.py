@@ -22,6 +22,7 @@ from pipeline.evaluation.statistics import Interval
 from pipeline.geometry import Size
 from pipeline.sampling.options import GuidanceOptions
 from pipeline.sharing import card
+from tests.commands.handled import HALF
 from tests.conftest import largest_difference
 
 pytestmark = pytest.mark.invariant
@@ -38,12 +39,12 @@ def captions(tmp_path):
 
 
 def words_of(out, to, captions, *more):
-    short = ["--num_images", "2", "--num_inference_steps", "2", "--extractor", "starter", "--adherence", "clip_margin"]
+    short = ["--num_images", "2", "--num_inference_steps", "1", "--extractor", "starter", "--adherence", "clip_margin"]
     return ["frontier", str(out), "--captions", str(captions), *short, "--to", str(to), *more]
 
 
 def test_a_frontier_is_traced_gone_on_with_and_drawn_by_a_wish(finished_run, captions, tmp_path, capsys, monkeypatch):
-    out = finished_run("--validation_split", "0.5")
+    out = finished_run(*HALF)
     to = tmp_path / "frontier"
     monkeypatch.setattr(tracing, "FIRST_ROUND", 4)
     chosen = ["--method", "cfg", "--method", "adapter", "--guidance_scales", "1", "--guidance_scales", "4"]
@@ -53,8 +54,8 @@ def test_a_frontier_is_traced_gone_on_with_and_drawn_by_a_wish(finished_run, cap
     assert told.count("captions cut by the text encoder: 'a picture of 1 birds and so") == 1
     result = records_of.read(to)
     assert [row.setting.title for row in result.rows] == [
-        "cfg 1, 2 steps", "cfg 1, adapter 100, 2 steps", "cfg 4, 2 steps", "cfg 4, adapter 100, 2 steps",
-        "adapter 4, 2 steps", "adapter 4, adapter 100, 2 steps",
+        "cfg 1, 1 steps", "cfg 1, adapter 100, 1 steps", "cfg 4, 1 steps", "cfg 4, adapter 100, 1 steps",
+        "adapter 4, 1 steps", "adapter 4, adapter 100, 1 steps",
     ]  # fmt: skip
     assert {row.captions for row in result.rows} == {6}
     assert "6 ways of drawing 6 captions" in said
@@ -105,7 +106,7 @@ def test_a_frontier_is_traced_gone_on_with_and_drawn_by_a_wish(finished_run, cap
     assert main(["sample", str(run), *request, "--wish", "diverse"]) == 0
     assert f"diverse: {setting.title}" in capsys.readouterr().err
     (row,) = json.loads((run / "drawn" / "adapted" / "index.json").read_text())
-    assert (row["guidance_scale"], row["num_inference_steps"]) == (setting.guidance_scale, 2)
+    assert (row["guidance_scale"], row["num_inference_steps"]) == (setting.guidance_scale, 1)
     drawn = [Image.open(run / "drawn" / "adapted" / "0000.png"), Image.open(places[place] / "0000" / "000000.png")]
     assert largest_difference(*drawn) <= 1  # at the adapter's scale and by the method, too
     (run / FILE).write_bytes((run / FILE).read_bytes()[:-1] + b"\0")
@@ -115,7 +116,7 @@ def test_a_frontier_is_traced_gone_on_with_and_drawn_by_a_wish(finished_run, cap
 
 
 def test_a_beaten_way_draws_no_more(finished_run, captions, tmp_path, capsys, monkeypatch):
-    out, to = finished_run("--validation_split", "0.5"), tmp_path / "frontier"
+    out, to = finished_run(*HALF), tmp_path / "frontier"
     monkeypatch.setattr(tracing, "FIRST_ROUND", 4)
     monkeypatch.setattr(tracing, "surely_beaten", lambda points, may_beat: [True, *[False] * (len(points) - 1)])
     words = words_of(out, to, captions, "--method", "cfg", "--guidance_scales", "2", "--guidance_scales", "4")
@@ -148,7 +149,7 @@ def test_a_beaten_way_draws_no_more(finished_run, captions, tmp_path, capsys, mo
 def test_what_cannot_be_traced_is_said_before_anything_is_drawn(
     more, said, finished_run, captions, tmp_path, capsys, miniature
 ):
-    out, to = finished_run("--validation_split", "0.5"), tmp_path / "frontier"
+    out, to = finished_run(*HALF), tmp_path / "frontier"
     given = {word for word in more if word.startswith("--")}
     words = words_of(out / FILE if "--base" in more else out, to, captions)
     more = [str(miniature) if word == "BASE" else word for word in more]
@@ -196,7 +197,7 @@ def test_pictures_that_fall_apart_are_not_diverse():
 
 
 def test_what_cannot_be_compared_is_said(finished_run, captions, tmp_path, capsys):
-    out, to = finished_run("--validation_split", "0.5"), tmp_path / "frontier"
+    out, to = finished_run(*HALF), tmp_path / "frontier"
     words = words_of(out, to, captions, "--method", "cfg", "--guidance_scales", "2", "--scale", "0.5", "--limit", "4")
     assert main(words) == 0
     capsys.readouterr()
@@ -214,7 +215,7 @@ def test_what_cannot_be_compared_is_said(finished_run, captions, tmp_path, capsy
 
 
 def test_true_pictures_say_what_falls_apart_and_checkpoints_are_ways_too(finished_run, tmp_path):
-    out, to = finished_run("--validation_split", "0.5", "--checkpointing_steps", "6"), tmp_path / "frontier"
+    out, to = finished_run(*HALF), tmp_path / "frontier"
     words = ["frontier", str(out), "--num_images", "2", "--num_inference_steps", "1", "--extractor", "starter"]
     words += [
         "--adherence",
@@ -247,12 +248,12 @@ def test_true_pictures_say_what_falls_apart_and_checkpoints_are_ways_too(finishe
 
 def test_pictures_are_those_of_sample(finished_run, captions, tmp_path):
     """One way of the frontier, drawn by `sample` with the same flags and seed."""
-    out, to = finished_run("--validation_split", "0.5"), tmp_path / "frontier"
+    out, to = finished_run(*HALF), tmp_path / "frontier"
     words = words_of(out, to, captions, "--method", "apg", "--guidance_scales", "3", "--scales", "1", "--size", "64x64")
     assert main([*words, "--limit", "4"]) == 0
     (row,) = records_of.read(to).rows
     drawn = Image.open(to / row.folder / "0000" / "000000.png")
-    flags = ["--guidance_method", "apg", "--guidance_scale", "3", "--num_inference_steps", "2", "--size", "64x64"]
+    flags = ["--guidance_method", "apg", "--guidance_scale", "3", "--num_inference_steps", "1", "--size", "64x64"]
     place = tmp_path / "sample"
     assert main(["sample", str(out), "--prompt", "a picture of 0 birds", *flags, "--to", str(place)]) == 0
     same = Image.open(place / "adapted" / "0000.png")

@@ -15,21 +15,34 @@ from tests.conftest import make_shapes, metrics, replaced
 pytestmark = pytest.mark.invariant
 
 
+FLAGS = [
+    "--num_validation_images", "0", "--max_train_steps", "3", "--lora_layers", "attn2.to_v",
+    "--validation_split", "0.5", "--keep", "last", "--shuffle_tags", "--caption_separator", " ",
+    "--lora_alpha", "2", "--use_ema", "--guided_target", "cfg",  # what is learnt beside the data is taken out
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(finished_run):
+    """A finished run that held four pictures out; not to be changed."""
+    return finished_run(*FLAGS)
+
+
 @pytest.fixture
-def out(small, tmp_path, trainer):
-    flags = replaced(small, cache_dir=tmp_path / "cache", num_validation_images=0, max_train_steps=6)
-    held_out = ["--validation_split", "0.5", "--keep", "last", "--shuffle_tags", "--caption_separator", " "]
-    more = ["--lora_alpha", "2", "--use_ema", "--guided_target", "cfg"]  # what is learnt beside the data is taken out
-    ended = trainer(*flags, *held_out, *more, "--output_dir", tmp_path / "out")
-    assert ended.code == 0, ended.output
-    return tmp_path / "out"
+def out(made, tmp_path):
+    """The same beside its data; both may be changed."""
+    place = shutil.copytree(made.parent, tmp_path / "run")
+    settings = place / "out" / "run.toml"
+    text = settings.read_text(encoding="utf-8").replace(str(made.parent), str(place))
+    settings.write_text(text, encoding="utf-8")
+    return place / "out"
 
 
-def test_it_is_the_loss_that_the_run_measured(out):
-    found = suspects.find(out)
+def test_it_is_the_loss_that_the_run_measured(made):
+    found = suspects.find(made)
     assert len(found) == 8
     assert [suspect.gain for suspect in found] == sorted(suspect.gain for suspect in found)
-    last = metrics(out)[-1]["validation"]
+    last = metrics(made)[-1]["validation"]
     held_out = [suspect for suspect in found if suspect.held_out]
     assert len(held_out) == 4
     assert sum(suspect.loss for suspect in held_out) / 4 == pytest.approx(last["held_out_loss"], rel=1e-5)
@@ -37,7 +50,8 @@ def test_it_is_the_loss_that_the_run_measured(out):
     assert gain == pytest.approx(last["condition_gain"], abs=1e-6)
 
 
-def test_page_and_list_say_the_same_and_what_is_no_such_run_is_named(out, colours, tmp_path, capsys):
+def test_page_and_list_say_the_same_and_what_is_no_such_run_is_named(out, tmp_path, capsys):
+    colours = out.parent / "colours"
     assert main(["suspects", str(out), "--limit", "3", "--page", str(tmp_path / "page.html")]) == 0
     said = capsys.readouterr().out
     assert "The 3 of 8 pictures whose captions help least" in said
@@ -85,9 +99,9 @@ def test_a_picture_of_whose_mask_nothing_is_seen_is_left_out(small, tmp_path, tr
             mask.paste(255, (0, 0, 8, 60))
         mask.save(path.with_suffix(".mask.png"))
     flags = replaced(
-        small, train_data_dir=data, cache_dir=tmp_path / "cache", num_validation_images=0, max_train_steps=2
+        small, train_data_dir=data, cache_dir=tmp_path / "cache", num_validation_images=0, max_train_steps=1
     )
-    more = ["--masked_loss", "--no-buckets", "--center_crop", "--validation_split", "0"]
+    more = ["--lora_layers", "attn2.to_v", "--masked_loss", "--no-buckets", "--center_crop", "--validation_split", "0"]
     ended = trainer(*flags, *more, "--output_dir", tmp_path / "out")
     assert ended.code == 0, ended.output
     assert [suspect.example.name for suspect in suspects.find(tmp_path / "out")].count("03.png") == 0

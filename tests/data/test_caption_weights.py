@@ -78,7 +78,7 @@ def test_equal_captions_add_their_weights_up():
 
 
 def test_a_run_shows_them_and_goes_on_after_a_kill(small, data, tmp_path, start, trainer):
-    flags = replaced(small, train_data_dir=data, max_train_steps=8, num_validation_images=0)
+    flags = replaced(small, train_data_dir=data, max_train_steps=6, num_validation_images=0)
     more = ["--caption_column", "text,short,tags", "--caption_weights", "3,1,0,1", "--checkpointing_steps", "3"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert trainer(*flags, *more, "--output_dir", whole).code == 0

@@ -224,7 +224,7 @@ def test_an_image_that_is_transparent_all_over_is_named_before_anything_is_encod
 
 
 def test_a_run_with_masks_ends_and_differs_from_one_without(trainer, small, colours, tmp_path):
-    flags = replaced(small, max_train_steps=4)
+    flags = replaced(small, max_train_steps=2, num_validation_images=0)
     more = masked(colours)
     split = ["--validation_split", "0.5", "--validation_steps", "2"]
     ended = trainer(*flags, *more, *split, "--unmasked_weight", "0.1", "--output_dir", tmp_path / "masked")

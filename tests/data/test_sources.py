@@ -217,9 +217,9 @@ def test_sources_resume_and_are_the_same_in_any_order(miniature, tmp_path, train
         {"train_data_dir": str(tmp_path / "shapes"), "resolution": 32, "masked_loss": True, "tag_dropout": 0.2},
     ]
     run = Run().replaced(
-        pretrained_model_name_or_path=str(miniature), source=source, resolution=64, rank=4, max_train_steps=8,
+        pretrained_model_name_or_path=str(miniature), source=source, resolution=64, rank=4, max_train_steps=4,
         num_validation_images=0, train_batch_size=2, learning_rate=1e-3, cache_dir=str(tmp_path / "cache"),
-        checkpointing_steps=4,
+        checkpointing_steps=2,
     )  # fmt: skip
     folders = {}
     for name, changed in (("whole", run), ("turned", run.replaced(source=source[::-1]))):
@@ -230,7 +230,7 @@ def test_sources_resume_and_are_the_same_in_any_order(miniature, tmp_path, train
     assert "source 1         colours: 8 images, 24 of 42 examples of an epoch (57%), repeats 3, random_flip, " in (
         trainer("--config", tmp_path / "whole.toml", "--output_dir", tmp_path / "dry", "--dry_run").output
     )
-    again = ["--output_dir", folders["turned"], "--resume_from_checkpoint", folders["whole"] / "checkpoint-4"]
+    again = ["--output_dir", folders["turned"], "--resume_from_checkpoint", folders["whole"] / "checkpoint-2"]
     ended = trainer("--config", tmp_path / "turned.toml", *again)
     assert ended.code == 0, ended.output
     file = "pytorch_lora_weights.safetensors"
@@ -240,7 +240,7 @@ def test_sources_resume_and_are_the_same_in_any_order(miniature, tmp_path, train
     assert "**Trigger word:** ohwx. Put it into every prompt, for it was in the captions of a part of the pict" in card
     other = run.replaced(source=[{**source[0], "random_flip": False}, source[1]])
     (tmp_path / "other.toml").write_text(other.to_toml(), encoding="utf-8")
-    again = ["--output_dir", tmp_path / "other", "--resume_from_checkpoint", folders["whole"] / "checkpoint-4"]
+    again = ["--output_dir", tmp_path / "other", "--resume_from_checkpoint", folders["whole"] / "checkpoint-2"]
     ended = trainer("--config", tmp_path / "other.toml", *again)
     assert ended.code == 2
     assert "sources" in ended.output

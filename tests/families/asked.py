@@ -1,5 +1,6 @@
 """What the files here ask of a family: its denoiser, a caption's conditioning, latents, and the calls of a pipeline."""
 
+import functools
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.conditioning import Conditioning, stack
+from pipeline.conditioning import Conditioning, Embeddings, stack
 from pipeline.geometry import Size, whole
 
 PROMPT, SIDE = "a red square", 64  # pixels
@@ -18,11 +19,17 @@ def denoiser_of(family, dtype=torch.float32):
     return getattr(family.load(family.denoiser, dtype=dtype), family.denoiser).eval()
 
 
-@torch.no_grad()
 def conditioning_of(family, *captions, geometry=None) -> Conditioning:
-    encoders = family.load_encoders()
     size = family.size_states(geometry or whole(Size.square(SIDE)))
-    return stack([{**family.embed(encoders, caption), **size} for caption in captions])
+    return stack([{**embedded, **size} for embedded in _embedded(family, captions)])
+
+
+@functools.lru_cache(maxsize=8)
+@torch.no_grad()
+def _embedded(family, captions) -> list[Embeddings]:
+    """Read once for all tests of a family, of which each gets a copy, stacked."""
+    encoders = family.load_encoders()
+    return [family.embed(encoders, caption) for caption in captions]
 
 
 def latents(family, pixels=SIDE, count=2, height=None) -> Tensor:

@@ -38,7 +38,7 @@ FILE = "pytorch_lora_weights.safetensors"
 def flags_of(model, folder):
     found = small_flags(model, make_colours(folder / "data"), folder / "cache")
     kind = ["--lora_alpha", "6", "--rank_pattern", "to_k=2", "--lora_layers", "all-linear"]
-    return [*replaced(found, max_train_steps=10), *kind]
+    return [*replaced(found, max_train_steps=8), *kind]
 
 
 @pytest.fixture(params=sorted(registry.NAMES))
@@ -46,12 +46,14 @@ def flags(request, miniature_of, tmp_path):
     return flags_of(miniature_of(request.param), tmp_path)
 
 
-def test_ten_steps_move_every_target_and_a_killed_run_ends_with_the_same_bytes(start, trainer, flags, cache, tmp_path):
-    more = ["--random_flip", "--checkpointing_steps", "3", "--validation_split", "0.25", "--validation_steps", "5"]
+def test_eight_steps_move_every_target_and_a_killed_run_ends_with_the_same_bytes(
+    start, trainer, flags, cache, tmp_path
+):
+    more = ["--random_flip", "--checkpointing_steps", "3", "--validation_split", "0.05", "--validation_steps", "5"]
     more += COLUMNS
     if registry.detect(Path(flags[1])).text_parts:
         more += ["--encoder_dropout", "0.4"]
-    shapes = make_shapes(tmp_path / "shapes", in_columns=True)
+    shapes = make_shapes(tmp_path / "shapes", 12, in_columns=True)
     flags = replaced(flags, num_validation_images=0, train_data_dir=shapes, cache_dir=cache)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     ended = trainer(*flags, *more, "--output_dir", whole)
@@ -149,15 +151,16 @@ def test_a_fresh_process_of_stock_diffusers_draws_the_previews(drawn, miniature_
 def test_an_evaluation_draws_them_too_and_measures_them(drawn, name, kind, tmp_path):
     out, to = drawn / f"{name} {kind}" / "out", tmp_path / "evaluation"
     row = json.loads((out / "samples" / "step-000004" / "index.json").read_text(encoding="utf-8"))[0]
-    (tmp_path / "captions.txt").write_text(f"{row['prompt']}\na blue square\n", encoding="utf-8")
+    captions = [row["prompt"], *(["a blue square"] if name == "sd" else [])]  # how several are counted is no family's
+    (tmp_path / "captions.txt").write_text("\n".join(captions), encoding="utf-8")
     words = ["--captions", str(tmp_path / "captions.txt"), "--seed", str(row["seed"]), "--num_images", "2"]
     assert main(["evaluate", str(out), *words, "--to", str(to)]) == 0
     for which in ("base", "adapted"):
         there = Image.open(to / which / "000000.png")
         assert largest_difference(there, Image.open(out / f"fresh-{which}.png")) <= 1
     found = results.read(to)
-    assert found.found("change", "within_caption").n == 4
-    assert found.n == 2
+    assert found.found("change", "within_caption").n == 2 * len(captions)
+    assert found.n == len(captions)
 
 
 def test_cached_is_live(flags, tmp_path):
@@ -199,7 +202,9 @@ def test_cached_is_live(flags, tmp_path):
 
 def test_a_resume_of_another_family_is_refused(trainer, miniature_of, cache, tmp_path):
     out = tmp_path / "out"
-    flags = replaced(flags_of(miniature_of("flux"), tmp_path), max_train_steps=2, cache_dir=cache)
+    flags = replaced(
+        flags_of(miniature_of("flux"), tmp_path), max_train_steps=2, cache_dir=cache, num_validation_images=0
+    )
     assert trainer(*flags, "--output_dir", out).code == 0
     before = (out / FILE).read_bytes(), status(out)
     flags = replaced(flags, pretrained_model_name_or_path=miniature_of("sd"), max_train_steps=4)

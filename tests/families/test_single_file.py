@@ -22,17 +22,17 @@ FAMILIES = ("sd", "sdxl", "sd3")
 
 
 @pytest.fixture(scope="session", params=FAMILIES)
-def model(request, tmp_path_factory):
-    return _model(request.param, tmp_path_factory.mktemp("models"))
+def model(request, shared):
+    return shared(f"one-file-{request.param}", lambda folder: _model(request.param, folder))
 
 
 @pytest.fixture(scope="session")
-def sd(tmp_path_factory):
-    return _model("sd", tmp_path_factory.mktemp("models"))
+def sd(shared):
+    return shared("one-file-sd", lambda folder: _model("sd", folder))
 
 
 def _model(name, folder):
-    """A miniature as a folder, as a folder of its configuration alone, and as one file."""
+    """Write a miniature as a folder, as a folder of its configuration alone, and as one file."""
     miniature.write(name, folder / "whole")
     pipe = diffusers.DiffusionPipeline.from_pretrained(folder / "whole")
     if name == "sd3":  # see original._sd3
@@ -41,7 +41,6 @@ def _model(name, folder):
         pipe.save_pretrained(folder / "whole")
     shutil.copytree(folder / "whole", folder / "config", ignore=shutil.ignore_patterns("*.safetensors"))
     original.write(pipe, folder / "model.safetensors")
-    return folder
 
 
 def found(file, config, **more):
@@ -105,16 +104,16 @@ def test_a_run_from_one_file_is_the_run_from_its_folder(trainer, model, tmp_path
     folder, file = tmp_path / "from folder", tmp_path / "from file"
     flags = small_flags(model / "whole", make_colours(tmp_path / "data"), tmp_path / "cache")
     # How numbers lie in memory decides the last bit of a sum; see test_batches_of_any_cut for the epsilon.
-    flags = [*replaced(flags, max_train_steps=3), "--checkpointing_steps", "2", "--adam_epsilon", "1e-5"]
+    flags = [*replaced(flags, max_train_steps=2), "--checkpointing_steps", "1", "--adam_epsilon", "1e-5"]
+    assert trainer(*replaced(flags, num_validation_images=0), "--output_dir", folder).code == 0
     flags += ["--validation_prompt", "a red square"]
-    assert trainer(*flags, "--output_dir", folder).code == 0
     flags[1] = str(model / "model.safetensors")
     ended = trainer(*flags, "--single_file_config", model / "config", "--output_dir", file)
     assert ended.code == 0, ended.output
     ours, theirs = load_file(file / FILE), load_file(folder / FILE)
     assert all(torch.allclose(ours[name], value, atol=1e-5) for name, value in theirs.items())
     whole = (file / FILE).read_bytes()
-    shutil.rmtree(file / "checkpoint-3")
+    shutil.rmtree(file / "checkpoint-2")
     (file / FILE).unlink()
     words = ["--single_file_config", model / "config", "--output_dir", file, "--resume_from_checkpoint", "latest"]
     ended = trainer(*flags, *words)
@@ -124,12 +123,13 @@ def test_a_run_from_one_file_is_the_run_from_its_folder(trainer, model, tmp_path
         (file / name).symlink_to(model / name)
     monkeypatch.chdir(file)
     exec(compile(snippet_of((file / "README.md").read_text(encoding="utf-8")), "card", "exec"), {})
-    preview = Image.open(file / "samples" / "step-000003" / "0000.png")
+    preview = Image.open(file / "samples" / "step-000002" / "0000.png")
     assert largest_difference(Image.open("picture.png"), preview) <= 1
 
 
 def test_another_file_of_the_same_name_is_another_base(trainer, sd, tmp_path):
     flags = small_flags(tmp_path / "model.safetensors", make_colours(tmp_path / "data"), tmp_path / "cache")
+    flags = replaced(flags, max_train_steps=1, num_validation_images=0)
     flags += ["--single_file_config", str(sd / "config"), "--output_dir", str(tmp_path / "out")]
     shutil.copy(sd / "model.safetensors", tmp_path)
     assert trainer(*flags).code == 0

@@ -98,7 +98,7 @@ def test_it_is_another_run_and_its_class_is_drawn_anew(small, miniature_v, tmp_p
 def test_a_run_learns_at_the_last_time_and_is_drawn_so(trainer, miniature_v, tmp_path, monkeypatch):
     """The previews, `sample`, and the plain code of card and page; code without the schedule draws another picture."""
     flags = small_flags(miniature_v, make_colours(tmp_path / "data"), tmp_path / "cache")
-    flags = [*replaced(flags, max_train_steps=3), "--validation_prompt", "a red square", "--guidance_rescale", "0.7"]
+    flags = [*replaced(flags, max_train_steps=2), "--validation_prompt", "a red square", "--guidance_rescale", "0.7"]
     out = tmp_path / "out"
     ended = trainer(*flags, FLAG, "--min_timestep", "999", "--snr_gamma", "5", "--output_dir", out)
     assert ended.code == 0, ended.output
@@ -106,7 +106,7 @@ def test_a_run_learns_at_the_last_time_and_is_drawn_so(trainer, miniature_v, tmp
     assert all(0 < row["loss"] < math.inf for row in metrics(out))
     (out / miniature_v.name).symlink_to(miniature_v)
     monkeypatch.chdir(out)
-    preview = Image.open(out / "samples" / "step-000003" / "0000.png")
+    preview = Image.open(out / "samples" / "step-000002" / "0000.png")
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "`ModelSamplingDiscrete` behind the base model, `zsnr` on" in card
     code = snippet_of(card)

@@ -56,6 +56,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "lr_warmup_steps": (None, "1"),
     "max_grad_norm": (None, "0.1"),
 }
+PLACES = {name: place for place, name in enumerate(CHOICES)}
 Pair = tuple[tuple[str, str | None], tuple[str, str | None]]
 
 
@@ -84,32 +85,46 @@ def optimizer_allowed(optimizer: str | None, scheduler: str | None, ema: str | N
     return not options.problems()
 
 
+def pair_of(name: str, value: str | None, other: str, its: str | None) -> Pair:
+    """The two in the order of `CHOICES`."""
+    return ((name, value), (other, its)) if PLACES[name] < PLACES[other] else ((other, its), (name, value))
+
+
+def pairs_of(chosen: dict[str, str | None]) -> set[Pair]:
+    return {((a, chosen[a]), (b, chosen[b])) for a, b in itertools.combinations(CHOICES, 2)}
+
+
+def filled(seed: Pair, left: set[Pair], chance: random.Random) -> dict[str, str | None] | None:
+    """A command line with this pair: one flag after the other gets the value that is new beside most of those before.
+
+    As AETG does it (Cohen et al. 1997, section 3). None where something in it clashes.
+    """
+    decided = dict(seed)
+    rest = [name for name in CHOICES if name not in decided]
+    for name in chance.sample(rest, len(rest)):
+        values = chance.sample(CHOICES[name], len(CHOICES[name]))
+        open_yet = dict.fromkeys(CHOICES) | decided
+        values = [value for value in values if allowed(open_yet | {name: value})] or values
+        before = list(decided.items())
+        new = [sum(pair_of(name, value, *other) in left for other in before) for value in values]
+        decided[name] = values[new.index(max(new))]
+    return decided if allowed(decided) else None
+
+
 def covering() -> tuple[list[dict[str, str | None]], set[Pair]]:
-    """Few command lines that hold every allowed pair of values, found greedily, and the pairs none may hold."""
-    chance = random.Random(0)
-    names = list(CHOICES)
-    left: set[Pair] = {
-        ((a, x), (b, y)) for a, b in itertools.combinations(names, 2) for x in CHOICES[a] for y in CHOICES[b]
-    }
+    """Few command lines that hold every allowed pair of values, and the pairs none may hold."""
+    chance = random.Random(1)
+    left = {((a, x), (b, y)) for a, b in itertools.combinations(CHOICES, 2) for x in CHOICES[a] for y in CHOICES[b]}
     runs, impossible = [], set()
-    while left:
-        seed = min(left, key=str)
-        best: tuple[int, dict[str, str | None]] = (0, {})
-        for _ in range(40):
-            chosen: dict[str, str | None] = dict.fromkeys(names)
-            chosen |= {name: chance.choice(CHOICES[name]) for name in names} | dict(seed)
-            for name in chance.sample(names, len(names)):  # drop what clashes, but never the seed
-                if not allowed(chosen) and name not in dict(seed):
-                    chosen[name] = None
-            if allowed(chosen):
-                held = {((a, chosen[a]), (b, chosen[b])) for a, b in itertools.combinations(names, 2)}
-                best = max(best, (len(held & left), chosen), key=lambda found: found[0])
-        if best[0] == 0:
+    while left:  # flags of many values first: their pairs decide how many lines there are
+        seed = min(left, key=lambda pair: (-len(CHOICES[pair[0][0]]) * len(CHOICES[pair[1][0]]), str(pair)))
+        found = [chosen for _ in range(10) if (chosen := filled(seed, left, chance))]
+        if found:
+            runs.append(max(found, key=lambda chosen: len(pairs_of(chosen) & left)))
+            left -= pairs_of(runs[-1])
+        else:
             impossible.add(seed)
             left.discard(seed)
-            continue
-        runs.append(best[1])
-        left -= {((a, best[1][a]), (b, best[1][b])) for a, b in itertools.combinations(names, 2)}
     return runs, impossible
 
 

@@ -2,13 +2,11 @@
 
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
-from tests.conftest import metrics, next_argv, replaced, status
-from tests.running import Running, wait_until
+from tests.conftest import next_argv, replaced, status
+from tests.running import Running
 
 pytestmark = pytest.mark.invariant
 FILE = "pytorch_lora_weights.safetensors"
@@ -41,15 +39,11 @@ def test_a_stop_in_the_last_step_is_a_stop(trainer, small, tmp_path):
 
 def test_what_reaches_all_processes_stops_the_run_and_not_its_workers(small, tmp_path):
     """As a scheduler or a closed terminal sends it: a worker that died of it would take the run along."""
-    out, log = tmp_path / "out", (tmp_path / "log").open("w")
-    words = [sys.executable, "train_lora.py", *replaced(small, max_train_steps=2000), "--dataloader_num_workers", "1"]
-    with (
-        log,
-        subprocess.Popen(
-            [*words, "--output_dir", str(out)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        ) as process,
-    ):
-        wait_until(lambda: (out / "metrics.jsonl").is_file() and len(metrics(out)) >= 3)
-        os.killpg(process.pid, signal.SIGTERM)
-        assert process.wait(600) == 75, (tmp_path / "log").read_text()
+    out = tmp_path / "out"
+    words = [*replaced(small, max_train_steps=2000), "--dataloader_num_workers", "1", "--output_dir", str(out)]
+    process = Running(words, tmp_path / "log", prepared=os.setsid)
+    process.wait_for_step(out, 3)
+    os.killpg(process.pid, signal.SIGTERM)
+    ended = process.wait()
+    assert ended.code == 75, ended.output
     assert (out / f"checkpoint-{status(out)['step']}" / FILE).is_file()

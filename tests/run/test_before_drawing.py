@@ -20,10 +20,10 @@ def held_by_another():
 
 def test_a_refused_folder_is_refused_before_anything_is_drawn(small, tmp_path, trainer):
     out, drawn = tmp_path / "out", tmp_path / "cache" / "encoded" / "class"
-    own = replaced(small, cache_dir=tmp_path / "cache", num_validation_images=0, max_train_steps=6)
-    flags = [*own, *PRIOR, "--checkpointing_steps", "3"]
+    own = replaced(small, cache_dir=tmp_path / "cache", num_validation_images=0, max_train_steps=2)
+    flags = [*own, *PRIOR, "--lora_layers", "attn2.to_v", "--checkpointing_steps", "1"]
     assert trainer(*flags, "--output_dir", out).code == 0
-    resumed = [*flags, "--output_dir", out, "--resume_from_checkpoint", out / "checkpoint-3"]
+    resumed = [*flags, "--output_dir", out, "--resume_from_checkpoint", out / "checkpoint-1"]
     for other, said in (
         (["--prior_loss_weight", "0.5"], "prior_loss_weight: 1.0 then, 0.5 now"),
         (["--num_inference_steps", "3"], "num_inference_steps: 2 then, 3 now"),

@@ -34,7 +34,8 @@ PRIOR = ["--with_prior_preservation", "--class_prompt", "a square", "--num_class
 @pytest.fixture
 def own(small, tmp_path):
     """A small run with a cache of its own and the pictures of one subject."""
-    return replaced(small, cache_dir=tmp_path / "cache", num_validation_images=0, max_train_steps=6)
+    flags = replaced(small, cache_dir=tmp_path / "cache", num_validation_images=0, max_train_steps=6)
+    return [*flags, "--lora_layers", "attn2.to_v"]
 
 
 def drawn_in(tmp_path):
@@ -100,7 +101,8 @@ def test_the_base_is_guided_as_ever_where_the_adapter_learns_guidance(own, tmp_p
 
 @pytest.mark.parametrize("name", sorted(registry.NAMES))
 def test_every_family_draws_its_class(name, miniature_of, colours, tmp_path):
-    flags = [*small_flags(miniature_of(name), colours, tmp_path / "cache"), *PRIOR[:-1], "2"]
+    flags = replaced(small_flags(miniature_of(name), colours, tmp_path / "cache"), num_inference_steps=1)
+    flags += [*PRIOR[:-1], "2"]
     context = with_drawn_class(prepared(flags, tmp_path / "out"))
     shown = [Image.open(path) for path in drawn_in(tmp_path)]
     assert [picture.size for picture in shown] == [(context.plan.size.width, context.plan.size.height)] * 2
@@ -109,8 +111,9 @@ def test_every_family_draws_its_class(name, miniature_of, colours, tmp_path):
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.25, 0.0])
-def test_the_loss_is_that_of_the_subject_and_so_much_of_the_class(own, tmp_path, weight):
-    flags = [*own, *PRIOR, "--prior_loss_weight", str(weight), "--snr_gamma", "5", "--caption_dropout", "0"]
+def test_the_loss_is_that_of_the_subject_and_so_much_of_the_class(own, cache, tmp_path, weight):
+    flags = [*replaced(own, cache_dir=cache), *PRIOR, "--prior_loss_weight", str(weight)]
+    flags += ["--snr_gamma", "5", "--caption_dropout", "0"]
     context = with_drawn_class(prepared(flags, tmp_path / "out"))
     encode(context)
     models = build.load_models(context)
@@ -132,7 +135,8 @@ def test_the_loss_is_that_of_the_subject_and_so_much_of_the_class(own, tmp_path,
 
 
 def test_a_run_resumes_exactly_draws_nothing_again_and_tells_of_its_class(own, tmp_path, trainer):
-    flags = [*own, *PRIOR, "--checkpointing_steps", "3", "--validation_steps", "3", "--prior_loss_weight", "0.5"]
+    flags = [*replaced(own, max_train_steps=4), *PRIOR, "--prior_loss_weight", "0.5"]
+    flags += ["--checkpointing_steps", "2", "--validation_steps", "2"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     dry = trainer(*flags, "--output_dir", whole, "--dry_run")
     assert dry.code == 0, dry.output
@@ -140,12 +144,12 @@ def test_a_run_resumes_exactly_draws_nothing_again_and_tells_of_its_class(own, t
     first = trainer(*flags, "--output_dir", whole)
     assert first.code == 0, first.output
     assert "Drawing images of the class: 'a square', 20 in all" in first.output
-    again = trainer(*flags, "--output_dir", cut, "--resume_from_checkpoint", whole / "checkpoint-3")
+    again = trainer(*flags, "--output_dir", cut, "--resume_from_checkpoint", whole / "checkpoint-2")
     assert again.code == 0, again.output
     assert "Drawing images of the class" not in again.output
     assert (cut / FILE).read_bytes() == (whole / FILE).read_bytes()
     rows = metrics(whole)
-    assert [row["step"] for row in rows if "of_class" in row] == [3, 6]
+    assert [row["step"] for row in rows if "of_class" in row] == [2, 4]
     assert sum(name.startswith("class-") for row in rows for name in row["ids"]) > 0
     told = json.loads((whole / "result.json").read_text(encoding="utf-8"))["data"]
     assert (told["examples"], told["captions"], sum(told["sizes"].values())) == (8, 8, 8), "of the subject's pictures"
@@ -161,7 +165,7 @@ def test_a_run_resumes_exactly_draws_nothing_again_and_tells_of_its_class(own, t
 
 
 def test_two_processes_draw_and_train_what_one_does(own, tmp_path, trainer, world):
-    flags = dedupe([*own, *PRIOR, "--num_class_images", "40"])
+    flags = dedupe([*replaced(own, max_train_steps=2), *PRIOR, "--num_class_images", "36"])
     two, one = tmp_path / "two", tmp_path / "one"
     first, second = world(2, *flags, "--output_dir", two)
     assert (first.code, second.code) == (0, 0), first.output + second.output
@@ -176,7 +180,7 @@ def test_given_pictures_are_only_measured_where_nothing_else_is_asked_for(own, t
     (tmp_path / "dogs").mkdir()
     for number in range(6):
         picture(number).save(tmp_path / "dogs" / f"{number}.png")
-    flags = [*own, "--validation_steps", "2"]
+    flags = [*replaced(own, max_train_steps=3), "--validation_steps", "1"]
     measured = ["--class_data_dir", tmp_path / "dogs", "--class_prompt", "a dog"]
     with_it, without = tmp_path / "with", tmp_path / "without"
     assert trainer(*flags, "--output_dir", without).code == 0
@@ -257,9 +261,9 @@ def test_pictures_that_the_base_drew_before_count_once(own, tmp_path):
 
 
 def test_how_the_base_draws_is_part_of_what_a_run_is(own, tmp_path, trainer):
-    flags = [*own, *PRIOR, "--checkpointing_steps", "2"]
+    flags = [*replaced(own, max_train_steps=2), *PRIOR, "--checkpointing_steps", "1"]
     assert trainer(*flags, "--output_dir", tmp_path / "out").code == 0
-    again = ["--resume_from_checkpoint", tmp_path / "out" / "checkpoint-2", "--output_dir", tmp_path / "again"]
+    again = ["--resume_from_checkpoint", tmp_path / "out" / "checkpoint-1", "--output_dir", tmp_path / "again"]
     ended = trainer(*replaced(flags, num_inference_steps=3), *again)
     assert ended.code == 2
     assert "num_inference_steps: 2 then, 3 now" in ended.output

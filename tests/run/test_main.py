@@ -25,6 +25,7 @@ from tests.running import Running
 
 pytestmark = pytest.mark.invariant
 FILE = "pytorch_lora_weights.safetensors"
+FEW = ["--lora_layers", "attn2.to_v"]
 
 
 def test_dry_run_prints_the_plan_and_encodes_nothing(trainer, small, tmp_path):
@@ -39,7 +40,8 @@ def test_dry_run_prints_the_plan_and_encodes_nothing(trainer, small, tmp_path):
 def test_a_full_disk_is_said_in_a_sentence(small, tmp_path):
     """No checkpoint is spoken of where there is none, and status.json is as true as a full disk lets it be."""
     out = tmp_path / "out"
-    argv = [*small, "--checkpointing_steps", "5", "--output_dir", str(out)]
+    flags = replaced(small, max_train_steps=3, num_validation_images=0)
+    argv = [*flags, *FEW, "--checkpointing_steps", "2", "--output_dir", str(out)]
     ended = Running(argv, tmp_path / "log", prepared=full_at_a_checkpoint).wait()
     assert ended.code == 1
     last = ended.output.splitlines()[-1]
@@ -124,7 +126,8 @@ def test_a_failure_afterwards_keeps_the_adapter(trainer, small, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "samples").write_text("a file where the pictures should go")
-    ended = trainer(*small, "--output_dir", out, "--resume_from_checkpoint", "latest")
+    flags = replaced(small, max_train_steps=2)
+    ended = trainer(*flags, *FEW, "--output_dir", out, "--resume_from_checkpoint", "latest")
     assert ended.code == 3, ended.output
     assert (out / FILE).is_file()
     assert status(out)["state"] == "incomplete"
@@ -136,7 +139,8 @@ def test_a_failure_afterwards_keeps_the_adapter(trainer, small, tmp_path):
 
 def test_a_folder_that_is_moved_while_the_run_goes_on(small, tmp_path):
     out = tmp_path / "out"
-    ended = Running([*small, "--output_dir", str(out)], tmp_path / "log", prepared=moved_away).wait()
+    flags = replaced(small, max_train_steps=3)
+    ended = Running([*flags, *FEW, "--output_dir", str(out)], tmp_path / "log", prepared=moved_away).wait()
     assert ended.code == 3, ended.output
     last = ended.output.splitlines()[-1]
     assert last.startswith(f"Trained and saved as {out / FILE}, but what was in {out} before is gone: it was moved")
@@ -147,13 +151,13 @@ def test_a_folder_that_is_moved_while_the_run_goes_on(small, tmp_path):
 
 
 def moved_away():
-    """In a run's process: its output folder gets another name at the fifth step."""
+    """In a run's process: its output folder gets another name at the second step."""
     from pipeline.training import loop
 
     step, calls = loop.optimizer_step, iter(range(100))
 
     def moving(engine, state, *given, **more):
-        if next(calls) == 4:
+        if next(calls) == 1:
             (out,) = (Path(word) for flag, word in itertools.pairwise(sys.argv) if flag == "--output_dir")
             out.rename(out.with_name("elsewhere"))
         return step(engine, state, *given, **more)
@@ -189,7 +193,8 @@ def test_clipping_clips(trainer, small, tmp_path):
     moved = []
     for norm in ("1.0", "1e-12"):
         out = tmp_path / norm
-        ended = trainer(*small, "--max_grad_norm", norm, "--adam_weight_decay", "0", "--output_dir", out)
+        flags = replaced(small, max_train_steps=3, num_validation_images=0)
+        ended = trainer(*flags, *FEW, "--max_grad_norm", norm, "--adam_weight_decay", "0", "--output_dir", out)
         assert ended.code == 0, ended.output
         tensors = load_file(out / FILE)
         moved.append(sum(value.norm().item() for name, value in tensors.items() if ".lora_B." in name))
@@ -218,17 +223,17 @@ def test_images_to_compare_with_that_are_trained_on_are_named(trainer, small, co
 def test_what_an_earlier_start_drew_is_forgotten(trainer, small, tmp_path):
     """Its checkpoints gone and started again: its pictures were of weights, perhaps of a base, that are gone too."""
     out = tmp_path / "out"
-    flags = [*small, "--validation_prompt", "a red square", "--output_dir", out]
+    flags = [*replaced(small, max_train_steps=2), *FEW, "--validation_prompt", "a red square", "--output_dir", out]
     assert trainer(*flags).code == 0
-    shutil.rmtree(out / "checkpoint-12")
+    shutil.rmtree(out / "checkpoint-2")
     base = out / "samples" / "base" / "0000.png"
     drawn = base.read_bytes()
-    base.write_bytes((out / "samples" / "step-000012" / "0000.png").read_bytes())
-    shutil.copytree(out / "samples" / "step-000012", out / "samples" / "step-000004")
+    base.write_bytes((out / "samples" / "step-000002" / "0000.png").read_bytes())
+    shutil.copytree(out / "samples" / "step-000002", out / "samples" / "step-000001")
     ended = trainer(*flags, "--resume_from_checkpoint", "latest")
     assert ended.code == 0, ended.output
     assert base.read_bytes() == drawn
-    assert sorted(path.name for path in (out / "samples").glob("step-*")) == ["step-000012"]
+    assert sorted(path.name for path in (out / "samples").glob("step-*")) == ["step-000002"]
 
 
 def test_a_lost_process_is_what_ended_the_run_even_where_the_launcher_stops_the_survivor(monkeypatch, tmp_path, capfd):
