@@ -174,7 +174,7 @@ def test_over_a_half_precision_base_it_is_proven_no_less_exactly(trainer, small,
     """The stock loader gives an adapter the type of the weights it finds: bfloat16 would round it."""
     out = tmp_path / "out"
     # Half precision is emulated on most CPUs.
-    flags = replaced(small, resolution=16, max_train_steps=4, num_validation_images=0)
+    flags = replaced(small, resolution=16, max_train_steps=4, num_validation_images=0, lora_layers="attention+mlp")
     ended = trainer(*flags, "--mixed_precision", "bf16", "--lora_alpha", "6", *kind, "--output_dir", out)
     assert ended.code == 0, ended.output
     assert json.loads((out / "result.json").read_text(encoding="utf-8"))["verification"]["error"] <= 1e-5

@@ -40,8 +40,8 @@ def traced(monkeypatch):
 def test_blocks_are_traced_whole_with_adapters_and_recomputed_activations(
     family, traced, miniature_of, colours, cache, tmp_path
 ):
-    flags = replaced(small_flags(miniature_of(family), colours, cache), max_train_steps=2)
-    flags += ["--gradient_checkpointing", "--lora_layers", "attention"]
+    flags = replaced(small_flags(miniature_of(family), colours, cache), max_train_steps=2, lora_layers="attention")
+    flags += ["--gradient_checkpointing"]
     for name, more in (("eager", []), ("compiled", ["--compile"])):
         assert train_lora.main([*flags, *more, "--output_dir", str(tmp_path / name)]) == 0
     assert len([forward for forward in traced if "Block" in type(getattr(forward, "__self__", None)).__name__]) >= 4
@@ -86,7 +86,7 @@ def test_blocks_hold_nearly_all_of_a_model(any_family, miniature_of):
 @pytest.mark.skipif(compiled.compiler_missing(torch.device("cpu")) is not None, reason="no C++ compiler")
 def test_kernels_from_the_cache_give_the_same_bits(miniature_of, colours, cache, tmp_path):
     """Cold and warm, and twenty losses beside the eager ones."""
-    flags = replaced(small_flags(miniature_of("flux"), colours, cache), max_train_steps=20)
+    flags = replaced(small_flags(miniature_of("flux"), colours, cache), max_train_steps=20, lora_layers="attention+mlp")
     for name, more in (("eager", []), ("cold", ["--compile"]), ("warm", ["--compile"])):
         torch._dynamo.reset()
         assert train_lora.main([*flags, *more, "--output_dir", str(tmp_path / name)]) == 0

@@ -15,7 +15,7 @@ from pipeline.adapter.names import as_in_files
 from pipeline.adapter.options import AdapterOptions
 from pipeline.commands import adapters
 from pipeline.families import registry
-from tests.conftest import dedupe, metrics, replaced
+from tests.conftest import dedupe, in_pairs, metrics, replaced
 
 pytestmark = pytest.mark.invariant
 FILE = "pytorch_lora_weights.safetensors"
@@ -29,13 +29,16 @@ def small(small):
 @pytest.fixture
 def trained(finished_run):
     """A run with ranks and alphas that differ, text encoder included; its folder, not to be changed."""
-    kind = ["--lora_alpha", "6", "--rank_pattern", "attn2.to_k=2,text_encoder.*=3", "--train_text_encoder"]
+    kind = ["--lora_layers", "attention+mlp", "--lora_alpha", "6", "--train_text_encoder"]
+    kind += ["--rank_pattern", "attn2.to_k=2,text_encoder.*=3"]
     return finished_run("--max_train_steps", "4", "--num_validation_images", "0", *kind, name="first")
 
 
-def without_rank(flags: list[str]) -> list[str]:
-    at = flags.index("--rank")
-    return [*flags[:at], *flags[at + 2 :]]
+def left_open(flags: list[str]) -> list[str]:
+    """Without what the file says itself."""
+    return [
+        word for name, value in in_pairs(flags) if name not in ("--rank", "--lora_layers") for word in (name, value)
+    ]
 
 
 @pytest.mark.parametrize("dialect", ["diffusers", "kohya", "folder", "peft"])
@@ -67,7 +70,7 @@ def test_the_live_adapter_is_the_files(trained, miniature, tmp_path, dialect):
 
 def test_a_run_begins_where_the_other_ended_and_goes_on_exactly(trainer, small, trained, tmp_path):
     more = ["--init_lora", trained, "--train_text_encoder", "--checkpointing_steps", "1"]
-    flags = [*replaced(without_rank(small), max_train_steps=2), *more]
+    flags = [*replaced(left_open(small), max_train_steps=2), *more]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     ended = trainer(*flags, "--output_dir", whole)
     assert ended.code == 0, ended.output
@@ -96,7 +99,7 @@ def test_a_run_begins_where_the_other_ended_and_goes_on_exactly(trainer, small, 
 
 def test_dora_is_started_from(trainer, small, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
-    flags = replaced(small, max_train_steps=2)
+    flags = replaced(left_open(small), max_train_steps=2)
     assert trainer(*flags, "--use_dora", "--lora_alpha", "6", "--output_dir", first).code == 0
     ended = trainer(*replaced(flags, learning_rate="1e-12"), "--init_lora", first / FILE, "--output_dir", second)
     assert ended.code == 0, ended.output
@@ -118,7 +121,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(trainer, small, trained, min
         (["--init_lora", trained, "--pretrained_model_name_or_path", miniature_of("sdxl")], "for another model"),
     ]
     for words, said in cases:
-        ended = trainer(*dedupe([*without_rank(small), *words, *out]))
+        ended = trainer(*dedupe([*left_open(small), *words, *out]))
         assert ended.code == 2, ended.output
         assert said in ended.output
         assert "Traceback" not in ended.output

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.invariant
 
 
 FLAGS = [
-    "--num_validation_images", "0", "--max_train_steps", "3", "--lora_layers", "attn2.to_v",
+    "--num_validation_images", "0", "--max_train_steps", "3",
     "--validation_split", "0.5", "--keep", "last", "--shuffle_tags", "--caption_separator", " ",
     "--lora_alpha", "2", "--use_ema", "--guided_target", "cfg",  # what is learnt beside the data is taken out
 ]  # fmt: skip
@@ -101,7 +101,7 @@ def test_a_picture_of_whose_mask_nothing_is_seen_is_left_out(small, tmp_path, tr
     flags = replaced(
         small, train_data_dir=data, cache_dir=tmp_path / "cache", num_validation_images=0, max_train_steps=1
     )
-    more = ["--lora_layers", "attn2.to_v", "--masked_loss", "--no-buckets", "--center_crop", "--validation_split", "0"]
+    more = ["--masked_loss", "--no-buckets", "--center_crop", "--validation_split", "0"]
     ended = trainer(*flags, *more, "--output_dir", tmp_path / "out")
     assert ended.code == 0, ended.output
     assert [suspect.example.name for suspect in suspects.find(tmp_path / "out")].count("03.png") == 0

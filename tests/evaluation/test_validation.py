@@ -117,7 +117,6 @@ FLAGS = [
 def test_the_base_is_the_base_after_a_resume_too(small, tmp_path, trainer):
     """Text encoders that learn have learnt by then."""
     flags = [*replaced(small, num_validation_images=0, max_train_steps=2, learning_rate="1e-2"), "--train_text_encoder"]
-    flags += ["--lora_layers", "attn2.to_v"]
     flags += ["--validation_split", "0.5", "--validation_steps", "1", "--checkpointing_steps", "1", "--keep", "last"]
     make_shapes(tmp_path / "class", 4)
     flags += ["--class_data_dir", tmp_path / "class"]
@@ -136,7 +135,7 @@ def test_the_base_is_the_base_after_a_resume_too(small, tmp_path, trainer):
 
 def test_the_best_is_exported_and_the_last_on_request(small, tmp_path):
     """Where the held-out loss gets worse the best is not the last."""
-    flags = dedupe([*replaced(small, max_train_steps=3), *FLAGS, "--lora_layers", "attn2.to_v"])
+    flags = dedupe([*replaced(small, max_train_steps=3), *FLAGS])
     flags = replaced(flags, validation_steps=1, checkpointing_steps=1)
     best, last = tmp_path / "best", tmp_path / "last"
     ended = Running([*flags, "--output_dir", str(best)], tmp_path / "log", prepared=worse_and_worse).wait()
@@ -170,7 +169,7 @@ def worse_and_worse():
 @pytest.mark.invariant
 def test_patience_ends_a_run_that_gets_no_better_and_it_is_then_complete(trainer, small, tmp_path):
     out = tmp_path / "out"
-    flags = dedupe([*replaced(small, learning_rate=2), *FLAGS])
+    flags = dedupe([*replaced(small, learning_rate=2, lora_layers="attention+mlp"), *FLAGS])
     ended = trainer(*flags, "--early_stopping_patience", "1", "--output_dir", out)
     assert ended.code == 0, ended.output
     losses = [(row["step"], row["validation"]["held_out_loss"]) for row in metrics(out) if "validation" in row]

@@ -37,8 +37,13 @@ FILE = "pytorch_lora_weights.safetensors"
 
 def flags_of(model, folder):
     found = small_flags(model, make_colours(folder / "data"), folder / "cache")
-    kind = ["--lora_alpha", "6", "--rank_pattern", "to_k=2", "--lora_layers", "all-linear"]
-    return [*replaced(found, max_train_steps=8), *kind]
+    return [
+        *replaced(found, max_train_steps=8, lora_layers="all-linear"),
+        "--lora_alpha",
+        "6",
+        "--rank_pattern",
+        "to_k=2",
+    ]
 
 
 @pytest.fixture(params=sorted(registry.NAMES))

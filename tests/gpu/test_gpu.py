@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.conftest import make_colours, metrics, next_argv, replaced, small_flags, status
+from tests.conftest import dedupe, make_colours, metrics, next_argv, replaced, small_flags, status
 
 pytestmark = pytest.mark.gpu
 FILE = "pytorch_lora_weights.safetensors"
@@ -35,7 +35,7 @@ def flags_of(family: str, folder: Path, precision: str) -> list[str]:
 
     miniature.write(family, folder / "model")
     found = small_flags(folder / "model", make_colours(folder / "data"), folder / "cache")
-    return [*replaced(found, max_train_steps=20), "--mixed_precision", precision]
+    return [*replaced(found, max_train_steps=20, lora_layers="attention+mlp"), "--mixed_precision", precision]
 
 
 def result_of(folder: Path) -> dict:
@@ -66,7 +66,7 @@ def killed_at_step_7(start, flags, whole: Path, cut: Path) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_killed_run_ends_with_the_same_bytes_and_a_proven_file(start, tmp_path, family, precision):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    flags = [*flags_of(family, tmp_path, precision), "--checkpointing_steps", "5", "--lora_layers", "all-linear"]
+    flags = replaced([*flags_of(family, tmp_path, precision), "--checkpointing_steps", "5"], lora_layers="all-linear")
     killed_at_step_7(start, flags, whole, cut)
     assert (cut / FILE).read_bytes() == (whole / FILE).read_bytes()
     assert [row["loss"] for row in metrics(cut)] == [row["loss"] for row in metrics(whole)]
@@ -82,7 +82,7 @@ def test_a_killed_run_ends_with_the_same_bytes_and_a_proven_file(start, tmp_path
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_adapter_goes_on_bit_for_bit(start, tmp_path, kind):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    flags = [*flags_of("sdxl", tmp_path, "bf16"), "--checkpointing_steps", "5", *KINDS[kind]]
+    flags = dedupe([*flags_of("sdxl", tmp_path, "bf16"), "--checkpointing_steps", "5", *KINDS[kind]])
     killed_at_step_7(start, flags, whole, cut)
     assert (cut / FILE).read_bytes() == (whole / FILE).read_bytes()
     assert result_of(whole)["verification"]["error"] <= 1e-5
@@ -171,7 +171,9 @@ def test_a_denoiser_of_the_published_size_is_trained_and_proven(tmp_path, model)
     torch.cuda.empty_cache()
     out = tmp_path / "out"
     flags = small_flags(tmp_path / "model", make_colours(tmp_path / "data"), tmp_path / "cache")
-    flags = replaced(flags, resolution=SIZES[model], train_batch_size=1, rank=16, learning_rate="1e-4")
+    flags = replaced(
+        flags, resolution=SIZES[model], train_batch_size=1, rank=16, learning_rate="1e-4", lora_layers="attention+mlp"
+    )
     more = ["--mixed_precision", "bf16", "--gradient_checkpointing", "--output_dir", out]
     torch.cuda.reset_peak_memory_stats()
     assert run_here(*flags, *more) == 0

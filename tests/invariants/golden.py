@@ -69,7 +69,9 @@ def run_family(family: str, folder: Path) -> Trajectory:
     miniature.write(family, folder / "model")
     flags = [*small_flags(folder / "model", make_colours(folder / "data"), folder / "cache"), "--no-buckets"]
     more = ["--random_flip", "--caption_dropout", "0.3", "--output_dir", str(folder / "out")]
-    ended = Running([*replaced(flags, max_train_steps=NUM_STEPS), *more], folder / "log").wait()
+    ended = Running(
+        [*replaced(flags, max_train_steps=NUM_STEPS, lora_layers="attention+mlp"), *more], folder / "log"
+    ).wait()
     assert ended.code == 0, ended.output
     return Trajectory.of(folder / "out")
 

@@ -33,7 +33,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "weighting_scheme": (None, "beta"),
     "preservation_weight": (None, "1"),
     "lora_alpha": (None, "2"),
-    "lora_layers": (None, "to_q,conv1", "attention+mlp", "condition_only"),
+    "lora_layers": ("attention+mlp", "to_q,conv1", "attention", "condition_only"),
     "rank_pattern": (None, "to_*=2"),
     "alpha_pattern": (None, "to_*=3"),
     "use_rslora": (None, *ON),

@@ -22,7 +22,8 @@ EXACT = [
     "--validation_split", "0.25", "--validation_steps", "5", "--use_ema", "--ema_decay", "0.9",
     "--caption_separator", " ", "--shuffle_tags", "--tag_dropout", "0.3", "--caption_variants", "2",
     "--guided_target", "contrastive", "--stratified_timesteps", "--input_perturbation", "0.1", "--loss_type", "huber",
-    "--use_dora", "--lora_dropout", "0.2", "--rank_pattern", "attn2.to_k=8", "--num_validation_images", "0",
+    "--use_dora", "--lora_dropout", "0.2", "--lora_layers", "attention+mlp", "--rank_pattern", "attn2.to_k=8",
+    "--num_validation_images", "0",
 ]  # fmt: skip
 SHORT = ["--checkpointing_steps", "2", "--random_flip", "--caption_dropout", "0.3", "--max_train_steps", "6"]
 

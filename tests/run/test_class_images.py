@@ -34,8 +34,7 @@ PRIOR = ["--with_prior_preservation", "--class_prompt", "a square", "--num_class
 @pytest.fixture
 def own(small, tmp_path):
     """A small run with a cache of its own and the pictures of one subject."""
-    flags = replaced(small, cache_dir=tmp_path / "cache", num_validation_images=0, max_train_steps=6)
-    return [*flags, "--lora_layers", "attn2.to_v"]
+    return replaced(small, cache_dir=tmp_path / "cache", num_validation_images=0, max_train_steps=6)
 
 
 def drawn_in(tmp_path):

@@ -25,11 +25,15 @@ from tests.running import Running
 
 pytestmark = pytest.mark.invariant
 FILE = "pytorch_lora_weights.safetensors"
-FEW = ["--lora_layers", "attn2.to_v"]
 
 
 def test_dry_run_prints_the_plan_and_encodes_nothing(trainer, small, tmp_path):
-    ended = trainer(*replaced(small, cache_dir=tmp_path / "cache"), "--output_dir", tmp_path / "out", "--dry_run")
+    ended = trainer(
+        *replaced(small, cache_dir=tmp_path / "cache", lora_layers="attention+mlp"),
+        "--output_dir",
+        tmp_path / "out",
+        "--dry_run",
+    )
     assert ended.code == 0, ended.output
     assert "12 of 2 examples" in ended.output
     assert "40 layers" in ended.output
@@ -41,7 +45,7 @@ def test_a_full_disk_is_said_in_a_sentence(small, tmp_path):
     """No checkpoint is spoken of where there is none, and status.json is as true as a full disk lets it be."""
     out = tmp_path / "out"
     flags = replaced(small, max_train_steps=3, num_validation_images=0)
-    argv = [*flags, *FEW, "--checkpointing_steps", "2", "--output_dir", str(out)]
+    argv = [*flags, "--checkpointing_steps", "2", "--output_dir", str(out)]
     ended = Running(argv, tmp_path / "log", prepared=full_at_a_checkpoint).wait()
     assert ended.code == 1
     last = ended.output.splitlines()[-1]
@@ -127,7 +131,7 @@ def test_a_failure_afterwards_keeps_the_adapter(trainer, small, tmp_path):
     out.mkdir()
     (out / "samples").write_text("a file where the pictures should go")
     flags = replaced(small, max_train_steps=2)
-    ended = trainer(*flags, *FEW, "--output_dir", out, "--resume_from_checkpoint", "latest")
+    ended = trainer(*flags, "--output_dir", out, "--resume_from_checkpoint", "latest")
     assert ended.code == 3, ended.output
     assert (out / FILE).is_file()
     assert status(out)["state"] == "incomplete"
@@ -140,7 +144,7 @@ def test_a_failure_afterwards_keeps_the_adapter(trainer, small, tmp_path):
 def test_a_folder_that_is_moved_while_the_run_goes_on(small, tmp_path):
     out = tmp_path / "out"
     flags = replaced(small, max_train_steps=3)
-    ended = Running([*flags, *FEW, "--output_dir", str(out)], tmp_path / "log", prepared=moved_away).wait()
+    ended = Running([*flags, "--output_dir", str(out)], tmp_path / "log", prepared=moved_away).wait()
     assert ended.code == 3, ended.output
     last = ended.output.splitlines()[-1]
     assert last.startswith(f"Trained and saved as {out / FILE}, but what was in {out} before is gone: it was moved")
@@ -194,7 +198,7 @@ def test_clipping_clips(trainer, small, tmp_path):
     for norm in ("1.0", "1e-12"):
         out = tmp_path / norm
         flags = replaced(small, max_train_steps=3, num_validation_images=0)
-        ended = trainer(*flags, *FEW, "--max_grad_norm", norm, "--adam_weight_decay", "0", "--output_dir", out)
+        ended = trainer(*flags, "--max_grad_norm", norm, "--adam_weight_decay", "0", "--output_dir", out)
         assert ended.code == 0, ended.output
         tensors = load_file(out / FILE)
         moved.append(sum(value.norm().item() for name, value in tensors.items() if ".lora_B." in name))
@@ -223,7 +227,7 @@ def test_images_to_compare_with_that_are_trained_on_are_named(trainer, small, co
 def test_what_an_earlier_start_drew_is_forgotten(trainer, small, tmp_path):
     """Its checkpoints gone and started again: its pictures were of weights, perhaps of a base, that are gone too."""
     out = tmp_path / "out"
-    flags = [*replaced(small, max_train_steps=2), *FEW, "--validation_prompt", "a red square", "--output_dir", out]
+    flags = [*replaced(small, max_train_steps=2), "--validation_prompt", "a red square", "--output_dir", out]
     assert trainer(*flags).code == 0
     shutil.rmtree(out / "checkpoint-2")
     base = out / "samples" / "base" / "0000.png"

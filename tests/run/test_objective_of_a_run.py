@@ -16,7 +16,7 @@ from pipeline.objective.weighting import Normalized, SNRWeights
 from pipeline.run import build
 from pipeline.run.encode import encode
 from tests.audit.flaws import picture
-from tests.conftest import prepared, small_flags
+from tests.conftest import prepared, replaced, small_flags
 from tests.training.test_guided import moved
 
 pytestmark = pytest.mark.unit
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture
 def flags(miniature, colours, cache):
-    return small_flags(miniature, colours, cache)
+    return replaced(small_flags(miniature, colours, cache), lora_layers="attention+mlp")
 
 
 def task_of(flags, tmp_path):

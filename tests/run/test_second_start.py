@@ -46,7 +46,7 @@ def counts(output):
 def own(small, tmp_path):
     """A run with a cache of its own, whose two steps show every picture."""
     changed = {"train_batch_size": 4, "max_train_steps": 2, "num_validation_images": 0}
-    return [*replaced(small, cache_dir=tmp_path / "cache", **changed), "--center_crop", "--lora_layers", "attn2.to_v"]
+    return [*replaced(small, cache_dir=tmp_path / "cache", **changed), "--center_crop"]
 
 
 def test_a_second_run_decodes_and_hashes_nothing(own, colours, tmp_path):
