@@ -64,7 +64,7 @@ def test_the_lines_on_the_page_draw_its_first_picture_again(trainer, tmp_path):
     (unseen / "metadata.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     ended = trainer(
         "--train_data_dir", shipped.TRAIN, "--evaluation_data_dir", unseen, "--max_train_samples", "16",
-        "--max_train_steps", "4", "--num_inference_steps", "2", "--validation_split", "0",
+        "--max_train_steps", "4", "--train_batch_size", "2", "--num_inference_steps", "2", "--validation_split", "0",
         "--validation_prompt", "a fox", "--num_validation_images", "1",
         "--cache_dir", tmp_path / "cache", "--output_dir", out,
     )  # fmt: skip
