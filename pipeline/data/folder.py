@@ -193,6 +193,7 @@ def hints(contents: Contents) -> list[str]:
     """What lies in a folder that could hold the captions or images that are missed, and the step to take."""
     found = []
     beside: dict[str, list[str]] = {}  # extension -> files called like an image
+    unread: dict[str, list[str]] = {}  # extension -> files of which nothing is known
     stems = keys_of(contents.images)
     for name in contents.others:
         extension = extension_of(name)
@@ -207,12 +208,17 @@ def hints(contents: Contents) -> list[str]:
             found.append(f"{name} is not opened; unpack it, or give a WebDataset as --dataset_name")
         elif extension in (".zip", ".gz", ".tgz", ".7z", ".rar"):
             found.append(f"{name} is not opened; unpack it")
+        elif extension not in (".parquet", ".arrow"):
+            unread.setdefault(extension, []).append(name)
     found += [
         f"{name} looks like a mask; --masked_loss reads it as one" for name in contents.images if mask_of(name) in stems
     ]
     tables = [name for name in contents.others if extension_of(name) in (".parquet", ".arrow")]
     if tables:
         found.append(f"{tables[0]} is a table; give the folder as --dataset_name instead")
+    if not contents.images:
+        kinds = {kind: f"{kind} is not read" if kind else "without an extension it is not read" for kind in unread}
+        found += [f"{names[0]}{_more(names)}: {kinds[kind]}" for kind, names in unread.items()]
     for extension, names in beside.items():
         step = f"--caption_extension {extension} reads such files"
         if extension in (".json", ".npz", ".safetensors"):

@@ -184,3 +184,14 @@ def test_a_folder_that_holds_a_table_says_how_to_read_it(tmp_path):
     assert "holds no usable image" in str(error.value)
     with pytest.raises(DataError, match="or --dataset_name"):
         read_manifest(tmp_path / "train.parquet", DataOptions())
+
+
+def test_where_nothing_is_a_picture_what_there_is_instead_is_named(tmp_path):
+    for name in ("a.mov", "b.mov", "raw"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DataError, match=r"a\.mov and 1 more: \.mov is not read; raw: without an extension it is not"):
+        read_manifest(tmp_path, DataOptions())
+    picture(tmp_path / "c.png", caption=None)
+    with pytest.raises(DataError) as error:
+        read_manifest(tmp_path, DataOptions())
+    assert ".mov" not in str(error.value)
