@@ -45,9 +45,7 @@ def _look(adapter: Path, options: ForgettingOptions, subject: Subject, *, as_jso
         subject.engine,
     )
     judges = judges_of(options, subject, wanted)
-    judge = next((one for one in reversed(judges) if one.features is not None and one.takes_distances), None)
-    if judge is None:
-        raise ConfigError("Nothing measures how far pictures move: name a vision model with --extractor.")
+    judge = measuring(judges)
     column = Column("with the adapter", subject.file, options.scale)
     engine.on_main(lambda: claim(folder, {**subject.facts, **wanted.facts, **column.facts}, "pictures"))
     drawer = Drawer(subject)
@@ -68,6 +66,14 @@ def _look(adapter: Path, options: ForgettingOptions, subject: Subject, *, as_jso
     else:
         say("\n".join([found.words(), *forgetting_page.lines(found), *forgetting_page.advice(found, subject.run)]))
     tell(f"Report   {page}")
+
+
+def measuring(judges: Sequence[Extractor]) -> Extractor:
+    """The last one in whose features distances are taken. Raises ConfigError where there is none."""
+    for judge in reversed(judges):
+        if judge.features is not None and judge.takes_distances:
+            return judge
+    raise ConfigError("Nothing measures how far pictures move: name a vision model with --extractor.")
 
 
 def wanted_of(options: ForgettingOptions, subject: Subject) -> Wanted:

@@ -3,11 +3,15 @@
 import json
 
 import pytest
+import torch
 from PIL import Image
 
 from pipeline.__main__ import main
+from pipeline.commands import forgetting as looking
 from pipeline.commands.evaluation import predictions
+from pipeline.errors import ConfigError
 from pipeline.evaluation import forgetting
+from pipeline.evaluation.extractors.extractor import Extractor
 from pipeline.evaluation.sample import Sampler
 from pipeline.families.checkpoint.source import ModelSource
 from tests.commands.handled import HALF
@@ -52,6 +56,17 @@ def test_what_moved_is_found_and_shown(finished_run, captions, tmp_path, few, ca
     monkeypatch.setattr(Sampler, "draw", None)  # what was drawn is not drawn again
     assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["share"]["value"] == found.share.value
+
+
+def test_distances_are_taken_where_they_mean_something():
+    """Not by the network that the base learnt from, and not by one that only reads."""
+    judges = {
+        name: Extractor(kind=name, name=name, version="1", features=features, takes_distances=takes)
+        for name, features, takes in (("first", torch.ones, True), ("own", torch.ones, False), ("reads", None, True))
+    }
+    assert looking.measuring([judges[name] for name in ("first", "own", "reads")]).name == "first"
+    with pytest.raises(ConfigError, match="name a vision model with --extractor"):
+        looking.measuring([judges["own"], judges["reads"]])
 
 
 def test_at_scale_0_nothing_moves(finished_run, captions, tmp_path, few):
