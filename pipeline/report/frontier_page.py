@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import atomic
-from pipeline.evaluation.frontier.found import FOLDER, Frontier, Row, Setting
+from pipeline.evaluation.frontier.found import FOLDER, Frontier, Row, Setting, nearest_kid
 from pipeline.evaluation.metrics.table import METRICS
 from pipeline.evaluation.picture_sets import kept
 from pipeline.geometry import Size
@@ -156,10 +156,9 @@ def _lead(found: Frontier, origin: str) -> list[str]:
     ]
     if beaten:
         said.insert(1, f"{beaten} ways were dropped early: another one was better at both, beyond chance.")
-    if far:
-        nearest = min(row.kid.value for row in found.rows if row.kid is not None)
+    if far and (nearest := nearest_kid(found.rows)) is not None:
         said.append(
             f"{far} ways draw pictures that are more than twice as far from true ones as the nearest are (KID "
-            f"{nearest:.3f}), beyond both intervals: what falls apart differs too, so they are not on the front."
+            f"{nearest.value:.3f}), beyond both intervals: what falls apart differs too, so they are not on the front."
         )
     return said

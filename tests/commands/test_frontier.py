@@ -16,7 +16,7 @@ from pipeline.commands.frontier.grid import Axes, ways
 from pipeline.commands.frontier.options import METHODS
 from pipeline.commands.wish import wished
 from pipeline.evaluation.frontier import found as records_of
-from pipeline.evaluation.frontier.found import Frontier, Row, Setting, far_apart
+from pipeline.evaluation.frontier.found import Frontier, Row, Setting, far_apart, nearest_kid
 from pipeline.evaluation.sample import Sampler, SampleSettings
 from pipeline.evaluation.statistics import Interval
 from pipeline.geometry import Size
@@ -194,6 +194,7 @@ def test_pictures_that_fall_apart_are_not_diverse():
     assert [one.is_far for one in far_apart([row(None), row(None)])] == [False, False]
     beaten = dataclasses.replace(row(near), is_beaten=True)  # and drew few: no measure for the others
     assert [one.is_far for one in far_apart([beaten, row(far), row(far)])] == [False] * 3
+    assert nearest_kid([beaten, row(far), row(wide), row(None)]) == wide
 
 
 def test_what_cannot_be_compared_is_said(finished_run, captions, tmp_path, capsys):

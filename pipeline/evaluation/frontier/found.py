@@ -116,16 +116,21 @@ def of_adapter(folder: Path) -> Frontier | None:
     return found if all(row.setting.adapter == own for row in found.points.values()) else None
 
 
+def nearest_kid(rows: Sequence[Row]) -> Interval | None:
+    """The least KID to true pictures, of the ways that were not beaten; None where none was measured."""
+    kids = [row.kid for row in rows if row.kid is not None and not row.is_beaten]
+    return min(kids, key=lambda kid: kid.value, default=None)
+
+
 def far_apart(rows: Sequence[Row]) -> tuple[Row, ...]:
     """The rows, with those marked whose KID is twice that of the nearest to true pictures, beyond both intervals.
 
     Pictures that fall apart are most unlike of all, and must not count as diverse. Ways that were beaten are no measure
     of it, for they drew fewer: so the nearest of the others is never far.
     """
-    kids = [row.kid for row in rows if row.kid is not None and not row.is_beaten]
-    if not kids:
+    nearest = nearest_kid(rows)
+    if nearest is None:
         return tuple(rows)
-    nearest = min(kids, key=lambda kid: kid.value)
     limit = max(nearest.high, FAR * nearest.value)
     return tuple(
         dataclasses.replace(row, is_far=row.kid is not None and not row.is_beaten and row.kid.low > limit)
