@@ -50,7 +50,7 @@ def keep(folder: Path, pictures: list[Image.Image], rows: list[dict[str, Any]], 
             if drawn:
                 png_metadata.save_marked(picture, temp / row["file"])
             else:
-                picture.save(temp / row["file"])
+                picture.save(temp / row["file"], compress_level=png_metadata.LEVEL)
         atomic.write_text(temp / INDEX, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
 
     atomic.commit_folder(folder, fill)

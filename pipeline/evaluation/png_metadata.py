@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 NAMESPACE = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 TOOL = "t2i-lora"
+LEVEL = 1  # of compression: a quarter of the time of Pillow's usual 6 for an eighth more bytes
 KEYWORD = "XML:com.adobe.xmp"  # of the chunk of a PNG that holds XMP (XMP specification part 3, section 1.1.5)
 PACKET = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
@@ -33,7 +34,7 @@ def save_marked(picture: Image.Image, path: Path | io.BytesIO) -> None:
     """Save a picture that a model made as PNG, marked as such; equal pictures give equal files."""
     notes = PngImagePlugin.PngInfo()
     notes.add_itxt(KEYWORD, PACKET)
-    picture.save(path, "PNG", pnginfo=notes)
+    picture.save(path, "PNG", pnginfo=notes, compress_level=LEVEL)
 
 
 def says_no_more(picture: Image.Image) -> bool:
