@@ -8,7 +8,6 @@ import dataclasses
 import difflib
 import os
 import re
-import shlex
 import tomllib
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
@@ -188,7 +187,7 @@ def parse(argv: list[str]) -> Command | None:
         run = run.replaced(max_train_steps=None)
     run = run.expanded()
     if config is not None and "output_dir" not in on_line:
-        _require_in_place(config, run)
+        run_toml.require_in_place(config, run.train.output_dir, run.train.resume_from_checkpoint)
     yielding = _yielding(_of_recipe(recipe), table, on_line)
     problems = run.problems()
     problems += ["--learning_rate is for another optimizer"] * ("optimizer" in given and "learning_rate" in yielding)
@@ -200,6 +199,12 @@ def parse(argv: list[str]) -> Command | None:
     if problems := run.problems() + cards.problems(command.card, dry_run=command.dry_run):
         raise ConfigError(problems[0] if len(problems) == 1 else f"{len(problems)} options:\n{listed(problems)}")
     return command
+
+
+def taken(table: dict[str, Any], where: str) -> Run:
+    """The options of a table as the parser takes them. Raises ConfigError for a wrong type or no choice."""
+    run: Run = _parsed(_app([cyclopts.config.Dict(table, allow_unknown=False, source=where)], table.keys()), [], {}).run
+    return run
 
 
 def _parsed(app: App, argv: list[str], doubled: Mapping[str, str]) -> Any:
@@ -287,14 +292,3 @@ def _app(configs: list[Any], given: Set[str]) -> App:
 
 def _path_of(argv: list[str], name: str) -> Path | None:
     return None if (value := command_line.value_of(argv, name)) is None else Path(os.path.expanduser(value))
-
-
-def _require_in_place(config: Path, run: Run) -> None:
-    """Raise ConfigError for the run.toml of a moved run folder: it would be started anew in the old place."""
-    folder, said = config.resolve().parent, Path(run.train.output_dir or ".").resolve()
-    is_run = config.name == "run.toml" and (folder / "status.json").is_file() and any(folder.glob("checkpoint-*"))
-    if run.train.resume_from_checkpoint == "latest" and is_run and folder != said and not said.exists():
-        raise ConfigError(
-            f"{config} says --output_dir {run.train.output_dir}, where there is nothing to go on from; its checkpoints "
-            f"lie in {folder}. Add --output_dir {shlex.quote(str(folder))}"
-        )

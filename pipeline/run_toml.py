@@ -1,6 +1,7 @@
 """run.toml: one key for each flag, and at the end a table [[source]] for each of several sources of data."""
 
 import json
+import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,6 +73,17 @@ def problems(table: Mapping[str, Any], kinds: Mapping[str, FlagKind], where: Pat
         for name in negated
         if kinds.get(name) == "switch"
     ]
+
+
+def require_in_place(config: Path, output_dir: str | None, resume: str | None) -> None:
+    """Raise ConfigError for the run.toml of a moved run folder: it would be started anew in the old place."""
+    folder, said = config.resolve().parent, Path(output_dir or ".").resolve()
+    is_run = config.name == "run.toml" and (folder / "status.json").is_file() and any(folder.glob("checkpoint-*"))
+    if resume == "latest" and is_run and folder != said and not any(said.glob("checkpoint-*")):
+        raise ConfigError(
+            f"{config} says --output_dir {output_dir}, where there is nothing to go on from; its checkpoints "
+            f"lie in {folder}. Add --output_dir {shlex.quote(str(folder))}"
+        )
 
 
 def _spelled(table: Mapping[str, Any], where: str) -> dict[str, Any]:

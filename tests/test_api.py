@@ -3,10 +3,11 @@
 import fcntl
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ import transformers
 from safetensors.torch import load_file
 
 import pipeline
+from pipeline import config
 from pipeline.errors import ConfigError, DataError
-from tests.conftest import status
+from pipeline.run.typed import as_typed
+from tests.conftest import in_pairs, small_flags, status
 from tests.running import SPAWNER
 
 pytestmark = pytest.mark.invariant
@@ -117,3 +120,42 @@ def test_mistakes_are_raised(run, tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         pipeline.train(run.replaced(train_data_dir="nowhere", output_dir=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"lr_scheduler": "cosin"}, 'Invalid value "cosin"'),
+        ({"keep": "bset"}, 'Did you mean "best"'),
+        ({"rank": True}, "rank"),
+        ({"rank": None}, "rank: None is no value"),
+        ({"lora_layers": ["to_q", "to_k"]}, "lora_layers"),
+        ({"max_train_steps": 2.5}, "max_train_steps = 2.5 must be a whole number"),
+        ({"learning_rate": -1.0}, "--learning_rate"),
+    ],
+)
+def test_what_no_flag_takes_is_refused_before_anything_is_made(values, said, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        pipeline.train(pipeline.Run().replaced(train_data_dir=tmp_path, output_dir=out, **values))
+    assert not out.exists()
+    with pytest.raises(ConfigError, match="takes a Run"):
+        pipeline.train({"train_data_dir": "x"})
+
+
+def test_what_a_notebook_writes_is_what_the_command_line_reads(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    numbers = {"learning_rate": np.float32(0.5), "max_train_steps": np.int64(2), "validation_prompt": "a cat"}
+    found = as_typed(pipeline.Run().replaced(output_dir="~/out", **numbers))
+    assert (found.optim.learning_rate, found.train.max_train_steps) == (0.5, 2)
+    assert found.preview.validation_prompt == ("a cat",)
+    assert found.train.output_dir == str(tmp_path / "out")
+
+
+def test_a_run_in_a_thread_trains(miniature, colours, cache, tmp_path):
+    """Where no signal is heard: the handlers stay those of the program."""
+    values = dict(in_pairs(small_flags(miniature, colours, cache)))
+    run = config.parse([word for pair in values.items() for word in pair] + ["--output_dir", str(tmp_path / "out")]).run
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(pipeline.train, run.replaced(max_train_steps=1)).result()
+    assert result.exit_code == 0

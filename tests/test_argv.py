@@ -178,4 +178,7 @@ def test_a_moved_run_is_not_started_again_where_it_was(tmp_path):
         config.parse(words)
     assert parsed(*words, "--output_dir", str(moved)).train.output_dir == str(moved)
     (tmp_path / "before").mkdir()
+    with pytest.raises(ConfigError, match="nothing to go on from"):
+        config.parse(words)
+    (tmp_path / "before" / "checkpoint-2").mkdir()
     assert Path(parsed(*words).train.output_dir) == tmp_path / "before"

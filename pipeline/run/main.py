@@ -12,6 +12,7 @@ from pipeline.config import Command, Run
 from pipeline.console import is_main_process, quiet_libraries, say_error, show_traceback
 from pipeline.run import preflight
 from pipeline.run.dry_run import DryRun
+from pipeline.run.typed import as_typed
 from pipeline.status import State, Status, resume_command
 from pipeline.timer import PhaseTimer
 from pipeline.training.signals import termination_signals
@@ -67,9 +68,7 @@ def train(run: Run) -> "TrainResult":
     Raises ConfigError, DataError or CheckpointError for what the caller can correct, TrainingStopped, or Interrupted.
     A report or an upload that failed is exit_code 3 of the result.
     """
-    problems = run.problems()
-    if problems:
-        raise errors.ConfigError("\n".join(problems))
+    run = as_typed(run)
     status = Status(output_folder(run))
     try:
         result = _run(Command(run, dry_run=False, debug=False), status, PhaseTimer())

@@ -23,8 +23,10 @@ from pipeline.run.preflight import RunData, require_free
 from pipeline.status import Status
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.options import TrainOptions
 
 PATIENCE_SECONDS = 60.0  # with another run in the same output folder, which may be ending
+MARKS = ("run.toml", "status.json", "environment.json")  # one of them lies in every folder that a run began in
 OWN_NAMES = (
     ".export",
     "samples",
@@ -65,7 +67,21 @@ def hold(context: RunContext, checkpoints: Checkpoints) -> Path | None:
     found = checkpoints.find(resume) if resume else None
     if found is not None:
         checkpoints.require_identity(found)
+    _require_own(context.run.train, folder, found)
     return found
+
+
+def _require_own(options: TrainOptions, folder: Path, found: Path | None) -> None:
+    """Raise ConfigError where a run would write over what no run left, or begin anew over a finished one unasked."""
+    there = [name for name in (*OWN_NAMES, FILE) if (folder / name).exists()]
+    there += [path.name for path in checkpoint.existing(folder)]
+    if there and not any(name in there for name in MARKS):
+        raise ConfigError(f"{folder} holds {', '.join(there)} of something else; give another --output_dir.")
+    if options.resume_from_checkpoint is not None and found is None and (folder / FILE).exists():
+        raise ConfigError(
+            f"{folder} holds a finished adapter and no checkpoint to go on from; give another --output_dir, or train "
+            "it anew with --overwrite_output_dir in place of --resume_from_checkpoint."
+        )
 
 
 def claim(context: RunContext, checkpoints: Checkpoints, status: Status) -> Path | None:

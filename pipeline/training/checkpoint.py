@@ -128,7 +128,7 @@ def damage(path: Path) -> str:
         facts = _facts(path)
         if facts.pop("digest") != _digest(facts, path):
             return f"{path / STATE} or {FACTS} beside it is damaged"
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"{path / FACTS} is damaged"
     return ""
 

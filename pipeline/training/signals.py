@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from types import FrameType, TracebackType
 
 from pipeline.errors import EXIT_CTRL_C, EXIT_TERMINATED
@@ -33,8 +34,9 @@ class StopSignal:
         return self._code
 
     def __enter__(self) -> "StopSignal":
-        for number in (signal.SIGINT, *termination_signals()):
-            self._previous[number] = signal.signal(number, self._handle)
+        if threading.current_thread() is threading.main_thread():  # in others signals can be neither heard nor set
+            for number in (signal.SIGINT, *termination_signals()):
+                self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(

@@ -129,6 +129,7 @@ def test_a_rate_that_explodes_stops_the_training_and_spoils_no_file(trainer, sma
 def test_a_failure_afterwards_keeps_the_adapter(trainer, small, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
+    (out / "run.toml").touch()  # a run began here
     (out / "samples").write_text("a file where the pictures should go")
     flags = replaced(small, max_train_steps=2)
     ended = trainer(*flags, "--output_dir", out, "--resume_from_checkpoint", "latest")
@@ -230,6 +231,7 @@ def test_what_an_earlier_start_drew_is_forgotten(trainer, small, tmp_path):
     flags = [*replaced(small, max_train_steps=2), "--validation_prompt", "a red square", "--output_dir", out]
     assert trainer(*flags).code == 0
     shutil.rmtree(out / "checkpoint-2")
+    (out / FILE).unlink()
     base = out / "samples" / "base" / "0000.png"
     drawn = base.read_bytes()
     base.write_bytes((out / "samples" / "step-000002" / "0000.png").read_bytes())
@@ -275,3 +277,24 @@ def test_what_the_first_process_said_before_it_went_stands(tmp_path, monkeypatch
     status.write("training", "step 5")
     main._note(status, ended)
     assert json.loads((tmp_path / "status.json").read_text())["exit_code"] == 1
+
+
+@pytest.mark.parametrize("how", [["--resume_from_checkpoint", "latest"], ["--overwrite_output_dir"]])
+def test_what_no_run_left_is_not_written_over(trainer, small, tmp_path, how):
+    out = tmp_path / "out"
+    (out / "samples").mkdir(parents=True)
+    (out / "samples" / "x.png").write_bytes(b"precious")
+    ended = trainer(*small, "--output_dir", out, *how)
+    assert ended.code == 2
+    assert "holds samples of something else" in ended.output
+    assert [path.name for path in out.rglob("*") if path.is_file() and path.suffix] == ["x.png"]
+
+
+def test_a_finished_adapter_without_checkpoints_is_not_trained_anew_by_a_resume(trainer, small, finished_run, tmp_path):
+    out = Path(shutil.copytree(finished_run(), tmp_path / "out"))
+    shutil.rmtree(out / "checkpoint-12")
+    before = (out / FILE).read_bytes()
+    ended = trainer(*small, "--output_dir", out, "--resume_from_checkpoint", "latest")
+    assert ended.code == 2
+    assert "holds a finished adapter and no checkpoint" in ended.output
+    assert (out / FILE).read_bytes() == before
