@@ -21,6 +21,7 @@ class Status:
         self.folder, self.debug = folder, debug
         self.step = 0
         self.claimed = False
+        self.began_from: str | None = None  # a checkpoint of another folder
 
     def lives(self) -> bool:
         """Whether the file does not say that the run has ended: the first process may have said why before it went."""
@@ -30,11 +31,17 @@ class Status:
             return True
         return found["exit_code"] is None
 
+    def resume_command(self) -> str:
+        """The line that goes on from the last checkpoint of the run, or starts it as it was when there is none."""
+        has_own = self.began_from is None or any(self.folder.glob("checkpoint-[0-9]*"))
+        start = "latest" if has_own else str(self.began_from)
+        return _command("--config", str(self.folder / "run.toml"), "--resume_from_checkpoint", start)
+
     def write(
         self, state: State, message: str, *, exit_code: int | None = None, next_command: str | None = None
     ) -> None:
         """Replace the file; `exit_code` is None while the run lives."""
-        command = next_command if next_command is not None else resume_command(self.folder)
+        command = next_command if next_command is not None else self.resume_command()
         row = {
             "state": state,
             "exit_code": exit_code,
@@ -58,11 +65,6 @@ def _write_over(path: Path, content: str) -> None:
         file.truncate()
         file.flush()
         os.fsync(file.fileno())
-
-
-def resume_command(folder: Path) -> str:
-    """The line that goes on from the last checkpoint of a run, or starts it when there is none."""
-    return _command("--config", str(folder / "run.toml"), "--resume_from_checkpoint", "latest")
 
 
 def launched_by_accelerate() -> bool:

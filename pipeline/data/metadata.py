@@ -74,14 +74,26 @@ def _json_rows(path: Path, name: str, options: DataOptions, problems: list[str])
             continue
         where = f"{name}, line {number}"
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_once)
         except json.JSONDecodeError as error:
             problems.append(f"{where}: not JSON ({error.msg})")
+            continue
+        except ValueError as error:
+            problems.append(f"{where}: {error}")
             continue
         if isinstance(row, dict):
             yield where, row
         else:
             problems.append(f"{where}: {type(row).__name__}, not an object with columns")
+
+
+def _once(pairs: list[tuple[str, object]]) -> Columns:
+    """A row of which no column stands there twice, which JSON would take, the last one alone; else ValueError."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{', '.join(sorted({name for name in names if names.count(name) > 1}))} stands there twice")
+    return row
 
 
 def _parquet_rows(path: Path, name: str, options: DataOptions, problems: list[str]) -> Iterator[tuple[str, Columns]]:
@@ -132,6 +144,8 @@ def _csv_rows(path: Path, name: str, options: DataOptions, problems: list[str]) 
 
 def _require_column(header: list[str], name: str, options: DataOptions) -> None:
     """Raise ValueError if the first line of a table does not name the column of images."""
+    if twice := sorted({cell for cell in header if cell and header.count(cell) > 1}):
+        raise ValueError(f"{name}, line 1: {', '.join(twice)} stands there twice; each column needs a name of its own")
     column = image_column(dict.fromkeys(header), options)
     if column not in header:
         there = ", ".join(cell for cell in header if cell)

@@ -17,7 +17,7 @@ from pipeline.report import dataset, page
 from pipeline.run.context import RunContext
 from pipeline.run.export import Exported
 from pipeline.sharing import documents, hub, publish
-from pipeline.status import Status, resume_command
+from pipeline.status import Status
 from pipeline.timer import PhaseTimer
 from pipeline.training import result
 from pipeline.training.result import RunResult
@@ -71,7 +71,7 @@ def finish(
                 f"Trained and saved as {folder / FILE}, but what was in {folder} before is gone: it was moved or "
                 "removed while the run went on. Move it back first"
             )
-        return incomplete(status, sentence, resume_command(folder))
+        return incomplete(status, sentence, status.resume_command())
     trackers.close()  # what they say comes before the last words
     if run.share.push_to_hub:
         repo = run.share.hub_model_id or folder.resolve().name

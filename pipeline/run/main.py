@@ -13,7 +13,7 @@ from pipeline.console import is_main_process, quiet_libraries, say_error, show_t
 from pipeline.run import preflight
 from pipeline.run.dry_run import DryRun
 from pipeline.run.typed import as_typed
-from pipeline.status import State, Status, resume_command
+from pipeline.status import State, Status
 from pipeline.timer import PhaseTimer
 from pipeline.training.signals import termination_signals
 
@@ -152,4 +152,4 @@ def _note(status: Status, ended: Ending) -> str:
         sentence += f". status.json could not be written ({error.strerror}), so it says what was before"
     if ended.exit_code == errors.EXIT_STOPPED:  # the same again would end the same
         return sentence
-    return f"{sentence}. Go on with: {resume_command(status.folder)}"
+    return f"{sentence}. Go on with: {status.resume_command()}"

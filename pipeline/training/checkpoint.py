@@ -55,6 +55,8 @@ class Checkpoints:
         if which != "latest":
             path = Path(which)
             problem = damage(path)
+            if problem and (inside := existing(path)):
+                problem = f"it is a run; give one of its checkpoints, the last is {inside[-1]}"
             if problem:
                 raise CheckpointError(f"--resume_from_checkpoint {which}: {problem}.")
             return path

@@ -201,3 +201,16 @@ def test_a_table_in_parquet_that_is_none_or_lacks_a_column(folder):
     assert "metadata.parquet, row 2: 'file_name' is empty" in refusal(folder)
     write(folder, "sub/{}.png")
     assert "there are metadata.jsonl and metadata.parquet; keep one" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("metadata.csv", "file_name,text,text\na.png,good,bad\n"),
+        ("metadata.jsonl", '{"file_name": "a.png", "text": "good", "text": "bad"}\n'),
+    ],
+)
+def test_two_columns_of_one_name_are_not_taken_for_one(folder, name, text):
+    (folder / name).write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=f"{name}, line 1: text stands there twice"):
+        read_manifest(folder, DataOptions())
