@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -246,8 +247,10 @@ def _require_one_family(adapters: Iterable[AdapterFile]) -> None:
 
 
 def _refuse_nothing(tensors: dict[str, Tensor]) -> None:
-    """Raise ConfigError where adapters take back what others add."""
+    """Raise ConfigError where adapters take back what others add, or add more than a number can be."""
     found = pairs(tensors).items()
+    if vast := [name for name, (a, b) in found if not math.isfinite(float(a.norm() * b.norm()))]:
+        raise ConfigError(f"With these weights the adapters add more than can be computed with:\n{listed(vast)}")
     gone = [name for name, (a, b) in found if arithmetic.norm(a, b) <= TOLERANCE * float(a.norm() * b.norm())]
     if gone:
         raise ConfigError(f"With these weights the adapters add nothing to some layers:\n{listed(gone)}")

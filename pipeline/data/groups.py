@@ -102,8 +102,9 @@ def _lacks(cells: Mapping[str, Any], column: str, otherwise: str) -> str:
 
 def effective_size(counts: Mapping[float, int]) -> float:
     """So many examples of equal weight say as much as these, of each weight so many (Kish 1965)."""
-    total = sum(weight * number for weight, number in counts.items())
-    return total**2 / sum(weight**2 * number for weight, number in counts.items())
+    largest = max(counts)  # of which the others are shares: a square of it may be no number
+    shares = [(weight / largest, number) for weight, number in counts.items()]
+    return sum(share * number for share, number in shares) ** 2 / sum(share**2 * number for share, number in shares)
 
 
 def require_values(examples: Sequence[Example], column: str, values: Mapping[str, float]) -> None:

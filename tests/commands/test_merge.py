@@ -88,6 +88,7 @@ def test_sums_that_make_no_sense_are_refused(every, family, sdxl, miniature, tmp
         ([(source, 1.0), (paths["kohya"], 1.0)], None, "--base"),
         ([(source, 0.0)], None, "make no sum"),
         ([(source, 1.0), (source, -1.0)], None, "add nothing"),
+        ([(source, 1e38)], None, "add more than can be computed with"),
         ([], None, "make no sum"),
     ]
     for parts, base, said in cases:

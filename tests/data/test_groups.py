@@ -9,6 +9,7 @@ import pytest
 import torch
 from pyarrow import parquet
 
+from pipeline.data import groups
 from pipeline.data.groups import MOST, balance_of
 from pipeline.data.options import DataOptions
 from pipeline.data.reading import read_manifest
@@ -224,3 +225,9 @@ def test_weights_of_values_that_are_none_are_named(text, said):
     (problem,) = DataOptions(weight_column="kind", weight_values=text).problems()
     assert problem.startswith("--weight_values: ")
     assert said in problem
+
+
+@pytest.mark.unit
+def test_a_weight_beside_which_others_are_nothing_counts_as_one():
+    assert groups.effective_size({1e300: 1, 1.0: 9}) == pytest.approx(1)
+    assert groups.effective_size({1e-300: 4}) == pytest.approx(4)
