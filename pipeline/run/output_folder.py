@@ -75,7 +75,8 @@ def _require_own(options: TrainOptions, folder: Path, found: Path | None) -> Non
     """Raise ConfigError where a run would write over what no run left, or begin anew over a finished one unasked."""
     there = [name for name in (*OWN_NAMES, FILE) if (folder / name).exists()]
     there += [path.name for path in checkpoint.existing(folder)]
-    if there and not any(name in there for name in MARKS):
+    goes_on = found is not None and found.resolve().parent == folder.resolve()
+    if there and not goes_on and not any(name in there for name in MARKS):
         raise ConfigError(f"{folder} holds {', '.join(there)} of something else; give another --output_dir.")
     if options.resume_from_checkpoint is not None and found is None and (folder / FILE).exists():
         raise ConfigError(
