@@ -21,7 +21,16 @@ class Status:
         self.folder, self.debug = folder, debug
         self.step = 0
         self.claimed = False
-        self.began_from: str | None = None  # a checkpoint of another folder
+        self._begins_from: str | None = None  # a checkpoint that is named, perhaps of another folder
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether the run has left one."""
+        return any(self.folder.glob("checkpoint-[0-9]*"))
+
+    def goes_on_from(self, resume: str | None) -> None:
+        """Every process knows it: the first may be gone when a survivor says what to type."""
+        self._begins_from = None if resume in (None, "latest") else str(Path(resume).resolve())
 
     def lives(self) -> bool:
         """Whether the file does not say that the run has ended: the first process may have said why before it went."""
@@ -33,8 +42,7 @@ class Status:
 
     def resume_command(self) -> str:
         """The line that goes on from the last checkpoint of the run, or starts it as it was when there is none."""
-        has_own = self.began_from is None or any(self.folder.glob("checkpoint-[0-9]*"))
-        start = "latest" if has_own else str(self.began_from)
+        start = "latest" if self._begins_from is None or self.has_checkpoint else self._begins_from
         return _command("--config", str(self.folder / "run.toml"), "--resume_from_checkpoint", start)
 
     def write(

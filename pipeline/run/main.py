@@ -144,8 +144,7 @@ def _note(status: Status, ended: Ending) -> str:
     if not status.claimed or not (is_main_process() or (ended.exit_code == errors.EXIT_BUG and status.lives())):
         return sentence
     if ended.exit_code in (errors.EXIT_BUG, errors.EXIT_CTRL_C):
-        there = any(status.folder.glob("checkpoint-[0-9]*"))
-        sentence += f". {'The last checkpoint stands' if there else 'There is no checkpoint yet'}"
+        sentence += f". {'The last checkpoint stands' if status.has_checkpoint else 'There is no checkpoint yet'}"
     try:
         status.write(ended.state, sentence, exit_code=ended.exit_code)
     except OSError as error:  # a full disk must not hide the first error

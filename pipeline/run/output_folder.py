@@ -99,8 +99,6 @@ def claim(context: RunContext, checkpoints: Checkpoints, status: Status) -> Path
         if found is not None and is_complete(context, found):
             return found
         status.claimed = True
-        if found is not None and context.run.train.resume_from_checkpoint != "latest":
-            status.began_from = str(found.resolve())
         forget_after(folder / "samples", checkpoint.step_of(found) if found else 0)
         _note_other_threads(folder)
         atomic.write_text(folder / "run.toml", _recorded(context.run))

@@ -81,6 +81,7 @@ def _run_stages(
 ) -> TrainResult:
     folder, engine = context.folder, context.engine
     checkpoints = Checkpoints(folder, identity_of(context), context.run.train.checkpoints_total_limit)
+    status.goes_on_from(context.run.train.resume_from_checkpoint)
 
     def claimed() -> tuple[Path | None, bool]:
         found = claim(context, checkpoints, status)
