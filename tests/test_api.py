@@ -132,6 +132,7 @@ def test_mistakes_are_raised(run, tmp_path):
         ({"lora_layers": ["to_q", "to_k"]}, "lora_layers"),
         ({"max_train_steps": 2.5}, "max_train_steps = 2.5 must be a whole number"),
         ({"learning_rate": -1.0}, "--learning_rate"),
+        ({"source": {"train_data_dir": "a"}}, "source takes a list of tables"),
     ],
 )
 def test_what_no_flag_takes_is_refused_before_anything_is_made(values, said, tmp_path):

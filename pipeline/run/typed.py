@@ -1,5 +1,6 @@
 """What a Python program asks for, checked as if it had been typed."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ def as_typed(run: Run) -> Run:
     defaults = Run().flat()
     if unset := sorted(name for name, value in given.items() if value is None and defaults[name] is not None):
         raise ConfigError(f"{', '.join(unset)}: None is no value; leave it out for the default.")
+    if not all(isinstance(source, Mapping) for source in given[run_toml.TABLES]):
+        raise ConfigError("source takes a list of tables, one for each source, as in source=[{'train_data_dir': 'a'}].")
     apart = {name: given.pop(name) for name in (*SECRETS, run_toml.TABLES)}
     try:
         table = run_toml.parse(run_toml.text_of(given), WHERE)
@@ -28,8 +31,7 @@ def as_typed(run: Run) -> Run:
         raise ConfigError(f"An option holds what no run.toml can hold: {error}.") from error
     if refusals := run_toml.problems(table, KINDS, Path(WHERE)):
         raise ConfigError("\n".join(refusals))
-    typed = config.taken(table, WHERE)
-    typed = typed.replaced(**apart).expanded()
+    typed = config.taken(table, WHERE).replaced(**apart).expanded()
     if problems := typed.problems():
         raise ConfigError("\n".join(problems))
     return typed

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from pipeline.evaluation import png_metadata
+from pipeline.evaluation import picture_sets, png_metadata
 
 pytestmark = pytest.mark.unit
 PREFIX = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
@@ -59,6 +59,14 @@ def test_the_packet_is_where_and_what_the_specifications_say(tmp_path):
         f"{PREFIX}DigitalSourceType": MADE,
         "{http://ns.adobe.com/xap/1.0/}CreatorTool": "t2i-lora",
     }
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_what_is_kept_is_written_at_the_quick_level(tmp_path, drawn):
+    """Which zlib notes at the beginning of a stream (RFC 1950): 0 in the two upper bits of the second byte."""
+    picture_sets.keep(tmp_path / "set", [picture()], [{"file": "0.png"}], drawn=drawn)
+    (first, *_) = [content for kind, content in chunks((tmp_path / "set" / "0.png").read_bytes()) if kind == b"IDAT"]
+    assert first[1] >> 6 == 0
 
 
 def test_equal_pictures_give_equal_files_and_others_do_not(tmp_path):

@@ -72,7 +72,7 @@ def test_a_full_disk_costs_neither_the_old_nor_leaves_half_of_the_new(tmp_path, 
     assert checkpoint.damage(tmp_path / "checkpoint-2") == ""
 
 
-@pytest.mark.parametrize("harm", ["cut", "missing", "flipped", "facts", "number"])
+@pytest.mark.parametrize("harm", ["cut", "missing", "flipped", "facts", "list", "number"])
 def test_damage_is_found(tmp_path, trained, harm):
     checkpoints = Checkpoints(tmp_path, ANY, None)
     save(checkpoints, 2, trained)
@@ -86,6 +86,8 @@ def test_damage_is_found(tmp_path, trained, harm):
         state.write_bytes(state.read_bytes()[:-1] + b"\xff")
     if harm == "facts":
         (tmp_path / "checkpoint-4" / "state.json").write_text("{")
+    if harm == "list":
+        (tmp_path / "checkpoint-4" / "state.json").write_text("[]")
     if harm == "number":
         facts = tmp_path / "checkpoint-4" / "state.json"
         facts.write_text(facts.read_text().replace('"num_worse": 0', '"num_worse": 1'))
