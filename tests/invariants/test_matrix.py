@@ -111,10 +111,14 @@ def filled(seed: Pair, left: set[Pair], chance: random.Random) -> dict[str, str 
     return decided if allowed(decided) else None
 
 
+def every_pair() -> set[Pair]:
+    return {((a, x), (b, y)) for a, b in itertools.combinations(CHOICES, 2) for x in CHOICES[a] for y in CHOICES[b]}
+
+
 def covering() -> tuple[list[dict[str, str | None]], set[Pair]]:
     """Few command lines that hold every allowed pair of values, and the pairs none may hold."""
     chance = random.Random(1)
-    left = {((a, x), (b, y)) for a, b in itertools.combinations(CHOICES, 2) for x in CHOICES[a] for y in CHOICES[b]}
+    left = every_pair()
     runs, impossible = [], set()
     while left:  # flags of many values first: their pairs decide how many lines there are
         seed = min(left, key=lambda pair: (-len(CHOICES[pair[0][0]]) * len(CHOICES[pair[1][0]]), str(pair)))
@@ -132,6 +136,8 @@ RUNS, IMPOSSIBLE = covering()
 
 
 def test_only_what_is_refused_in_a_sentence_is_left_out():
+    assert set().union(*map(pairs_of, RUNS)) == every_pair() - IMPOSSIBLE
+    assert not any(allowed(dict.fromkeys(CHOICES) | dict(pair)) for pair in IMPOSSIBLE)
     together = {tuple(sorted((a, b))) for (a, _), (b, _) in IMPOSSIBLE}
     assert together <= {
         ("lr_scheduler", "optimizer"),
