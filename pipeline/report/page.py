@@ -1,6 +1,7 @@
 """report.html: one self-contained page made from what a run left in its output folder, and from nothing else."""
 
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from pipeline.console import clock
 from pipeline.errors import CheckpointError
 from pipeline.evaluation import results, test_set
 from pipeline.evaluation.extractors import photographs
+from pipeline.evaluation.metrics.measure import Estimate
 from pipeline.evaluation.picture_sets import INDEX, kept
 from pipeline.evaluation.results import Evaluation
 from pipeline.geometry import Size
@@ -57,7 +59,7 @@ def content(folder: Path) -> dict[str, Any]:
         "rows": pictures.test_rows(samples),
         "grid": pictures.grid(samples),
         "previews": pictures.preview_rows(samples),
-        "second_opinion": second_opinion(evaluation),
+        "opinions": opinions(evaluation),
         "metrics": results.rows(evaluation) if evaluation else [],
         "measured_by": measured_by(evaluation) if evaluation else "",
         "chart": charts.curve(
@@ -84,13 +86,13 @@ def again(folder: Path) -> str:
 
 
 def headline(evaluation: Evaluation | None, num_steps: int) -> str:
-    """One sentence for somebody who reads no further."""
-    base = evaluation.found("base", "kid") if evaluation else None
-    adapted = evaluation.found("adapted", "kid") if evaluation else None
-    if evaluation is None or base is None or adapted is None:
+    """One sentence for somebody who reads no further, by a judge that t2i-lora did not train where there is one."""
+    judges = judges_of(evaluation)
+    if evaluation is None or not judges:
         return f"An adapter after {num_steps} steps, proven to load in stock diffusers."
+    base, adapted = judges[0].base, judges[0].adapted
     scope = f"On {evaluation.n} captions of pictures it was never trained on,"
-    if adapted.high < base.low:
+    if judges[0].is_nearer:
         share = max(0.0, adapted.value) / base.value
         return f"{scope} the distance to the reference fell to {share:.0%} of the base model's."
     if adapted.value >= base.value:
@@ -104,21 +106,45 @@ def headline(evaluation: Evaluation | None, num_steps: int) -> str:
     )
 
 
-def second_opinion(evaluation: Evaluation | None) -> str:
-    """What a network trained on photographs says of the same pictures, and that it disagrees where it does."""
-    base, adapted = (
-        evaluation.found(which, "kid", photographs.NAME) if evaluation else None for which in ("base", "adapted")
-    )
-    if evaluation is None or base is None or adapted is None:
+@dataclass(frozen=True)
+class Judge:
+    """How far the pictures of both are from the reference in one extractor's features (KID)."""
+
+    name: str
+    base: Estimate
+    adapted: Estimate
+
+    @property
+    def is_nearer(self) -> bool:
+        """Whether the adapter's are, beyond both intervals."""
+        return self.adapted.high < self.base.low
+
+
+def judges_of(evaluation: Evaluation | None) -> list[Judge]:
+    """Who measured that: first the network trained on photographs, which is not ours, then as the evaluation asked."""
+    if evaluation is None:
+        return []
+    found = []
+    for name in sorted(evaluation.extractors.values(), key=lambda name: name != photographs.NAME):
+        base, adapted = (evaluation.found(which, "kid", name) for which in ("base", "adapted"))
+        if base is not None and adapted is not None:
+            found.append(Judge(name, base, adapted))
+    return found
+
+
+def opinions(evaluation: Evaluation | None) -> str:
+    """Whose word the headline is, and whether the others agree."""
+    judges = judges_of(evaluation)
+    if not judges:
         return ""
-    first = [evaluation.found(which, "kid") for which in ("base", "adapted")]
-    if first[0] == base:
-        return ""  # there is no other
-    nearer = adapted.high < base.low
-    agrees = all(first) and (first[1].high < first[0].low) == nearer  # type: ignore[union-attr]  # `all` said so
-    numbers = f"{adapted.value:.2g} away with the adapter, {base.value:.2g} without (KID)"
-    said = "it is nearer" if nearer else "it is no nearer"
-    return f"{photographs.NAME} {'agrees' if agrees else 'disagrees'}: for that one {said}, {numbers}."
+    first = judges[0]
+    said = [f"So says {first.name}."]
+    for judge in judges[1:]:
+        does = "agrees" if judge.is_nearer == first.is_nearer else "disagrees"
+        it_is = "it is nearer" if judge.is_nearer else "it is no nearer"
+        numbers = f"{judge.adapted.value:.2g} away with the adapter, {judge.base.value:.2g} without (KID)"
+        said.append(f"{judge.name} {does}: for that one {it_is}, {numbers}.")
+    return " ".join(said)
 
 
 def measured_by(evaluation: Evaluation) -> str:

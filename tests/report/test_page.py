@@ -69,7 +69,7 @@ def test_the_headline_claims_only_what_the_intervals_carry():
     assert "proven to load" in page.headline(Evaluation(4, {}, {"adapted": {}}), 300)
 
 
-def test_the_page_says_whether_the_judge_of_photographs_agrees():
+def test_the_judge_that_is_not_ours_has_the_first_word():
     def measured(ours: float, theirs: float) -> str:
         values = {"x": {"base": 8.0, "adapted": ours}, photographs.NAME: {"base": 0.8, "adapted": theirs}}
         sets = {
@@ -79,17 +79,20 @@ def test_the_page_says_whether_the_judge_of_photographs_agrees():
             }
             for which in ("base", "adapted")
         }
-        return page.second_opinion(Evaluation(9, {"judge": "x", "photographs": photographs.NAME}, sets))
+        found = Evaluation(9, {"judge": "x", "photographs": photographs.NAME}, sets)
+        return f"{page.headline(found, 300)} {page.opinions(found)}"
 
-    agrees, disagrees = (f"{photographs.NAME} {word}: for that one" for word in ("agrees", "disagrees"))
-    assert f"{agrees} it is nearer, 0.2 away with the adapter, 0.8 without" in measured(2.0, 0.2)
-    assert f"{disagrees} it is no nearer, 1.1" in measured(2.0, 1.1)
-    assert f"{disagrees} it is nearer, 0.2" in measured(9.0, 0.2)
-    assert f"{agrees} it is no nearer" in measured(9.0, 1.1)
-    assert page.second_opinion(Evaluation(4, {}, {"adapted": {}})) == ""
-    alone = {"kid": Estimate(1.0, 0.9, 1.1, 9, "kid", photographs.NAME)}
-    first = Evaluation(9, {"photographs": photographs.NAME}, {"base": alone, "adapted": alone})
-    assert page.second_opinion(first) == ""  # it is the first, and in the headline
+    whose = f"So says {photographs.NAME}."
+    both = measured(2.0, 0.4)
+    assert "fell to 50% of" in both
+    assert f"{whose} x agrees: for that one it is nearer, 2 away with the adapter, 8 without" in both
+    assert f"{whose} x disagrees: for that one it is nearer, 2" in measured(2.0, 1.1)
+    assert f"{whose} x disagrees: for that one it is no nearer, 9" in measured(9.0, 0.2)
+    assert f"{whose} x agrees: for that one it is no nearer" in measured(9.0, 1.1)
+    assert "no nearer to the reference than the base model is: 1.1 away" in measured(2.0, 1.1)
+    assert page.opinions(Evaluation(4, {}, {"adapted": {}})) == ""
+    alone = {"kid": Estimate(1.0, 0.9, 1.1, 9, "kid", "x")}
+    assert page.opinions(Evaluation(9, {"judge": "x"}, {"base": alone, "adapted": alone})) == "So says x."
 
 
 def test_the_page_says_what_to_install_where_nobody_who_knows_photographs_was_asked():
