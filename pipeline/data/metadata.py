@@ -76,7 +76,8 @@ def _json_rows(path: Path, name: str, options: DataOptions, problems: list[str])
         try:
             row = ROWS.decode(line)
         except json.JSONDecodeError as error:
-            problems.append(f"{where}: not JSON ({error.msg})")
+            rest = "; one object a line, with no comma and nothing else after it" if error.msg == "Extra data" else ""
+            problems.append(f"{where}: not JSON ({error.msg}){rest}")
             continue
         except ValueError as error:
             problems.append(f"{where}: {error}")

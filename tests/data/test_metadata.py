@@ -203,6 +203,11 @@ def test_a_table_in_parquet_that_is_none_or_lacks_a_column(folder):
     assert "there are metadata.jsonl and metadata.parquet; keep one" in refusal(folder)
 
 
+def test_a_comma_after_an_object_is_named(folder):
+    (folder / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "x"},\n', encoding="utf-8")
+    assert "line 1: not JSON (Extra data); one object a line, with no comma" in refusal(folder)
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
