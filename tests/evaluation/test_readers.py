@@ -130,10 +130,14 @@ def test_a_run_is_measured_by_the_model_that_is_named_and_tells_its_trackers(tra
             (event,) = board.Scalars(f"{which}/{name}")
             assert (event.step, event.value) == (12, pytest.approx(estimate["value"], rel=1e-5))
     assert {event.step for event in board.Images("test set")} == {12}
+    judges = [f"kid, {photographs.NAME}", f"kid, {clip_folder.name}"]
+    nearer = [sets["adapted"][judge]["high"] < sets["base"][judge]["low"] for judge in judges]
+    differs = "dis" if nearer[0] != nearer[1] else ""
     page = (out / "report.html").read_text(encoding="utf-8")
     assert f"KID, nearest, CLIP margin: {clip_folder.name};" in page
     assert "KID, nearest: EfficientNet-Lite0" in page
-    assert f'<p class="lead">{markupsafe.escape(photographs.NAME)}' in page  # and whether it agrees
+    assert f'<p class="lead">So says {markupsafe.escape(photographs.NAME)}.' in page
+    assert f"{clip_folder.name} {differs}agrees: for that one it is" in page
 
 
 def test_pictures_that_nothing_measures_are_few(small, clip_folder, tmp_path):
