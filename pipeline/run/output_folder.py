@@ -14,10 +14,12 @@ from pipeline import atomic, records, run_toml, shipped
 from pipeline.adapter.names import FILE
 from pipeline.config import PATHS, Run
 from pipeline.console import tell
-from pipeline.errors import ConfigError
+from pipeline.errors import CheckpointError, ConfigError
 from pipeline.evaluation.previews import forget_after
 from pipeline.notes import grouped
+from pipeline.run import kept_examples
 from pipeline.run.context import RunContext
+from pipeline.run.kept_examples import EXAMPLES_FILE
 from pipeline.run.plan import NOTES_FILE
 from pipeline.run.preflight import RunData, require_free
 from pipeline.status import Status
@@ -34,6 +36,7 @@ OWN_NAMES = (
     "report.html",
     "run.toml",
     "environment.json",
+    EXAMPLES_FILE,
     NOTES_FILE,
     "status.json",
     "metrics.jsonl",
@@ -66,7 +69,7 @@ def hold(context: RunContext, checkpoints: Checkpoints) -> Path | None:
         raise _unwritable(folder, error) from error
     found = checkpoints.find(resume) if resume else None
     if found is not None:
-        checkpoints.require_identity(found)
+        _require_identity(context, checkpoints, found)
     _require_own(context.run.train, folder, found)
     return found
 
@@ -83,6 +86,14 @@ def _require_own(options: TrainOptions, folder: Path, found: Path | None) -> Non
             f"{folder} holds a finished adapter and no checkpoint to go on from; give another --output_dir, or train "
             "it anew with --overwrite_output_dir in place of --resume_from_checkpoint."
         )
+
+
+def _require_identity(context: RunContext, checkpoints: Checkpoints, found: Path) -> None:
+    """Raise CheckpointError with every difference, to the example, if a checkpoint was made by another run."""
+    try:
+        checkpoints.require_identity(found)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{kept_examples.changes_since(found.parent, context.data)}") from error
 
 
 def claim(context: RunContext, checkpoints: Checkpoints, status: Status) -> Path | None:
@@ -103,6 +114,7 @@ def claim(context: RunContext, checkpoints: Checkpoints, status: Status) -> Path
         _note_other_threads(folder)
         atomic.write_text(folder / "run.toml", _recorded(context.run))
         atomic.write_text(folder / "environment.json", json.dumps(environment(context), indent=2) + "\n")
+        kept_examples.write(folder, context.data)
         _write_notes(folder / NOTES_FILE, context.plan.notes)
         status.write("starting", "encoding images and captions")
     except OSError as error:

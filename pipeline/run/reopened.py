@@ -7,7 +7,7 @@ from pipeline import config
 from pipeline.adapter.names import FILE
 from pipeline.config import Command
 from pipeline.errors import ConfigError
-from pipeline.run import preflight
+from pipeline.run import kept_examples, preflight
 from pipeline.run.output_folder import fingerprints, recorded
 from pipeline.run.preflight import RunData
 
@@ -37,5 +37,6 @@ def reopen(folder: Path, adapter: Path | None = None) -> tuple[Command, RunData]
     data = preflight.preflight(command.run, folder)
     before, now = recorded(folder), fingerprints(data)
     if "dataset" not in before or any(before.get(name, now[name]) != now[name] for name in now):
-        raise ConfigError(f"{folder}: the data are no longer those of the run; put them back as they were.")
+        changed = kept_examples.changes_since(folder, data)
+        raise ConfigError(f"{folder}: the data are no longer those of the run; put them back as they were.{changed}")
     return command, data

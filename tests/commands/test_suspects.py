@@ -83,11 +83,13 @@ def test_page_and_list_say_the_same_and_what_is_no_such_run_is_named(out, tmp_pa
     changed = [line.replace("square", "circle") if held_out in line else line for line in lines.splitlines()]
     (colours / "metadata.jsonl").write_text("\n".join(changed), encoding="utf-8")
     assert main(["suspects", str(out)]) == 2
-    assert "the data are no longer those of the run" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "the data are no longer those of the run" in said
+    assert said.rstrip().endswith(f"Of the examples:\n  - {held_out}: something else is written of it")
     (colours / "metadata.jsonl").write_text(lines, encoding="utf-8")
     (colours / "red.png").write_bytes((colours / "teal.png").read_bytes())
     assert main(["suspects", str(out)]) == 2
-    assert "the data are no longer those of the run" in capsys.readouterr().err
+    assert "  - red.png is another picture" in capsys.readouterr().err
 
 
 def test_a_picture_of_whose_mask_nothing_is_seen_is_left_out(small, tmp_path, trainer, capsys):
