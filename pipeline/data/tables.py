@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.data import webdataset
 from pipeline.data.folder import extension_of
 from pipeline.data.images import extensions
 from pipeline.data.options import DataOptions
@@ -76,9 +77,10 @@ def _described(cells: Columns, features: Any) -> Columns:
         found[name] = _class_name(feature.names, value) if isinstance(feature, datasets.ClassLabel) else value
     if KEY not in cells:
         return found
-    of_json = found.pop("json", None)
-    if isinstance(of_json, Mapping):
-        found = {**of_json, **found}
+    keys, of_json = features.get("json"), found.pop("json", None)
+    if isinstance(keys, Mapping):
+        described = of_json if isinstance(of_json, Mapping) else dict.fromkeys(keys)  # which this example lacks
+        found = {**described, **found}
     for name in [name for name in found if name.lower() == "txt"]:
         found["text"] = found.pop(name)
     return {name: value for name, value in found.items() if name not in (KEY, "__url__")}
@@ -133,6 +135,8 @@ def _open_table(options: DataOptions) -> Any:
         is_file = place.suffix.lower() in READERS  # by its name: no dataset of the Hub is called so
         if not place.is_dir() and (is_file or ("/" in name and not may_be_hub_id(name))):
             raise DataError(f"--dataset_name {name} does not exist; give a folder, a file or a Hub id (user/name).")
+        if shards := webdataset.shards_in(place, READERS) if place.is_dir() else {}:
+            return webdataset.load(place, shards, options) if "train" in shards else _refuse_splits(name, list(shards))
         return datasets.load_dataset(name, config, split="train", cache_dir=options.cache_dir)
     except DataError:
         raise
@@ -153,6 +157,8 @@ def _open_file(path: Path, options: DataOptions) -> Any:
         raise DataError(f"--dataset_name {path} describes a folder of images; give --train_data_dir {path.parent}.")
     if reader is None:
         raise DataError(f"--dataset_name {path} is a file of no kind that is read ({', '.join(READERS)}).")
+    if reader == "webdataset":
+        return webdataset.load(path, {"train": [str(path)]}, options)
     return datasets.load_dataset(reader, data_files=str(path), split="train", cache_dir=options.cache_dir)
 
 

@@ -4,9 +4,12 @@ import io
 import json
 import tarfile
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from pipeline.data import webdataset
 from pipeline.data.options import DataOptions
 from pipeline.data.reading import read_manifest
 from pipeline.data.sources import read_sources
@@ -103,10 +106,68 @@ def test_a_bad_image_and_a_missing_caption_are_named(tmp_path):
     assert "a/007: no caption" in str(error.value)
 
 
-def test_what_the_builder_does_not_take_is_said(tmp_path):
+def test_kinds_of_images_may_differ_early_or_late(tmp_path):
+    early, late = [*example(0), *example(1, "jpg")], [pair for number in range(2, 9) for pair in example(number)]
+    write(tmp_path / "early.tar", early)
+    assert captions(read(tmp_path / "early.tar", tmp_path)) == {"a/000": "short 0", "a/001": "short 1"}
+    folder = tmp_path / "late"
+    folder.mkdir()
+    write(folder / "0.tar", late)
+    write(folder / "1.tar", early)
+    found = read(folder, tmp_path, caption_template="{kind}: {text}, {caption}")
+    assert captions(found) == {
+        f"a/{number:03d}": f"{['cat', 'dog'][number % 2]}: short {number}, long {number}" for number in range(9)
+    }
+    pictures = {example.name: Image.open(io.BytesIO(example.source.content())).format for example in found.examples}
+    assert pictures == {f"a/{number:03d}": "JPEG" if number == 1 else "PNG" for number in range(9)}
+
+
+def test_what_an_early_example_lacks_is_named_as_elsewhere(tmp_path):
+    entries = [pair for number in range(3) for pair in example(number)]
+    text, described = entries[1], entries[8]
+    write(tmp_path / "lacks.tar", [pair for pair in entries if pair not in (text, described)])
+    with pytest.raises(DataError, match="a/000: no caption"):
+        read(tmp_path / "lacks.tar", tmp_path)
+    assert set(captions(read(tmp_path / "lacks.tar", tmp_path, missing_caption="skip"))) == {"a/001", "a/002"}
+    with pytest.raises(DataError, match="a/002: no caption"):
+        read(tmp_path / "lacks.tar", tmp_path, caption_column="caption")
+    write(tmp_path / "strange.tar", [entries[0], *entries[3:5], ("a/001.json", b'{"caption": [1]}'), *entries[6:]])
+    with pytest.raises(DataError, match=r"strange\.tar cannot be read \(the \.json files of its examples do not fit"):
+        read(tmp_path / "strange.tar", tmp_path)
+
+
+def test_which_kinds_there_are_is_found_out_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.remembered.FRESH_NS", 0)
     write(tmp_path / "mixed.tar", [*example(0), *example(1, "jpg")])
-    with pytest.raises(DataError, match=r"mixed\.tar cannot be read \(The TAR archives .* same types"):
-        read(tmp_path / "mixed.tar", tmp_path)
+    first = captions(read(tmp_path / "mixed.tar", tmp_path))
+    with monkeypatch.context() as patched:
+        patched.setattr(webdataset, "_kinds", None)
+        assert captions(read(tmp_path / "mixed.tar", tmp_path)) == first
+    write(tmp_path / "mixed.tar", [*example(2), *example(3, "webp")])
+    assert captions(read(tmp_path / "mixed.tar", tmp_path)) == {"a/002": "short 2", "a/003": "short 3"}
+
+
+def test_what_img2dataset_writes_beside_its_shards_is_no_dataset(shards, tmp_path):
+    plain = captions(read(shards, tmp_path))
+    for shard in list(shards.glob("*.tar")):
+        table = pyarrow.table({"url": ["a"], "key": ["000"], "caption": ["x"]})
+        pyarrow.parquet.write_table(table, shard.with_suffix(".parquet"))
+        shard.with_name(f"{shard.stem}_stats.json").write_text('{"count": 1}', encoding="utf-8")
+    assert captions(read(shards, tmp_path)) == plain
+    pyarrow.parquet.write_table(table, shards / "another.parquet")
+    with pytest.raises(DataError, match="no column of images"):
+        read(shards, tmp_path)
+
+
+def test_a_folder_without_a_split_to_train_on(shards, tmp_path):
+    shards.rename(tmp_path / "test")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "test").rename(tmp_path / "set" / "test")
+    with pytest.raises(DataError, match=r"has no train split \(there is test\)"):
+        read(tmp_path / "set", tmp_path)
+    (tmp_path / "set" / "test" / "00000.tar").rename(tmp_path / "set" / "00000-train.tar")
+    (tmp_path / "set" / "test" / "00001.tar").rename(tmp_path / "set" / "00001-test.tar")
+    assert set(captions(read(tmp_path / "set", tmp_path))) == {"a/000", "a/001", "a/002"}
 
 
 def test_in_a_folder_of_images_it_is_pointed_at(shards):
