@@ -12,11 +12,13 @@ from pathlib import Path
 from PIL import ExifTags, Image, ImageColor, ImageOps, UnidentifiedImageError
 
 from pipeline.data import colours
+from pipeline.errors import reason
 from pipeline.geometry import Size
 
 # Pillow only recognises these, or leaves them to another program to draw.
 NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"})
-SIGNED = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM", "QOI")  # told by their first bytes
+SIGNED = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "JPEG2000", "AVIF", "HEIF", "PPM", "QOI")  # by first bytes
+HEIF = (".heic", ".heif", ".hif")
 PNG = b"\x89PNG\r\n\x1a\n"
 TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 TEXTS_OF_USE = (b"XML:com.adobe.xmp", b"Raw profile type exif")  # they may say how the picture is turned
@@ -59,9 +61,13 @@ class Stored:
 
 @functools.cache
 def formats() -> tuple[str, ...]:
-    """The formats that are decoded: all that this Pillow reads by itself."""
+    """The formats that are decoded: all that this Pillow reads by itself, and phones' HEIC where pillow-heif is."""
     Image.preinit()
     Image.init()
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     return tuple(name for name in Image.ID if name not in NOT_DECODED)
 
 
@@ -70,6 +76,12 @@ def extensions() -> frozenset[str]:
     """The extensions of files in these formats, in small letters."""
     decoded = {*formats(), "MPO"}  # which is read as a JPEG with more pictures after it
     return frozenset(extension for extension, name in Image.EXTENSION.items() if name in decoded)
+
+
+def remedy(extension: str) -> str:
+    """What to do about a picture in a format that is not decoded."""
+    is_heif = extension.lower() in HEIF and "HEIF" not in formats()
+    return 'pip install "t2i-lora[heif]", or convert it to PNG' if is_heif else "convert it to PNG"
 
 
 def is_image(path: Path) -> bool:
@@ -144,8 +156,8 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return f"there is no file {error.filename}"
     if type(error) is ValueError:
-        return f"cannot be used: {error}"
-    return f"cannot be decoded ({type(error).__name__}: {error})"
+        return f"cannot be used: {reason(error)}"
+    return f"cannot be decoded ({type(error).__name__}: {reason(error)})"
 
 
 def without_texts(content: bytes) -> bytes:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline.data import captions, metadata
+from pipeline.data import captions, images, metadata
 from pipeline.data.folder import Contents, orphans, stem_of
 from pipeline.data.options import DataOptions
 from pipeline.data.rows import Columns, FileSource, Findings, Row
@@ -21,7 +21,7 @@ def folder_rows(contents: Contents, options: DataOptions, findings: Findings) ->
     """
     tables = _tables(contents, findings)
     for name in contents.unread:
-        text = f"{name}: {Path(name).suffix} is not read; convert it to PNG"
+        text = f"{name}: {Path(name).suffix} is not read; {images.remedy(Path(name).suffix)}"
         if options.on_bad_image == "skip":
             findings.skipped.append(text)
         else:

@@ -96,7 +96,7 @@ def plant(folder: Path, elsewhere: Path) -> dict[str, tuple[str, str]]:
     add("text.jpg", b"this is no picture", caption(101))
     add("nothing.png", b"", caption(102))
     add("huge.png", Image.new("1", (1200, 1000)), caption(103))
-    (folder / "photo.heic").write_bytes(b"heic")
+    (folder / "photo.jxl").write_bytes(b"jxl")
     rows.append({"file_name": "gone.png", "text": caption(104)})
     rows.append({"file_name": "../outside.png", "text": caption(105)})
     rows.append({"file_name": "https://example.org/a.png", "text": caption(106)})
@@ -149,7 +149,7 @@ def plant(folder: Path, elsewhere: Path) -> dict[str, tuple[str, str]]:
         "empty file": ("unreadable", "nothing.png"),
         "too many pixels": ("unreadable", "huge.png"),
         "dangling link": ("unreadable", "dangling.png"),
-        "unread format": ("unread", "photo.heic"),
+        "unread format": ("unread", "photo.jxl"),
         "row without file": ("layout", "gone.png"),
         "row outside": ("layout", "../outside.png"),
         "row with an address": ("layout", "https://example.org/a.png"),

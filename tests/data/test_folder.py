@@ -99,7 +99,7 @@ def test_what_is_left_out_is_named_by_its_kind(tmp_path):
 
 def test_kinds_that_are_not_read_are_an_error_that_can_be_let_through(tmp_path):
     picture(tmp_path / "a.png")
-    for name in ("logo.svg", "phone.HEIC", "photo.dng"):
+    for name in ("logo.svg", "phone.JXL", "photo.dng"):
         (tmp_path / name).write_bytes(b"x")
         (tmp_path / name).with_suffix(".txt").write_text("x", encoding="utf-8")
     with pytest.raises(
@@ -108,7 +108,7 @@ def test_kinds_that_are_not_read_are_an_error_that_can_be_let_through(tmp_path):
         read_manifest(tmp_path, DataOptions())
     assert "3 problem(s)" in str(error.value)
     found = read_manifest(tmp_path, DataOptions(on_bad_image="skip"))
-    assert [line.split(":")[0] for line in found.skipped] == ["logo.svg", "phone.HEIC", "photo.dng"]
+    assert [line.split(":")[0] for line in found.skipped] == ["logo.svg", "phone.JXL", "photo.dng"]
     assert found.notes == ()
 
 

@@ -37,13 +37,13 @@ def test_every_problem_is_named_at_once(colours):
     (colours / "empty.png").write_bytes(b"")
     (colours / "page.jpg").write_text("<html></html>")
     (colours / "extra.png").write_bytes((colours / "red.png").read_bytes())
-    (colours / "phone.heic").write_bytes(b"x")
+    (colours / "phone.jxl").write_bytes(b"x")
     with (colours / "metadata.jsonl").open("a") as file:
         for name in ("cut.png", "empty.png", "page.jpg", "gone.png"):
             file.write(json.dumps({"file_name": name, "text": "something"}) + "\n")
     with pytest.raises(DataError) as error:
         read_manifest(colours, DataOptions())
-    for name in ("cut.png", "empty.png", "page.jpg", "extra.png", "gone.png", "phone.heic"):
+    for name in ("cut.png", "empty.png", "page.jpg", "extra.png", "gone.png", "phone.jxl"):
         assert name in str(error.value)
     assert "red.png" not in str(error.value)
 
