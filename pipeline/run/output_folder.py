@@ -131,18 +131,24 @@ def is_complete(context: RunContext, found: Path) -> bool:
 
     What was changed since may ask for other weights, files, pictures or an upload: then it goes on, if only to its end.
     """
-    path = context.folder / "status.json"
-    status = records.table_in(path) if path.is_file() else {"state": "none"}
-    done = status["state"] == "done" and status["step"] == checkpoint.step_of(found)
-    settings = context.folder / "run.toml"
-    as_before = settings.is_file() and _asked(settings.read_bytes()) == _asked(_recorded(context.run).encode())
+    status, settings = (_left_in(context.folder / name) for name in ("status.json", "run.toml"))
+    done = (status.get("state"), status.get("step")) == ("done", checkpoint.step_of(found))
+    as_before = _asked(settings) == _asked(run_toml.parse(_recorded(context.run), "run.toml"))
     return done and as_before and (context.folder / FILE).is_file()
 
 
-def _asked(settings: bytes) -> dict[str, Any]:
+def _left_in(path: Path) -> dict[str, Any]:
+    """What an earlier start wrote in a file that this one writes anew: nothing of it is needed to go on."""
+    try:
+        return records.table_in(path) if path.is_file() else {}
+    except CheckpointError:
+        tell(f"note: {path} is damaged; it is written anew")
+        return {}
+
+
+def _asked(settings: dict[str, Any]) -> dict[str, Any]:
     """The options of a run.toml but for places, which may have moved with the run."""
-    found = run_toml.parse(settings.decode("utf-8", "replace"), "run.toml")
-    return {name: value for name, value in found.items() if name not in (*PATHS, run_toml.TABLES)}
+    return {name: value for name, value in settings.items() if name not in (*PATHS, run_toml.TABLES)}
 
 
 def _recorded(run: Run) -> str:
@@ -195,8 +201,7 @@ def _write_notes(path: Path, notes: tuple[str, ...]) -> None:
 
 
 def _note_other_threads(folder: Path) -> None:
-    path = folder / "environment.json"
-    before = records.table_in(path)["threads"] if path.is_file() else torch.get_num_threads()
+    before = _left_in(folder / "environment.json").get("threads", torch.get_num_threads())
     if before != torch.get_num_threads():
         tell(f"note: {torch.get_num_threads()} threads now, {before} before: sums are rounded in another order")
 

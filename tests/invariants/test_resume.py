@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import records
 from tests.conftest import dedupe, metrics, next_argv, replaced, status
 from tests.running import Running
 
@@ -242,6 +243,18 @@ def test_a_run_that_was_killed_while_its_file_was_written_goes_on(trainer, ended
     assert again.code == 0, again.output
     assert adapter(folder) == adapter(undisturbed)
     assert not (folder / ".export").exists()
+
+
+def test_damaged_files_that_a_start_writes_anew_do_not_keep_it_from_going_on(trainer, ended, undisturbed):
+    folder, flags = ended
+    for name, damaged in (("status.json", b"[]"), ("environment.json", b"\xff")):
+        (folder / name).write_bytes(damaged)
+    again = trainer(*flags)
+    assert again.code == 0, again.output
+    for name in ("status.json", "environment.json"):
+        assert f"note: {folder / name} is damaged; it is written anew" in again.output
+        assert records.table_in(folder / name)
+    assert adapter(folder) == adapter(undisturbed)
 
 
 def test_a_damaged_checkpoint_is_passed_over_aloud(trainer, ended):
