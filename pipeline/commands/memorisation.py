@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,7 +22,7 @@ from pipeline.commands.places import beside
 from pipeline.commands.sample import folder_of_run
 from pipeline.console import quiet_libraries, say, tell
 from pipeline.data import cache as caches
-from pipeline.data.manifest import Example, Manifest, by_name
+from pipeline.data.manifest import Example, Manifest, by_name, column, views_id_of
 from pipeline.errors import ConfigError
 from pipeline.evaluation import looking, memorisation, on_noise
 from pipeline.evaluation.extractors import photographs
@@ -37,9 +38,9 @@ from pipeline.remembered import cache_folder
 from pipeline.report import memorisation_page
 from pipeline.run import build
 from pipeline.run.context import RunContext, prepare
-from pipeline.run.encode import encode, seen_after
+from pipeline.run.encode import encode
 from pipeline.run.reopened import reopen
-from pipeline.training import checkpoint, result
+from pipeline.training import checkpoint, result, tracking
 
 LEAST = 12  # pictures of each side
 AT_ONCE = 32  # examples whose losses are measured between two looks at the cache
@@ -59,7 +60,7 @@ def look(place: Path, *, limit: int, num_images: int, extractor: str | None, to:
     with quiet_libraries():
         context = prepare(command.run, data, run, yielding=command.yielding)
         try:
-            examples = sides(place, seen_after(context, step_of(place, run)), data.held_out, limit)
+            examples = sides(place, shown_in(run, step_of(place, run), data.manifest), data.held_out, limit)
             judge = extractors.by_name(extractor or photographs.KIND, pictured={}, cache_dir=cache_dir, weights=None)[0]
             sets = drawn(place, folder, examples, num_images)
             answers = asked(context, examples)
@@ -82,6 +83,20 @@ def step_of(place: Path, run: Path) -> int:
     """After which step the weights of a run or a checkpoint were as they lie there."""
     found = None if place == run else checkpoint.NAME.fullmatch(place.resolve().name)
     return int(found[1]) if found is not None else result.read(run).kept_step
+
+
+def shown_in(run: Path, num_steps: int, manifest: Manifest) -> Manifest:
+    """What of its dataset a run has shown in so many steps: by its own record, for its processes decided it too.
+
+    Raises ConfigError without a record, CheckpointError for a damaged one.
+    """
+    if not (run / tracking.FILE).is_file():
+        raise ConfigError(f"{run} has no {tracking.FILE}, which says what was trained on.")
+    ids = {name for row in tracking.read(run) if row.step <= num_steps for name in row.ids}
+    columns = [column(manifest.examples, name) for name in ("id", "copy")]
+    pictures = [views_id_of(*pair) for pair in zip(*columns, strict=True)]
+    seen = {picture for picture, name in zip(pictures, columns[0], strict=True) if name in ids}
+    return manifest.of(np.flatnonzero([picture in seen for picture in pictures]))
 
 
 def sides(place: Path, seen: Manifest, held_out: Manifest | None, limit: int) -> tuple[Example, ...]:
@@ -191,6 +206,8 @@ def compared(
         else:
             what = "cliques" if times > 1 else "by_sameness and cliques"
             reasons.append(f"{what}: --num_images {memorisation.LEAST_CLIQUE} draws enough of each caption")
+    if num_unseen := int((~answers.gains.isfinite()).sum()):
+        reasons.append(f"by_loss: the masks of {num_unseen} pictures let nothing of them be seen")
     if answers.reason is not None:
         reasons.append(f"by_noise: {answers.reason}")
     return Memorisation(
@@ -220,7 +237,8 @@ def compared(
 
 
 def _auc(values: Float[Tensor, " n"]) -> Interval:
-    return memorisation.auc(*values.chunk(2))
+    """Members against others, without those that have no value."""
+    return memorisation.auc(*(half[half.isfinite()] for half in values.chunk(2)))
 
 
 def _cliques(apart: Float[Tensor, "m k k"], examples: Sequence[Example]) -> Cliques:

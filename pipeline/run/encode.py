@@ -5,7 +5,6 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,7 +14,7 @@ from pipeline.data import cache as caches
 from pipeline.data import masks
 from pipeline.data.buckets import only_shown, shown
 from pipeline.data.images import View
-from pipeline.data.manifest import Example, Manifest, column, views_id_of
+from pipeline.data.manifest import Example, column
 from pipeline.data.views import centre_view, distinct_views
 from pipeline.errors import DataError, listed
 from pipeline.evaluation.previews import preview_prompts
@@ -153,22 +152,16 @@ def verified_caption(context: RunContext) -> str:
 
 
 def measured_examples(context: RunContext) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """The held-out examples whose loss is measured, and as many training examples to compare them with."""
-    if context.data.held_out is None:
+    """The held-out examples whose loss is measured, and as many that the run trains on to compare them with."""
+    data, plan = context.data, context.plan
+    if data.held_out is None:
         return (), ()
-    held_out = tuple(context.data.held_out.examples[:MAX_EXAMPLES])
-    return held_out, tuple(context.data.manifest.limited(len(held_out)).examples)
-
-
-def seen_after(context: RunContext, num_steps: int) -> Manifest:
-    """What of its dataset a run has shown after so many steps."""
-    data, sampler = context.data, context.plan.sampler
-    buckets = sampler.shown_by(num_steps)
-    if buckets is sampler.buckets:
-        return data.manifest
-    seen = {example.views_id for example in only_shown(data.shown.examples, buckets) if not example.is_class}
-    own = zip(*(column(data.manifest.examples, name) for name in ("id", "copy")), strict=True)
-    return data.manifest.of(np.flatnonzero([views_id_of(*pair) in seen for pair in own]))
+    held_out = tuple(data.held_out.examples[:MAX_EXAMPLES])
+    if plan.seen is plan.sampler.buckets:
+        return held_out, tuple(data.manifest.limited(len(held_out)).examples)
+    own = (example for example in only_shown(data.shown.examples, plan.seen) if not example.is_class)
+    each = {example.views_id: example for example in own}  # once, however often it counts
+    return held_out, tuple(itertools.islice(each.values(), len(held_out)))
 
 
 def preview_requests(context: RunContext) -> tuple[SampleRequest, ...]:

@@ -7,14 +7,19 @@ import shutil
 import pytest
 import torch
 
+from pipeline import records
 from pipeline.__main__ import main
 from pipeline.adapter.lora import adapted_layers
 from pipeline.commands import memorisation as looking
+from pipeline.data.manifest import Example, Manifest
+from pipeline.data.options import DataOptions
+from pipeline.errors import ConfigError
 from pipeline.evaluation import memorisation
 from pipeline.evaluation.sample import Sampler
 from pipeline.evaluation.statistics import Interval
 from pipeline.evaluation.validation import LossEvaluator
 from pipeline.families.sd import StableDiffusion
+from pipeline.geometry import Size
 from pipeline.run import build
 from pipeline.run.context import prepare
 from pipeline.run.encode import encode
@@ -22,6 +27,7 @@ from pipeline.run.reopened import reopen
 from pipeline.sharing import documents
 from tests.commands.handled import HALF
 from tests.conftest import make_shapes
+from tests.rows import step_row
 from tests.running import Running, World
 from tests.sharing.loopback import TOKEN, Hub
 
@@ -89,6 +95,27 @@ def test_a_run_and_its_checkpoints_are_looked_at(out, capsys, monkeypatch):
     assert earlier.left_out == ("by_sameness and cliques: --num_images 3 draws enough of each caption",)
     assert earlier.by_loss != found.by_loss
     assert earlier.n == 10, "three of the 13 were not shown yet"
+
+
+def test_members_are_what_the_run_wrote_that_it_showed(tmp_path):
+    def example(name, copy=0):
+        return Example(
+            f"{name}-{copy + 1}" if copy else name, name, name, None, (name,), Size(8, 8), DataOptions(), copy
+        )
+
+    manifest = Manifest("data", (example("a"), example("b"), example("c"), example("b", 1), example("d")))
+    with pytest.raises(ConfigError, match=r"no metrics\.jsonl, which says what was trained on"):
+        looking.shown_in(tmp_path, 2, manifest)
+    rows = [step_row(1, ids=("a", "class")), step_row(2, ids=("b-2", "a")), step_row(3, ids=("c", "d"))]
+    text = "".join(json.dumps(records.to_json(row)) + "\n" for row in rows)
+    (tmp_path / "metrics.jsonl").write_text(text, encoding="utf-8")
+    assert [found.id for found in looking.shown_in(tmp_path, 2, manifest).examples] == ["a", "b", "b-2"]
+    assert len(looking.shown_in(tmp_path, 3, manifest).examples) == 5
+
+
+def test_pictures_without_a_loss_are_compared_with_nothing():
+    gains = torch.tensor([0.5, float("nan"), 0.6, 0.1, 0.2, float("nan")])
+    assert looking._auc(gains).value == 1.0
 
 
 def test_what_adapter_and_base_say_of_examples(out, monkeypatch):

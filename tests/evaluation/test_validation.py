@@ -14,7 +14,7 @@ from pipeline.evaluation import validation
 from pipeline.evaluation.statistics import Interval, paired_change, student
 from pipeline.evaluation.validation import NUM_LEVELS
 from pipeline.run import build
-from pipeline.run.encode import encode
+from pipeline.run.encode import encode, measured_examples
 from tests.conftest import dedupe, make_colours, make_shapes, metrics, prepared, replaced, small_flags, status
 from tests.running import Running
 
@@ -90,6 +90,17 @@ def test_the_held_out_are_never_trained_on(measured):
     trained = {example.image_id for example in context.data.manifest.examples}
     assert not trained & {example.image_id for example in context.data.held_out.examples}
     assert {subject.id for subject in found.train_subset} <= {example.id for example in context.data.manifest.examples}
+
+
+@pytest.mark.unit
+def test_what_they_are_compared_with_is_trained_on_however_short_the_run(small, tmp_path):
+    shapes = make_shapes(tmp_path / "shapes", 30)
+    flags = replaced(small, train_data_dir=shapes, max_train_steps=3)
+    context = prepared([*flags, "--validation_split", "0.3"], tmp_path / "out")
+    places = [place.index for step in range(3) for place in context.plan.sampler.step(step)]
+    held_out, compared = measured_examples(context)
+    assert {example.id for example in compared} == {context.data.shown.examples[place].id for place in places}
+    assert 0 < len(compared) < len(held_out)
 
 
 @pytest.mark.reference
