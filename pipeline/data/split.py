@@ -1,5 +1,6 @@
 """Some images are held out of training, chosen by their content, so that what is learnt can be measured."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,9 +36,12 @@ def split(manifest: Manifest, share: float | None, *, yields: bool = False) -> t
             f"--validation_split {share:g} holds out {num_held_out} of {num_images} images (never fewer than "
             f"{MIN_HELD_OUT}), which leaves none to train on; give more images or --validation_split 0."
         )
-    held_out = _chosen(at(manifest.examples, last), num_held_out)[numbers]
+    chosen, remark = _chosen(at(manifest.examples, last), num_held_out)
+    held_out = chosen[numbers]
     kept_apart = at(manifest.examples, np.flatnonzero(held_out))
-    return manifest.of(np.flatnonzero(~held_out)), Manifest(manifest.origin, kept_apart).distinct()
+    trained = manifest.of(np.flatnonzero(~held_out))
+    trained = dataclasses.replace(trained, notes=(*trained.notes, remark)) if remark else trained
+    return trained, Manifest(manifest.origin, kept_apart).distinct()
 
 
 def images_of(manifest: Manifest) -> tuple[Places, Int64[np.ndarray, " m"]]:
@@ -54,18 +58,30 @@ def images_of(manifest: Manifest) -> tuple[Places, Int64[np.ndarray, " m"]]:
     return numbers, order[is_last]
 
 
-def _chosen(images: Sequence[Example], number: int) -> Bool[np.ndarray, " m"]:
-    """The first so many images, those that are nearly the same together; a group of more than that is trained on."""
+def _chosen(images: Sequence[Example], number: int) -> tuple[Bool[np.ndarray, " m"], str]:
+    """The first images, at most so many, those that are nearly the same together; and a remark where that is not so.
+
+    Where such groups are too large for it, the smallest are held out, if they are half of the images at most.
+    """
     sketches = letters(images, "sketch")
     firsts = np.arange(len(images)) if sketches is None or not sketches.size else groups(sketches)
-    sizes, chosen, found = np.bincount(firsts), np.zeros(len(images), dtype=bool), 0
-    for first in np.flatnonzero(sizes):
-        if found >= number:
-            break
-        if sizes[first] <= number and found + sizes[first] < len(images):
+    sizes, chosen = np.bincount(firsts), np.zeros(len(images), dtype=bool)
+    found, least = 0, min(number, MIN_HELD_OUT)
+    places = np.flatnonzero(sizes)
+    for first in places:
+        if found + sizes[first] <= number:
             chosen[first] = True
-            found += sizes[first]
-    return chosen[firsts] if found >= min(number, MIN_HELD_OUT) else np.arange(len(images)) < number
+            found += int(sizes[first])
+    rest = places[~chosen[places]]
+    for first in rest[np.argsort(sizes[rest], kind="stable")]:
+        if found < least and found + sizes[first] <= len(images) // 2:
+            chosen[first] = True
+            found += int(sizes[first])
+    if found < least:
+        alike = f"{sizes.max()} of {len(images)} images are nearly the same"
+        return np.arange(len(images)) < number, f"{alike}, so near copies of what is trained on are held out"
+    more = f"{found} of {len(images)} images are held out, not {number}: near copies stay together"
+    return chosen[firsts], more if found > number else ""
 
 
 def rank_of(image_id: str) -> str:

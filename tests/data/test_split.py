@@ -79,7 +79,37 @@ def test_near_copies_go_the_same_way(tmp_path):
         dataclasses.replace(example, sketch=manifest.examples[0].sketch) for example in manifest.examples
     ))  # fmt: skip
     train, held = split(alike, 0.1)
-    assert len(held.examples) == 8  # all the same to this eye: then as if nothing were
+    assert len(held.examples) == 8  # all the same to this eye: then as if nothing were, and it is said
+    assert train.notes[-1] == "80 of 80 images are nearly the same, so near copies of what is trained on are held out"
+
+
+def in_groups(tmp_path, sizes) -> Manifest:
+    """So many images in each group of near copies, by a picture of their own."""
+    sketches = [near.sketch_of(picture(number).convert("RGB")) for number in range(len(sizes))]
+    of = [number for number, size in enumerate(sizes) for _ in range(size)]
+    plain = manifest_of(tmp_path, len(of))
+    examples = [
+        dataclasses.replace(e, sketch=sketches[n], name=f"{n}") for n, e in zip(of, plain.examples, strict=True)
+    ]
+    return dataclasses.replace(plain, examples=tuple(examples))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "share", "held_out", "said"),
+    [
+        ([16, 16, 16], 0.1, 16, "16 of 48 images are held out, not 5: near copies stay together"),
+        ([3] * 15, 0.1, 6, "6 of 45 images are held out, not 4: near copies stay together"),
+        ([3] * 20, 0.1, 6, ""),
+        ([30, 20], 0.1, 20, "20 of 50 images are held out, not 5: near copies stay together"),
+        ([30, 5, 5], 0.1, 5, "5 of 40 images are held out, not 4: near copies stay together"),
+        ([1, 1, 1, 1, 4], 0.5, 4, ""),
+    ],
+)
+def test_groups_of_near_copies_are_held_out_whole_and_no_more_than_must_be(tmp_path, sizes, share, held_out, said):
+    train, held = split(in_groups(tmp_path, sizes), share)
+    assert not {e.name for e in train.examples} & {e.name for e in held.examples}
+    assert len(held.examples) == held_out
+    assert train.notes == ((said,) if said else ())
 
 
 def test_pictures_that_only_share_their_ground_are_not_near(tmp_path):
