@@ -34,11 +34,3 @@ def fingerprint_of(
             if path.is_file():
                 pieces.append(f"{path.relative_to(folder).as_posix()} {digest_of(path)}")
     return digest("\n".join(pieces).encode())
-
-
-def fingerprint_of_adapter(place: str | None) -> str | None:
-    """A hash of an adapter, which is a file or a folder of files; None where there is none."""
-    if place is None:
-        return None
-    path = Path(place)
-    return digest_of_file(path) if path.is_file() else fingerprint_of(path.parent, [path.name])

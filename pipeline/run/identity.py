@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from pipeline.adapter.files.reader import fingerprint_of
 from pipeline.data.class_images import num_to_draw
 from pipeline.data.manifest import column
 from pipeline.data.sources import by_source
-from pipeline.hashing import digest, fingerprint_of_adapter
+from pipeline.hashing import digest
 from pipeline.run.context import RunContext
 from pipeline.training.identity import Identity
 
@@ -179,7 +180,7 @@ def identity_of(context: RunContext, undecided: frozenset[str] = frozenset()) ->
         "held_out": data.held_out.fingerprint if data.held_out else None,
         "base_model": family.source.fingerprint((family.denoiser, "scheduler")),
         "encoders": digest((context.cache.image_encoder + context.cache.text_encoder).encode()),
-        "start": fingerprint_of_adapter(context.run.adapter.init_lora),
+        "start": fingerprint_of(context.run.adapter.init_lora),
         "num_steps": plan.num_steps,
         "global_batch": plan.global_batch,
         **_drawing(context),

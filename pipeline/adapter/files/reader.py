@@ -40,6 +40,7 @@ from pipeline.adapter.names import (
 )
 from pipeline.errors import CheckpointError, ConfigError, listed
 from pipeline.families.meta import Layers
+from pipeline.hashing import digest, digest_of_file
 
 PEFT_CONFIG, PEFT_FILE = "adapter_config.json", "adapter_model.safetensors"
 HEADER_CONFIG = "lora_adapter_metadata"  # diffusers' entry in the header: '<component>.<field of LoraConfig>'
@@ -109,6 +110,34 @@ def parse(path: Path, layers: Layers | None, rank: int | None = None) -> Adapter
     return AdapterFile(tensors, alphas or own, format_, header, path, notes)
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files that are read of an adapter, in an order of their own: of a run's folder only the adapter's.
+
+    Raises CheckpointError for a folder without any.
+    """
+    if not path.is_dir():
+        return [path.with_name(PEFT_CONFIG), path] if path.name == PEFT_FILE else [path]
+    if (path / FILE).is_file():
+        return [path / FILE]
+    folders = [path] if (path / PEFT_CONFIG).is_file() else [path / name for name in COMPONENTS]
+    found = [one / name for one in folders if (one / PEFT_CONFIG).is_file() for name in (PEFT_CONFIG, PEFT_FILE)]
+    if not found:
+        raise CheckpointError(f"{path} holds neither {FILE} nor {PEFT_CONFIG}; give the file of an adapter.")
+    return found
+
+
+def fingerprint_of(place: str | None) -> str | None:
+    """A hash of what is read of an adapter, wherever it lies; None where there is none."""
+    if place is None:
+        return None
+    path = Path(place)
+    found = files_of(path)
+    if len(found) == 1:
+        return digest_of_file(found[0])
+    root = path if path.is_dir() else path.parent
+    return digest("\n".join(f"{file.relative_to(root).as_posix()} {digest_of_file(file)}" for file in found).encode())
+
+
 def without_zeros(file: AdapterFile) -> AdapterFile:
     """The same without layers that add nothing. Raises CheckpointError if none is left."""
     dora = {layer_of(name) for name in file.tensors if is_magnitude(name)}  # its magnitude does something by itself
@@ -131,13 +160,13 @@ def without_zeros(file: AdapterFile) -> AdapterFile:
 
 
 def _of_folder(folder: Path, layers: Layers | None, rank: int | None) -> AdapterFile:
-    if (folder / FILE).is_file():
-        return parse(folder / FILE, layers, rank)
-    if (folder / PEFT_CONFIG).is_file():
+    found = files_of(folder)
+    if len(found) == 1:
+        return parse(found[0], layers, rank)
+    folders = list(dict.fromkeys(file.parent for file in found))
+    if folders == [folder]:
         return _of_peft(folder, layers)
-    parts = [_of_peft(folder / name, layers) for name in COMPONENTS if (folder / name / PEFT_CONFIG).is_file()]
-    if not parts:
-        raise CheckpointError(f"{folder} holds neither {FILE} nor {PEFT_CONFIG}; give the file of an adapter.")
+    parts = [_of_peft(one, layers) for one in folders]
     tensors = {name: value for part in parts for name, value in part.tensors.items()}
     alphas = {name: value for part in parts for name, value in part.alphas.items()}
     header = {f"{part.path.name}/{name}": text for part in parts for name, text in part.header.items()}
