@@ -1,6 +1,7 @@
 """The table of metrics: what is measured on which set, and that a new row is all that a new metric needs."""
 
 import dataclasses
+import functools
 import json
 import shutil
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from pipeline.evaluation import looking, results, test_set
 from pipeline.evaluation.extractors import photographs
 from pipeline.evaluation.extractors.extractor import Extractor
 from pipeline.evaluation.metrics.adherence import margins
-from pipeline.evaluation.metrics.compared import Compared
+from pipeline.evaluation.metrics.compared import Compared, Seen
 from pipeline.evaluation.metrics.distances import kid
 from pipeline.evaluation.metrics.measure import change_of
 from pipeline.evaluation.metrics.neighbours import own_is_nearest
@@ -98,6 +99,21 @@ def test_where_all_change_alike_that_is_no_certainty(folders):
     found = change_of(all_of_them, sides["now"], sides["before"])
     assert found.value == 1
     assert 0 < found.low < 0.7 < found.high <= 1
+
+
+@pytest.mark.parametrize("name", ["precision", "recall", "coverage"])
+@pytest.mark.parametrize("moved", [0.0, 50.0])
+def test_where_neighbours_say_all_or_none_their_change_has_a_width(name, moved):
+    draw = functools.partial(torch.randn, 24, 8, generator=torch.Generator().manual_seed(0))
+    centres = draw()
+    judge = Extractor(kind="vision", name="v", version="1", features=lambda _: torch.empty(0))
+    true, now, before = (
+        Seen(groups=torch.arange(24), prompts=("",) * 24, files=("",) * 24, features=centres + 0.3 * draw() + by)
+        for by in (0.0, 0.0, moved)
+    )
+    change = change_of(METRICS[name], Compared(now, true, judge), Compared(before, true, judge))
+    assert change.value == (1.0 if moved else 0.0)
+    assert change.low < change.value - 0.1 < change.value <= change.high
 
 
 def test_a_network_trained_on_photographs_is_asked_where_it_is_there(folders):

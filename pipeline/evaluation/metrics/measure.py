@@ -105,7 +105,13 @@ def change_of(metric: Metric, now: Compared, before: Compared, confidence: float
     def without(out: Int[Tensor, " k"]) -> float:
         return value(now.without(out)) - value(before.without(out))
 
-    return jackknifed(value(now) - value(before), len(now.pictures), _families(now), without, confidence)
+    change = jackknifed(value(now) - value(before), len(now.pictures), _families(now), without, confidence)
+    if not metric.is_share:
+        return change
+    # Of such shares (neighbours within balls) the jackknife alone held the mean change in 41 to 59 % of simulations.
+    count = now.pictures.num_captions
+    coins = difference(*(share(value(side) * count, count, confidence) for side in (now, before)))
+    return dataclasses.replace(change, low=min(change.low, coins.low), high=max(change.high, coins.high))
 
 
 def _families(given: Compared) -> list[list[Int[Tensor, "..."]]]:
