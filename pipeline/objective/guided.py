@@ -5,7 +5,8 @@ u + w (c - u), at two predictions a step. A model that learns this very point an
 saying so have been published; all have the fixed point u + s (c - u), with s the scale that is asked for:
 
     model guidance   target + (1 - 1/s) (prediction - u)     Tang et al. 2025 (arXiv 2502.12154), w = 1 - 1/s
-    cfg              u + s_t (target - u)                    s_t falls to 1 with the noise, 1 + (s - 1) sigma
+    cfg              u + s_t (target - u)                    s_t falls to 1 with the noise, 1 + (s - 1) sigma, sigma
+                                                             as flows count it: noise of noise and signal
     contrastive      n + s (target - n), loss over s         Stoica et al. 2025 (arXiv 2506.05350), lambda = 1 - 1/s,
                                                              n predicted for a wrong caption at the same point
 
@@ -58,7 +59,7 @@ class GuidedTarget:
         return other.float() + (prediction.float() - other.float()) / _wide(scales)
 
     def scale_at(self, scales: Float[Tensor, " b"], log_snr: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """The scale that is learnt at a noise level."""
+        """The scale that is learnt at a noise level; sigmoid(-log_snr / 2) is sigma / (alpha + sigma)."""
         if self.kind != "cfg":
             return scales
         return 1 + (scales - 1) * torch.sigmoid(-log_snr / 2)

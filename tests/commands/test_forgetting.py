@@ -1,5 +1,6 @@
 """forgetting: what a run does to captions that it was not trained for."""
 
+import functools
 import json
 
 import pytest
@@ -12,8 +13,11 @@ from pipeline.commands.evaluation import predictions
 from pipeline.errors import ConfigError
 from pipeline.evaluation import forgetting
 from pipeline.evaluation.extractors.extractor import Extractor
+from pipeline.evaluation.forgetting import Asked
 from pipeline.evaluation.sample import Sampler
 from pipeline.families.checkpoint.source import ModelSource
+from pipeline.families.sd import StableDiffusion
+from pipeline.objective.options import ObjectiveOptions
 from tests.commands.handled import HALF
 from tests.conftest import largest_difference
 
@@ -31,6 +35,27 @@ def captions(tmp_path):
 def few(monkeypatch):
     """Predictions of three pictures instead of 32."""
     monkeypatch.setattr(predictions, "MAX_EXAMPLES", 3)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("against", ["live", "base"])
+@pytest.mark.parametrize("kind", ["cfg", "model_guidance"])
+def test_learnt_guidance_is_taken_out(kind, against, miniature_of):
+    """An adapter that has learnt guidance to the letter and nothing else has forgotten nothing."""
+    draw = functools.partial(torch.randn, generator=torch.Generator().manual_seed(0))
+    wanted, (u, c, w) = draw(3, 4, 2, 4, 4), draw(3, 3, 4, 2, 4, 4)
+    path = StableDiffusion(ModelSource(miniature_of("sd"))).path(ObjectiveOptions())
+    run = {"guided_target": kind, "guided_target_scale": 3.0, "guided_target_against": against}
+    times = path.validation_time((torch.arange(4, dtype=torch.float64) + 0.5) / 4)
+    scales = 1 + 2 * (torch.sigmoid(-path.log_snr(times) / 2) if kind == "cfg" else torch.ones(4))
+    own = u if against == "base" else u + 0.3  # its unconditional prediction may have moved
+    guided = [own + scales[:, None, None, None] * (one + own - u - own) for one in (c, w)]
+    base = Asked(*(list(zip(part, wanted, strict=True)) for part in (c, w, u)))
+    learnt = Asked(*(list(zip(part, wanted, strict=True)) for part in (*guided, own)))
+    found = predictions.unguided(learnt, base, run, path)
+    for part, plain in ((found.captioned, c), (found.shuffled, w)):
+        assert torch.allclose(torch.stack([one for one, _ in part]), plain + own - u, atol=1e-5)
+    assert predictions.unguided(learnt, base, {}, path) is learnt
 
 
 def test_what_moved_is_found_and_shown(finished_run, captions, tmp_path, few, capsys, monkeypatch):

@@ -1,8 +1,9 @@
 """What base and adapter predict for pictures of the base's own, at each noise level, with captions and without."""
 
 import contextlib
+import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,14 +14,17 @@ from pipeline.commands.evaluation.drawing import Column
 from pipeline.commands.evaluation.subject import Subject
 from pipeline.console import quiet_libraries
 from pipeline.data import pixels
-from pipeline.evaluation.forgetting import Asked
+from pipeline.evaluation.forgetting import Asked, Predictions
 from pipeline.evaluation.looking import PictureSet
 from pipeline.evaluation.picture_sets import kept
 from pipeline.evaluation.previews import spread
 from pipeline.evaluation.sample import pictures_at_once
 from pipeline.evaluation.validation import MAX_EXAMPLES, NUM_LEVELS, LossEvaluator, ValidationExample
 from pipeline.geometry import whole
+from pipeline.objective.guided import guided_target
+from pipeline.objective.guided_options import GuidedOptions
 from pipeline.objective.options import ObjectiveOptions
+from pipeline.objective.paths import DiffusionPath
 from pipeline.progress import Progress
 
 
@@ -62,7 +66,31 @@ def asked(subject: Subject, column: Column, pictures: PictureSet) -> tuple[Asked
         assert column.file is not None
         pipe.load_lora_weights(column.file.parent, weight_name=column.file.name, adapter_name="lora")
         pipe.set_adapters("lora", column.scale)
-        return base, ask()
+        adapted = ask()
+    if column.scale != 1:  # then it is not the scale that was learnt
+        return base, adapted
+    return base, unguided(adapted, base, subject.run, family.path(ObjectiveOptions()))
+
+
+def unguided(adapted: Asked, base: Asked, run: Mapping[str, Any], path: DiffusionPath) -> Asked:
+    """The adapter's predictions without the guidance that a run.toml says it has learnt: comparable with the base's."""
+    names = [field.name for field in dataclasses.fields(GuidedOptions)]
+    options = GuidedOptions(**{name: run[name] for name in names if name in run})
+    target, others = (
+        guided_target(options),
+        (base if options.guided_target_against == "base" else adapted).unconditional,
+    )
+    if target is None or others is None:
+        return adapted
+    log_snr = path.log_snr(path.validation_time((torch.arange(NUM_LEVELS, dtype=torch.float64) + 0.5) / NUM_LEVELS))
+
+    def plain(predictions: Predictions) -> Predictions:
+        return [
+            (target.unguided(prediction, other, options.guided_target_scale, log_snr), wanted)
+            for (prediction, wanted), (other, _) in zip(predictions, others, strict=True)
+        ]
+
+    return dataclasses.replace(adapted, captioned=plain(adapted.captioned), shuffled=plain(adapted.shuffled))
 
 
 def encoded(subject: Subject, pictures: PictureSet) -> Iterator[ValidationExample]:
