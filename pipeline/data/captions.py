@@ -20,7 +20,11 @@ class NoColumn(ValueError):
 
 def read_text(path: Path) -> str:
     """A text file as UTF-8, without byte-order mark. Raises ValueError that names the byte it fails at."""
-    raw = path.read_bytes()
+    return text_of(path.read_bytes(), str(path))
+
+
+def text_of(raw: bytes, path: str) -> str:
+    """The same of the bytes of a file."""
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or raw.count(0) > len(raw) / 4:
         raise ValueError(
             f"{path}: this is no UTF-8 but looks like UTF-16 ('Unicode' in some editors); save it as UTF-8"

@@ -67,7 +67,30 @@ class TableSource:
         return signature
 
 
-Source = FileSource | TableSource  # where the bytes of one image are
+@dataclass(frozen=True)
+class MemberSource:
+    """An image in a tar file, read where it lies."""
+
+    shard: str  # a path in full
+    offset: int
+    size: int
+
+    def content(self) -> bytes:
+        """The bytes of the file within. Raises OSError where the tar file is gone."""
+        with Path(self.shard).open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+    def known_as(self) -> tuple[str, list[int] | None]:
+        """The name that facts about it are remembered under, and the signature they hold for: the tar file's."""
+        return f"{Path(self.shard).absolute()}:{self.offset}", signature_of(Path(self.shard))
+
+    def settled(self, signature: list[int] | None) -> list[int] | None:
+        """A signature from before it was read, if facts can be kept for it."""
+        return settled(signature, Path(self.shard))
+
+
+Source = FileSource | TableSource | MemberSource  # where the bytes of one image are
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,9 @@ def table_rows(options: DataOptions, findings: Findings) -> Iterator[Row]:
     import datasets
 
     place = Path(options.dataset_name or "")
+    if shards := webdataset.shards_of(place, READERS):
+        yield from webdataset.rows(shards, options, findings)
+        return
     table = _open_table(options)
     if place.is_dir() and any(extension_of(path.name) in extensions() for path in place.iterdir()):
         findings.hints.append(f"images with a caption file each are read by --train_data_dir {place}")
@@ -135,8 +138,6 @@ def _open_table(options: DataOptions) -> Any:
         is_file = place.suffix.lower() in READERS  # by its name: no dataset of the Hub is called so
         if not place.is_dir() and (is_file or ("/" in name and not may_be_hub_id(name))):
             raise DataError(f"--dataset_name {name} does not exist; give a folder, a file or a Hub id (user/name).")
-        if shards := webdataset.shards_in(place, READERS) if place.is_dir() else {}:
-            return webdataset.load(place, shards, options) if "train" in shards else _refuse_splits(name, list(shards))
         return datasets.load_dataset(name, config, split="train", cache_dir=options.cache_dir)
     except DataError:
         raise
@@ -157,8 +158,6 @@ def _open_file(path: Path, options: DataOptions) -> Any:
         raise DataError(f"--dataset_name {path} describes a folder of images; give --train_data_dir {path.parent}.")
     if reader is None:
         raise DataError(f"--dataset_name {path} is a file of no kind that is read ({', '.join(READERS)}).")
-    if reader == "webdataset":
-        return webdataset.load(path, {"train": [str(path)]}, options)
     return datasets.load_dataset(reader, data_files=str(path), split="train", cache_dir=options.cache_dir)
 
 

@@ -9,7 +9,6 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from pipeline.data import webdataset
 from pipeline.data.options import DataOptions
 from pipeline.data.reading import read_manifest
 from pipeline.data.sources import read_sources
@@ -131,20 +130,64 @@ def test_what_an_early_example_lacks_is_named_as_elsewhere(tmp_path):
     assert set(captions(read(tmp_path / "lacks.tar", tmp_path, missing_caption="skip"))) == {"a/001", "a/002"}
     with pytest.raises(DataError, match="a/002: no caption"):
         read(tmp_path / "lacks.tar", tmp_path, caption_column="caption")
-    write(tmp_path / "strange.tar", [entries[0], *entries[3:5], ("a/001.json", b'{"caption": [1]}'), *entries[6:]])
-    with pytest.raises(DataError, match=r"strange\.tar cannot be read \(the \.json files of its examples do not fit"):
-        read(tmp_path / "strange.tar", tmp_path)
 
 
-def test_which_kinds_there_are_is_found_out_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.remembered.FRESH_NS", 0)
-    write(tmp_path / "mixed.tar", [*example(0), *example(1, "jpg")])
-    first = captions(read(tmp_path / "mixed.tar", tmp_path))
-    with monkeypatch.context() as patched:
-        patched.setattr(webdataset, "_kinds", None)
-        assert captions(read(tmp_path / "mixed.tar", tmp_path)) == first
-    write(tmp_path / "mixed.tar", [*example(2), *example(3, "webp")])
-    assert captions(read(tmp_path / "mixed.tar", tmp_path)) == {"a/002": "short 2", "a/003": "short 3"}
+def test_every_problem_is_named_with_its_shard_and_key(shards, tmp_path):
+    entries = [pair for number in range(6, 12) for pair in example(number)]
+    entries[2] = ("a/006.json", b'{"caption": ')
+    entries[4] = ("a/007.txt", "caf\u00e9".encode("latin-1"))
+    entries[6] = ("a/008.png", b"no picture")
+    entries[8] = ("a/008.json", b"[1]")
+    entries += [("a/012.txt", b"of no picture"), ("a/011.png", entries[0][1]), ("a/013.cls", b"x")]
+    write(shards / "00002.tar", entries)
+    with pytest.raises(DataError) as error:
+        read(shards, tmp_path)
+    for said in (
+        "00002.tar: a/006: its .json is damaged (Expecting value: line 1 column 13 (char 12))",
+        "00002.tar: a/007: .txt: byte 3 (0xe9) is not UTF-8; save the file as UTF-8",
+        "00002.tar: a/008: cannot be decoded",
+        "00002.tar: a/008: its .json holds no object of names and values",
+        "00002.tar: a/011.png is in it twice",
+    ):
+        assert said in str(error.value)
+    write(shards / "00002.tar", [*entries[:2], *entries[3:4], entries[5], *entries[9:12], entries[18]])
+    found = read(shards, tmp_path, missing_caption="skip")
+    assert set(captions(found)) == {f"a/{number:03d}" for number in (*range(7), 9)}
+    assert any("no image goes with" in note and "00002.tar: a/012" in note for note in found.notes)
+
+
+def test_files_of_an_example_may_lie_apart(tmp_path):
+    entries = sorted((pair for number in range(4) for pair in example(number)), key=lambda pair: pair[0][-3:])
+    write(tmp_path / "apart.tar", entries)
+    assert captions(read(tmp_path / "apart.tar", tmp_path)) == {f"a/{n:03d}": f"short {n}" for n in range(4)}
+
+
+@pytest.mark.parametrize("cut", [700, -300, -10_240, -11_000])
+def test_a_torn_shard_is_not_taken_for_a_short_one(shards, tmp_path, cut):
+    """Within the first file, within the empty blocks at its end, right before them, within the last file."""
+    path = shards / "00001.tar"
+    content = path.read_bytes()
+    with tarfile.open(path) as archive:
+        end = archive.getmembers()[-1].offset_data + 512
+    cuts = {700: 700, -300: end - 300, -10_240: end, -11_000: end - 900}
+    path.write_bytes(content[: cuts[cut]])
+    with pytest.raises(DataError, match=r"00001\.tar (ends in the middle or is damaged, after |is no tar file)"):
+        read(shards, tmp_path)
+    path.write_bytes(content[: end - 1024] + b"\xff" * 512 + content[end - 512 :])
+    with pytest.raises(DataError, match=r"00001\.tar ends in the middle or is damaged, after a/005\.txt"):
+        read(shards, tmp_path)
+    path.write_bytes(b"<html>not found</html>" * 100)
+    with pytest.raises(DataError, match=r"00001\.tar is no tar file"):
+        read(shards, tmp_path)
+
+
+def test_a_shard_without_images_says_what_is_in_it(tmp_path):
+    write(tmp_path / "texts.tar", [pair for pair in example(0) if not pair[0].endswith("png")])
+    with pytest.raises(DataError, match=r"there is no image in it \(there is \.json, \.txt\)"):
+        read(tmp_path / "texts.tar", tmp_path)
+    write(tmp_path / "named.tar", example(0))
+    with pytest.raises(DataError, match=r"there is no image called \.jpg; see --image_column"):
+        read(tmp_path / "named.tar", tmp_path, image_column="jpg")
 
 
 def test_what_img2dataset_writes_beside_its_shards_is_no_dataset(shards, tmp_path):
