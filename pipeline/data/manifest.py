@@ -130,6 +130,15 @@ class Manifest:
         """Every example once, however often it counts in training."""
         return self.of(np.flatnonzero(self._copies == 0))
 
+    def of_each_image(self) -> "Manifest":
+        """Every image once, with the first of its rows: what is drawn and compared has to be independent."""
+        _, firsts = np.unique(column(self.examples, "image_id"), return_index=True)
+        num_rows = len(self.distinct().examples)
+        if num_rows == len(firsts):
+            return self.of(np.sort(firsts))
+        note = f"of {num_rows} rows {num_rows - len(firsts)} show a picture again; each is drawn for its first caption"
+        return dataclasses.replace(self.of(np.sort(firsts)), notes=(*self.notes, note))
+
     @property
     def _copies(self) -> Places:
         return np.array(column(self.examples, "copy"), dtype=np.int64)

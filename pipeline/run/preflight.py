@@ -83,9 +83,13 @@ def preflight(run: Run, folder: Path, yielding: Set[str] = frozenset()) -> RunDa
     manifest, held_out = split(everything, run.data.validation_split, yields="validation_split" in yielding)
     test_set = test_data(run.data)
     if test_set is not None and not run.preview.num_validation_images:
-        raise ConfigError("--num_validation_images 0 draws nothing for the test set; leave one of them out.")
+        if run.data.evaluation_data_dir is not None:
+            raise ConfigError(
+                "--num_validation_images 0 draws nothing for --evaluation_data_dir; leave one of them out."
+            )
+        test_set = None  # the starter dataset's, which nobody named
     if test_set is None and held_out is not None and run.preview.num_validation_images:
-        test_set = held_out.limited(MAX_DRAWN)
+        test_set = held_out.of_each_image().limited(MAX_DRAWN)
     manifest = manifest.limited(run.data.max_train_samples)
     require_disjoint(manifest, test_set)
     if run.preview.clip_model_name_or_path is not None and test_set is None:
@@ -234,6 +238,6 @@ def test_data(options: DataOptions) -> Manifest | None:
     """The images to compare with that are never trained on; the starter dataset has some of its own."""
     if options.evaluation_data_dir is not None:
         alike = dataclasses.replace(options, **UNWEIGHED)
-        return read_manifest(Path(options.evaluation_data_dir), alike, "--evaluation_data_dir").distinct()
+        return read_manifest(Path(options.evaluation_data_dir), alike, "--evaluation_data_dir").of_each_image()
     own = not (options.place or options.source)
     return read_manifest(shipped.TEST, options) if own else None

@@ -48,6 +48,19 @@ def test_every_problem_is_named_at_once(colours):
     assert "red.png" not in str(error.value)
 
 
+def test_each_image_once_whatever_its_rows(tmp_path):
+    for name, colour in (("a", "red"), ("b", "blue"), ("c", "red")):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / f"{name}.png")
+    rows = [{"file_name": f"{name}.png", "text": text} for name, text in (("a", "x"), ("b", "y"), ("c", "z"))]
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    whole = read_manifest(tmp_path, DataOptions())
+    each = whole.of_each_image()
+    assert len({example.image_id for example in each.examples}) == len(each.examples) == 2
+    assert [example for example in whole.examples if example in each.examples] == list(each.examples)
+    assert each.notes[-1] == "of 3 rows 1 show a picture again; each is drawn for its first caption"
+    assert each.of_each_image() == each
+
+
 def test_skipping_is_explicit_and_counted(colours):
     (colours / "red.png").write_bytes(b"\x89PNG broken")
     manifest = read_manifest(colours, DataOptions(on_bad_image="skip"))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline import shipped
 from pipeline.config import Run
 from pipeline.data.buckets import together
 from pipeline.data.sampler import StepSampler
@@ -24,6 +25,13 @@ pytestmark = pytest.mark.unit
 
 def stream_of(num_examples):
     return StepSampler(together(num_examples, Size.square(64)), 4, seed=0)
+
+
+def test_no_pictures_are_drawn_of_a_test_set_that_nobody_named(tmp_path):
+    flags = ["--max_train_steps", "2", "--num_validation_images", "0", "--output_dir", str(tmp_path / "out")]
+    assert prepared(flags, tmp_path / "out").data.test_set is None
+    with pytest.raises(ConfigError, match="0 draws nothing for --evaluation_data_dir; leave one of them out"):
+        prepared([*flags, "--evaluation_data_dir", str(shipped.TEST)], tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from typing import Any
 
 from pipeline.commands.evaluation.options import EvaluateOptions
 from pipeline.commands.sample import folder_of_run
+from pipeline.console import tell
 from pipeline.data.captions import read_text
-from pipeline.data.manifest import Example, by_name
+from pipeline.data.manifest import Example, Manifest, by_name
 from pipeline.data.options import DataOptions
 from pipeline.data.reading import read_manifest
 from pipeline.errors import ConfigError, DataError
@@ -99,12 +100,20 @@ def _named(options: EvaluateOptions) -> Wanted:
         return Wanted(captions, options.num_images, options.seed, (), False, f"{options.captions}")
     unread = "-" if captions else None  # their captions, where others are drawn
     asked = DataOptions(train_data_dir=str(options.reference), cache_dir=options.cache_dir, instance_prompt=unread)
-    examples = tuple(by_name(read_manifest(options.reference, asked, "--reference").distinct()))
+    examples = _each(read_manifest(options.reference, asked, "--reference"))
     if captions:
         words = f"{options.captions}, compared with {len(examples)} pictures of {options.reference}"
         return Wanted(captions, options.num_images, options.seed, examples, False, words)
     captions = tuple(example.caption for example in examples)
     return Wanted(captions, options.num_images, options.seed, examples, True, f"{options.reference}")
+
+
+def _each(manifest: Manifest) -> tuple[Example, ...]:
+    """Every picture once, by name."""
+    found = manifest.of_each_image()
+    for note in found.notes[len(manifest.notes) :]:
+        tell(f"note: {manifest.origin}: {note}")
+    return tuple(by_name(found))
 
 
 def lines_of(path: Path, flag: str) -> tuple[str, ...]:
@@ -134,7 +143,7 @@ def _of_run(adapter: Path | None, options: EvaluateOptions) -> Wanted:
             f"{folder} held nothing out, so there is nothing to compare with: give --reference FOLDER, pictures with "
             "captions; `evaluate` takes --captions FILE as well."
         )
-    examples = tuple(by_name(chosen))
+    examples = _each(chosen)
     captions = tuple(example.caption for example in examples)
     first_seed = command.run.train.seed + FIRST_SEED + options.seed
     return Wanted(captions, options.num_images, first_seed, examples, True, words)
