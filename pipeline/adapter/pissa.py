@@ -5,9 +5,11 @@ W - s B0 A0 into the base. Here a second, frozen adapter subtracts s B0 A0 inste
 adapters off gives the base, and the exported file says B A - B0 A0, of twice the rank.
 """
 
+import functools
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 ORIGIN = "origin"  # the name of the frozen adapter
@@ -21,14 +23,31 @@ def principal(weight: Tensor, rank: int, scale: float, seed: int) -> tuple[Tenso
     """
     flat = weight.detach().float().reshape(len(weight), -1)
     extra = min(rank + 8, *flat.shape)  # some more columns than asked for make the leading ones accurate
-    with torch.random.fork_rng(devices=[weight.device] if weight.device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        u, s, v = torch.svd_lowrank(flat, q=extra, niter=8)
-        more = torch.randn(max(0, rank - len(s)), flat.shape[1], device=flat.device) / rank
+    draw = functools.partial(torch.randn, generator=torch.Generator().manual_seed(seed))  # on no device's own
+    u, s, v = _largest(flat, draw(min(flat.shape), extra).to(flat.device))
+    more = draw(max(0, rank - len(s)), flat.shape[1]).to(flat.device) / rank
     root = (s[:rank] / scale).sqrt()
     a = torch.cat([root[:, None] * v[:, :rank].T, more])
     b = torch.cat([u[:, :rank] * root, flat.new_zeros(len(flat), len(more))], 1)
     return a.reshape(rank, *weight.shape[1:]), b.reshape(len(weight), rank, *(1,) * (weight.ndim - 2))
+
+
+def _largest(
+    weight: Float[Tensor, "m n"], draws: Float[Tensor, "k q"], num_iterations: int = 8
+) -> tuple[Float[Tensor, "m q"], Float[Tensor, " q"], Float[Tensor, "n q"]]:
+    """U, S and V of the largest singular values, by subspace iteration (Halko et al. 2011, algorithms 4.4 and 5.1).
+
+    As `torch.svd_lowrank`, but from draws that are given: what it finds depends on them where singular values are
+    close, and a device's own would begin a resumed run at another base than the run began at.
+    """
+    if len(weight) < weight.shape[1]:
+        v, s, u = _largest(weight.T, draws, num_iterations)
+        return u, s, v
+    basis = torch.linalg.qr(weight @ draws).Q
+    for _ in range(num_iterations):
+        basis = torch.linalg.qr(weight @ torch.linalg.qr(weight.T @ basis).Q).Q
+    u, s, vh = torch.linalg.svd(basis.T @ weight, full_matrices=False)
+    return basis @ u, s, vh.T
 
 
 def start(model: Any, adapter: str, seed: int) -> None:

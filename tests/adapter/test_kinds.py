@@ -210,6 +210,21 @@ def test_pissa_begins_at_the_best_approximation_of_the_weight(shape):
     torch.testing.assert_close(0.5 * b.reshape(len(b), 3) @ a.reshape(3, -1), best, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("shape", [(300, 200), (200, 300)])
+def test_what_pissa_begins_at_is_drawn_by_its_seed_alone(shape):
+    """As torch.svd_lowrank would with that seed on a CPU, whatever else has drawn and wherever it runs."""
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        u, s, v = torch.svd_lowrank(weight, q=12, niter=8)
+    a, b = pissa.principal(weight, 4, 1.0, seed=3)
+    torch.testing.assert_close(b @ a, u[:, :4] * s[:4] @ v[:, :4].T, atol=1e-5, rtol=1e-4)
+    torch.manual_seed(5)
+    assert torch.equal(a, pissa.principal(weight, 4, 1.0, seed=3)[0])
+    other = torch.matmul(*pissa.principal(weight, 4, 1.0, seed=4)[::-1])
+    assert (b @ a - other).norm() > 1e-3 * other.norm()
+
+
 @pytest.mark.parametrize("shape", [(4, 8), (4, 5, 3, 3), (12, 3)])
 def test_pissa_at_a_rank_beyond_that_of_the_weight_begins_what_is_left_as_everywhere(shape):
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
