@@ -1,5 +1,6 @@
 """Previews: the same requests with the adapter off and on, and one of them at several scales and guidances."""
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,7 +78,12 @@ class Previews:
         for guidance_scale in dict.fromkeys(max(1.0, factor * guidance) for factor in GUIDANCE_FACTORS):
             sampler = self.sampler.with_guidance(guidance_scale)
             for scale in SCALES:
-                with self.adapted.with_scale(scale), sampler.folded(self.adapted):
+                with contextlib.ExitStack() as as_asked:
+                    if scale:
+                        as_asked.enter_context(self.adapted.with_scale(scale))
+                        as_asked.enter_context(sampler.folded(self.adapted))
+                    else:  # not a scale of 0: of DoRA the magnitudes would stay
+                        as_asked.enter_context(self.adapted.disabled())
                     pictures += sampler.draw([self.requests[0]])
                 rows += [{**row, "scale": scale} for row in index_of(self.requests[:1], sampler)]
         rows = [{**row, "file": f"{number:04d}.png"} for number, row in enumerate(rows)]

@@ -23,8 +23,9 @@ class GuidanceOptions:
     cfg_zero_star (the unconditional prediction scaled to fit, nothing in the first step; flows, Fan et al. 2025)."""
 
     guidance_against: Against = "unconditional"
-    """What guidance leads away from: unconditional, base (the caption's prediction without the adapter, which takes the
-    adapter further; --guidance_scale 1 is as trained) or perturbed (without self-attention, Ahn et al. 2024; UNets)."""
+    """What guidance leads away from: unconditional, base (the caption's prediction by the denoiser without its adapter,
+    which takes the adapter further; --guidance_scale 1 is as trained) or perturbed (without self-attention, Ahn et al.
+    2024; UNets)."""
 
     guidance_interval: str | None = None
     """Guide only while LO < sigma <= HI, as in 0.28,5.42, and draw from the caption alone outside (Kynkaanniemi et al.
