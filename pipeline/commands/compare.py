@@ -9,7 +9,7 @@ from pipeline.commands.evaluation.options import DrawOptions
 from pipeline.commands.evaluation.subject import opened
 from pipeline.commands.evaluation.wanted import lines_of
 from pipeline.commands.places import beside
-from pipeline.commands.sample import model_of, run_of
+from pipeline.commands.sample import model_of, require_fit, run_of
 from pipeline.console import say
 from pipeline.errors import ConfigError
 from pipeline.evaluation.sample import SampleRequest
@@ -38,6 +38,7 @@ def compare(
     columns = columns_of(adapters, scales, checkpoints=checkpoints)
     folder = options.to or beside(adapters[0], FOLDER)
     with opened(adapters[0], options) as subject:
+        require_fit(subject.family, *{column.file for column in columns if column.file is not None})
         facts = {**subject.facts, "requests": [[request.prompt, request.seed] for request in requests]}
         facts["columns"] = [column.facts for column in columns]
         subject.engine.on_main(lambda: claim(folder, facts, "a grid"))

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from pipeline import records
+from pipeline.adapter.files import reader
 from pipeline.adapter.names import FILE
 from pipeline.commands.evaluation.options import drawing_problems
 from pipeline.commands.guidance import GuidanceFlags
@@ -25,6 +26,7 @@ from pipeline.evaluation.picture_sets import index_of, keep
 from pipeline.evaluation.sample import Sampler, SampleRequest, SampleSettings, guidance_clashes, pictures_at_once
 from pipeline.families import registry, sizes, truncation
 from pipeline.families.base import Family
+from pipeline.families.meta import layer_shapes
 from pipeline.families.options import ModelOptions
 from pipeline.geometry import Size
 from pipeline.notes import grouped
@@ -77,6 +79,7 @@ def sample(
         weaker=None if weaker is None else weaker.resolve().name,
         **options.drawing,
     )
+    require_fit(family, *(place / FILE for place in (folder, weaker) if place is not None))
     requests = [SampleRequest(prompt, seed + number) for prompt in prompts for number in range(num_images)]
     with quiet_libraries():
         for line in grouped(truncation.cut(family, prompts)):
@@ -99,6 +102,17 @@ def require_sound(num_images: int, to: Path, problems: list[str]) -> None:
         problems = [*problems, f"{to} is not empty; give another folder with --to."]
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def require_fit(family: Family, *files: Path) -> None:
+    """Raise CheckpointError with all that is wrong with adapters, or with them on this base, before anything is drawn.
+
+    The stock loader takes layers of which a half is lost and numbers that are none, and draws with them.
+    """
+    with quiet_libraries():
+        layers = layer_shapes(family)
+    for file in files:
+        reader.read(file, layers)
 
 
 def draw(sampler: Sampler, requests: list[SampleRequest], folder: Path, title: str, facts: Mapping[str, float]) -> None:
@@ -126,9 +140,18 @@ def sampler_of(
     if weaker is not None:
         pipe.load_lora_weights(weaker, weight_name=FILE, adapter_name="weaker")
         switch = functools.partial(switched, denoiser, scale)
-    pipe.set_adapters("lora", scale)
+    set_scale(pipe, scale)
     encode = functools.partial(family.embed, pipe)
     return Sampler(pipe, denoiser, encode, settings, family=type(family), weaker=switch)
+
+
+def set_scale(pipe: Any, scale: float) -> None:
+    """Scale the adapter of a stock pipeline; at 0 it is off: of DoRA the magnitudes would stay."""
+    if scale:
+        pipe.enable_lora()
+        pipe.set_adapters("lora", scale)
+    else:
+        pipe.disable_lora()
 
 
 def checked(guidance: GuidanceOptions, family: Family, weaker: Path | None) -> GuidanceOptions:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline import atomic
 from pipeline.commands.evaluation.subject import Subject
+from pipeline.commands.sample import set_scale
 from pipeline.console import tell
 from pipeline.errors import ConfigError
 from pipeline.evaluation.picture_sets import INDEX
@@ -111,5 +112,5 @@ class Drawer:
             if self._file is None:
                 self._pipe.load_lora_weights(column.file.parent, weight_name=column.file.name, adapter_name="lora")
                 self._file = column.file
-            self._pipe.set_adapters("lora", column.scale)
+            set_scale(self._pipe, column.scale)
         return self._subject.sampler(self._pipe, column.settings)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.commands.evaluation.drawing import Column
 from pipeline.commands.evaluation.subject import Subject
+from pipeline.commands.sample import set_scale
 from pipeline.console import quiet_libraries
 from pipeline.data import pixels
 from pipeline.evaluation.forgetting import Asked, Predictions
@@ -65,7 +66,7 @@ def asked(subject: Subject, column: Column, pictures: PictureSet) -> tuple[Asked
         base = ask()
         assert column.file is not None
         pipe.load_lora_weights(column.file.parent, weight_name=column.file.name, adapter_name="lora")
-        pipe.set_adapters("lora", column.scale)
+        set_scale(pipe, column.scale)
         adapted = ask()
     if column.scale != 1:  # then it is not the scale that was learnt
         return base, adapted

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.adapter.names import FILE
 from pipeline.commands.evaluation.options import DrawOptions
 from pipeline.commands.places import beside
-from pipeline.commands.sample import model_of, parsed_size, run_of, size_of
+from pipeline.commands.sample import model_of, parsed_size, require_fit, run_of, size_of
 from pipeline.console import quiet_libraries
 from pipeline.engine import Engine
 from pipeline.errors import CheckpointError, ConfigError
@@ -85,6 +85,8 @@ def subject_of(adapter: Path | None, options: DrawOptions) -> Subject:
     cache_dir = options.cache_dir or run.get("cache_dir")
     engine = Engine(options.mixed_precision or run.get("mixed_precision"))
     family = registry.find(model, cache_dir)
+    if file is not None:
+        require_fit(family, file)
     guidance, steps = options.guidance_scale, options.num_inference_steps
     settings = SampleSettings(
         run.get("guidance_scale", family.default_guidance) if guidance is None else guidance,

@@ -19,6 +19,7 @@ from pipeline.commands.frontier.grid import USUAL, Axes, Way, ways
 from pipeline.commands.frontier.options import LEAST, METHODS, FrontierOptions
 from pipeline.commands.frontier.seen import Eyes
 from pipeline.commands.places import beside
+from pipeline.commands.sample import require_fit
 from pipeline.console import columns, say, tell
 from pipeline.errors import ConfigError
 from pipeline.evaluation.frontier import found as records_of
@@ -112,7 +113,8 @@ def _axes(adapter: Path, options: FrontierOptions, subject: Subject) -> Axes:
     assert subject.file is not None
     files: dict[int | None, Path] = {None: subject.file}
     if options.checkpoints:
-        files |= _checkpoints(adapter)
+        files |= (earlier := _checkpoints(adapter))
+        require_fit(family, *earlier.values())
         if len(files) == 1:
             raise ConfigError(f"--checkpoints: {adapter} holds none beside what it published; give a run's folder.")
     usual = subject.settings.guidance_scale

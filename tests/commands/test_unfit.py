@@ -1,0 +1,95 @@
+"""Nothing is drawn with an adapter that is damaged or for another base, and at scale 0 the adapter is off."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from pipeline.__main__ import main
+from pipeline.adapter.names import FILE
+from pipeline.evaluation.sample import Sampler
+from tests.conftest import largest_difference
+from tests.running import whole_grid
+
+pytestmark = pytest.mark.unit
+
+
+def with_a_nan(tensors):
+    name = min(tensors)
+    return tensors | {name: torch.full_like(tensors[name], torch.nan)}
+
+
+def without_a_half(tensors):
+    return {name: value for name, value in tensors.items() if name != min(tensors)}
+
+
+@pytest.mark.parametrize(
+    ("damaged", "said"),
+    [
+        (with_a_nan, "is not finite"),
+        (without_a_half, "lacks its lora_A.weight"),
+        (lambda tensors: {name: torch.zeros_like(value) for name, value in tensors.items()}, "adds nothing"),
+    ],
+)
+def test_a_damaged_adapter_is_refused_before_anything_is_drawn(
+    finished_run, tmp_path, damaged, said, capsys, monkeypatch
+):
+    out = shutil.copytree(finished_run(), tmp_path / "out")
+    save_file(damaged(load_file(out / FILE)), out / FILE)
+    (tmp_path / "captions.txt").write_text("".join(f"{n} birds\n" for n in range(12)), encoding="utf-8")
+    monkeypatch.setattr(Sampler, "draw", None)
+    captions = ["--captions", str(tmp_path / "captions.txt"), "--to", str(tmp_path / "to")]
+    for words in (
+        ["evaluate", str(out), *captions],
+        ["forgetting", str(out), *captions],
+        ["fairness", str(out), "--template", "a {a}", "--values", "a=x,y", "--to", str(tmp_path / "to")],
+        ["frontier", str(out), *captions],
+        ["compare", str(out), "--prompts", captions[1], "--to", str(tmp_path / "to")],
+        ["sample", str(out), "--prompt", "x", "--to", str(tmp_path / "to")],
+    ):
+        assert main(words) == 2, words
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "to").exists()
+
+
+def test_an_adapter_for_another_base_is_refused_before_anything_is_drawn(finished_run, miniature_of, tmp_path, capsys):
+    (tmp_path / "captions.txt").write_text("a bird\n", encoding="utf-8")
+    words = [
+        str(finished_run() / FILE),
+        "--base",
+        str(miniature_of("flux")),
+        "--captions",
+        str(tmp_path / "captions.txt"),
+    ]
+    assert main(["evaluate", *words, "--to", str(tmp_path / "to")]) == 2
+    assert "is for another model" in capsys.readouterr().err
+    assert not (tmp_path / "to").exists()
+
+
+def test_at_scale_0_dora_is_off(finished_run, tmp_path):
+    """PEFT's scaling alone would leave its magnitudes."""
+    flags = ["--use_dora", "--learning_rate", "0.05", "--validation_prompt", "a red square"]
+    out = finished_run(*flags, prepared=whole_grid)
+    words = ["sample", str(out), "--prompt", "a red square", "--to"]
+    assert main([*words, str(tmp_path / "off"), "--scale", "0"]) == 0
+    assert main([*words, str(tmp_path / "on")]) == 0
+    pictures = {
+        (which, part): Image.open(tmp_path / which / part / "0000.png")
+        for which in ("off", "on")
+        for part in ("adapted", "base")
+    }
+    assert largest_difference(pictures["off", "adapted"], pictures["off", "base"]) == 0
+    assert largest_difference(pictures["on", "adapted"], pictures["off", "base"]) > 2
+    grid = json.loads((out / "samples" / "grid" / "index.json").read_text(encoding="utf-8"))
+    base = json.loads((out / "samples" / "base" / "index.json").read_text(encoding="utf-8"))[0]
+    cells = {
+        row["scale"]: Image.open(out / "samples" / "grid" / row["file"])
+        for row in grid
+        if row["guidance_scale"] == base["guidance_scale"]
+    }
+    drawn = Image.open(out / "samples" / "base" / base["file"])
+    assert largest_difference(cells[0.0], drawn) == 0
+    assert largest_difference(cells[1.0], drawn) > 2
