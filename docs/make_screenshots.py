@@ -18,6 +18,8 @@ MAX_BYTES = 300_000
 def main(folder: Path) -> None:
     """Photograph FOLDER/report.html."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not (folder / "report.html").is_file():
+        sys.exit(f"{folder} holds no report.html: run make demo first.")
     if browser is None:
         sys.exit("No Chromium on the PATH: the pictures of the page need one.")
     for name, (width, height) in SIZES.items():
