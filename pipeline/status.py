@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline import atomic
+from pipeline.errors import EXIT_STOPPED
 
 State = Literal["starting", "training", "finishing", "done", "interrupted", "failed", "incomplete"]
 FILE, SCRIPT, COMMAND = "status.json", "train_lora.py", "t2i-lora"
@@ -55,7 +56,7 @@ class Status:
             "exit_code": exit_code,
             "step": self.step,
             "message": message,
-            "next_command": None if state == "done" else command,
+            "next_command": None if state == "done" or exit_code == EXIT_STOPPED else command,  # it would stop again
         }
         content = json.dumps(row, indent=2, ensure_ascii=False) + "\n"
         try:

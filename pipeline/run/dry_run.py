@@ -60,10 +60,10 @@ class DryRun:
 
 
 def _name_of(command: Command, data: RunData, folder: Path) -> str | None:
-    """A hash of all that the plan depends on; None where that cannot be told from here: a model on the Hub."""
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        return None
+    """A hash of all that the plan depends on; None where that cannot be told from here: a Hub model, a checkpoint."""
     run = command.run
+    if os.environ.get("WORLD_SIZE", "1") != "1" or run.train.resume_from_checkpoint is not None:
+        return None
     model, others = run.model, (run.adapter.init_lora, run.preview.clip_model_name_or_path)
     places = [Path(__file__).parents[1], model.local_folder, *(Path(place) for place in others if place is not None)]
     if model.pretrained_vae_model_name_or_path is not None:

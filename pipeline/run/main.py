@@ -20,6 +20,8 @@ from pipeline.training.signals import termination_signals
 if TYPE_CHECKING:
     from pipeline.run.finish import TrainResult
 
+AT_ONCE = "stopped at once"  # by a second Ctrl-C, or one that nothing waited for
+
 
 def run_and_report(argv: list[str]) -> int:
     """Parse, run, and turn whatever happens into an exit code and one last sentence."""
@@ -99,7 +101,7 @@ def ending_of(error: BaseException) -> Ending:
     if isinstance(error, errors.TrainingStopped):
         return Ending("failed", str(error), errors.EXIT_STOPPED)
     if isinstance(error, KeyboardInterrupt):
-        return Ending("interrupted", "stopped at once", errors.EXIT_CTRL_C)
+        return Ending("interrupted", AT_ONCE, errors.EXIT_CTRL_C)
     if isinstance(error, errors.PeerLost):
         return Ending("failed", str(error), errors.EXIT_BUG)
     if atomic.is_full(error):
@@ -143,7 +145,7 @@ def _note(status: Status, ended: Ending) -> str:
     sentence = ended.sentence.removesuffix(".")
     if not status.claimed or not (is_main_process() or (ended.exit_code == errors.EXIT_BUG and status.lives())):
         return sentence
-    if ended.exit_code in (errors.EXIT_BUG, errors.EXIT_CTRL_C):
+    if ended.exit_code == errors.EXIT_BUG or ended.sentence == AT_ONCE:
         sentence += f". {'The last checkpoint stands' if status.has_checkpoint else 'There is no checkpoint yet'}"
     try:
         status.write(ended.state, sentence, exit_code=ended.exit_code)

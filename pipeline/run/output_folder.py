@@ -54,7 +54,7 @@ def hold(context: RunContext, checkpoints: Checkpoints) -> Path | None:
     Raises ConfigError for a folder that is in use, taken since or cannot be made, CheckpointError if its
     checkpoint is another's.
     """
-    folder, resume = context.folder, context.run.train.resume_from_checkpoint
+    folder = context.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not atomic.hold_folder(folder, patience=0.0):
@@ -67,10 +67,16 @@ def hold(context: RunContext, checkpoints: Checkpoints) -> Path | None:
         require_free(context.run.train, folder, is_taken=(folder / "run.toml").exists())
     except OSError as error:
         raise _unwritable(folder, error) from error
+    return resumed(context, checkpoints)
+
+
+def resumed(context: RunContext, checkpoints: Checkpoints) -> Path | None:
+    """The checkpoint to go on from. Raises CheckpointError for another run's, ConfigError in a foreign folder."""
+    resume = context.run.train.resume_from_checkpoint
     found = checkpoints.find(resume) if resume else None
     if found is not None:
         _require_identity(context, checkpoints, found)
-    _require_own(context.run.train, folder, found)
+    _require_own(context.run.train, context.folder, found)
     return found
 
 

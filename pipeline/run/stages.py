@@ -17,7 +17,7 @@ from pipeline.run.draw_class import with_drawn_class
 from pipeline.run.encode import encode
 from pipeline.run.finish import TrainResult
 from pipeline.run.identity import BY_DRAWING, identity_of
-from pipeline.run.output_folder import claim, hold, is_complete
+from pipeline.run.output_folder import claim, hold, is_complete, resumed
 from pipeline.run.preflight import RunData
 from pipeline.sharing import hub
 from pipeline.status import Status, launched_by_accelerate
@@ -47,6 +47,7 @@ def execute(
     tell(context.plan.text())
     try:
         if dry is not None:
+            resumed(context, checkpoints_before(context))
             dry.keep(context.plan.text(), context.plan.room)
             tell(dry_run.DONE)
             return None
@@ -65,9 +66,15 @@ def draw(context: RunContext) -> RunContext:
     """
     if not num_to_draw(context.run.data, context.data.class_given):
         return context
-    before = Checkpoints(context.folder, identity_of(context, BY_DRAWING), None)
+    before = checkpoints_before(context)
     context.engine.on_main(lambda: hold(context, before))
     return with_drawn_class(context)
+
+
+def checkpoints_before(context: RunContext) -> Checkpoints:
+    """Those of the run as far as it can be told apart before the pictures of its class are drawn."""
+    is_drawn = num_to_draw(context.run.data, context.data.class_given) > 0
+    return Checkpoints(context.folder, identity_of(context, BY_DRAWING if is_drawn else frozenset()), None)
 
 
 def run_stages(context: RunContext, status: Status, timer: PhaseTimer) -> TrainResult:

@@ -50,7 +50,7 @@ class Checkpoints:
     def find(self, which: str) -> Path | None:
         """The folder of 'latest' or of a path. Raises CheckpointError for a path that cannot be used.
 
-        Of 'latest', damaged checkpoints are passed over with a message; None when there is none.
+        Of 'latest', damaged checkpoints are passed over with a message, unless all are; None when there is none.
         """
         if which != "latest":
             path = Path(which)
@@ -60,11 +60,19 @@ class Checkpoints:
             if problem:
                 raise CheckpointError(f"--resume_from_checkpoint {which}: {problem}.")
             return path
+        damaged: list[str] = []
         for path in reversed(existing(self.folder)):
             problem = damage(path)
             if not problem:
+                for said in damaged:
+                    tell(said)
                 return path
-            tell(f"{path} is passed over: {problem}")
+            damaged.append(f"{path} is passed over: {problem}")
+        if damaged:
+            raise CheckpointError(
+                f"{self.folder} has no checkpoint that can be gone on from; put one back, or start anew with "
+                f"--overwrite_output_dir:\n{listed(damaged)}"
+            )
         return None
 
     def restore(self, path: Path, state: TrainState) -> int:
@@ -101,6 +109,9 @@ class Checkpoints:
         more = int(now["num_steps"]) - int(before.get("num_steps", 0))
         if more <= 0:
             return ""
+        if not (self.folder / FILE).is_file():
+            length = before.get("num_steps")
+            return f"\nThis run has not ended: go on with --max_train_steps {length}, then train on from its adapter."
         line = ["--config", f"{self.folder}/run.toml", "--init_lora", str(self.folder)]
         line += ["--output_dir", f"{self.folder}-more", "--max_train_steps", str(more)]
         return (

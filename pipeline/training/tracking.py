@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import atomic, records
+from pipeline.console import tell
 from pipeline.errors import CheckpointError
 from pipeline.evaluation.validation import ClassRow, ValidationRow
 from pipeline.geometry import Size
@@ -43,7 +44,7 @@ class Metrics:
 
     def __init__(self, folder: Path, first_step: int) -> None:
         path = folder / FILE
-        kept = [line for line in _whole_lines(path) if _step_of(line, path) <= first_step]
+        kept = _rows_until(first_step, path)
         atomic.write_text(path, "".join(line + "\n" for line in kept))
         self._file = path.open("a", encoding="utf-8")
 
@@ -74,6 +75,22 @@ def _step_of(line: str, path: Path) -> int:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} holds a line that is no step's: {line:.80}; {records.REMEDY}.") from error
+
+
+def _rows_until(last_step: int, path: Path) -> list[str]:
+    """The lines up to a step. What a crash left damaged after it is dropped, and said; before it, it is an error."""
+    kept: list[str] = []
+    for line in _whole_lines(path):
+        try:
+            step = _step_of(line, path)
+        except CheckpointError:
+            if kept and _step_of(kept[-1], path) < last_step:
+                raise
+            tell(f"note: {path} is damaged after step {last_step}; what stands there is dropped")
+            return kept
+        if step <= last_step:
+            kept.append(line)
+    return kept
 
 
 def _whole_lines(path: Path) -> list[str]:

@@ -143,7 +143,7 @@ def test_a_beaten_way_draws_no_more(finished_run, captions, tmp_path, capsys, mo
         (["--adherence", "written"], "Nobody can say how well"),
         (["--anyway"], "--anyway has no effect here"),
         (["--scale", "0.5", "--scales", "1"], "--scale and --scales say the same"),
-        (["--checkpoints", "--base", "BASE"], "holds none beside what it published"),
+        (["--checkpoints", "--base", "BASE"], "holds none but that of the weights it published"),
     ],
 )
 def test_what_cannot_be_traced_is_said_before_anything_is_drawn(

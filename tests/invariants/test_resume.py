@@ -277,6 +277,8 @@ def test_another_run_is_not_continued(trainer, ended, change):
     again = trainer(*flags, *change)
     assert again.code == 2
     assert change[0].lstrip("-") in again.output
+    dry = trainer(*flags, *change, "--dry_run")
+    assert (dry.code, "belongs to another run" in dry.output) == (2, True)
     assert (adapter(folder), status(folder)) == before
 
 
@@ -292,6 +294,9 @@ def test_a_finished_run_is_lengthened_by_the_line_that_its_refusal_names(trainer
     shorter = trainer(*flags, "--max_train_steps", "5")
     assert shorter.code == 2
     assert "To train on" not in shorter.output
+    (folder / FILE).unlink()
+    unended = trainer(*flags, "--max_train_steps", "14", "--dry_run")
+    assert "This run has not ended: go on with --max_train_steps 12, then" in unended.output
 
 
 def test_an_output_folder_in_use_is_refused(trainer, small, ended):

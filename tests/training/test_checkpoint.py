@@ -94,6 +94,10 @@ def test_damage_is_found(tmp_path, trained, harm):
     assert checkpoints.find("latest") == tmp_path / "checkpoint-2"
     with pytest.raises(CheckpointError):
         checkpoints.find(str(tmp_path / "checkpoint-4"))
+    (tmp_path / "checkpoint-2" / "state.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="has no checkpoint that can be gone on from") as error:
+        checkpoints.find("latest")
+    assert all(f"checkpoint-{step} is passed over" in str(error.value) for step in (2, 4))
 
 
 def test_restoring_gives_back_every_tensor(tmp_path, trained):
@@ -151,6 +155,20 @@ def test_metrics_hold_each_step_once_after_a_resume(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines[1]["loss"] == "nan"  # JSON has no such number
     assert set(lines[0]) == {"step", "loss", "learning_rate", "grad_norm", "seconds", "ids"}
+
+
+def test_what_is_damaged_behind_the_step_that_is_gone_on_from_is_dropped_aloud(tmp_path, capsys):
+    metrics = Metrics(tmp_path, 0)
+    for step in range(1, 4):
+        metrics.write(step_row(step))
+    metrics.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo\n')
+    with pytest.raises(CheckpointError, match="no step's"):
+        Metrics(tmp_path, 4)
+    Metrics(tmp_path, 3).close()
+    assert "metrics.jsonl is damaged after step 3; what stands there is dropped" in capsys.readouterr().err
+    assert [row.step for row in read(tmp_path)] == [1, 2, 3]
 
 
 def test_a_checkpoints_adapter_is_what_would_be_handed_over(tmp_path, trained):

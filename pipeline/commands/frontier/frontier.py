@@ -116,7 +116,9 @@ def _axes(adapter: Path, options: FrontierOptions, subject: Subject) -> Axes:
         files |= (earlier := _checkpoints(adapter))
         require_fit(family, *earlier.values())
         if len(files) == 1:
-            raise ConfigError(f"--checkpoints: {adapter} holds none beside what it published; give a run's folder.")
+            raise ConfigError(
+                f"--checkpoints: {adapter} holds none but that of the weights it published; leave --checkpoints out."
+            )
     usual = subject.settings.guidance_scale
     if subject.settings.guidance.guidance_against != "unconditional":
         usual = family.default_guidance
@@ -233,7 +235,7 @@ def _other(place: Path, wanted: Wanted, eyes: Eyes) -> Frontier:
 
 def _table(found: Frontier) -> list[str]:
     """For a terminal: the front from the diverse to the faithful, with the names of the three points."""
-    names = {place: wish for wish, place in found.chosen.items()}
+    names = {place: ", ".join(w for w, p in found.chosen.items() if p == place) for place in found.chosen.values()}
     head = ("", METRICS[found.measured.adherence].short, "diversity", "KID")
     lines = [head]
     for place in found.front:
