@@ -149,6 +149,12 @@ def alpha_of(content: bytes) -> Image.Image | None:
     return picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
 
 
+def has_alpha(content: bytes) -> bool:
+    """Whether a picture can be transparent somewhere, by its header."""
+    with _pixel_limit(None), Image.open(io.BytesIO(without_texts(content)), formats=formats()) as opened:
+        return bool(opened.has_transparency_data)
+
+
 def reason_of(error: Exception) -> str:
     """Why an image cannot be used, in a few words."""
     if isinstance(error, UnidentifiedImageError):

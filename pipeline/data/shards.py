@@ -62,12 +62,19 @@ class Shards:
         return key in self._waiting or key in self._places
 
     def look(self) -> None:
-        """Learn of the shards that were written since the last look. Raises DataError for a damaged one."""
+        """Learn of the shards that were written since the last look. Raises DataError with all that are damaged."""
+        damaged: list[str] = []
         with _uncollected():
             for path in sorted(self.folder.glob(PATTERN)):
                 if path.name not in self._read:
-                    with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                    try:
                         self._note(path)
+                    except FileNotFoundError:  # removed since it was listed
+                        pass
+                    except DataError as error:
+                        damaged.append(str(error))
+        if damaged:
+            raise DataError("\n".join(damaged))
 
     def put(self, key: str, tensors: dict[str, Tensor]) -> None:
         """Keep an entry, with others as soon as they fill a shard; `flush` writes the rest."""

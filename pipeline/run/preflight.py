@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from pipeline import shipped
 from pipeline.atomic import nearest_existing
 from pipeline.config import Run
 from pipeline.console import is_main_process
-from pipeline.data import card
+from pipeline.data import card, images
 from pipeline.data.card import Card
 from pipeline.data.class_images import ClassImages, beside, read_given
 from pipeline.data.groups import Balance, balance_of, require_values
@@ -97,8 +97,20 @@ def preflight(run: Run, folder: Path, yielding: Set[str] = frozenset()) -> RunDa
             "--clip_model_name_or_path has nothing to measure: give --evaluation_data_dir, or --validation_split 0.2."
         )
     given = read_given(run.data)
+    if run.data.has_masks:
+        require_masks([*everything.examples, *(given.examples if given is not None else ())])
     require_other(given, ("in the dataset", everything), ("in the test set", test_set))
     return RunData(manifest, held_out, test_set, declared, given)
+
+
+def require_masks(examples: Sequence[Example]) -> None:
+    """Raise DataError where masks are asked for and there are none: it would be trained on whole pictures."""
+    asked = [example for example in examples if example.options.masked_loss]
+    if asked and not any(example.mask is not None or images.has_alpha(example.source.content()) for example in asked):
+        raise DataError(
+            "--masked_loss: no image has a mask (x.mask.png beside it, or masks/x.png), and none is transparent; leave "
+            "it out, or see what the masks are called."
+        )
 
 
 def require_place(options: TrainOptions, folder: Path) -> None:

@@ -223,6 +223,15 @@ def test_an_image_that_is_transparent_all_over_is_named_before_anything_is_encod
         assert f"{name}.png: nothing of it would be learnt, because it is transparent all over" in ended.output
 
 
+def test_masks_that_are_not_there_are_not_looked_past(trainer, small, colours, tmp_path):
+    said = "--masked_loss: no image has a mask (x.mask.png beside it, or masks/x.png), and none is transparent"
+    ended = trainer(*small, "--masked_loss", "--dry_run", "--output_dir", tmp_path / "out")
+    assert (ended.code, said in ended.output) == (2, True)
+    with Image.open(colours / "red.png") as opened:
+        opened.convert("RGBA").save(colours / "red.png")
+    assert trainer(*small, "--masked_loss", "--dry_run", "--output_dir", tmp_path / "out").code == 0
+
+
 def test_a_run_with_masks_ends_and_differs_from_one_without(trainer, small, colours, tmp_path):
     flags = replaced(small, max_train_steps=2, num_validation_images=0)
     more = masked(colours)
