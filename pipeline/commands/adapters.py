@@ -27,9 +27,12 @@ TOLERANCE = 1e-6  # of what is added to a weight; files of 16 bits round more
 
 
 def inspect(path: Path, base: Path | None, as_json: bool) -> None:
-    """Say what an adapter is and what is wrong with it."""
-    facts = summary.summary(reader.parse(path, _layers(_family(base))))
+    """Say what an adapter is and what is wrong with it. Raises CheckpointError, at the end, for one without use."""
+    layers = _layers(_family(base))
+    facts = summary.summary(reader.parse(path, layers))
     say(json.dumps(facts, indent=2) if as_json else summary.text(facts))
+    if facts["problems"]:
+        reader.read(path, layers)  # layers of zeros alone are no hindrance
 
 
 def export(path: Path, to: Path, kind: Kind, base: Path | None, rank: int | None = None) -> None:

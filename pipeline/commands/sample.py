@@ -117,7 +117,7 @@ def require_fit(family: Family, *files: Path) -> None:
 
 def draw(sampler: Sampler, requests: list[SampleRequest], folder: Path, title: str, facts: Mapping[str, float]) -> None:
     """Draw batch by batch, saying how far that is, and keep the pictures with their index and these facts."""
-    tell(f"Drawing {len(requests)} pictures: {title}")
+    tell(f"Drawing {len(requests)} picture{'s' * (len(requests) != 1)}: {title}")
     at_once = pictures_at_once(sampler.settings.size)
     batches = [requests[first : first + at_once] for first in range(0, len(requests), at_once)]
     pictures: list[Image.Image] = []
@@ -208,6 +208,8 @@ def folder_of_run(place: Path) -> Path:
 
 def run_of(folder: Path) -> dict[str, Any]:
     """The run.toml of an output folder or of the run a checkpoint belongs to; CheckpointError where none is whole."""
+    if folder.is_file():
+        raise CheckpointError(f"{folder} is a file; give the output folder of its run, or see evaluate --base.")
     if not (folder / FILE).is_file():
         raise CheckpointError(f"{folder} holds no {FILE}; give the output folder of a finished run.")
     file = folder_of_run(folder) / "run.toml"

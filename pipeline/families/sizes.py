@@ -20,7 +20,7 @@ def require_multiples(family: Family, given: list[tuple[str, int]]) -> None:
         if side % multiple or not side
     ]
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
 
 
 def require_no_longer(family: Family, side: int, step: str) -> None:

@@ -59,13 +59,18 @@ def size_text(buckets: tuple[Bucket, ...], possible: Offered) -> str:
     """At which sizes the examples are shown, in a few words."""
     if len(buckets) == 1:
         return f"{buckets[0].size} pixels"
-    return f"{len(buckets)} sizes with about the pixels of {possible.square}"
+    if len(possible.every) == 1:
+        return f"{len(buckets)} sizes with about the pixels of {possible.square}"
+    smallest, largest = (
+        choose((bucket.size for bucket in buckets), key=lambda size: size.area) for choose in (min, max)
+    )
+    return f"{len(buckets)} sizes from {smallest} to {largest}"
 
 
 def rows(manifest: Manifest, buckets: tuple[Bucket, ...]) -> list[tuple[str, str]]:
     """The buckets and what cropping takes, for the plan."""
     found = []
-    if len(buckets) > 1:
+    if len(buckets) > 1 or buckets[0].joined:
         found.append(("buckets", ", ".join(map(_bucket_text, buckets))))
     numbers = collections.Counter(fields_shown(manifest.examples, buckets, "size"))
     most = max(lost_by_cutting(*case) for case in numbers)
@@ -91,7 +96,13 @@ def notes(manifest: Manifest, sampler: StepSampler, possible: Offered) -> list[s
     fits = functools.cache(lambda original, shapes: shapes.enlarges or shapes.holds(original))
     pictures = zip(column(manifest.examples, "name"), possible.pictures(manifest.examples), strict=True)
     small = {(name, own, shapes[0].side) for name, (own, shapes) in pictures if not fits(own, shapes[0])}
+    most = max(bucket.size.area for bucket in buckets)
     found: list[str] = [
+        Note("--resolution: no picture has so many pixels (--upscale enlarges them)", str(shapes.side))
+        for shapes in possible.every
+        if not shapes.enlarges and min(size.area for size in shapes.ladder) > most
+    ]
+    found += [
         Note(f"smaller than {size}, so enlarged", f"{name} ({original})")
         for name, original, size in cases
         if is_enlarged(original, size)

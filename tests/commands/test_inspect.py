@@ -3,10 +3,11 @@
 import json
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from pipeline.commands import adapters
-from pipeline.errors import ConfigError
+from pipeline.errors import CheckpointError, ConfigError
 
 pytestmark = pytest.mark.contract
 
@@ -28,5 +29,10 @@ def test_inspect_lists_problems_and_asks_for_the_base_where_it_must(every, tmp_p
     save_file(tensors, tmp_path / "x.safetensors")
     adapters.inspect(tmp_path / "x.safetensors", None, False)
     assert "  - unet.conv_in.lora_B.weight is zero" in capsys.readouterr().out
+    tensors["unet.conv_in.lora_B.weight"].fill_(torch.nan)
+    save_file(tensors, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match="is not fit for use"):
+        adapters.inspect(tmp_path / "x.safetensors", None, False)
+    assert "unet.conv_in.lora_B.weight is not finite" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="--base"):
         adapters.inspect(every[1]["kohya"], None, False)

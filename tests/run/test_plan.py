@@ -18,13 +18,27 @@ from pipeline.geometry import Size
 from pipeline.run.beside import DECODING
 from pipeline.run.plan import _validation_interval, length_of
 from pipeline.training.remaining import Beside
-from tests.conftest import prepared
+from tests.conftest import make_shapes, prepared, replaced
 
 pytestmark = pytest.mark.unit
 
 
 def stream_of(num_examples):
     return StepSampler(together(num_examples, Size.square(64)), 4, seed=0)
+
+
+def test_what_several_resolutions_come_to_is_said(small, tmp_path):
+    flags = replaced(small, train_data_dir=make_shapes(tmp_path / "shapes"), max_train_steps=2)
+    plan = prepared(replaced(flags, resolution="32,256"), tmp_path / "out").plan
+    assert " sizes from " in dict(plan.rows)["data"]
+    assert "256 x 256" not in dict(plan.rows)["data"]
+    assert "--resolution: no picture has so many pixels (--upscale enlarges them): 256" in plan.notes
+    (tmp_path / "two").mkdir()
+    for name, size in (("a", (96, 60)), ("b", (64, 64))):
+        Image.new("RGB", size).save(tmp_path / "two" / f"{name}.png")
+        (tmp_path / "two" / f"{name}.txt").write_text(name, encoding="utf-8")
+    two = prepared(replaced(flags, train_data_dir=tmp_path / "two", train_batch_size=8), tmp_path / "out").plan
+    assert "(with " in dict(two.rows)["buckets"]  # of the one size that is left, which the other has joined
 
 
 def test_no_pictures_are_drawn_of_a_test_set_that_nobody_named(tmp_path):

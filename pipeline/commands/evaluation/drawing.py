@@ -96,7 +96,7 @@ class Drawer:
             self.tell_cut(request.prompt for request in requests)
             atomic.write_text(place / INDEX, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
             if not all(path.is_file() for path in paths):
-                tell(f"Drawing {len(paths)} pictures: {column.title}")
+                tell(f"Drawing {len(paths)} picture{'s' * (len(paths) != 1)}: {column.title}")
         sampler = functools.partial(self._sampler, column)
         engine.together(functools.partial(draw_missing, requests, paths, sampler, size, engine))
 

@@ -98,7 +98,8 @@ def change_of(metric: Metric, now: Compared, before: Compared, confidence: float
         changed = paired_change(after, base, confidence)
         if metric.is_share and changed.high - changed.low < NO_WIDTH:  # all changed alike: that is no certainty
             changed = difference(*(as_share(mean_of(row, confidence), len(row), confidence) for row in (after, base)))
-        return Interval(changed.value, changed.low, changed.high, int(found.sum()))
+        low, high = (max(changed.low, -1), min(changed.high, 1)) if metric.is_share else (changed.low, changed.high)
+        return Interval(changed.value, low, high, int(found.sum()))
     value = metric.value
     assert value is not None
 
@@ -111,7 +112,8 @@ def change_of(metric: Metric, now: Compared, before: Compared, confidence: float
     # Of such shares (neighbours within balls) the jackknife alone held the mean change in 41 to 59 % of simulations.
     count = now.pictures.num_captions
     coins = difference(*(share(value(side) * count, count, confidence) for side in (now, before)))
-    return dataclasses.replace(change, low=min(change.low, coins.low), high=max(change.high, coins.high))
+    low, high = max(min(change.low, coins.low), -1), min(max(change.high, coins.high), 1)
+    return dataclasses.replace(change, low=low, high=high)
 
 
 def _families(given: Compared) -> list[list[Int[Tensor, "..."]]]:
