@@ -89,6 +89,10 @@ def test_report_is_made_again_from_the_folder_alone(finished, trained):
     assert main(["report", str(trained)]) == 0
     again = (trained / "report.html").read_text(encoding="utf-8")
     assert again.replace(str(trained), str(finished)) == (finished / "report.html").read_text(encoding="utf-8")
+    assert "another one since" not in again
+    (trained / "pytorch_lora_weights.safetensors").write_bytes(b"exchanged")
+    assert main(["report", str(trained)]) == 0
+    assert "The adapter's file is gone or another one since" in (trained / "report.html").read_text(encoding="utf-8")
 
 
 DRAW = ["sample", "--prompt", "x", "--to", "nowhere"]

@@ -14,6 +14,7 @@ from pipeline.adapter.adapted_models import AdaptedModels
 from pipeline.adapter.files.checks import tensor_problems
 from pipeline.errors import TrainingStopped, listed
 from pipeline.families.base import Family
+from pipeline.hashing import digest_of_file
 
 LOADED = "verified"
 
@@ -25,6 +26,7 @@ class VerificationResult:
     error: float  # ||live - reloaded|| / ||live - base||
     effect: float  # ||live - base|| / ||base||
     num_layers: int
+    file: str | None = None  # hash of the file; None where an earlier version looked at it
 
 
 def verify(
@@ -58,7 +60,7 @@ def verify(
             f"{file} does not hold the adapter that was trained: reloaded, it is {error:.2g} of the adapter's own "
             f"effect away (allowed: {tolerance:g}). The checkpoints of the run hold the trained weights."
         )
-    return VerificationResult(error, effect / base.norm().item(), len(adapted.layers()))
+    return VerificationResult(error, effect / base.norm().item(), len(adapted.layers()), digest_of_file(file))
 
 
 @contextlib.contextmanager

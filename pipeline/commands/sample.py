@@ -15,7 +15,7 @@ from pipeline.adapter.files import reader
 from pipeline.adapter.names import FILE
 from pipeline.commands.evaluation.options import drawing_problems
 from pipeline.commands.guidance import GuidanceFlags
-from pipeline.commands.places import beside
+from pipeline.commands.places import beside, unused
 from pipeline.commands.wish import require_alone, wished
 from pipeline.console import quiet_libraries, say, tell
 from pipeline.data.options import DataOptions
@@ -56,7 +56,7 @@ def sample(
     adapter, ConfigError for values or guidance that mean nothing, a folder `to` that is not empty and for a wish that
     nothing was measured for.
     """
-    to = to or beside(folder, "drawn")
+    to = to or unused(beside(folder, "drawn"))
     given = {"scale": scale, "guidance_scale": guidance_scale, "num_inference_steps": num_inference_steps}
     setting = None
     if wish is not None:

@@ -9,6 +9,7 @@ from pipeline import atomic, records
 from pipeline.console import clock
 from pipeline.errors import CheckpointError
 from pipeline.evaluation import results, test_set
+from pipeline.evaluation.adapter_hash import hash_of
 from pipeline.evaluation.extractors import photographs
 from pipeline.evaluation.metrics.measure import Estimate
 from pipeline.evaluation.picture_sets import INDEX, kept
@@ -74,6 +75,7 @@ def content(folder: Path) -> dict[str, Any]:
         "cost": cost(steps, environment, found.peak_memory),
         "phases": phases(found.seconds),
         "verification": found.verification,
+        "is_exchanged": found.verification.file not in (None, hash_of(folder)),
         "snippet": snippet(folder, run, environment, size),
         "again": again(folder),
         "versions": {key: value for key, value in environment.items() if isinstance(value, str | int)},

@@ -39,7 +39,8 @@ from pipeline.objective.losses import counted
 from pipeline.objective.objective import Objective
 from pipeline.remembered import cache_folder
 from pipeline.run.context import RunContext
-from pipeline.run.encode import measured_examples, preview_requests
+from pipeline.run.encode import preview_requests
+from pipeline.run.measured import measured_examples
 from pipeline.training.graphs import build_graphs
 from pipeline.training.intervals import Intervals
 from pipeline.training.loop import Task
@@ -138,7 +139,8 @@ def embedded(context: RunContext, models: Models, prompt: str | None) -> Embeddi
 
 def build_loss_validation(context: RunContext, models: Models) -> Validation | None:
     """The held-out loss, with the base measured; None where nothing is held out."""
-    held_out, train_subset = (as_measured(context, examples) for examples in measured_examples(context))
+    measured = measured_examples(context.data, context.plan.seen)
+    held_out, train_subset = (as_measured(context, examples) for examples in measured)
     if not held_out:
         return None
     evaluator, captioned = loss_evaluator(context, models), unguided(context, models)

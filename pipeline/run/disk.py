@@ -18,6 +18,7 @@ from pipeline.families.base import Family
 from pipeline.families.truncation import num_embedding_values
 from pipeline.geometry import Size
 from pipeline.run import prompts
+from pipeline.run.measured import measured_examples
 from pipeline.run.preflight import RunData
 
 BYTES_PER_WEIGHT = 4  # of the adapter, and of latents
@@ -37,7 +38,7 @@ class Needed:
     def text(self) -> str:
         """For the plan."""
         whole = {"checkpoints": self.checkpoints, "latents": self.latents, "prompt embeddings": self.embeddings}
-        return "about " + ", ".join(f"{_bytes(number)} of {name}" for name, number in whole.items() if number)
+        return "at most " + ", ".join(f"{_bytes(number)} of {name}" for name, number in whole.items() if number)
 
 
 def needed(
@@ -59,9 +60,8 @@ def needed(
     views: collections.Counter[Size] = collections.Counter()
     for bucket in seen:
         views[bucket.size] += num_views(data.shown.of(bucket.entries.places), seed=train.seed, size=bucket.size)
-    if held_out is not None:
-        for part in (held_out, data.manifest):
-            views.update(possible.measured(example) for example in part.limited(num_measured(held_out)).examples)
+    for part in measured_examples(data, seen):
+        views.update(possible.measured(example) for example in part)
     views.update(possible.measured(example) for example in data.class_measured)
     embeddings, captions = 0, set[str]()
     if not run.adapter.train_text_encoder:

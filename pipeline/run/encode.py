@@ -12,19 +12,19 @@ from torch import Tensor
 from pipeline.console import tell
 from pipeline.data import cache as caches
 from pipeline.data import masks
-from pipeline.data.buckets import only_shown, shown
+from pipeline.data.buckets import shown
 from pipeline.data.images import View
 from pipeline.data.manifest import Example, column
 from pipeline.data.views import centre_view, distinct_views
 from pipeline.errors import DataError, listed
 from pipeline.evaluation.previews import preview_prompts
 from pipeline.evaluation.sample import SampleRequest
-from pipeline.evaluation.validation import MAX_EXAMPLES
 from pipeline.families import fit
 from pipeline.geometry import Size
 from pipeline.progress import Progress
 from pipeline.run import prompts
 from pipeline.run.context import RunContext
+from pipeline.run.measured import measured_examples
 
 MAX_PICTURES = 16  # at once
 Item = TypeVar("Item")
@@ -122,7 +122,7 @@ def views_to_encode(context: RunContext, also: Sequence[Example] = ()) -> Iterat
     for example, size in shown(context.data.shown.examples, context.plan.seen):
         for view in distinct_views(example, seed=seed, size=size):
             yield example, view
-    measured = (*sum(measured_examples(context), ()), *context.data.class_measured, *also)
+    measured = (*sum(measured_examples(context.data, context.plan.seen), ()), *context.data.class_measured, *also)
     for example in measured:
         yield example, centre_view(example, possible.measured(example))
 
@@ -134,7 +134,7 @@ def captions_to_encode(context: RunContext, also: Sequence[Example] = ()) -> lis
     data = context.data
     whole = (data.held_out, data.test_set)
     shown_first = [texts[0] for part in whole if part is not None for texts in column(part.examples, "captions")]
-    measured = [*measured_examples(context)[1], *data.class_measured, *also]
+    measured = [*measured_examples(context.data, context.plan.seen)[1], *data.class_measured, *also]
     return [
         None,
         *prompts.read_in_steps(context.run, data.shown, context.plan.seen, context.plan.num_epochs),
@@ -149,19 +149,6 @@ def captions_to_encode(context: RunContext, also: Sequence[Example] = ()) -> lis
 def verified_caption(context: RunContext) -> str:
     """With which the written adapter is compared with the trained one; of tags, a step may show it only shuffled."""
     return context.data.manifest.examples[0].caption
-
-
-def measured_examples(context: RunContext) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """The held-out examples whose loss is measured, and as many that the run trains on to compare them with."""
-    data, plan = context.data, context.plan
-    if data.held_out is None:
-        return (), ()
-    held_out = tuple(data.held_out.examples[:MAX_EXAMPLES])
-    if plan.seen is plan.sampler.buckets:
-        return held_out, tuple(data.manifest.limited(len(held_out)).examples)
-    own = (example for example in only_shown(data.shown.examples, plan.seen) if not example.is_class)
-    each = {example.views_id: example for example in own}  # once, however often it counts
-    return held_out, tuple(itertools.islice(each.values(), len(held_out)))
 
 
 def preview_requests(context: RunContext) -> tuple[SampleRequest, ...]:

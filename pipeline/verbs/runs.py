@@ -59,7 +59,8 @@ def sample(
     weaker
         For --guidance_against base: an earlier checkpoint to lead away from in its place.
     to
-        Folder for the pictures, which must not exist yet. Not given: OUTPUT_DIR/drawn, of a checkpoint beside it.
+        Folder for the pictures, which must not exist yet. Not given: OUTPUT_DIR/drawn, of a checkpoint beside it;
+        with a number where that holds pictures.
     """
     from pipeline.commands import sample as sampling
 

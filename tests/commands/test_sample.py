@@ -8,6 +8,7 @@ from PIL import Image
 
 from pipeline.__main__ import main
 from pipeline.commands.guidance import GuidanceFlags
+from pipeline.commands.places import unused
 from pipeline.evaluation.sample import SampleSettings
 from pipeline.geometry import Size
 from pipeline.sampling.options import GuidanceOptions
@@ -107,6 +108,17 @@ def test_nothing_of_others_is_written_over(trained, tmp_path, capsys):
         assert main(["sample", str(trained), "--prompt", "x", "--to", str(to)]) == 2
         assert f"{to} {said}" in capsys.readouterr().err
     assert (tmp_path / "adapted" / "0000.png").read_bytes() == (tmp_path / "file").read_bytes() == b"mine"
+
+
+def test_a_second_call_draws_into_a_folder_of_its_own(tmp_path):
+    assert unused(tmp_path / "drawn") == tmp_path / "drawn"
+    for number in ("drawn", "drawn-2"):
+        (tmp_path / number / "adapted").mkdir(parents=True)
+    (tmp_path / "drawn-3").mkdir()
+    assert unused(tmp_path / "drawn") == tmp_path / "drawn-3"
+    (tmp_path / "drawn-3").rmdir()
+    (tmp_path / "drawn-3").write_text("a file", encoding="utf-8")
+    assert unused(tmp_path / "drawn") == tmp_path / "drawn-4"
 
 
 def test_settings_for_a_reader_name_what_is_not_as_usual():

@@ -14,7 +14,8 @@ from pipeline.evaluation import validation
 from pipeline.evaluation.statistics import Interval, paired_change, student
 from pipeline.evaluation.validation import NUM_LEVELS
 from pipeline.run import build
-from pipeline.run.encode import encode, measured_examples
+from pipeline.run.encode import encode
+from pipeline.run.measured import measured_examples
 from tests.conftest import dedupe, make_colours, make_shapes, metrics, prepared, replaced, small_flags, status
 from tests.running import Running
 
@@ -98,7 +99,7 @@ def test_what_they_are_compared_with_is_trained_on_however_short_the_run(small, 
     flags = replaced(small, train_data_dir=shapes, max_train_steps=3)
     context = prepared([*flags, "--validation_split", "0.3"], tmp_path / "out")
     places = [place.index for step in range(3) for place in context.plan.sampler.step(step)]
-    held_out, compared = measured_examples(context)
+    held_out, compared = measured_examples(context.data, context.plan.seen)
     assert {example.id for example in compared} == {context.data.shown.examples[place].id for place in places}
     assert 0 < len(compared) < len(held_out)
 
