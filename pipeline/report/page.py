@@ -104,7 +104,7 @@ def headline(evaluation: Evaluation | None, num_steps: int) -> str:
         )
     return (
         f"{scope} its distance to the reference is {adapted.value:.3g} (KID) where the base model's is "
-        f"{base.value:.3g}; the intervals still touch."
+        f"{base.value:.3g}; that may be chance."
     )
 
 
@@ -115,11 +115,12 @@ class Judge:
     name: str
     base: Estimate
     adapted: Estimate
+    change: Estimate | None  # paired; evaluations of earlier versions lack it
 
     @property
     def is_nearer(self) -> bool:
-        """Whether the adapter's are, beyond both intervals."""
-        return self.adapted.high < self.base.low
+        """Whether the adapter's are, beyond both intervals and that of the change."""
+        return self.adapted.high < self.base.low and (self.change is None or self.change.high < 0)
 
 
 def judges_of(evaluation: Evaluation | None) -> list[Judge]:
@@ -128,9 +129,9 @@ def judges_of(evaluation: Evaluation | None) -> list[Judge]:
         return []
     found = []
     for name in sorted(evaluation.extractors.values(), key=lambda name: name != photographs.NAME):
-        base, adapted = (evaluation.found(which, "kid", name) for which in ("base", "adapted"))
+        base, adapted, change = (evaluation.found(which, "kid", name) for which in ("base", "adapted", "change"))
         if base is not None and adapted is not None:
-            found.append(Judge(name, base, adapted))
+            found.append(Judge(name, base, adapted, change))
     return found
 
 

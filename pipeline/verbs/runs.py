@@ -59,8 +59,7 @@ def sample(
     weaker
         For --guidance_against base: an earlier checkpoint to lead away from in its place.
     to
-        Folder for the pictures, which must not exist yet. Not given: OUTPUT_DIR/drawn, of a checkpoint beside it;
-        with a number where that holds pictures.
+        Folder for the pictures, which must not exist yet. Not given: a new OUTPUT_DIR/drawn, of a checkpoint beside it.
     """
     from pipeline.commands import sample as sampling
 

@@ -131,7 +131,10 @@ def test_a_run_is_measured_by_the_model_that_is_named_and_tells_its_trackers(tra
             assert (event.step, event.value) == (12, pytest.approx(estimate["value"], rel=1e-5))
     assert {event.step for event in board.Images("test set")} == {12}
     judges = [f"kid, {photographs.NAME}", f"kid, {clip_folder.name}"]
-    nearer = [sets["adapted"][judge]["high"] < sets["base"][judge]["low"] for judge in judges]
+    nearer = [
+        sets["adapted"][judge]["high"] < sets["base"][judge]["low"] and sets["change"][judge]["high"] < 0
+        for judge in judges
+    ]
     differs = "dis" if nearer[0] != nearer[1] else ""
     page = (out / "report.html").read_text(encoding="utf-8")
     assert f"KID, nearest, CLIP margin: {clip_folder.name};" in page

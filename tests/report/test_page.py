@@ -64,8 +64,12 @@ def test_the_headline_claims_only_what_the_intervals_carry():
 
     assert "fell to 25%" in page.headline(measured(2.0), 300)
     assert "fell to 0%" in page.headline(measured(-0.1), 300)
-    assert "still touch" in page.headline(measured(7.0), 300)
+    assert "that may be chance" in page.headline(measured(7.0), 300)
     assert "no nearer" in page.headline(measured(10.3), 300)
+    sure = measured(2.0)
+    change = Estimate(-6.0, -13.0, 1.0, 160, "kid", "x")  # of pairs, which the two intervals do not know
+    unsure = dataclasses.replace(sure, sets={**sure.sets, "change": {"kid": change}})
+    assert "that may be chance" in page.headline(unsure, 300)
     assert "proven to load" in page.headline(Evaluation(4, {}, {"adapted": {}}), 300)
 
 
