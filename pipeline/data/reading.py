@@ -23,6 +23,7 @@ from pipeline.notes import Note
 from pipeline.progress import Progress
 from pipeline.remembered import Remembered, cache_folder, remembered
 
+MOST_ALIKE = 10  # rows of which the same is said one by one
 MAX_HINTS = 4  # in one sentence
 MASK_SHAPE_TOLERANCE = 0.02  # of width / height
 VERSION = 2  # raise it when other things are found out about an image
@@ -96,10 +97,10 @@ def _examined(
     examples: list[Counted] = []
     uncaptioned: list[str] = []
     lacking: dict[str, list[str]] = {}  # what columns are missing -> the rows that lack them
+    alike: dict[str, list[str]] = {}  # what is wrong with a cell -> the rows where it is
     num_rows, values = 0, options.weight_of_value
     for row in rows:
-        num_rows += 1
-        progress.update(num_rows)
+        progress.update(num_rows := num_rows + 1)
         try:
             found, weights = _captions(row, options)
         except captions.NoColumn as error:
@@ -127,7 +128,8 @@ def _examined(
             said, lacking_cells = said_by(
                 row.description, balance=options.balance, weight=options.weight_column, values=values
             )
-            findings.problems += [f"{row.where}: {problem}" for problem in lacking_cells]
+            for problem in lacking_cells:
+                alike.setdefault(problem, []).append(row.where)
             example = dataclasses.replace(example, **said) if said else example
         if on_row is not None:
             on_row(row, example)
@@ -137,13 +139,21 @@ def _examined(
             findings.skipped.append(f"{row.name}: {example}")
         else:
             findings.problems.append(f"{row.where}: {example} (--on_bad_image skip leaves it out)")
-    for missing, names in lacking.items():
-        where = names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-        steps = "; ".join(["see --caption_column and --caption_template", *findings.hints[:MAX_HINTS]])
-        findings.problems.append(f"{where}: {missing}; {steps}")
+    steps = "; ".join(["see --caption_column and --caption_template", *findings.hints[:MAX_HINTS]])
+    without = {f"{missing}; {steps}": names for missing, names in lacking.items()}
+    findings.problems += _together(alike, MOST_ALIKE) + _together(without, 1)
     if options.instance_prompt is None:
         findings.problems += _without_captions(uncaptioned, num_rows, options, findings.hints)
     return examples
+
+
+def _together(problems: dict[str, list[str]], most: int) -> list[str]:
+    """A line for each row with a problem, but where more than so many have the same: then one for all of them."""
+    return [
+        f"{where}: {problem}"
+        for problem, names in problems.items()
+        for where in (names if len(names) <= most else [f"{names[0]} and {len(names) - 1} more"])
+    ]
 
 
 def _captions(row: Row, options: DataOptions) -> tuple[tuple[str, ...], tuple[float, ...]]:

@@ -83,6 +83,20 @@ def test_an_image_without_a_group_is_named(tmp_path):
         read(tmp_path / "loose", instance_prompt="a thing")
 
 
+def test_what_is_the_same_of_many_rows_is_said_once(tmp_path):
+    rows = []
+    for number in range(14):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number:02d}.png")
+        rows.append(json.dumps({"file_name": f"{number:02d}.png", "text": "x", "w": "much" if number < 12 else "some"}))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    with pytest.raises(DataError, match=r"\.png and 13 more: no 'nope' \(there is text, w\)") as error:
+        read_manifest(tmp_path, DataOptions(balance="nope"))
+    assert "1 problem(s)" in str(error.value)
+    with pytest.raises(DataError, match=r"\.png and 11 more: its 'w' is 'much'") as error:
+        read_manifest(tmp_path, DataOptions(weight_column="w"))
+    assert all(f"{number}.png: its 'w' is 'some'" in str(error.value) for number in (12, 13))
+
+
 def test_numbers_are_groups_by_their_value_and_nothing_is_none(tmp_path):
     found = read(write(tmp_path / "numbers", [1, 1.0, "1", 2.5]))
     assert sorted(example.group for example in found.examples) == ["1", "1", "1", "2.5"]
