@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 MAX_EXAMPLES = 3  # of each kind, where notes are shown together
+MAX_LETTERS = 240  # of each of these: a whole caption may be in it
 
 
 class Note(str):
@@ -25,7 +26,10 @@ def grouped(notes: Iterable[str]) -> tuple[str, ...]:
 
 def all_shown(notes: Iterable[str]) -> bool:
     """Whether `grouped` leaves none of these out."""
-    return all(len(cases) <= MAX_EXAMPLES for cases in _cases(notes).values())
+    return all(
+        [kind] == cases or (len(cases) <= MAX_EXAMPLES and list(map(_shown, cases)) == cases)
+        for kind, cases in _cases(notes).items()
+    )
 
 
 def _cases(notes: Iterable[str]) -> dict[str, list[str]]:
@@ -38,6 +42,12 @@ def _cases(notes: Iterable[str]) -> dict[str, list[str]]:
 
 def _line(kind: str, cases: list[str]) -> str:
     if len(cases) == 1:
-        return kind if kind == cases[0] else f"{kind}: {cases[0]}"
+        return kind if kind == cases[0] else f"{kind}: {_shown(cases[0])}"
     more = f"; and {len(cases) - MAX_EXAMPLES} more" if len(cases) > MAX_EXAMPLES else ""
-    return f"{kind} ({len(cases)}): {'; '.join(cases[:MAX_EXAMPLES])}{more}"
+    return f"{kind} ({len(cases)}): {'; '.join(map(_shown, cases[:MAX_EXAMPLES]))}{more}"
+
+
+def _shown(case: str) -> str:
+    """A case with its middle left out where it is long."""
+    half = MAX_LETTERS // 2
+    return case if len(case) <= MAX_LETTERS else f"{case[:half].rstrip()} ... {case[-half:].lstrip()}"

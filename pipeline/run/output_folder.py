@@ -201,7 +201,8 @@ def fingerprints(data: RunData) -> dict[str, Any]:
 def _write_notes(path: Path, notes: tuple[str, ...]) -> None:
     """Every note on a line of its own; no file where there is none."""
     if notes:
-        atomic.write_text(path, "".join(f"{note}\n" for note in notes))
+        lines = (note.replace("\n", "\\n") for note in notes)  # a name of a file may hold one
+        atomic.write_text(path, "".join(f"{line}\n" for line in lines))
     else:
         path.unlink(missing_ok=True)
 

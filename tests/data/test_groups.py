@@ -7,6 +7,7 @@ import json
 import pyarrow
 import pytest
 import torch
+from PIL import Image
 from pyarrow import parquet
 
 from pipeline.data import groups
