@@ -19,7 +19,7 @@ from pipeline.evaluation.extractors.extractor import Extractor
 from pipeline.evaluation.metrics.adherence import margins
 from pipeline.evaluation.metrics.compared import Compared, Seen
 from pipeline.evaluation.metrics.distances import kid
-from pipeline.evaluation.metrics.measure import change_of
+from pipeline.evaluation.metrics.measure import change_of, interval_of
 from pipeline.evaluation.metrics.neighbours import own_is_nearest
 from pipeline.evaluation.metrics.table import METRICS, Metric
 from pipeline.evaluation.picture_sets import DrawSetRequest, draw_set, keep, kept
@@ -114,6 +114,19 @@ def test_where_neighbours_say_all_or_none_their_change_has_a_width(name, moved):
     change = change_of(METRICS[name], Compared(now, true, judge), Compared(before, true, judge))
     assert change.value == (1.0 if moved else 0.0)
     assert change.low < change.value - 0.1 < change.value <= change.high
+
+
+def test_intervals_hold_no_values_that_cannot_be():
+    """Student's of two pictures reach far beyond; of one there is none."""
+    sides = [SimpleNamespace(pictures=SimpleNamespace(groups=torch.arange(2))) for _ in range(2)]
+    values = {id(sides[0]): torch.tensor([0.1, 0.9]), id(sides[1]): torch.tensor([0.8, 0.1])}
+    metric = dataclasses.replace(METRICS["rouge_l"], values=lambda given: values[id(given)])
+    found, change = interval_of(metric, sides[0]), change_of(metric, *sides)
+    assert (found.low, found.high) == (0, 1)
+    assert (change.low, change.high) == (-1, 1)
+    one = SimpleNamespace(pictures=SimpleNamespace(groups=torch.arange(1)))
+    values[id(one)] = torch.tensor([0.5])
+    assert interval_of(metric, one).high == float("inf")
 
 
 def test_a_network_trained_on_photographs_is_asked_where_it_is_there(folders):

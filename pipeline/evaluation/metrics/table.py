@@ -32,6 +32,7 @@ class Metric:
     value: Callable[[Compared], float] | None = None  # of the whole set
     interval: Callable[[Compared], Interval] | None = None  # where the set's has one of its own
     is_share: bool = False  # values are 0 or 1, or the set's lies between
+    between: tuple[float, float] | None = None  # values can be no others, nor ends of intervals
     of_caption: bool = False  # values say how well each picture follows its caption; more is better
     min_pictures: int = 1
     of_reference: str = ""  # what the reference would have, where it is not measured on it
@@ -194,6 +195,7 @@ METRICS: dict[str, Metric] = {
     "nearest_similarity": _row(
         "Likeness to the most similar reference", "cosine", "{:.3f}", "nearer the reference",
         {"distances", "reference"}, values=nearest_similarity, in_runs=False, of_reference="1 by definition",
+        between=(-1, 1),
         blind="Copying: a copy has the best value of all.",
     ),
     "precision": _row(
@@ -240,6 +242,7 @@ METRICS: dict[str, Metric] = {
     "clip_score": _row(
         "Nearness to its caption", "CLIP score", "{:.1f}", "nearer the reference", {"captions"},
         values=functools.partial(with_captions, adherence.clip_score), in_runs=False, of_caption=True,
+        between=(0, 100),
         blind="Counts, places and who does what; it rises with whatever all captions share.",
     ),
     "clip_margin": _row(
@@ -250,7 +253,7 @@ METRICS: dict[str, Metric] = {
         blind="Counts, places and who does what.",
     ),
     "r_precision": _row(
-        "Its own caption is the nearest of 100", "R-precision", "{:.0%}", "higher", {"captions", "rivals"},
+        "Its own caption is the nearest (of 100 at most)", "R-precision", "{:.0%}", "higher", {"captions", "rivals"},
         values=functools.partial(with_captions, adherence.r_precision), is_share=True, in_runs=False,
         of_caption=True,
         blind="How near it is; easier where captions are fewer or differ more.",
@@ -266,24 +269,25 @@ METRICS: dict[str, Metric] = {
     ),
     "bleu": _row(
         "What is read in it, against its caption", "BLEU", "{:.1f}", "nearer the reference", {"readings"},
-        value=bleu, min_pictures=3, **READ,
+        value=bleu, min_pictures=3, between=(0, 100), **READ,
     ),
     "bleu_shuffled": _row(
         "The same against another caption: the floor", "BLEU, shuffled", "{:.1f}", None,
         {"readings", "rivals"},
-        value=functools.partial(bleu, shuffled=True), min_pictures=3, **READ,
+        value=functools.partial(bleu, shuffled=True), min_pictures=3, between=(0, 100), **READ,
     ),
     "rouge_l": _row(
         "Words in common and in order", "ROUGE-L", "{:.3f}", "nearer the reference", {"readings"},
-        values=rouge_l, of_caption=True, **READ,
+        values=rouge_l, of_caption=True, between=(0, 1), **READ,
     ),
     "rouge_l_shuffled": _row(
         "The same against another caption: the floor", "ROUGE-L, shuffled", "{:.3f}", None,
         {"readings", "rivals"},
-        values=functools.partial(rouge_l, shuffled=True), **READ,
+        values=functools.partial(rouge_l, shuffled=True), between=(0, 1), **READ,
     ),
     "written": _row(
         "Legible words that the caption asks for", "1 - edit distance", "{:.0%}", "higher", {"letters"},
-        values=written, in_runs=False, of_caption=True, blind="Captions that quote nothing, and how the words look.",
+        values=written, in_runs=False, of_caption=True, between=(0, 1),
+        blind="Captions that quote nothing, and how the words look.",
     ),
 }  # fmt: skip
