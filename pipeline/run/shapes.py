@@ -95,7 +95,12 @@ def notes(manifest: Manifest, sampler: StepSampler, possible: Offered) -> list[s
     cases = sorted({case for case in every if is_odd(*case[1:])})
     fits = functools.cache(lambda original, shapes: shapes.enlarges or shapes.holds(original))
     pictures = zip(column(manifest.examples, "name"), possible.pictures(manifest.examples), strict=True)
-    small = {(name, own, shapes[0].side) for name, (own, shapes) in pictures if not fits(own, shapes[0])}
+    enlarged = {name for name, original, size in cases if is_enlarged(original, size)}
+    small = {
+        (name, own, shapes[0].side)
+        for name, (own, shapes) in pictures
+        if not fits(own, shapes[0]) and name not in enlarged
+    }
     most = max(bucket.size.area for bucket in buckets)
     found: list[str] = [
         Note("--resolution: no picture has so many pixels (--upscale enlarges them)", str(shapes.side))

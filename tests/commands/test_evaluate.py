@@ -13,6 +13,8 @@ from PIL import Image
 from pipeline import shipped
 from pipeline.__main__ import main
 from pipeline.commands.evaluation import evaluate as evaluating
+from pipeline.commands.evaluation.options import DrawOptions
+from pipeline.commands.evaluation.subject import subject_of
 from pipeline.commands.evaluation.wanted import Wanted
 from pipeline.evaluation import results
 from pipeline.evaluation.extractors import photographs
@@ -347,6 +349,13 @@ def test_what_cannot_be_done_is_named_before_anything_is_drawn(out, words, said,
     assert main(["evaluate", *(word.replace("OUT", str(out)) for word in words)]) == 2
     assert said in capsys.readouterr().err
     assert not (out / "evaluation").exists()
+
+
+def test_the_starter_base_is_drawn_as_its_recipe_says(miniature):
+    found = subject_of(None, DrawOptions(base=str(shipped.BASE))).settings
+    assert (found.guidance_scale, found.num_inference_steps) == (1.5, 4)
+    other = subject_of(None, DrawOptions(base=str(miniature))).settings
+    assert (other.guidance_scale, other.num_inference_steps) == (7.5, 25)
 
 
 def test_a_run_that_held_nothing_out_says_what_to_give(finished_run, capsys):

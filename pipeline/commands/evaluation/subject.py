@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline import run_toml, shipped
 from pipeline.adapter.names import FILE
 from pipeline.commands.evaluation.options import DrawOptions
 from pipeline.commands.places import beside
@@ -88,9 +89,11 @@ def subject_of(adapter: Path | None, options: DrawOptions) -> Subject:
     if file is not None:
         require_fit(family, file)
     guidance, steps = options.guidance_scale, options.num_inference_steps
+    is_starter = options.base is not None and Path(options.base).resolve() == shipped.BASE.resolve()
+    usual = run_toml.read(shipped.recipe("starter")) if is_starter else run  # whose pictures others would burn
     settings = SampleSettings(
-        run.get("guidance_scale", family.default_guidance) if guidance is None else guidance,
-        run.get("num_inference_steps", NUM_INFERENCE_STEPS) if steps is None else steps,
+        usual.get("guidance_scale", family.default_guidance) if guidance is None else guidance,
+        usual.get("num_inference_steps", NUM_INFERENCE_STEPS) if steps is None else steps,
         size_of(run, family) if options.size is None else parsed_size(options.size, family),
         guidance=GuidanceOptions.of(run),
         **model.drawing,
