@@ -29,11 +29,11 @@ class Kept:
 
 def write(folder: Path, data: RunData) -> None:
     """List what is trained on and what is held out; no file for very many."""
-    rows, path = _rows(data), folder / EXAMPLES_FILE
-    if len(rows) > MOST:
+    path = folder / EXAMPLES_FILE
+    if sum(len(part.examples) for part in (data.manifest, data.held_out) if part is not None) > MOST:
         path.unlink(missing_ok=True)
         return
-    lines = (json.dumps([row.part, row.id, row.image_id, row.name], ensure_ascii=False) for row in rows)
+    lines = (json.dumps([row.part, row.id, row.image_id, row.name], ensure_ascii=False) for row in _rows(data))
     atomic.write_text(path, "".join(f"{line}\n" for line in lines))
 
 
