@@ -21,6 +21,7 @@ from pipeline.errors import ConfigError
 
 NUM_EQUAL, TOLERANCE = 3, 1e-5  # steps whose losses must agree; later Adam magnifies what rounding left
 STEP, EMPTY, WARM = "one step, CPU s", "all but the steps, CPU s", "the same with a warm cache, CPU s"
+TOO_SHORT = "the runs are too short for it: their steps scatter by more"
 PEAK, APART, DRIFT = "peak memory, MB", "losses apart, first steps", "losses apart, all steps"
 
 
@@ -167,18 +168,15 @@ def rows_of(shape: Shape, rounds: list[Round]) -> list[Row]:
         ),
         PEAK: ([r.plain_long.peak_bytes / 1e6 for r in rounds], [r.ours_long.peak_bytes / 1e6 for r in rounds]),
     }
-    found = [
-        Row(
-            {**about, "what": what},
-            {
-                "plain": tuple(theirs),
-                "ours": tuple(own),
-                "ours_to_plain": tuple(b / a for a, b in zip(theirs, own, strict=True)),
-            },
-        )
-        for what, (theirs, own) in pairs.items()
-    ]
-    return found + _losses(about, rounds[0])
+    return [_row(about, what, *sides) for what, sides in pairs.items()] + _losses(about, rounds[0])
+
+
+def _row(about: dict[str, str], what: str, plain: list[float], ours: list[float]) -> Row:
+    """One number of both and its ratio; nothing where a difference of runs is not even positive."""
+    if min(plain + ours) <= 0:
+        return Row({**about, "what": what}, {}, note=TOO_SHORT)
+    ratios = tuple(b / a for a, b in zip(plain, ours, strict=True))
+    return Row({**about, "what": what}, {"plain": tuple(plain), "ours": tuple(ours), "ours_to_plain": ratios})
 
 
 def step_of(ran: Round, num_steps: int, program: str) -> float:

@@ -89,6 +89,18 @@ def test_the_steps_are_told_apart_from_what_is_beside_them():
     assert rows[cpu.APART]["ours"][0] == pytest.approx(1e-7)
 
 
+def test_what_is_beside_the_steps_is_not_told_from_runs_too_short_for_it():
+    first, second = rounds_of((0.5, 0.25))
+    scattered = dataclasses.replace(second, plain_short=Ran(second.plain_short.seconds - 15, 0))
+    rows = {row.about["what"]: row for row in cpu.rows_of(SHAPES["starter"], [first, scattered])}
+    assert (
+        (rows[cpu.EMPTY].found, rows[cpu.EMPTY].note)
+        == (rows[cpu.WARM].found, rows[cpu.WARM].note)
+        == ({}, cpu.TOO_SHORT)
+    )
+    assert rows[cpu.STEP].found["plain"][0] == 2.0
+
+
 def test_programs_that_do_other_work_are_not_compared():
     with pytest.raises(RuntimeError, match="do not do the same work"):
         cpu.rows_of(SHAPES["starter"], rounds_of((0.5, 0.26)))
