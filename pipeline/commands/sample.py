@@ -20,7 +20,7 @@ from pipeline.commands.wish import require_alone, wished
 from pipeline.console import quiet_libraries, say, tell
 from pipeline.data.options import DataOptions
 from pipeline.engine import DTYPES
-from pipeline.errors import CheckpointError, ConfigError
+from pipeline.errors import CheckpointError, ConfigError, listed
 from pipeline.evaluation.frontier.choice import Wish
 from pipeline.evaluation.picture_sets import index_of, keep
 from pipeline.evaluation.sample import Sampler, SampleRequest, SampleSettings, guidance_clashes, pictures_at_once
@@ -111,8 +111,10 @@ def require_fit(family: Family, *files: Path) -> None:
     """
     with quiet_libraries():
         layers = layer_shapes(family)
-    for file in files:
-        reader.read(file, layers)
+    for path in files:  # one of zeros adds nothing, and the base may be what is wanted
+        problems = [problem for problem in reader.unfit(reader.parse(path, layers)) if " is zero: " not in problem]
+        if problems:
+            raise CheckpointError(f"{path} is not fit for use:\n{listed(problems)}")
 
 
 def draw(sampler: Sampler, requests: list[SampleRequest], folder: Path, title: str, facts: Mapping[str, float]) -> None:

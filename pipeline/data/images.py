@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import ExifTags, Image, ImageColor, ImageOps, UnidentifiedImageError
 
 from pipeline.data import colours
+from pipeline.data.rows import FileSource, Source
 from pipeline.errors import reason
 from pipeline.geometry import Size
 
@@ -149,9 +150,14 @@ def alpha_of(content: bytes) -> Image.Image | None:
     return picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
 
 
-def has_alpha(content: bytes) -> bool:
-    """Whether a picture can be transparent somewhere, by its header."""
-    with _pixel_limit(None), Image.open(io.BytesIO(without_texts(content)), formats=formats()) as opened:
+def has_alpha(source: Source) -> bool:
+    """Whether a picture can be transparent somewhere: of a file by its header, without the rest of it."""
+    with contextlib.suppress(OSError, ValueError, SyntaxError):  # large texts in front of a PNG's pixels, for one
+        if isinstance(source, FileSource):
+            with _pixel_limit(None), Image.open(source.path, formats=formats()) as opened:
+                return bool(opened.has_transparency_data)
+    content = without_texts(source.content())
+    with _pixel_limit(None), Image.open(io.BytesIO(content), formats=formats()) as opened:
         return bool(opened.has_transparency_data)
 
 

@@ -13,6 +13,7 @@ from pipeline.hashing import digest
 
 DEFAULT_SHARE = 0.1
 MIN_HELD_OUT = 4  # images: fewer say nothing
+FEW = 0.9  # of the images that were to be held out: fewer are said
 MIN_IMAGES = 40  # below, every image is needed for training unless a share is asked for
 FOR_FEW = f"fewer than {MIN_IMAGES} images are all trained on, unless --validation_split is asked for"
 
@@ -81,7 +82,7 @@ def _chosen(images: Sequence[Example], number: int) -> tuple[Bool[np.ndarray, " 
         alike = f"{sizes.max()} of {len(images)} images are nearly the same"
         return np.arange(len(images)) < number, f"{alike}, so near copies of what is trained on are held out"
     more = f"{found} of {len(images)} images are held out, not {number}: near copies stay together"
-    return chosen[firsts], more if found > number else ""
+    return chosen[firsts], more if found > number or found < FEW * number else ""
 
 
 def rank_of(image_id: str) -> str:

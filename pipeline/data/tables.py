@@ -32,7 +32,7 @@ def table_rows(options: DataOptions, findings: Findings) -> Iterator[Row]:
     import datasets
 
     place = Path(options.dataset_name or "")
-    if shards := webdataset.shards_of(place, READERS):
+    if shards := webdataset.shards_of(place, options, READERS):
         yield from webdataset.rows(shards, options, findings)
         return
     table = _open_table(options)

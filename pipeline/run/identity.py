@@ -125,6 +125,7 @@ CAME_LATER: dict[str, Any] = {
     "base_quantization": None,
 }
 
+NOT_FETCHED = frozenset({"base_model", "encoders"})  # what is only known once weights were fetched from the Hub
 BY_DRAWING = frozenset({"dataset", "buckets", "num_steps"})  # what is only known once the base has drawn its pictures
 
 

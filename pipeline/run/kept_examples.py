@@ -66,8 +66,8 @@ def _cut(name: str) -> str:
 def _read(path: Path) -> list[Kept] | None:
     """The list of an earlier run; None where there is none to be read, for it only serves a message."""
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [Kept(*map(str, row)) for row in rows]
+        *lines, last = path.read_text(encoding="utf-8").split("\n")
+        return [Kept(*map(str, json.loads(line))) for line in lines] if lines and not last else None
     except (OSError, ValueError, TypeError):
         return None
 

@@ -97,16 +97,18 @@ def preflight(run: Run, folder: Path, yielding: Set[str] = frozenset()) -> RunDa
             "--clip_model_name_or_path has nothing to measure: give --evaluation_data_dir, or --validation_split 0.2."
         )
     given = read_given(run.data)
-    if run.data.has_masks:
-        require_masks([*everything.examples, *(given.examples if given is not None else ())])
+    if run.data.has_masks and run.train.resume_from_checkpoint is None:  # what has begun may end
+        require_masks([part.examples for part in (everything, given) if part is not None])
     require_other(given, ("in the dataset", everything), ("in the test set", test_set))
     return RunData(manifest, held_out, test_set, declared, given)
 
 
-def require_masks(examples: Sequence[Example]) -> None:
+def require_masks(parts: Sequence[Sequence[Example]]) -> None:
     """Raise DataError where masks are asked for and there are none: it would be trained on whole pictures."""
-    asked = [example for example in examples if example.options.masked_loss]
-    if asked and not any(example.mask is not None or images.has_alpha(example.source.content()) for example in asked):
+    if any(mask is not None for part in parts for mask in column(part, "mask")):
+        return
+    asked = (example for part in parts for example in part if example.options.masked_loss)
+    if not any(images.has_alpha(example.source) for example in asked):
         raise DataError(
             "--masked_loss: no image has a mask (x.mask.png beside it, or masks/x.png), and none is transparent; leave "
             "it out, or see what the masks are called."

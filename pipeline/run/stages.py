@@ -9,6 +9,7 @@ from pipeline.console import tell
 from pipeline.data.class_images import num_to_draw
 from pipeline.errors import Interrupted
 from pipeline.evaluation.previews import Previews
+from pipeline.families.options import ModelOptions
 from pipeline.progress import Progress
 from pipeline.run import build, dry_run, export, finish
 from pipeline.run.build import Models
@@ -16,7 +17,7 @@ from pipeline.run.context import RunContext, prepare
 from pipeline.run.draw_class import with_drawn_class
 from pipeline.run.encode import encode
 from pipeline.run.finish import TrainResult
-from pipeline.run.identity import BY_DRAWING, identity_of
+from pipeline.run.identity import BY_DRAWING, NOT_FETCHED, identity_of
 from pipeline.run.output_folder import claim, hold, is_complete, resumed
 from pipeline.run.preflight import RunData
 from pipeline.sharing import hub
@@ -47,7 +48,9 @@ def execute(
     tell(context.plan.text())
     try:
         if dry is not None:
-            resumed(context, checkpoints_before(context))
+            if command.run.train.resume_from_checkpoint is not None:
+                unknown = NOT_FETCHED if is_on_hub(command.run.model) else frozenset[str]()
+                resumed(context, checkpoints_before(context, unknown))
             dry.keep(context.plan.text(), context.plan.room)
             tell(dry_run.DONE)
             return None
@@ -71,10 +74,21 @@ def draw(context: RunContext) -> RunContext:
     return with_drawn_class(context)
 
 
-def checkpoints_before(context: RunContext) -> Checkpoints:
-    """Those of the run as far as it can be told apart before the pictures of its class are drawn."""
+def checkpoints_before(context: RunContext, undecided: frozenset[str] = frozenset()) -> Checkpoints:
+    """Those of the run as far as it can be told apart before the pictures of its class are drawn.
+
+    `undecided` are more facts that cannot be said yet.
+    """
     is_drawn = num_to_draw(context.run.data, context.data.class_given) > 0
-    return Checkpoints(context.folder, identity_of(context, BY_DRAWING if is_drawn else frozenset()), None)
+    return Checkpoints(
+        context.folder, identity_of(context, undecided | (BY_DRAWING if is_drawn else frozenset())), None
+    )
+
+
+def is_on_hub(model: ModelOptions) -> bool:
+    """Whether a dry run has only the configuration of a model: its weights are fetched when they are needed."""
+    is_vae_there = model.pretrained_vae_model_name_or_path is None or model.local_vae is not None
+    return model.local_folder is None or not is_vae_there
 
 
 def run_stages(context: RunContext, status: Status, timer: PhaseTimer) -> TrainResult:

@@ -84,7 +84,7 @@ def _rows_until(last_step: int, path: Path) -> list[str]:
         try:
             step = _step_of(line, path)
         except CheckpointError:
-            if kept and _step_of(kept[-1], path) < last_step:
+            if last_step > (_step_of(kept[-1], path) if kept else 0):
                 raise
             tell(f"note: {path} is damaged after step {last_step}; what stands there is dropped")
             return kept

@@ -42,5 +42,7 @@ def test_of_pefts_folders_both_files_count_and_where_they_lie(tmp_path):
     assert len({*before, *changed}) == 4
     (both / "text_encoder").rename(both / "text_encoder_2")
     assert fingerprint_of(str(both)) not in (before[1], changed[1])
+    (tmp_path / PEFT_FILE).write_text("weights of diffusers' names, with nothing beside them", encoding="utf-8")
+    assert files_of(tmp_path / PEFT_FILE) == [tmp_path / PEFT_FILE]
     with pytest.raises(CheckpointError, match="holds neither"):
         files_of(tmp_path)

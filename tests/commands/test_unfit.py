@@ -31,7 +31,6 @@ def without_a_half(tensors):
     [
         (with_a_nan, "is not finite"),
         (without_a_half, "lacks its lora_A.weight"),
-        (lambda tensors: {name: torch.zeros_like(value) for name, value in tensors.items()}, "adds nothing"),
     ],
 )
 def test_a_damaged_adapter_is_refused_before_anything_is_drawn(
@@ -53,6 +52,14 @@ def test_a_damaged_adapter_is_refused_before_anything_is_drawn(
         assert main(words) == 2, words
         assert said in capsys.readouterr().err
         assert not (tmp_path / "to").exists()
+
+
+def test_an_adapter_that_adds_nothing_is_the_base(finished_run, tmp_path):
+    out = shutil.copytree(finished_run(), tmp_path / "out")
+    save_file({name: torch.zeros_like(value) for name, value in load_file(out / FILE).items()}, out / FILE)
+    assert main(["sample", str(out), "--prompt", "x", "--num_inference_steps", "1", "--to", str(tmp_path / "to")]) == 0
+    pictures = [Image.open(tmp_path / "to" / part / "0000.png") for part in ("adapted", "base")]
+    assert largest_difference(*pictures) == 0
 
 
 def test_an_adapter_for_another_base_is_refused_before_anything_is_drawn(finished_run, miniature_of, tmp_path, capsys):

@@ -227,6 +227,8 @@ def test_masks_that_are_not_there_are_not_looked_past(trainer, small, colours, t
     said = "--masked_loss: no image has a mask (x.mask.png beside it, or masks/x.png), and none is transparent"
     ended = trainer(*small, "--masked_loss", "--dry_run", "--output_dir", tmp_path / "out")
     assert (ended.code, said in ended.output) == (2, True)
+    begun = ["--resume_from_checkpoint", "latest"]  # a run that began before that was refused may end
+    assert trainer(*small, "--masked_loss", *begun, "--dry_run", "--output_dir", tmp_path / "out").code == 0
     with Image.open(colours / "red.png") as opened:
         opened.convert("RGBA").save(colours / "red.png")
     assert trainer(*small, "--masked_loss", "--dry_run", "--output_dir", tmp_path / "out").code == 0

@@ -100,6 +100,7 @@ def in_groups(tmp_path, sizes) -> Manifest:
         ([16, 16, 16], 0.1, 16, "16 of 48 images are held out, not 5: near copies stay together"),
         ([3] * 15, 0.1, 6, "6 of 45 images are held out, not 4: near copies stay together"),
         ([3] * 20, 0.1, 6, ""),
+        ([60] * 16, 0.1, 60, "60 of 960 images are held out, not 96: near copies stay together"),
         ([30, 20], 0.1, 20, "20 of 50 images are held out, not 5: near copies stay together"),
         ([30, 5, 5], 0.1, 5, "5 of 40 images are held out, not 4: near copies stay together"),
         ([1, 1, 1, 1, 4], 0.5, 4, ""),

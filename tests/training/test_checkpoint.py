@@ -166,6 +166,11 @@ def test_what_is_damaged_behind_the_step_that_is_gone_on_from_is_dropped_aloud(t
         file.write('{"step": 4, "lo\n')
     with pytest.raises(CheckpointError, match="no step's"):
         Metrics(tmp_path, 4)
+    whole = (tmp_path / "metrics.jsonl").read_text()
+    (tmp_path / "metrics.jsonl").write_text(f"{{\n{whole}")
+    with pytest.raises(CheckpointError, match="no step's"):  # at its very beginning
+        Metrics(tmp_path, 3)
+    (tmp_path / "metrics.jsonl").write_text(whole)
     Metrics(tmp_path, 3).close()
     assert "metrics.jsonl is damaged after step 3; what stands there is dropped" in capsys.readouterr().err
     assert [row.step for row in read(tmp_path)] == [1, 2, 3]

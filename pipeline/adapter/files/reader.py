@@ -75,10 +75,14 @@ def read(path: Path, layers: Layers | None, rank: int | None = None) -> AdapterF
     CheckpointError naming all that is wrong.
     """
     found = without_zeros(parse(path, layers, rank))
-    problems = tensor_problems(found.tensors) + alpha_problems(found.tensors, found.alphas)
-    if problems:
+    if problems := unfit(found):
         raise CheckpointError(f"{path} is not fit for use:\n{listed(problems)}")
     return found
+
+
+def unfit(file: AdapterFile) -> list[str]:
+    """What makes an adapter unfit for use, a line each."""
+    return tensor_problems(file.tensors) + alpha_problems(file.tensors, file.alphas)
 
 
 def parse(path: Path, layers: Layers | None, rank: int | None = None) -> AdapterFile:
@@ -116,7 +120,8 @@ def files_of(path: Path) -> list[Path]:
     Raises CheckpointError for a folder without any.
     """
     if not path.is_dir():
-        return [path.with_name(PEFT_CONFIG), path] if path.name == PEFT_FILE else [path]
+        config = path.with_name(PEFT_CONFIG)
+        return [config, path] if path.name == PEFT_FILE and config.is_file() else [path]
     if (path / FILE).is_file():
         return [path / FILE]
     folders = [path] if (path / PEFT_CONFIG).is_file() else [path / name for name in COMPONENTS]
