@@ -12,6 +12,7 @@ from PIL import Image
 
 from pipeline import records
 from pipeline.adapter.files import reader
+from pipeline.adapter.files.checks import alpha_problems, not_finite
 from pipeline.adapter.names import FILE
 from pipeline.commands.evaluation.options import drawing_problems
 from pipeline.commands.guidance import GuidanceFlags
@@ -111,9 +112,9 @@ def require_fit(family: Family, *files: Path) -> None:
     """
     with quiet_libraries():
         layers = layer_shapes(family)
-    for path in files:  # one of zeros adds nothing, and the base may be what is wanted
-        problems = [problem for problem in reader.unfit(reader.parse(path, layers)) if " is zero: " not in problem]
-        if problems:
+    for path in files:  # one of zeros is drawn with: the base may be what is wanted
+        file = reader.parse(path, layers)
+        if problems := not_finite(file.tensors) + alpha_problems(file.tensors, file.alphas):
             raise CheckpointError(f"{path} is not fit for use:\n{listed(problems)}")
 
 

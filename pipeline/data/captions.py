@@ -23,19 +23,19 @@ def read_text(path: Path) -> str:
     return text_of(path.read_bytes(), str(path))
 
 
-def text_of(raw: bytes, path: str) -> str:
-    """The same of the bytes of a file."""
+def text_of(raw: bytes, where: str) -> str:
+    """The same of the bytes of a file; `where` names it."""
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or raw.count(0) > len(raw) / 4:
         raise ValueError(
-            f"{path}: this is no UTF-8 but looks like UTF-16 ('Unicode' in some editors); save it as UTF-8"
+            f"{where}: this is no UTF-8 but looks like UTF-16 ('Unicode' in some editors); save it as UTF-8"
         )
     if 0 in raw:
-        raise ValueError(f"{path}: byte {raw.index(0)} is a zero, which is no text; remove it")
+        raise ValueError(f"{where}: byte {raw.index(0)} is a zero, which is no text; remove it")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}: byte {error.start} (0x{raw[error.start]:02x}) is not UTF-8; save the file as UTF-8"
+            f"{where}: byte {error.start} (0x{raw[error.start]:02x}) is not UTF-8; save the file as UTF-8"
         ) from error
 
 

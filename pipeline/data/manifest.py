@@ -133,11 +133,11 @@ class Manifest:
     def of_each_image(self) -> "Manifest":
         """Every image once, with the first of its rows: what is drawn and compared has to be independent."""
         _, firsts = np.unique(column(self.examples, "image_id"), return_index=True)
-        num_rows = len(self.distinct().examples)
+        found, num_rows = self.of(np.sort(firsts)), len(self.distinct().examples)
         if num_rows == len(firsts):
-            return self.of(np.sort(firsts))
+            return found
         note = f"of {num_rows} rows {num_rows - len(firsts)} show a picture again; each is drawn for its first caption"
-        return dataclasses.replace(self.of(np.sort(firsts)), notes=(*self.notes, note))
+        return dataclasses.replace(found, notes=(*self.notes, note))
 
     @property
     def _copies(self) -> Places:

@@ -23,7 +23,6 @@ READERS = {
 }
 IMAGE_COLUMNS = ("image", "file_name", "image_path", "path")  # where none is named, the first of these
 KEY = "__key__"  # column of a WebDataset: what the files of an example are called
-MASK_COLUMNS = ("mask", "mask.png", "masklabel.png")
 PATH_TYPES, BYTES_TYPES = ("string", "large_string"), ("binary", "large_binary")
 
 
@@ -45,7 +44,7 @@ def table_rows(options: DataOptions, findings: Findings) -> Iterator[Row]:
         steps = "; ".join(["see --image_column", *findings.hints])
         findings.problems.append(f"no column of images called {wanted!r} (there is {there}); {steps}")
         return
-    mask = next((name for name in MASK_COLUMNS if options.masked_loss and name in table.features), None)
+    mask = next((name for name in webdataset.MASKS if options.masked_loss and name in table.features), None)
     pictured = [*columns, *([mask] if mask is not None else [])]
     images = table.select_columns(pictured)
     for column in pictured:
@@ -96,7 +95,7 @@ def _image_columns(features: Any, options: DataOptions) -> list[str]:
 
     if KEY in features and options.image_column is None:
         kinds = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-        return [name for name in kinds if name not in MASK_COLUMNS]
+        return [name for name in kinds if name not in webdataset.MASKS]
     called = IMAGE_COLUMNS if options.image_column is None else (options.image_column,)
     return [name for name in called if _may_hold_images(features.get(name))][:1]
 

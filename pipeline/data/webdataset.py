@@ -20,8 +20,8 @@ from pipeline.errors import DataError, reason
 from pipeline.notes import Note
 
 NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")  # of an example, and the kind of one of its files
-TEXTS, NUMBERS, DESCRIPTIONS = ("txt", "text", "transcript"), ("cls", "cls2", "index", "inx", "id"), ("json", "jsn")
-MASKS = ("mask", "mask.png", "masklabel.png")
+TEXTS, DESCRIPTIONS = ("txt", "text", "transcript", "cls", "cls2", "index", "inx", "id"), ("json", "jsn")
+MASKS = ("mask", "mask.png", "masklabel.png")  # kinds, or columns of a table
 
 
 Files = dict[str, MemberSource]  # of one example, by their kind
@@ -128,7 +128,7 @@ def _column(kind: str) -> str:
 
 
 def _described(files: Files, where: str, findings: Findings) -> Columns:
-    """What is written of an example: the text beside it, numbers, and what its JSON holds, each a column."""
+    """What is written of an example: the texts beside it, and what its JSON holds, each a column."""
     found: Columns = {}
     for kind, file in files.items():
         try:
@@ -136,8 +136,6 @@ def _described(files: Files, where: str, findings: Findings) -> Columns:
                 found = {**_object(text_of(file.content(), f".{kind}")), **found}
             elif _last(kind) in TEXTS:
                 found[_column(kind)] = text_of(file.content(), f".{kind}")
-            elif _last(kind) in NUMBERS:
-                found[kind] = text_of(file.content(), f".{kind}").strip()
         except ValueError as error:
             findings.problems.append(f"{where}: {error}")
     return found

@@ -11,7 +11,7 @@ from pipeline.data import images
 from pipeline.data.options import DataOptions
 from pipeline.data.reading import read_manifest
 from pipeline.errors import DataError
-from tests.data.test_images import TRANSPOSED, upright
+from tests.data.test_images import turned, upright
 
 pytestmark = pytest.mark.unit
 LOSSLESS = {"format": "HEIF", "quality": -1, "chroma": 444, "matrix_coefficients": 0}
@@ -32,11 +32,7 @@ def folder_of(tmp_path, content):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_it_comes_out_upright_and_exact(tmp_path, orientation):
-    picture = upright()
-    if orientation > 1:
-        picture = picture.transpose(Image.Transpose[TRANSPOSED[orientation]])
-    exif = Image.Exif()
-    exif[0x0112] = orientation
+    picture, exif = turned(orientation)
     picture.info["exif"] = exif.tobytes()  # the encoder then also writes the turn that decoders go by
     picture.save(tmp_path / "x", **LOSSLESS)
     data = folder_of(tmp_path, (tmp_path / "x").read_bytes())

@@ -26,13 +26,18 @@ TRANSPOSED = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "T
               7: "TRANSVERSE", 8: "ROTATE_270"}  # fmt: skip
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_exif_orientation_comes_out_upright(tmp_path, orientation):
-    picture = upright()
+def turned(orientation: int) -> tuple[Image.Image, Image.Exif]:
+    """The upright picture as a camera stores it that was held otherwise, and the tag that says how."""
+    picture, exif = upright(), Image.Exif()
     if orientation > 1:
         picture = picture.transpose(Image.Transpose[TRANSPOSED[orientation]])
-    exif = Image.Exif()
     exif[0x0112] = orientation
+    return picture, exif
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_comes_out_upright(tmp_path, orientation):
+    picture, exif = turned(orientation)
     picture.save(tmp_path / "x.png", exif=exif)
     assert np.array_equal(np.asarray(decode(tmp_path / "x.png", "white")), np.asarray(upright()))
 

@@ -17,9 +17,13 @@ MAX_ALPHA = 1024  # times the rank: training needs less, and headers are easily 
 
 def tensor_problems(tensors: Mapping[str, Tensor]) -> list[str]:
     """What no adapter should have: numbers that are not finite, and a B of zeros."""
-    problems = [f"{name} is not finite" for name, value in tensors.items() if not torch.isfinite(value).all()]
     zero = [name for name, value in tensors.items() if is_b(name) and not value.any()]
-    return problems + [f"{name} is zero: the layer adds nothing" for name in zero]
+    return not_finite(tensors) + [f"{name} is zero: the layer adds nothing" for name in zero]
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Tensors with numbers that are none, with which nothing can be computed."""
+    return [f"{name} is not finite" for name, value in tensors.items() if not torch.isfinite(value).all()]
 
 
 def alpha_problems(tensors: Mapping[str, Tensor], alphas: Mapping[str, float]) -> list[str]:

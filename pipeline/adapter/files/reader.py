@@ -75,14 +75,10 @@ def read(path: Path, layers: Layers | None, rank: int | None = None) -> AdapterF
     CheckpointError naming all that is wrong.
     """
     found = without_zeros(parse(path, layers, rank))
-    if problems := unfit(found):
+    problems = tensor_problems(found.tensors) + alpha_problems(found.tensors, found.alphas)
+    if problems:
         raise CheckpointError(f"{path} is not fit for use:\n{listed(problems)}")
     return found
-
-
-def unfit(file: AdapterFile) -> list[str]:
-    """What makes an adapter unfit for use, a line each."""
-    return tensor_problems(file.tensors) + alpha_problems(file.tensors, file.alphas)
 
 
 def parse(path: Path, layers: Layers | None, rank: int | None = None) -> AdapterFile:
