@@ -13,9 +13,9 @@ from PIL import Image
 from pipeline import shipped
 from pipeline.__main__ import main
 from pipeline.commands.evaluation import evaluate as evaluating
-from pipeline.commands.evaluation.options import DrawOptions
+from pipeline.commands.evaluation.options import DrawOptions, EvaluateOptions
 from pipeline.commands.evaluation.subject import subject_of
-from pipeline.commands.evaluation.wanted import Wanted
+from pipeline.commands.evaluation.wanted import Wanted, wanted_of
 from pipeline.evaluation import results
 from pipeline.evaluation.extractors import photographs
 from pipeline.evaluation.extractors.extractor import Extractor
@@ -349,6 +349,14 @@ def test_what_cannot_be_done_is_named_before_anything_is_drawn(out, words, said,
     assert main(["evaluate", *(word.replace("OUT", str(out)) for word in words)]) == 2
     assert said in capsys.readouterr().err
     assert not (out / "evaluation").exists()
+
+
+def test_a_reference_of_several_rows_of_a_picture_is_that_picture_once(tmp_path, capsys):
+    for name in ("a", "b"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(f"caption {name}", encoding="utf-8")
+    assert len(wanted_of(None, EvaluateOptions(reference=tmp_path, num_images=1, seed=0)).reference) == 1
+    assert "of 2 rows 1 show a picture again" in capsys.readouterr().err
 
 
 def test_the_starter_base_is_drawn_as_its_recipe_says(miniature):

@@ -52,6 +52,21 @@ def test_a_damaged_adapter_is_refused_before_anything_is_drawn(
         assert not to.exists()
 
 
+def test_so_are_damaged_ones_beside_a_whole_one(finished_run, tmp_path, capsys, monkeypatch):
+    out, to = shutil.copytree(finished_run(), tmp_path / "out"), str(tmp_path / "to")
+    (tmp_path / "captions.txt").write_text("bird\nfox\ncat\ndog\n", encoding="utf-8")
+    earlier = shutil.copytree(out / "checkpoint-12", out / "checkpoint-3")
+    for file in (earlier / FILE, shutil.copytree(out, tmp_path / "other") / FILE):
+        save_file(with_a_nan(load_file(file)), file)
+    monkeypatch.setattr(Sampler, "draw", None)
+    for words in (
+        ["compare", str(out), str(tmp_path / "other"), "--prompts", str(tmp_path / "captions.txt")],
+        ["frontier", str(out), "--captions", str(tmp_path / "captions.txt"), "--checkpoints"],
+    ):
+        assert main([*words, "--to", to]) == 2
+        assert "is not finite" in capsys.readouterr().err
+
+
 def test_an_adapter_that_adds_nothing_is_the_base(finished_run, tmp_path):
     out = shutil.copytree(finished_run(), tmp_path / "out")
     save_file({name: torch.zeros_like(value) for name, value in load_file(out / FILE).items()}, out / FILE)

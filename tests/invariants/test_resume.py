@@ -74,6 +74,7 @@ def test_asked_to_stop_it_saves_and_goes_on_exactly(trainer, finished_run, small
     asked = functools.partial(hearing, number, signal.SIG_DFL if number == signal.SIGHUP else None)
     ended = Running(words, tmp_path / "log", prepared=asked).wait()
     assert ended.code == code, ended.output
+    assert "checkpoint stands" not in ended.output  # which is said where nothing was saved
     said = status(folder)
     assert (said["state"], said["exit_code"]) == ("interrupted", code)
     assert 3 <= len(metrics(folder)) < 6
@@ -280,6 +281,16 @@ def test_another_run_is_not_continued(trainer, ended, change):
     dry = trainer(*flags, *change, "--dry_run")
     assert (dry.code, "belongs to another run" in dry.output) == (2, True)
     assert (adapter(folder), status(folder)) == before
+
+
+def test_a_resume_that_is_refused_for_its_data_names_the_picture(trainer, ended, tmp_path):
+    folder, flags = ended
+    data = shutil.copytree(records.table_in(folder / "run.toml")["train_data_dir"], tmp_path / "data")
+    text = (data / "metadata.jsonl").read_text(encoding="utf-8")
+    (data / "metadata.jsonl").write_text(text.replace("a red square", "a rad square"), encoding="utf-8")
+    again = trainer(*flags, "--train_data_dir", data)
+    assert again.code == 2
+    assert "Of the examples:\n  - red.png: something else is written of it" in again.output
 
 
 def test_a_finished_run_is_lengthened_by_the_line_that_its_refusal_names(trainer, ended):

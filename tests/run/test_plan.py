@@ -15,7 +15,9 @@ from pipeline.engine import _precision
 from pipeline.errors import ConfigError
 from pipeline.evaluation import previews
 from pipeline.geometry import Size
+from pipeline.notes import Note
 from pipeline.run.beside import DECODING
+from pipeline.run.output_folder import _write_notes
 from pipeline.run.plan import _validation_interval, length_of
 from pipeline.training.remaining import Beside
 from tests.conftest import make_shapes, prepared, replaced
@@ -25,6 +27,20 @@ pytestmark = pytest.mark.unit
 
 def stream_of(num_examples):
     return StepSampler(together(num_examples, Size.square(64)), 4, seed=0)
+
+
+def test_a_note_is_one_line_of_its_file_whatever_the_pictures_are_called(tmp_path):
+    _write_notes(tmp_path / "notes.txt", (Note("cropped", "a\nb.png"), "plain"))
+    assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "cropped: a\\nb.png\nplain\n"
+
+
+def test_a_picture_that_is_enlarged_is_not_said_to_be_shown_smaller(small, tmp_path):
+    folder = make_shapes(tmp_path / "shapes", 4)
+    Image.new("RGB", (3, 3)).save(folder / "tiny.png")
+    (folder / "tiny.txt").write_text("tiny", encoding="utf-8")
+    notes = prepared(replaced(small, train_data_dir=folder, max_train_steps=2), tmp_path / "out").plan.notes
+    (said,) = [note for note in notes if "tiny.png" in note]
+    assert "so enlarged" in said
 
 
 def test_what_several_resolutions_come_to_is_said(small, tmp_path):

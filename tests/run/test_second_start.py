@@ -83,6 +83,7 @@ def test_a_dry_run_again_says_the_same_without_torch(own, colours, tmp_path):
     argv = [str(word) for word in [*own, "--output_dir", out, "--dry_run"]]
     first = started(argv, tmp_path)
     assert dry_run.DONE in first
+    assert counts(first)[1] == 0  # weights are not read for a plan
     time.sleep(max(0, begun + remembered.FRESH_NS / 1e9 - time.time()))  # a process of its own trusts no younger file
     again = subprocess.run(
         [sys.executable, "-X", "importtime", "train_lora.py", *argv], capture_output=True, text=True, check=True
@@ -147,6 +148,18 @@ def test_a_dry_run_downloads_no_weights(own, server, tmp_path):
     started(argv, tmp_path, looking_there, **where)
     assert len(fetched(server)) == len(set(fetched(server))) == 3
     assert "license: mit" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_dry_run_that_would_go_on_downloads_and_hashes_nothing_either(own, server, tmp_path):
+    """What only the weights would say differs from nothing; what is known does."""
+    argv = [*replaced(own, pretrained_model_name_or_path="jane/tiny"), "--output_dir", tmp_path / "out"]
+    started(argv, tmp_path, looking_there, **hub_at(server, tmp_path))
+    number, elsewhere = len(fetched(server)), hub_at(server, tmp_path / "another machine")
+    again = [*argv, "--resume_from_checkpoint", "latest", "--dry_run"]
+    assert dry_run.DONE in started(again, tmp_path, looking_there, **elsewhere)
+    other = Running([str(word) for word in [*again, "--seed", "7"]], tmp_path / "log", environment=elsewhere)
+    assert "belongs to another run" in other.wait().output
+    assert len(fetched(server)) == number
 
 
 def test_of_two_processes_one_downloads(own, server, tmp_path):
