@@ -153,12 +153,15 @@ def test_a_dry_run_downloads_no_weights(own, server, tmp_path):
 def test_a_dry_run_that_would_go_on_downloads_and_hashes_nothing_either(own, server, tmp_path):
     """What only the weights would say differs from nothing; what is known does."""
     argv = [*replaced(own, pretrained_model_name_or_path="jane/tiny"), "--output_dir", tmp_path / "out"]
-    started(argv, tmp_path, looking_there, **hub_at(server, tmp_path))
-    number, elsewhere = len(fetched(server)), hub_at(server, tmp_path / "another machine")
-    again = [*argv, "--resume_from_checkpoint", "latest", "--dry_run"]
-    assert dry_run.DONE in started(again, tmp_path, looking_there, **elsewhere)
-    other = Running([str(word) for word in [*again, "--seed", "7"]], tmp_path / "log", environment=elsewhere)
-    assert "belongs to another run" in other.wait().output
+    where = hub_at(server, tmp_path)
+    started(argv, tmp_path, looking_there, **where)
+    number = len(fetched(server))
+    again = [*replaced(argv, cache_dir=tmp_path / "empty"), "--resume_from_checkpoint", "latest", "--dry_run"]
+    assert dry_run.DONE in started(again, tmp_path, looking_there, **where)
+    other = [str(word) for word in [*again, "--seed", "7"]]
+    ended = Running(other, tmp_path / "log", prepared=looking_there, environment=where).wait()
+    assert "belongs to another run" in ended.output
+    assert "base_model" not in ended.output
     assert len(fetched(server)) == number
 
 
