@@ -1,5 +1,6 @@
 """forgetting: what a run does to captions that it was not trained for."""
 
+import dataclasses
 import functools
 import json
 
@@ -10,10 +11,15 @@ from PIL import Image
 from pipeline.__main__ import main
 from pipeline.commands import forgetting as looking
 from pipeline.commands.evaluation import predictions
+from pipeline.commands.evaluation.drawing import Column
+from pipeline.commands.evaluation.options import DrawOptions
+from pipeline.commands.evaluation.subject import opened
 from pipeline.errors import ConfigError
 from pipeline.evaluation import forgetting
 from pipeline.evaluation.extractors.extractor import Extractor
 from pipeline.evaluation.forgetting import Asked
+from pipeline.evaluation.looking import PictureSet
+from pipeline.evaluation.picture_sets import keep
 from pipeline.evaluation.sample import Sampler
 from pipeline.families.checkpoint.source import ModelSource
 from pipeline.families.sd import StableDiffusion
@@ -108,6 +114,24 @@ def test_at_scale_0_nothing_moves(finished_run, captions, tmp_path, few):
         assert level.gain.value == pytest.approx(level.gain_base.value)
         assert level.shuffle_gain.value == pytest.approx(level.shuffle_gain_base.value)
     assert found.words() == "The adapter leaves what these captions show nearly as it was."
+
+
+def test_what_a_run_says_it_has_learnt_is_taken_out_of_what_its_adapter_is_asked(finished_run, tmp_path, few):
+    rows = [{"file": f"{n}.png", "prompt": f"{n} birds", "seed": n} for n in range(3)]
+    keep(tmp_path / "base", [Image.new("RGB", (64, 64), (n, 90, 9)) for n in range(3)], rows, drawn=False)
+    pictures, learnt = (
+        PictureSet(tmp_path / "base", (), (0, 1, 2)),
+        {"guided_target": "cfg", "guided_target_scale": 3.0},
+    )
+    with opened(finished_run(*HALF), DrawOptions()) as subject:
+        column = Column("with the adapter", subject.file)
+        base, plain = predictions.asked(subject, column, pictures)
+        _, guided = predictions.asked(dataclasses.replace(subject, run={**subject.run, **learnt}), column, pictures)
+        path = subject.family.path(ObjectiveOptions())
+    expected = predictions.unguided(plain, base, learnt, path)
+    for one, other, before in zip(guided.captioned, expected.captioned, plain.captioned, strict=True):
+        assert torch.equal(one[0], other[0])
+        assert not torch.allclose(one[0], before[0], atol=1e-4)
 
 
 def test_captions_are_those_of_the_bases_card_else_a_list_that_ships(tmp_path):
