@@ -16,6 +16,7 @@ from pipeline.data.loader import Batch
 from pipeline.engine import Engine
 from pipeline.errors import EXIT_CTRL_C, EXIT_TERMINATED
 from pipeline.objective.objective import Beside, Objective
+from pipeline.training import narrow_heads
 from pipeline.training.graphs import UpdateGraph
 from pipeline.training.guards import GradientGuard
 from pipeline.training.state import TrainState
@@ -80,7 +81,8 @@ class Method:
         """The loss of each example, by work on the device alone: nothing is copied there, nothing read back."""
         for layer in self.dropouts:
             layer.seeds = inputs.seeds
-        return self.objective.at(self.denoiser, inputs, inputs.t, inputs.conditioning, inputs.beside)
+        with narrow_heads.padded(inputs.latents.device):
+            return self.objective.at(self.denoiser, inputs, inputs.t, inputs.conditioning, inputs.beside)
 
     def _beside(self, batch: Batch, conditioning: Conditioning, device: torch.device) -> Beside[Conditioning]:
         """What else the model is asked for, at the same sizes."""
