@@ -8,13 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from PIL import Image
 
+from pipeline.console import tell
 from pipeline.data.buckets import LITTLE, Bucket, fields_shown, is_enlarged, share_cropped
+from pipeline.data.cache import latent_key
 from pipeline.data.class_images import ClassImages
 from pipeline.data.groups import balance_of
-from pipeline.data.manifest import Manifest, at, column, written
+from pipeline.data.manifest import Example, Manifest, at, column, written
 from pipeline.data.options import DataOptions
+from pipeline.data.shards import Shards
 from pipeline.data.sources import names_of, shown_by_source
+from pipeline.data.views import centre_view
+from pipeline.errors import DataError
 from pipeline.evaluation.picture_sets import INDEX, keep, kept
 from pipeline.evaluation.previews import spread
 from pipeline.evaluation.test_set import reference_picture
@@ -23,6 +30,7 @@ from pipeline.training.result import DataFacts, Sides
 
 FOLDER = "data"  # of samples/
 MAX_SHOWN = 24
+TILES, VERSION = "tiles", "1"  # of the cache; another version when the same view is shown otherwise
 MAX_SIDE = 320  # pixels: a tile is half of that, on a fine screen all of it
 
 
@@ -43,10 +51,10 @@ class Shown:
         return (row[1:] for row in rows if row[0] in own)
 
 
-def keep_examples(seen: Shown, samples: Path) -> None:
+def keep_examples(seen: Shown, samples: Path, cache: Path) -> None:
     """Write some training pictures as the model sees them, cut from the centre, with their captions; shrunk to tiles.
 
-    As large as they are seen, 24 of 1024 pixels take 8 s of CPU and 42 MB.
+    As large as they are seen, 24 of 1024 pixels take 8 s of CPU and 42 MB. `cache` has those of earlier runs.
     """
     names = column(seen.manifest.examples, "name")
     places = spread(sorted(range(len(names)), key=names.__getitem__), MAX_SHOWN)
@@ -57,10 +65,26 @@ def keep_examples(seen: Shown, samples: Path) -> None:
         {"file": f"{number:04d}.png", "name": example.name, "captions": list(example.captions)}
         for number, example in enumerate(chosen)
     ]
-    pictures = [reference_picture(example, sizes[example.id]) for example in chosen]
-    for picture in pictures:
-        picture.thumbnail((MAX_SIDE, MAX_SIDE))
+    pictures = _tiles([(example, sizes[example.id]) for example in chosen], Shards(cache / TILES / VERSION))
     keep(samples / FOLDER, pictures, rows, drawn=False)
+
+
+def _tiles(shown: list[tuple[Example, Size]], made: Shards) -> list[Image.Image]:
+    """Examples at their sizes, shrunk; a photograph of many megapixels is decoded for the first run alone."""
+    try:
+        made.look()
+    except DataError as error:  # the training is done, and these can be made again
+        tell(f"Some pictures of the data are made anew: {error}")
+    tiles = []
+    for example, size in shown:
+        key = latent_key(example, centre_view(example, size))
+        if key not in made:
+            picture = reference_picture(example, size)
+            picture.thumbnail((MAX_SIDE, MAX_SIDE))
+            made.put(key, {"tile": torch.from_numpy(np.array(picture))})
+        tiles.append(Image.fromarray(made.load(key)["tile"].numpy()))
+    made.flush()
+    return tiles
 
 
 def facts(options: DataOptions, held_out: Manifest | None, seen: Shown, of_class: ClassImages | None) -> DataFacts:

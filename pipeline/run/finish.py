@@ -127,7 +127,7 @@ def share(context: RunContext) -> None:
 def draw(context: RunContext, previews: Previews | None, kept_step: int, trackers: Trackers) -> None:
     """Every picture of the page, and what is measured on them."""
     run, reference = context.run, context.data.test_set
-    dataset.keep_examples(seen_by(context), context.folder / "samples")
+    dataset.keep_examples(seen_by(context), context.folder / "samples", cache_folder(run.data.cache_dir))
     if previews is None:
         return
     previews.draw_base()

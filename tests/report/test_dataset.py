@@ -1,16 +1,18 @@
 """What the page says of the data follows from its numbers, and only where it says something."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from pipeline.data import images
 from pipeline.data.buckets import together
 from pipeline.data.options import DataOptions
 from pipeline.data.reading import read_manifest
 from pipeline.evaluation.picture_sets import kept
 from pipeline.geometry import Size
-from pipeline.report.dataset import FOLDER, MAX_SHOWN, MAX_SIDE, Shown, keep_examples, words
+from pipeline.report.dataset import FOLDER, MAX_SHOWN, MAX_SIDE, TILES, Shown, keep_examples, words
 from pipeline.training.result import DataFacts, Sides
 
 pytestmark = pytest.mark.unit
@@ -40,10 +42,33 @@ def test_a_sound_dataset_gets_two_sentences():
 @pytest.mark.parametrize(("seen", "kept_at"), [((640, 320), (MAX_SIDE, MAX_SIDE // 2)), ((64, 48), (64, 48))])
 def test_what_is_shown_is_no_larger_than_a_tile(colours, tmp_path, seen, kept_at):
     manifest = read_manifest(colours, DataOptions())
-    keep_examples(Shown(manifest, manifest, together(len(manifest.examples), Size(*seen))), tmp_path)
+    keep_examples(Shown(manifest, manifest, together(len(manifest.examples), Size(*seen))), tmp_path, tmp_path)
     rows = kept(tmp_path / FOLDER)
     assert len(rows) == min(len(manifest.examples), MAX_SHOWN)
     assert {Image.open(row["path"]).size for row in rows} == {kept_at}
+
+
+def test_a_second_run_decodes_no_picture_for_the_page(colours, tmp_path, monkeypatch, capsys):
+    manifest = read_manifest(colours, DataOptions())
+    shown = Shown(manifest, manifest, together(len(manifest.examples), Size(48, 64)))
+
+    def files(folder: str) -> list[bytes]:
+        keep_examples(shown, tmp_path / folder, tmp_path / "cache")
+        return [Path(row["path"]).read_bytes() for row in kept(tmp_path / folder / FOLDER)]
+
+    first = files("first")
+    with monkeypatch.context() as patched:
+        patched.setattr(images, "decode", None)
+        assert files("second") == first
+        other = replace(shown, buckets=together(len(manifest.examples), Size(64, 48)))
+        with pytest.raises(TypeError, match="NoneType"):
+            keep_examples(other, tmp_path / "third", tmp_path / "cache")
+    (shard,) = (tmp_path / "cache" / TILES).rglob("*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:-7])
+    assert files("fourth") == first
+    assert f"made anew: {shard}" in capsys.readouterr().err
+    assert files("fifth") == first
+    assert "made anew" not in capsys.readouterr().err
 
 
 def test_what_stands_out_is_said():
