@@ -81,8 +81,7 @@ class Method:
         """The loss of each example, by work on the device alone: nothing is copied there, nothing read back."""
         for layer in self.dropouts:
             layer.seeds = inputs.seeds
-        with narrow_heads.padded(inputs.latents.device):
-            return self.objective.at(self.denoiser, inputs, inputs.t, inputs.conditioning, inputs.beside)
+        return self.objective.at(self.denoiser, inputs, inputs.t, inputs.conditioning, inputs.beside)
 
     def _beside(self, batch: Batch, conditioning: Conditioning, device: torch.device) -> Beside[Conditioning]:
         """What else the model is asked for, at the same sizes."""
@@ -148,10 +147,11 @@ def optimizer_step(
     set_rates(optimizer, learning_rate)
     optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), device=engine.device)
-    for loss in losses:
-        if loss.requires_grad:
-            engine.backward(loss)
-        total = total + loss.detach()
+    with narrow_heads.padded(engine.device):  # while what is recomputed for the gradient is, too
+        for loss in losses:
+            if loss.requires_grad:
+                engine.backward(loss)
+            total = total + loss.detach()
     trained = list(state.named.values())
     votes = torch.tensor([asked == EXIT_TERMINATED, asked == EXIT_CTRL_C], device=engine.device)
     sums = engine.add_gradients(trained, torch.cat([total[None].float(), votes.float()]))

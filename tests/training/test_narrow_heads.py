@@ -8,6 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pipeline.run import build
 from pipeline.run.encode import encode
 from pipeline.training import loop, narrow_heads
+from pipeline.training.guards import GradientGuard
+from pipeline.training.step import optimizer_step
 from tests.conftest import prepared, replaced
 
 pytestmark = pytest.mark.unit
@@ -76,22 +78,31 @@ def test_elsewhere_and_afterwards_attention_is_torchs_own():
     assert F.scaled_dot_product_attention is usual
 
 
-def test_a_step_learns_with_wide_heads_and_a_drawing_has_the_models_own(small, tmp_path):
-    context = prepared(replaced(small, resolution=128), tmp_path / "out")
+@pytest.mark.parametrize("recomputed", [(), ("--gradient_checkpointing",)], ids=["kept", "recomputed"])
+def test_a_step_learns_by_wide_heads_what_it_would_by_its_own(small, tmp_path, recomputed):
+    context = prepared([*replaced(small, resolution=128), *recomputed], tmp_path / "out")
     encode(context)
     models = build.load_models(context)
     task = build.build_task(context, models, build.build_state(context, models))
     batch = next(loop.micro_batches(context.engine, task, 0))
-    inputs = task.method.inputs(batch, context.engine.device)
-    with Widths() as learning:
-        loss = task.method.losses(inputs).sum()
-        loss.backward()
-    with Widths() as plain:
-        again = task.method.objective.at(
-            task.method.denoiser, inputs, inputs.t, inputs.conditioning, inputs.beside
-        ).sum()
-    of_itself = {width for width, keys in plain.seen if keys >= narrow_heads.LONG}
-    assert of_itself, "the miniature has long sequences"
-    assert max(of_itself) < narrow_heads.NARROW
-    assert {width for width, keys in learning.seen if keys >= narrow_heads.LONG} == {narrow_heads.PADDED}
-    assert loss.item() == pytest.approx(again.item(), abs=1e-5)
+
+    def step(long: int) -> tuple[float, float, set[int]]:
+        with pytest.MonkeyPatch.context() as patched, Widths() as widths:
+            patched.setattr(narrow_heads, "LONG", long)
+            losses = (task.method(one, context.engine.device).mean() for one in [batch])
+            optimizer = context.engine.prepare(task.state.optimizer)
+            result = optimizer_step(
+                context.engine, task.state, optimizer, losses,
+                step=0, learning_rate=0.0, max_grad_norm=1e9, guard=GradientGuard({}), asked=None,
+            )  # fmt: skip
+        numbers = result.read()
+        return numbers.loss, numbers.grad_norm, {width for width, keys in widths.seen if keys >= 256}
+
+    loss, norm, wide = step(narrow_heads.LONG)
+    plain_loss, plain_norm, own = step(1_000_000)
+    assert wide == {narrow_heads.PADDED}
+    assert own, "the miniature has long sequences"
+    assert max(own) < narrow_heads.NARROW
+    assert loss == pytest.approx(plain_loss, abs=1e-6)
+    assert norm == pytest.approx(plain_norm, rel=1e-5)
+    assert norm > 0
