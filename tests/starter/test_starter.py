@@ -5,6 +5,7 @@ import html
 import itertools
 import json
 import re
+import runpy
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +18,24 @@ from PIL import Image
 from pipeline import shipped
 from pipeline.data.options import DataOptions
 from pipeline.data.reading import read_manifest
+from pipeline.evaluation import results
 from pipeline.evaluation.extractors import photographs
 from pipeline.starter import judge, world
 from tests.conftest import largest_difference
 
 pytestmark = pytest.mark.unit
 font = pytest.mark.skipif(not world.FONT.exists(), reason="only rebuilding needs the font")
+
+
+def test_page_and_readme_say_what_was_measured():
+    docs = Path(__file__).parents[2] / "docs"
+    page = runpy.run_path(str(docs / "make_starter.py"))["page"]()
+    assert (docs / "starter.md").read_text(encoding="utf-8") == page, "python docs/make_starter.py"
+    measured = results.read(docs / "starter")
+    assert measured is not None
+    base, adapted = (measured.found(name, "own_nearest", photographs.NAME) for name in ("base", "adapted"))
+    readme = " ".join((docs.parent / "README.md").read_text(encoding="utf-8").split())
+    assert f"own reference nearest for {base.value:.0%} and {adapted.value:.0%}" in readme
 
 
 def concepts_of(folder: Path) -> set[str]:
