@@ -1,6 +1,7 @@
 """What a run was trained on, as the page shows it: some pictures with their captions, and the whole in numbers."""
 
 import collections
+import contextlib
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -75,15 +76,20 @@ def _tiles(shown: list[tuple[Example, Size]], made: Shards) -> list[Image.Image]
         made.look()
     except DataError as error:  # the training is done, and these can be made again
         tell(f"Some pictures of the data are made anew: {error}")
-    tiles = []
+    tiles, fresh = [], {}
     for example, size in shown:
         key = latent_key(example, centre_view(example, size))
-        if key not in made:
+        if key in made:
+            tile = made.load(key)["tile"]
+        else:
             picture = reference_picture(example, size)
             picture.thumbnail((MAX_SIDE, MAX_SIDE))
-            made.put(key, {"tile": torch.from_numpy(np.array(picture))})
-        tiles.append(Image.fromarray(made.load(key)["tile"].numpy()))
-    made.flush()
+            tile = fresh[key] = torch.from_numpy(np.array(picture))
+        tiles.append(Image.fromarray(tile.numpy()))
+    with contextlib.suppress(OSError):  # a full or write-protected disk costs the next run its time, no more
+        for key, tile in fresh.items():
+            made.put(key, {"tile": tile})
+        made.flush()
     return tiles
 
 

@@ -1,5 +1,6 @@
 """What the page says of the data follows from its numbers, and only where it says something."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +69,9 @@ def test_a_second_run_decodes_no_picture_for_the_page(colours, tmp_path, monkeyp
     assert files("fourth") == first
     assert f"made anew: {shard}" in capsys.readouterr().err
     assert files("fifth") == first
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "cache").touch()  # so nothing can be kept there
+    assert files("sixth") == first
     assert "made anew" not in capsys.readouterr().err
 
 

@@ -60,6 +60,7 @@ def test_a_second_run_decodes_and_hashes_nothing(own, colours, tmp_path):
     assert counts(first) == (16, 3)  # looked at, then encoded; denoiser, autoencoder, text encoder
     second = started([*own, "--output_dir", tmp_path / "two", "--adam_beta1", "0.8"], tmp_path)
     assert counts(second) == (0, 0)
+    assert "DECODED" not in second  # nor for the page at its end
     stat = (colours / "red.png").stat()
     pixels = np.asarray(Image.open(colours / "red.png")).copy()
     pixels[0, 0] ^= 1
